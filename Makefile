@@ -1,0 +1,53 @@
+# make demo: a 20-view CT reconstruction with the shipped weights.  make test: lint, types, tests.  make help: the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+
+.PHONY: help demo test format lock clean
+
+help:
+	@echo "make demo    install into $(VENV) and reconstruct a held-out CT slice from 20 views (results/)"
+	@echo "make test    lint, types and tests in the same environment"
+	@echo "make format  sort imports and lay out the code"
+	@echo "make lock    write requirements.lock anew from setup.cfg"
+	@echo "make clean   remove $(VENV) and the caches"
+	@echo "PYTHON=...   the interpreter to start from, 3.11 or newer (now: $(PYTHON))"
+
+demo: $(VENV)/installed
+	$(BIN)/python sample.py
+
+test: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix --select I .
+	$(BIN)/ruff format .
+
+# One file for every platform and Python >= 3.11; on 3.11 it holds jax 0.10.1, the last good release there. CPU only.
+lock:
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip --disable-pip-version-check -qq install uv
+	$(VENV)-lock/bin/uv pip compile setup.cfg --universal --python-version 3.11 --extra dev \
+	    --upgrade --no-annotate --quiet --custom-compile-command "make lock" --output-file requirements.lock
+	rm -rf $(VENV)-lock
+
+clean:
+	rm -rf $(VENV) $(VENV)-lock .mypy_cache .ruff_cache .pytest_cache build *.egg-info
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+# Two stamps: the pinned packages are installed again only when the lock changes, the package itself when its metadata do.
+$(VENV)/locked: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	    { echo "error: $(PYTHON) is missing or older than 3.11; name a newer one: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@echo "installing pinned packages into $(VENV) (a few minutes, once)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(PIP) install --requirement requirements.lock
+	@touch $@
+
+$(VENV)/installed: $(VENV)/locked setup.cfg pyproject.toml
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,109 @@
+"""Time of the parallel-beam projector against ASTRA's CPU projector 'linear', both in this process, in turns.
+
+    pip install '.[bench]' && python -m benchmarks.projector [--views 20 180] [--seconds 8]
+
+Prints milliseconds (median and least of all rounds) of the projection and the backprojection of a 256 x 256 image with
+512 bins, and the ratio ours / ASTRA: below 1 we are faster. Interleaving makes both suffer the same disturbances.
+ASTRA runs on one core (its CPU code is serial), XLA on all that the process may use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from padis_jax.operators import ParallelBeam
+
+SIDE, BINS = 256, 512
+
+
+def astra_pair(
+    angles: np.ndarray, image: np.ndarray, sinogram: np.ndarray
+) -> tuple[Callable[[], object], Callable[[], object], Callable[[], tuple[np.ndarray, np.ndarray]]]:
+    """ASTRA's projection of `image` and backprojection of `sinogram`, as calls without copies, and their results."""
+    import astra  # here, so that --help works without it
+
+    volume = astra.create_vol_geom(SIDE, SIDE)
+    beam = astra.create_proj_geom("parallel", 1.0, BINS, angles)
+    projector = astra.create_projector("linear", beam, volume)
+    image_in, sinogram_out = astra.data2d.create("-vol", volume, image), astra.data2d.create("-sino", beam)
+    sinogram_in, image_out = astra.data2d.create("-sino", beam, sinogram), astra.data2d.create("-vol", volume)
+    forward = astra.astra_dict("FP")
+    forward.update(ProjectorId=projector, VolumeDataId=image_in, ProjectionDataId=sinogram_out)
+    back = astra.astra_dict("BP")
+    back.update(ProjectorId=projector, ReconstructionDataId=image_out, ProjectionDataId=sinogram_in)
+    forward_id, back_id = astra.algorithm.create(forward), astra.algorithm.create(back)
+    return (
+        lambda: astra.algorithm.run(forward_id),
+        lambda: astra.algorithm.run(back_id),
+        lambda: (astra.data2d.get(sinogram_out), astra.data2d.get(image_out)),
+    )
+
+
+def alternate(calls: dict[str, Callable[[], object]], seconds: float) -> dict[str, np.ndarray]:
+    """Milliseconds of each call, [rounds], run in turns until the time is up (at least five rounds)."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(next(iter(times.values()))) < 5:
+        for name, call in calls.items():
+            call()  # the caches belong to whoever ran before: let each warm its own
+            start = time.perf_counter()
+            call()
+            times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: np.asarray(values) for name, values in times.items()}
+
+
+def compare(views: int, seconds: float) -> None:
+    """Print one block of the table."""
+    angles = (np.arange(views) + 0.5) * np.pi / views
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
+    image = ((rows**2 + columns**2 < 0.8) * (1 + 0.1 * rng.standard_normal((SIDE, SIDE)))).astype(np.float32)
+    sinogram = rng.random((views, BINS), np.float32)
+    operator = ParallelBeam(image_shape=(SIDE, SIDE), angles=angles, detector_count=BINS)
+    x, y = jnp.asarray(image), jnp.asarray(sinogram)
+    start = time.perf_counter()
+    forward = jax.jit(operator.__call__).lower(x).compile()
+    middle = time.perf_counter()
+    back = jax.jit(operator.T).lower(y).compile()
+    compiled = (middle - start, time.perf_counter() - middle)
+
+    astra_forward, astra_back, astra_results = astra_pair(angles, image, sinogram)
+    times = alternate(
+        {
+            "ours forward": lambda: forward(x).block_until_ready(),
+            "ASTRA forward": astra_forward,
+            "ours transpose": lambda: back(y).block_until_ready(),
+            "ASTRA transpose": astra_back,
+        },
+        seconds,
+    )
+    results = zip((forward(x), back(y)), astra_results(), compiled, ("forward", "transpose"), strict=True)
+    for mine, theirs, compile_seconds, name in results:
+        a, b = times[f"ours {name}"], times[f"ASTRA {name}"]
+        difference = np.linalg.norm(np.asarray(mine) - theirs) / np.linalg.norm(theirs)
+        print(
+            f"{views:4d} views {name:9s}  ours {np.median(a):7.2f} ({a.min():6.2f}) ms  ASTRA {np.median(b):7.2f} "
+            f"({b.min():6.2f}) ms  ratio {np.median(a) / np.median(b):.3f} (least {a.min() / b.min():.3f})  "
+            f"difference {difference:.1e}  compile {compile_seconds:.2f} s"
+        )
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--views", type=int, nargs="+", default=[20, 180])
+    parser.add_argument("--seconds", type=float, default=8.0, help="time per number of views")
+    arguments = parser.parse_args()
+    print(f"jax {jax.__version__} on {jax.devices()[0].platform}; {SIDE} x {SIDE}, {BINS} bins; median (least)")
+    for views in arguments.views:
+        compare(views, arguments.seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Training batches: random crops of padded images with their positions, a pure function of (seed, step).
+
+    patch size p ~ categorical(probabilities);  image ~ uniform;  corner ~ uniform over the padded plane
+
+The batch of a step is drawn whole, so neither the number of devices nor a resumed run changes it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from padis_jax.patches import Frame
+from padis_jax.positions import plane_positions
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchConfig:
+    """Patches that training draws.
+
+    Attributes:
+      sizes: patch sides in pixels; the largest is the one that reconstructs, and makes the frame.
+      probabilities: how often a batch has each size; sums to 1.
+      batch: patches per batch, for each size.
+      flips: mirror images left to right with probability 1/2 (before padding, so positions stay those of the plane).
+    """
+
+    sizes: tuple[int, ...] = (16, 32, 56)
+    probabilities: tuple[float, ...] = (0.2, 0.3, 0.5)
+    batch: tuple[int, ...] = (512, 256, 128)
+    flips: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.sizes or not len(self.sizes) == len(self.probabilities) == len(self.batch):
+            raise ValueError(
+                f"patches: sizes {self.sizes}, probabilities {self.probabilities} and batch {self.batch} "
+                "must have one entry per patch size"
+            )
+        if min(self.sizes) < 1 or min(self.batch) < 1:
+            raise ValueError(f"patches: sizes {self.sizes} and batch {self.batch} must be positive")
+        if min(self.probabilities) < 0 or abs(sum(self.probabilities) - 1) > 1e-6:
+            raise ValueError(f"patches.probabilities is {self.probabilities}: they must be positive and sum to 1")
+
+    @property
+    def largest(self) -> int:
+        """Side of the patch that reconstructs."""
+        return max(self.sizes)
+
+
+class Batch(NamedTuple):
+    """patches [b, p, p, c] float32 in image units, positions [b, p, p, 2] float32."""
+
+    patches: np.ndarray
+    positions: np.ndarray
+
+
+def pad_images(images: np.ndarray, frame: Frame) -> np.ndarray:
+    """[n, H, W, C] -> [n, H + 2 M_y, W + 2 M_x, C], zeros around."""
+    my, mx = frame.margin
+    return np.pad(images, ((0, 0), (my, my), (mx, mx), (0, 0)))
+
+
+def draw_batch(padded: np.ndarray, config: PatchConfig, seed: int, step: int) -> Batch:
+    """The batch of one training step.
+
+    Args:
+      padded: [n, Hp, Wp, C] from `pad_images`.
+      config: sizes, probabilities, counts.
+      seed: root seed of the run.
+      step: number of the step, from 0.
+
+    Returns:
+      Patches and their positions, all of one size.
+    """
+    rng = np.random.default_rng([seed, step])
+    index = rng.choice(len(config.sizes), p=np.asarray(config.probabilities) / sum(config.probabilities))
+    return crop_batch(rng, padded, config.sizes[index], config.batch[index], flips=config.flips)
+
+
+def crop_batch(rng: np.random.Generator, padded: np.ndarray, size: int, count: int, *, flips: bool = False) -> Batch:
+    """`count` crops of `size` pixels, uniform over images and corners."""
+    n, height, width, _ = padded.shape
+    plane = plane_positions((height, width))
+    image = rng.integers(0, n, count)
+    top, left = rng.integers(0, height - size + 1, count), rng.integers(0, width - size + 1, count)
+    mirrored = rng.random(count) < 0.5 if flips else np.zeros(count, bool)
+    patches = []
+    for i, y, x, mirror in zip(image, top, left, mirrored, strict=True):
+        if mirror:  # the crop at column x of the mirrored image is the mirrored crop at column width - size - x
+            patches.append(padded[i, y : y + size, width - size - x : width - x][:, ::-1])
+        else:
+            patches.append(padded[i, y : y + size, x : x + size])
+    positions = [plane[y : y + size, x : x + size] for y, x in zip(top, left, strict=True)]
+    return Batch(np.stack(patches).astype(np.float32), np.stack(positions))

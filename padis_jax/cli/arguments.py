@@ -1,0 +1,43 @@
+"""Flags from frozen dataclasses with tyro; a mistyped flag becomes one line that says what was meant."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Sequence
+from typing import TypeVar
+
+import tyro
+
+from padis_jax.errors import UserError
+
+T = TypeVar("T")
+
+
+def parse(kind: type[T], args: Sequence[str], *, default: T | None = None, prog: str, description: str) -> T:
+    """The dataclass `kind` from command-line arguments.
+
+    Args:
+      kind: a frozen dataclass that validates itself; its docstring is the help text of its fields.
+      args: the arguments, without the program's name.
+      default: values of the fields that are not named.
+      prog: name of the program in the help text.
+      description: text above the help.
+
+    Raises:
+      UserError: for unknown flags and bad values.
+      SystemExit: with code 0 after `--help`.
+    """
+    printed = io.StringIO()
+    options = {} if default is None else {"default": default}
+    try:
+        if {"-h", "--help"} & set(args):
+            return tyro.cli(kind, args=list(args), prog=prog, description=description, **options)
+        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
+            return tyro.cli(kind, args=list(args), prog=prog, description=description, **options)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        text = re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─┃]", " ", printed.getvalue())
+        raise UserError(f"{prog}: {' '.join(text.split())}") from None

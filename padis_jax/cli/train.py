@@ -1,0 +1,299 @@
+"""Trains a patch prior on the images that a config names.
+
+    python train.py --config configs/smoke.py --workdir runs/smoke
+    python train.py --config configs/head_ct.py --workdir runs/head --run.steps 2000 --optimiser.learning-rate 5e-4
+
+The work folder receives checkpoints/, log.jsonl, config.json, pictures of denoised patches and, at the end, weights.safetensors
+(the averaged parameters with config, frame and provenance), which sample.py takes as --weights. Run the same command again
+after an interruption and it goes on from the newest checkpoint, whose config it takes; flags given then still override it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from tqdm import tqdm
+
+import padis_jax
+from padis_jax import checkpoint
+from padis_jax.batches import Batch, crop_batch, draw_batch, pad_images
+from padis_jax.cli.arguments import parse
+from padis_jax.config import Config, from_json, load_config_file
+from padis_jax.denoiser import denoise_patches
+from padis_jax.errors import UserError, one_line_errors
+from padis_jax.figures import patch_grid, save_figure, training_curves
+from padis_jax.files import write_json
+from padis_jax.images import ImageSet, Window, read_images
+from padis_jax.loss import denoising_loss
+from padis_jax.patches import Frame, frame_for
+from padis_jax.split import Split, split_slices
+from padis_jax.training import Metrics, TrainState, init_state, train_step
+from padis_jax.weights import save_weights
+
+VALIDATION_PATCHES = 64
+PICTURE_SIGMAS = (0.05, 0.2, 0.8)
+
+
+class Task(NamedTuple):
+    """What a run works on: padded training images [n, Hp, Wp, C], a fixed validation batch or None, and their geometry."""
+
+    padded: np.ndarray
+    validation: Batch | None
+    frame: Frame
+    window: Window
+
+
+@one_line_errors()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of train.py and padis-train."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    first = argparse.ArgumentParser(prog="train.py", add_help=False, allow_abbrev=False)
+    first.add_argument("--config")
+    first.add_argument("--workdir")
+    known, rest = first.parse_known_args(args)
+    asked = {"-h", "--help"} & set(rest)
+    given = load_config_file(known.config) if known.config else None
+    if asked:
+        parse(Config, rest, default=given or Config(), prog="train.py --config FILE --workdir DIR", description=__doc__ or "")
+    if not known.workdir:
+        raise UserError("name the folder for results: --workdir DIR (and the settings: --config configs/NAME.py)")
+    with checkpoint.open_checkpoints(known.workdir) as manager:
+        saved = checkpoint.saved_config(manager)
+        if saved is None and given is None:
+            raise UserError(f"{known.workdir} has no checkpoint to go on from: name the settings with --config FILE")
+        default = from_json(Config, saved["config"], "the checkpoint's config") if saved else given
+        config = parse(Config, rest, default=default, prog="train.py", description=__doc__ or "")
+        train(config, Path(known.workdir), manager)
+
+
+def train(config: Config, workdir: Path, manager: ocp.CheckpointManager) -> TrainState:
+    """Trains until `config.run.steps`, from the newest checkpoint if there is one, and writes the weights.
+
+    Raises:
+      UserError: if the loss stops being finite, or for what `load_task` and `checkpoint.restore` refuse.
+    """
+    task = load_task(config)
+    state = checkpoint.restore(manager, jax.eval_shape(lambda: init_state(config))) or init_state(config)
+    start = int(state.step)
+    if start >= config.run.steps:
+        print(f"{workdir}: trained for {start} steps already; raise --run.steps to go on", file=sys.stderr)
+    about = {
+        "config": dataclasses.asdict(config),
+        "frame": dataclasses.asdict(task.frame),
+        "window": dataclasses.asdict(task.window),
+    }
+    write_json(workdir / "config.json", about)
+    pending: list[Metrics] = []
+    with Log(workdir, start, config.run.tensorboard) as log, _progress(start, config.run.steps) as bar:
+        clock = time.perf_counter()
+        try:
+            for step in range(start, config.run.steps):
+                batch = draw_batch(task.padded, config.patches, config.run.seed, step)
+                state, metrics = train_step(config, state, jnp.asarray(batch.patches), jnp.asarray(batch.positions))
+                pending.append(metrics)
+                bar.update()
+                last = step + 1 == config.run.steps
+                log.count(batch)
+                if last or (step + 1) % config.run.log_every == 0:
+                    _check(pending, step + 1)
+                    record = log.training(step + 1, state, pending, time.perf_counter() - clock)
+                    bar.set_postfix(loss=f"{record['loss']:.4f}", patches_per_s=f"{record['patches_per_second']:.0f}")
+                    pending, clock = [], time.perf_counter()
+                if task.validation and (last or (step + 1) % config.run.validate_every == 0):
+                    log.write(step + 1, validation_loss=validate(config, state, task.validation))
+                    _pictures(workdir, config, state, task.validation, step + 1)
+                if last or (step + 1) % config.run.checkpoint_every == 0:
+                    checkpoint.save(manager, state, about)
+        except KeyboardInterrupt:
+            checkpoint.save(manager, state, about)
+            manager.wait_until_finished()
+            raise UserError(f"interrupted at step {int(state.step)}; run the same command again to go on from there") from None
+    export(workdir, config, state, task)
+    return state
+
+
+def load_task(config: Config) -> Task:
+    """Reads the images, leaves out the held-out ones, pads the rest.
+
+    Raises:
+      UserError: for images that cannot be read, or do not fit the network and the patches.
+    """
+    if not config.data.path:
+        raise UserError("data.path is empty: name a folder of images, a .npy array or a .npz volume with --data.path")
+    window = None
+    if config.data.low is not None and config.data.high is not None:
+        window = Window(config.data.unit, config.data.low, config.data.high)
+    images = read_images(config.data.path, window=window)
+    n, height, width, channels = images.images.shape
+    if channels != config.network.image_channels:
+        raise UserError(
+            f"{config.data.path}: images have {channels} channels, but network.image_channels is "
+            f"{config.network.image_channels}; set it to {channels}"
+        )
+    frame = frame_for((height, width), config.patches.largest)
+    split = split_slices(
+        n,
+        test=config.data.test,
+        validation=config.data.validation,
+        test_gap=config.data.test_gap,
+        validation_gap=config.data.validation_gap,
+    )
+    train_slices = _limited(split, config.data.limit)
+    padded = pad_images(images.select(train_slices).images, frame)
+    return Task(padded, _validation_batch(images, split, frame, config), frame, images.window)
+
+
+def validate(config: Config, state: TrainState, batch: Batch) -> float:
+    """Loss of the averaged parameters on a fixed batch with fixed noise, dropout off."""
+    loss = _validation_loss(config, state.ema, jnp.asarray(batch.patches), jnp.asarray(batch.positions))
+    return float(loss)
+
+
+def export(workdir: Path, config: Config, state: TrainState, task: Task) -> None:
+    """Writes the averaged parameters as weights.safetensors, with the loss curves beside them."""
+    provenance: dict[str, Any] = {
+        "data": config.data.provenance or config.data.path,
+        "training_images": len(task.padded),
+        "steps": int(state.step),
+        "patches_seen": float(state.seen),
+        "config": dataclasses.asdict(config),
+        "software": f"padis_jax {padis_jax.__version__}, jax {jax.__version__}",
+    }
+    path = workdir / "weights.safetensors"
+    save_weights(path, jax.device_get(state.ema), config.network, task.frame, task.window, provenance)
+    if (workdir / "log.jsonl").exists():
+        save_figure(workdir / "loss.png", training_curves(workdir / "log.jsonl"))
+    print(f"{path} written; reconstruct with: python sample.py --weights {path}", file=sys.stderr)
+
+
+class Log:
+    """log.jsonl (and TensorBoard if asked): one line per interval; lines after the resumed step are dropped first."""
+
+    def __init__(self, workdir: Path, start: int, tensorboard: bool) -> None:
+        self.path = workdir / "log.jsonl"
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        kept = [line for line in lines if _step_of(line) <= start]
+        self.path.write_text("".join(line + "\n" for line in kept))
+        self.file: TextIO = self.path.open("a")
+        self.events: Any = _tensorboard(workdir) if tensorboard else None
+        self.patches, self.size = 0, 0
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.file.close()
+        if self.events:
+            self.events.close()
+
+    def count(self, batch: Batch) -> None:
+        """Counts the patches of a step."""
+        self.patches += len(batch.patches)
+
+    def training(self, step: int, state: TrainState, pending: Sequence[Metrics], seconds: float) -> dict[str, Any]:
+        """Logs the mean of the metrics since the last line."""
+        values = jax.device_get(pending)
+        record = {
+            "loss": float(np.mean([m.loss for m in values])),
+            "grad_norm": float(np.mean([m.grad_norm for m in values])),
+            "learning_rate": float(values[-1].learning_rate),
+            "patches_seen": float(state.seen),
+            "patches_per_second": self.patches / seconds,
+            "seconds": seconds,
+        }
+        self.patches = 0
+        self.write(step, **record)
+        return record
+
+    def write(self, step: int, **values: float) -> None:
+        """Appends a line."""
+        self.file.write(json.dumps({"step": step, **values}) + "\n")
+        self.file.flush()
+        if self.events:
+            for name, value in values.items():
+                self.events.add_scalar(name, value, step)
+
+
+@jax.jit
+def _to_noisy(key: jax.Array, patches: jax.Array, sigma: jax.Array) -> jax.Array:
+    return patches + sigma[:, None, None, None] * jax.random.normal(key, patches.shape)
+
+
+def _validation_loss(config: Config, params: Any, patches: jax.Array, positions: jax.Array) -> jax.Array:
+    return _jitted_loss(config.network, config.noise, params, patches, positions)
+
+
+_jitted_loss = jax.jit(
+    lambda network, noise, params, patches, positions: denoising_loss(
+        jax.random.key(0), network, noise, params, patches, positions, train=False
+    ),
+    static_argnums=(0, 1),
+)
+_jitted_denoise = jax.jit(denoise_patches, static_argnums=0)
+
+
+def _pictures(workdir: Path, config: Config, state: TrainState, batch: Batch, step: int) -> None:
+    """Clean, noisy and denoised validation patches at a few noise levels."""
+    rows = 2 * len(PICTURE_SIGMAS)
+    sigma = jnp.repeat(jnp.asarray(PICTURE_SIGMAS), 2)
+    patches, positions = jnp.asarray(batch.patches[:rows]), jnp.asarray(batch.positions[:rows])
+    if len(patches) < rows:
+        return
+    noisy = _to_noisy(jax.random.key(1), patches, sigma)
+    clean = _jitted_denoise(config.network, state.ema, noisy, positions, sigma)
+    figure = patch_grid(
+        {"clean": patches, "noisy": noisy, "denoised": clean}, labels=[f"$\\sigma$ = {float(s):g}" for s in sigma]
+    )
+    save_figure(workdir / "pictures" / f"step_{step:07d}.png", figure, dpi=100)
+
+
+def _validation_batch(images: ImageSet, split: Split, frame: Frame, config: Config) -> Batch | None:
+    if not split.validation:
+        return None
+    padded = pad_images(images.select(split.validation).images, frame)
+    return crop_batch(np.random.default_rng(0), padded, config.patches.largest, VALIDATION_PATCHES)
+
+
+def _limited(split: Split, limit: int) -> tuple[int, ...]:
+    if not limit or limit >= len(split.train):
+        return split.train
+    return tuple(split.train[i] for i in np.linspace(0, len(split.train) - 1, limit).round().astype(int))
+
+
+def _check(pending: Sequence[Metrics], step: int) -> None:
+    if any(bool(m.refused) for m in jax.device_get(pending)):
+        raise UserError(
+            f"the loss or its gradient stopped being finite before step {step}; no such step was taken into the parameters or "
+            "their average. Lower --optimiser.learning-rate or --optimiser.clip-norm, or check the images, and run again: "
+            "training goes on from the newest checkpoint"
+        )
+
+
+def _progress(start: int, steps: int) -> tqdm[Any]:
+    return tqdm(total=steps, initial=start, desc="training", unit="step", dynamic_ncols=True, mininterval=1.0)
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # a line that was cut off is dropped
+
+
+def _tensorboard(workdir: Path) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise UserError("run.tensorboard needs tensorboardX: pip install 'padis_jax[tensorboard]'") from error
+    return SummaryWriter(str(workdir / "tensorboard"))

@@ -1,0 +1,200 @@
+"""The settings of a training run: one frozen dataclass, made by a config file, changed by flags, saved as JSON.
+
+A config file in configs/ is the one kind of file that is executed, and only from the user's own disk. Everything else
+that describes a run (checkpoints, weights, results) holds the JSON of this dataclass, which is rebuilt field by field.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from padis_jax.batches import PatchConfig
+from padis_jax.errors import UserError
+from padis_jax.noise import NoiseConfig
+from padis_jax.unet import NetworkConfig
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What is trained on.
+
+    Attributes:
+      path: a .npz volume, a .npy array or a folder of pictures (images.read_images).
+      low: value that becomes 0; with `high` it overrides the file's own window (HU: -1000 to 1000).
+      high: value that becomes 1.
+      unit: unit of `low` and `high`.
+      test: slices for the reported figures; left out of training with `test_gap` neighbours on either side.
+      test_gap: neighbours left out with each test slice.
+      validation: slices for tuning; left out with `validation_gap` neighbours on either side.
+      validation_gap: neighbours left out with each validation slice.
+      limit: train on this many images only, spread evenly; 0 means all.
+      provenance: where the images come from and under which licence; copied into the weights.
+    """
+
+    path: str = ""
+    low: float | None = None
+    high: float | None = None
+    unit: str = "1"
+    test: tuple[int, ...] = ()
+    test_gap: int = 0
+    validation: tuple[int, ...] = ()
+    validation_gap: int = 0
+    limit: int = 0
+    provenance: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.low is None) != (self.high is None):
+            raise UserError("data.low and data.high belong together: give both or neither")
+        if self.limit < 0:
+            raise UserError(f"data.limit is {self.limit}: give 0 for all images, or how many")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimiserConfig:
+    """Adam with linear warm-up, cosine decay and clipping by the global norm.
+
+    Attributes:
+      learning_rate: the peak.
+      final_fraction: learning rate at the last step as a fraction of the peak.
+      warmup_steps: steps of linear warm-up from 0.
+      clip_norm: gradients with a larger global norm are scaled down to it; 0 switches clipping off.
+      ema_half_life: patches after which the weight of old parameters in the average has halved.
+      ema_ramp: the half-life is at most this fraction of the patches seen so far, so that the start is forgotten.
+    """
+
+    learning_rate: float = 2e-4
+    final_fraction: float = 0.01
+    warmup_steps: int = 1000
+    clip_norm: float = 1.0
+    ema_half_life: float = 500_000
+    ema_ramp: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0 or self.ema_half_life <= 0 or self.ema_ramp <= 0:
+            raise UserError("optimiser: learning_rate, ema_half_life and ema_ramp must be positive")
+        if self.warmup_steps < 0 or self.clip_norm < 0 or not 0 <= self.final_fraction <= 1:
+            raise UserError("optimiser: warmup_steps and clip_norm must not be negative, final_fraction in [0, 1]")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Length and bookkeeping of a training run.
+
+    Attributes:
+      steps: training steps; the cosine decay ends there.
+      seed: root of all randomness.
+      log_every: steps between lines of the log; the loss is also checked for NaN then.
+      checkpoint_every: steps between checkpoints.
+      keep: checkpoints kept.
+      validate_every: steps between evaluations of the validation slices' loss and pictures of denoised patches.
+      tensorboard: also write TensorBoard events (pip install padis_jax[tensorboard]).
+    """
+
+    steps: int = 100_000
+    seed: int = 0
+    log_every: int = 50
+    checkpoint_every: int = 1000
+    keep: int = 3
+    validate_every: int = 1000
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "log_every", "checkpoint_every", "keep", "validate_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"run.{name} is {getattr(self, name)}: it must be at least 1")
+        if self.seed < 0:
+            raise UserError(f"run.seed is {self.seed}: it must not be negative")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything a training run depends on."""
+
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
+    patches: PatchConfig = dataclasses.field(default_factory=PatchConfig)
+    noise: NoiseConfig = dataclasses.field(default_factory=NoiseConfig)
+    optimiser: OptimiserConfig = dataclasses.field(default_factory=OptimiserConfig)
+    run: RunConfig = dataclasses.field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        for size in self.patches.sizes:
+            self.network.check_patch(size)
+
+
+def load_config_file(path: str | Path) -> Config:
+    """Runs the user's own config file and takes its `config`.
+
+    Raises:
+      UserError: if the file is missing, fails, or defines no `config` of type Config.
+    """
+    path = Path(path)
+    spec = importlib.util.spec_from_file_location("padis_config", path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise UserError(f"--config {path}: no such Python file; configs/ has examples")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's own file: any error in it is theirs to see, in one line
+        raise UserError(f"--config {path}: {type(error).__name__}: {error}") from error
+    config = getattr(module, "config", None)
+    if not isinstance(config, Config):
+        raise UserError(f"--config {path}: it must define `config`, a padis_jax.config.Config")
+    return config
+
+
+def from_json(kind: type[T], value: Any, where: str = "config") -> T:
+    """Rebuilds a (nested) frozen dataclass from the JSON that `dataclasses.asdict` gave.
+
+    Args:
+      kind: the dataclass.
+      value: nested mappings and lists.
+      where: dotted name for messages.
+
+    Raises:
+      UserError: for an unknown field, a missing mapping, a value of the wrong type or out of range.
+    """
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}: expected fields, got {type(value).__name__}")
+    hints = typing.get_type_hints(kind)
+    if unknown := sorted(set(value) - set(hints)):
+        raise UserError(f"{where}: unknown field {unknown[0]!r}; known are {', '.join(sorted(hints))}")
+    arguments = {name: _convert(hints[name], item, f"{where}.{name}") for name, item in value.items()}
+    try:
+        return kind(**arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return from_json(hint, value, where)  # type: ignore[arg-type]
+    if origin is types.UnionType or origin is typing.Union:
+        if value is None and type(None) in arguments:
+            return None
+        return _convert(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise UserError(f"{where} is {value!r}: use one of {arguments}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise UserError(f"{where} is {value!r}: expected a list")
+        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(kinds) != len(value):
+            raise UserError(f"{where} has {len(value)} entries: expected {len(kinds)}")
+        return tuple(_convert(k, item, f"{where}[{i}]") for i, (k, item) in enumerate(zip(kinds, value, strict=True)))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and (not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)):
+        raise UserError(f"{where} is {value!r}: expected {hint.__name__}")
+    return value

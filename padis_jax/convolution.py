@@ -1,0 +1,106 @@
+"""The convolution of the network, whose gradient stays fast inside loops on the CPU.
+
+XLA's CPU compiler gives its fast path to convolutions in canonical layout; those that autodiff makes are brought into that
+layout in the entry computation only, not inside the body of a `scan` (jax issue 12868). DPS differentiates the network
+inside a scan, so the gradient is written here as a canonical convolution: with odd kernels, stride 1 and zero padding,
+
+    dx = conv(dy, k rotated by 180 degrees, input and output channels swapped).
+
+`benchmarks/conv_in_scan.py` measures what this is worth; docs/performance.md keeps the figures.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def _same(x: Array, kernel: Array) -> Array:
+    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=_LAYOUT)
+
+
+@jax.custom_vjp
+def conv_same(x: Array, kernel: Array) -> Array:
+    """Zero-padded convolution of stride 1.
+
+    Args:
+      x: [b, h, w, c_in].
+      kernel: [k_h, k_w, c_in, c_out], k_h and k_w odd (an even kernel has no symmetric padding, and the gradient
+        below would be shifted).
+
+    Returns:
+      [b, h, w, c_out].
+    """
+    return _same(x, kernel)
+
+
+def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _same(x, kernel), (x, kernel)
+
+
+def _backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    dx = _same(dy, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
+    # Left to autodiff: where the parameters are constants (sampling), XLA removes it as dead code.
+    _, kernel_vjp = jax.vjp(lambda k: _same(x, k), kernel)
+    return dx, kernel_vjp(dy)[0]
+
+
+conv_same.defvjp(_forward, _backward)
+
+
+def downsample(x: Array, taps: tuple[float, ...], pad: int | None = None) -> Array:
+    """Separable low-pass filter with stride 2: [b, h, w, c] -> [b, h/2, w/2, c] (with the default padding).
+
+    Written as a sum of strided slices, because grouped convolutions are slow on the CPU.
+
+    Args:
+      x: [b, h, w, c], h and w even.
+      taps: the filter along one axis, normalised here to sum 1; [1, 1] is the 2 x 2 mean.
+      pad: zeros on each side before filtering; (len(taps) - 1) // 2 if None.
+    """
+    n = len(taps)
+    pad = (n - 1) // 2 if pad is None else pad
+    weights = [t / sum(taps) for t in taps]
+    for axis in (1, 2):
+        padded = _zero_pad(x, axis, pad, pad)
+        size = (padded.shape[axis] - n) // 2 + 1
+        x = sum(
+            w * lax.slice_in_dim(padded, t, t + 2 * size - 1, stride=2, axis=axis) for t, w in enumerate(weights)
+        )  # type: ignore[assignment]
+    return x
+
+
+def upsample(x: Array, taps: tuple[float, ...]) -> Array:
+    """The transpose of `downsample` times 4: [b, h, w, c] -> [b, 2h, 2w, c]; [1, 1] repeats each pixel.
+
+    Along one axis out[2 i + s] collects the taps of one parity: written as two interleaved sums of shifted slices.
+    """
+    n = len(taps)
+    pad = (n - 1) // 2
+    weights = [2 * t / sum(taps) for t in taps]
+    for axis in (1, 2):
+        size = x.shape[axis]
+        padded = _zero_pad(x, axis, n, n)
+        phases = []
+        for s in (0, 1):
+            # out[j] = sum_t w[t] x[i] over 2 i + t - pad = j, so for j = 2 q + s: t = s + pad (mod 2), i = q + (s + pad - t)/2
+            terms = [
+                weights[t] * lax.slice_in_dim(padded, n + (s + pad - t) // 2, n + (s + pad - t) // 2 + size, axis=axis)
+                for t in range((s + pad) % 2, n, 2)
+            ]
+            phases.append(sum(terms))
+        x = jnp.stack(phases, axis=axis + 1)  # type: ignore[arg-type]
+        x = x.reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 2 :])
+    return x
+
+
+def _zero_pad(x: Array, axis: int, before: int, after: int) -> Array:
+    if before == after == 0:
+        return x
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (before, after)
+    return jnp.pad(x, widths)

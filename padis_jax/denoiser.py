@@ -1,0 +1,57 @@
+"""EDM preconditioning: from a raw network F to a denoiser D of patches with positions (arXiv 2206.00364, table 1).
+
+    D(x, sigma) = c_skip x + c_out F([c_in x, position], c_noise)
+    c_skip = s^2 / (sigma^2 + s^2)      c_out = sigma s / sqrt(sigma^2 + s^2)
+    c_in = 1 / sqrt(sigma^2 + s^2)      c_noise = ln(sigma) / 4            s = sigma_data
+
+Positions are neither noised nor scaled (PaDIS, section 3.2). The score follows by Tweedie: (D - x) / sigma^2.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array
+
+from padis_jax.unet import NetworkConfig, Params, apply_network
+
+
+def denoise_patches(
+    config: NetworkConfig,
+    params: Params,
+    patches: Array,
+    positions: Array,
+    sigma: Array,
+    *,
+    dropout_key: Array | None = None,
+) -> Array:
+    """The expected clean patches given noisy ones.
+
+    Args:
+      config: the network's config; static under jit.
+      params: the network's parameters.
+      patches: [b, p, p, c] = clean + sigma * standard normal noise, in image units.
+      positions: [b, p, p, 2] from `positions.plane_positions`, cropped with the patches; ignored by a network with
+        position_channels = 0.
+      sigma: [b], noise levels in image units, positive.
+      dropout_key: switches dropout on (training).
+
+    Returns:
+      [b, p, p, c], float32.
+
+    Raises:
+      ValueError: if shapes do not fit each other or the config.
+    """
+    b, p, _, c = patches.shape
+    if c != config.image_channels:
+        raise ValueError(f"patches have {c} channels, but the network was made for {config.image_channels}")
+    if positions.shape != (b, *patches.shape[1:3], 2) or sigma.shape != (b,):
+        raise ValueError(
+            f"patches {patches.shape} need positions {(b, *patches.shape[1:3], 2)} and sigma {(b,)}, "
+            f"got {positions.shape} and {sigma.shape}"
+        )
+    config.check_patch(p)
+    s2, d2 = jnp.square(sigma.astype(jnp.float32))[:, None, None, None], config.sigma_data**2
+    scaled = patches / jnp.sqrt(s2 + d2)
+    x = jnp.concatenate([scaled, positions], axis=-1) if config.position_channels else scaled
+    raw = apply_network(config, params, x, jnp.log(sigma) / 4, dropout_key=dropout_key)
+    return d2 / (s2 + d2) * patches + jnp.sqrt(s2) * config.sigma_data / jnp.sqrt(s2 + d2) * raw

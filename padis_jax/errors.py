@@ -1,0 +1,34 @@
+"""Mistakes of a script's user, and how a script reports them: one line on stderr and an exit code, no traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+
+class UserError(ValueError):
+    """Something a script's user can mend: a file, a folder, a config field. The message names it, and the remedy."""
+
+
+def _leave(message: str, code: int) -> SystemExit:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return SystemExit(code)
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Wraps a script's main, as `with one_line_errors():` or as a decorator `@one_line_errors()`.
+
+    A UserError, or an OSError such as a full disk or a missing permission, becomes `error: ...` on stderr and exit code
+    2; Ctrl-C becomes exit code 130. Any other exception is a defect of the program and keeps its traceback.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise _leave(str(error), 2) from error
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise _leave(f"{where}{error.strerror or error}", 2) from error
+    except KeyboardInterrupt as error:
+        raise _leave("interrupted", 130) from error

@@ -1,0 +1,95 @@
+"""Atomic writing: a file is complete or absent, and a failed write leaves the older file of that name as it was.
+
+The bytes go to a temporary file in the same folder, are flushed to the disk, and take the final name in one rename.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from padis_jax.errors import UserError
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """A binary file to write to, which becomes `path` when the block ends without an exception.
+
+    Args:
+      path: the final name; missing folders are made, a symbolic link is followed.
+
+    Raises:
+      UserError: if the file cannot be written (full disk, no permission, a folder of that name); nothing changes then.
+    """
+    final = Path(path).resolve()
+    temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "xb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, final)
+    except OSError as error:
+        raise UserError(
+            f"{path}: could not be written ({error.strerror or error}); an earlier file of that name is unchanged, "
+            "make room or choose another folder"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Writes `data` to `path`, atomically."""
+    with replacing(path) as handle:
+        handle.write(data)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes `value` as indented JSON, atomically.
+
+    Args:
+      path: the file.
+      value: nested mappings, sequences, frozen dataclasses, arrays and scalars (numpy's and JAX's too), paths. JSON has
+        no infinity and no NaN: they become null.
+    """
+    write_bytes(path, (json.dumps(_plain(value), indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_npy(path: str | Path, array: Any) -> None:
+    """Writes one array (numpy's or JAX's) as .npy, atomically."""
+    with replacing(path) as handle:
+        np.save(handle, np.asarray(array), allow_pickle=False)
+
+
+def write_npz(path: str | Path, arrays: Mapping[str, Any]) -> None:
+    """Writes named arrays as a compressed .npz, atomically."""
+    with replacing(path) as handle:
+        np.savez_compressed(handle, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})
+
+
+def _plain(value: Any) -> Any:
+    """`value` in the types that JSON knows."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,48 @@
+"""The training loss: weighted denoising error of patches with positions (PaDIS, equation 9; EDM weight).
+
+    L = mean over patches, pixels and channels of  weight(sigma) (D(x + sigma z, position, sigma) - x)^2
+
+A mean over pixels, so that large patches do not dominate small ones.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from padis_jax.denoiser import denoise_patches
+from padis_jax.noise import NoiseConfig, draw_sigma, loss_weight
+from padis_jax.unet import NetworkConfig, Params
+
+
+def denoising_loss(
+    key: Array,
+    network: NetworkConfig,
+    noise: NoiseConfig,
+    params: Params,
+    patches: Array,
+    positions: Array,
+    *,
+    train: bool = True,
+) -> Array:
+    """The loss of one batch.
+
+    Args:
+      key: draws the noise levels, the noise and the dropout.
+      network: network config; static under jit.
+      noise: how noise levels are drawn.
+      params: network parameters.
+      patches: [b, p, p, c], clean, in image units.
+      positions: [b, p, p, 2].
+      train: whether dropout is on.
+
+    Returns:
+      A scalar.
+    """
+    sigma_key, noise_key, dropout_key = jax.random.split(key, 3)
+    sigma = draw_sigma(sigma_key, noise, patches.shape[0])
+    noisy = patches + sigma[:, None, None, None] * jax.random.normal(noise_key, patches.shape)
+    clean = denoise_patches(network, params, noisy, positions, sigma, dropout_key=dropout_key if train else None)
+    weight = loss_weight(sigma, network.sigma_data)[:, None, None, None]
+    return jnp.mean(weight * jnp.square(clean - patches))

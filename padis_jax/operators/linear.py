@@ -1,0 +1,252 @@
+"""Linear operators: what a solver needs of one, and what can be derived from the forward map alone.
+
+An operator is any callable A with `A.T` (the adjoint: the transpose, conjugated for complex data) and `A.norm` (its
+largest singular value). The tools here turn a plain function into one and check it:
+
+    <A x, y> = <x, A' y>                       the dot test, for all x and y
+    ||A|| = sup ||A x|| / ||x||                by power iteration on A'A
+    A+ y = argmin ||x|| over argmin ||A x - y||    by conjugate gradients on A'A from zero (CGLS; Bjoerck 1996, 7.4)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+Map = Callable[[Array], Array]
+CgState = tuple[Array, Array, Array, Array, Array]  # count, x, residual, direction, squared gradient
+
+
+@runtime_checkable
+class Operator(Protocol):
+    """What the solvers ask of an operator; `start(y)` and `pinv(y)` are used where there are such methods."""
+
+    def __call__(self, image: Array) -> Array:
+        """A x."""
+        ...
+
+    def T(self, measurement: Array) -> Array:
+        """A' y."""
+        ...
+
+    @property
+    def norm(self) -> Array:
+        """||A||, the largest singular value."""
+        ...
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["norm"],
+    meta_fields=["forward", "adjoint", "image_shape", "measurement_shape"],
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class LinearOperator:
+    """A frozen operator made of two functions; see `from_functions`."""
+
+    forward: Map
+    adjoint: Map
+    image_shape: tuple[int, ...]
+    measurement_shape: tuple[int, ...]
+    norm: Array
+
+    def __call__(self, image: Array) -> Array:
+        """A x: [*image_shape] -> [*measurement_shape]."""
+        check_shape("image", image, self.image_shape)
+        return self.forward(image)
+
+    def T(self, measurement: Array) -> Array:
+        """A' y: [*measurement_shape] -> [*image_shape]."""
+        check_shape("measurement", measurement, self.measurement_shape)
+        return self.adjoint(measurement)
+
+    def start(self, measurement: Array) -> Array:
+        """A first image without further knowledge of A: A' y / ||A||^2."""
+        return self.T(measurement) / self.norm**2
+
+    def pinv(self, measurement: Array) -> Array:
+        """The Moore-Penrose solution A+ y."""
+        check_shape("measurement", measurement, self.measurement_shape)
+        return pseudo_inverse(self.forward, self.adjoint, measurement)
+
+
+def from_functions(
+    forward: Map,
+    transpose: Map | None = None,
+    *,
+    image_shape: tuple[int, ...],
+    dtype: jnp.dtype | type = jnp.float32,
+) -> LinearOperator:
+    """Make an operator of a linear function and its transpose.
+
+    Args:
+      forward: x [*image_shape] -> y, linear, traceable by JAX.
+      transpose: y -> x, the adjoint of `forward` (conjugated for complex data). Left out, it is derived by
+        `jax.linear_transpose`; give one where it is faster.
+      image_shape: the shape `forward` takes, for instance (H, W, C).
+      dtype: the image's type.
+
+    Raises:
+      ValueError: `forward` does not take that shape or is not linear, or `transpose` is not its transpose.
+    """
+    image_shape = tuple(image_shape)
+    template = jax.ShapeDtypeStruct(image_shape, dtype)
+    try:
+        measured = jax.eval_shape(forward, template)
+        if not isinstance(measured, jax.ShapeDtypeStruct):
+            raise TypeError(f"forward must return one array, not a {type(measured).__name__}")
+        adjoint = _derived_adjoint(forward, template) if transpose is None else transpose
+        back = jax.eval_shape(adjoint, measured)
+    except Exception as error:  # whatever the user's functions and JAX's transposition of them raise
+        raise ValueError(
+            f"operator: forward or transpose is no linear JAX function for an image of shape {image_shape}: {error}"
+        ) from error
+    if getattr(back, "shape", None) != image_shape:
+        raise ValueError(
+            f"operator: transpose gives shape {getattr(back, 'shape', None)} where forward takes {image_shape}"
+        )
+    mismatch = float(_mismatch(forward, adjoint, template, measured, jax.random.key(0)))
+    if not mismatch < 1e-3:
+        raise ValueError(
+            f"operator: forward is not linear, or transpose is not its transpose (dot test {mismatch:.1e}, "
+            "wanted < 1e-3); leave transpose out to have it derived"
+        )
+    norm = operator_norm(forward, adjoint, image_shape=image_shape, dtype=dtype)
+    return LinearOperator(forward, adjoint, image_shape, tuple(measured.shape), norm)
+
+
+def _derived_adjoint(forward: Map, template: jax.ShapeDtypeStruct) -> Map:
+    transposed = jax.linear_transpose(forward, template)  # once, so that every call transposes the same function
+    return lambda y: jnp.conj(transposed(jnp.conj(y))[0])
+
+
+def operator_norm(
+    forward: Map,
+    adjoint: Map,
+    *,
+    image_shape: tuple[int, ...],
+    dtype: jnp.dtype | type = jnp.float32,
+    tolerance: float = 1e-3,
+    max_iterations: int = 1000,
+) -> Array:
+    """||A|| by power iteration on A'A from a fixed random image; a real scalar.
+
+    Stops when ||A'A v - s v|| <= 2 tolerance s, which puts an eigenvalue of A'A so close to s that the norm is right
+    to `tolerance`; the change between two iterations would say nothing of the kind where eigenvalues crowd.
+    """
+
+    def normal(v: Array) -> tuple[Array, Array, Array]:
+        w = adjoint(forward(v)).astype(v.dtype)
+        s = jnp.real(jnp.vdot(v, w))
+        return w, s, jnp.linalg.norm((w - s * v).ravel())
+
+    def unfinished(state: tuple[Array, Array, Array, Array]) -> Array:
+        i, _, s, residual = state
+        return (residual > 2 * tolerance * s) & (i < max_iterations)
+
+    def step(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        i, w, _, _ = state
+        return i + 1, *normal(w / jnp.maximum(jnp.linalg.norm(w.ravel()), jnp.finfo(w.dtype).tiny))
+
+    @jax.jit  # whole: called outside jit, each piece would be compiled by itself
+    def iterate(v: Array) -> Array:
+        first = (jnp.zeros((), jnp.int32), *normal(v / jnp.linalg.norm(v.ravel())))
+        return jnp.sqrt(jnp.maximum(lax.while_loop(unfinished, step, first)[2], 0))
+
+    return iterate(jax.random.normal(jax.random.key(0), image_shape, dtype))
+
+
+def dot_test(
+    operator: Operator, image_shape: tuple[int, ...], *, key: Array, dtype: jnp.dtype | type = jnp.float32
+) -> Array:
+    """|<A x, y> - <x, A' y>| / (||A x|| ||y||), random normal x and y: rounding if A.T is A's adjoint."""
+    template = jax.ShapeDtypeStruct(tuple(image_shape), dtype)
+    return _mismatch(operator, operator.T, template, jax.eval_shape(operator, template), key)
+
+
+def _mismatch(
+    forward: Map, adjoint: Map, image: jax.ShapeDtypeStruct, measured: jax.ShapeDtypeStruct, key: Array
+) -> Array:
+    image_key, measurement_key = jax.random.split(key)
+    x = jax.random.normal(image_key, image.shape, image.dtype)
+    y = jax.random.normal(measurement_key, measured.shape, measured.dtype)
+    ax, aty = forward(x), adjoint(y)
+    scale = jnp.linalg.norm(ax.ravel()) * jnp.linalg.norm(y.ravel())
+    # The conjugates make real images with complex measurements agree: only the real part is an inner product there.
+    difference = jnp.vdot(y, ax) - jnp.conj(jnp.vdot(x, aty))
+    if not jnp.issubdtype(image.dtype, jnp.complexfloating):
+        difference = jnp.real(difference)
+    return jnp.abs(difference) / jnp.maximum(scale, jnp.finfo(scale.dtype).tiny)
+
+
+def conjugate_gradient(normal_matvec: Map, rhs: Array, x0: Array, iterations: int) -> Array:
+    """`iterations` steps of conjugate gradients on M x = rhs from x0, M symmetric positive semi-definite.
+
+    A pure loop of fixed length, differentiable in both modes. Where the residual reaches 0 exactly, the rest of the
+    steps leave x as it is.
+    """
+
+    def step(carry: tuple[Array, Array, Array, Array], _: None) -> tuple[tuple[Array, Array, Array, Array], None]:
+        x, r, p, rr = carry
+        mp = normal_matvec(p)
+        alpha = _ratio(rr, jnp.real(jnp.vdot(p, mp)))
+        x, r = x + alpha * p, r - alpha * mp
+        rr_next = jnp.real(jnp.vdot(r, r))
+        return (x, r, r + _ratio(rr_next, rr) * p, rr_next), None
+
+    r = rhs - normal_matvec(x0)
+    (x, _, _, _), _ = lax.scan(step, (x0, r, r, jnp.real(jnp.vdot(r, r))), None, length=iterations)
+    return x
+
+
+@functools.partial(jax.jit, static_argnames=("forward", "adjoint", "tolerance", "max_iterations"))
+def pseudo_inverse(
+    forward: Map, adjoint: Map, measurement: Array, *, tolerance: float | None = None, max_iterations: int = 2000
+) -> Array:
+    """A+ y: conjugate gradients on A'A x = A'y from zero, which stay in the range of A', hence of least norm.
+
+    Stops when ||A'(y - A x)|| <= tolerance ||A' y||; the default is 8 rounding errors of the type (1e-6 in float32).
+    """
+    gradient = adjoint(measurement)
+    if tolerance is None:
+        tolerance = 8 * float(jnp.finfo(gradient.dtype).eps)
+    target = tolerance**2 * jnp.real(jnp.vdot(gradient, gradient))
+
+    def unfinished(state: CgState) -> Array:
+        i, _, _, _, gg = state
+        return (gg > target) & (i < max_iterations)
+
+    def step(state: CgState) -> CgState:
+        i, x, r, p, gg = state
+        ap = forward(p)
+        alpha = _ratio(gg, jnp.real(jnp.vdot(ap, ap)))
+        x, r = x + alpha * p, r - alpha * ap
+        g = adjoint(r)
+        gg_next = jnp.real(jnp.vdot(g, g))
+        return i + 1, x, r, g + _ratio(gg_next, gg) * p, gg_next
+
+    start = (
+        jnp.zeros((), jnp.int32),
+        jnp.zeros_like(gradient),
+        measurement,
+        gradient,
+        jnp.real(jnp.vdot(gradient, gradient)),
+    )
+    return lax.while_loop(unfinished, step, start)[1]
+
+
+def check_shape(what: str, array: Array, expected: tuple[int, ...]) -> None:
+    """Raise ValueError unless `array` has the shape the operator was built for."""
+    if tuple(array.shape) != tuple(expected):
+        raise ValueError(f"operator: expected {what} of shape {tuple(expected)}, got {tuple(array.shape)}")
+
+
+def _ratio(a: Array, b: Array) -> Array:
+    """a / b, and 0 where b is 0: conjugate gradients that have converged exactly stand still."""
+    return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)

@@ -1,0 +1,139 @@
+"""Simulated CT measurements, under two protocols that must not be confused.
+
+Paper's protocol (PaDIS, arXiv 2406.02462, section 4): y = A x + sigma z, usually sigma = 0, with the very operator that
+the reconstruction uses. It flatters every method: the model is exact.
+
+Honest protocol: the object is finer than the reconstruction's pixels, the detector's bins have a width, and photons
+are counted:
+
+    a_i = mean over the bin's sub-rays of  int mu dl,    N_i ~ Poisson(I0 exp(-a_i)),    y_i = ln(I0 / N_i) / (mu per v)
+
+with the image interpolated linearly to a finer grid. An image value v = (HU + 1000)/2000 has the attenuation
+mu = mu_water (HU + 1000)/1000 = 2 mu_water v. Units matter: sums over raw values would mean exp(-119).
+y is in the unit of A x, image value times the operator's length.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from padis_jax.operators.linear import Operator
+from padis_jax.operators.tomography import RayTransform, per_channel
+
+MU_WATER = 0.02  # per mm, at about 70 keV
+
+
+class Measurement(NamedTuple):
+    """A sinogram with what is known of its noise.
+
+    Attributes:
+      sinogram: y, in the unit of A x.
+      ray_sigma: standard deviation of every entry, same shape and unit; from the counts alone where there are counts.
+      protocol: "paper" or "honest".
+    """
+
+    sinogram: Array
+    ray_sigma: Array
+    protocol: str
+
+    @property
+    def noise_sigma(self) -> Array:
+        """Root mean square of `ray_sigma`: ||noise|| / sqrt(entries)."""
+        return jnp.sqrt(jnp.mean(self.ray_sigma**2))
+
+    @property
+    def noise_level(self) -> Array:
+        """Expected ||noise|| / ||y||."""
+        return jnp.linalg.norm(self.ray_sigma.ravel()) / jnp.linalg.norm(self.sinogram.ravel())
+
+
+def paper_measurement(key: Array, image: Array, operator: Operator, *, sigma: float = 0.0) -> Measurement:
+    """y = A x + sigma z: the paper's protocol.
+
+    Args:
+      key: random key; unused where `sigma` is 0.
+      image: [H, W] or [H, W, C].
+      operator: the one that will reconstruct.
+      sigma: standard deviation of Gaussian noise, in the unit of A x.
+    """
+    if sigma < 0:
+        raise ValueError(f"measurement: sigma must not be negative, got {sigma}")
+    sinogram = operator(image)
+    if sigma > 0:
+        sinogram = sinogram + sigma * jax.random.normal(key, sinogram.shape, sinogram.dtype)
+    return Measurement(sinogram, jnp.full(sinogram.shape, sigma, sinogram.dtype), "paper")
+
+
+def fine_line_integrals(image: Array, operator: RayTransform, *, refinement: int = 4, rays: int = 4) -> Array:
+    """Line integrals of a finer object over bins with a width, [views, bins(, C)], in the unit of A x.
+
+    Args:
+      image: [H, W] or [H, W, C], interpolated linearly to a grid `refinement` times finer.
+      operator: the coarse scan.
+      rays: evenly spaced parallel rays averaged over each bin.
+
+    Raises:
+      ValueError: an image of the wrong shape, or counts below 1.
+    """
+    if refinement < 1 or rays < 1:
+        raise ValueError(f"measurement: refinement and rays must be at least 1, got {refinement} and {rays}")
+    if tuple(image.shape[:2]) != operator.image_shape:
+        raise ValueError(f"measurement: expected an image of shape {operator.image_shape}, got {tuple(image.shape)}")
+    coarse = operator.geometry
+    height, width = (n * refinement for n in coarse.image_shape)
+    # The centres of the sub-rays are evenly spaced over the whole detector: a detector with `rays` times the bins.
+    fine = dataclasses.replace(
+        coarse,
+        image_shape=(height, width),
+        pixel_size=coarse.pixel_size / refinement,
+        detector_count=coarse.detector_count * rays,
+        detector_spacing=coarse.detector_spacing / rays,
+    )
+    resized = jax.image.resize(image, (height, width, *image.shape[2:]), "linear")
+    lines = per_channel(fine.project, resized)
+    return lines.reshape(lines.shape[0], coarse.detector_count, rays, *lines.shape[2:]).mean(2)
+
+
+def honest_measurement(
+    key: Array,
+    image: Array,
+    operator: RayTransform,
+    *,
+    photons: float = 1e5,
+    pixel_mm: float = 0.957,
+    attenuation: float = 2 * MU_WATER,
+    refinement: int = 4,
+    rays: int = 4,
+) -> Measurement:
+    """Poisson counts of a finer object, logarithm taken: the honest protocol.
+
+    Args:
+      key: random key.
+      image: [H, W] or [H, W, C] with air = 0.
+      operator: the scan; its pixel size may be in any unit, `pixel_mm` says what it is.
+      photons: I0, photons per ray without the object.
+      pixel_mm: side of a pixel in mm.
+      attenuation: mu per mm of image value 1.
+      refinement: the finer grid, see `fine_line_integrals`.
+      rays: sub-rays per bin, see there.
+
+    Raises:
+      ValueError: an image of the wrong shape, or a setting that is not positive.
+    """
+    for name, value in (("photons", photons), ("pixel_mm", pixel_mm), ("attenuation", attenuation)):
+        if not value > 0:
+            raise ValueError(f"measurement: {name} must be positive, got {value}")
+    lines = fine_line_integrals(image, operator, refinement=refinement, rays=rays)
+    # From the unit of A x to a pure number: operator length -> mm, image value -> mu.
+    per_unit = attenuation * pixel_mm / operator.geometry.pixel_size
+    counts = jax.random.poisson(key, photons * jnp.exp(-per_unit * lines))
+    counts = jnp.maximum(counts, 1).astype(
+        lines.dtype
+    )  # no photon at all: as if one had come, the logarithm must exist
+    sinogram = jnp.log(photons / counts) / per_unit
+    return Measurement(sinogram, 1 / (jnp.sqrt(counts) * per_unit), "honest")

@@ -1,0 +1,114 @@
+"""Geometry of patches: how an image is padded, and how a padded plane is tiled.
+
+An axis of N pixels is covered by n tiles of P pixels with n P = N + M. The image is padded with M zeros on both sides
+(padded side N + 2 M), and a tiling starts at one of the M offsets 0 .. M - 1, so that every tiling covers the whole
+image and all of them together put the seams everywhere (PaDIS, arXiv 2406.02462, section 3.1). n is the smallest count
+with M >= P/4: with fewer offsets the seams would hardly move. 256/56 gives M = 24, 256/64 64, 256/96 32, as in the paper.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """The frozen geometry of a tiled image; saved with the weights, because positions depend on it.
+
+    Attributes:
+      image_shape: (H, W) in pixels; they may differ and need not divide by `patch`.
+      patch: P, the side of a square patch in pixels.
+      tiles: (n_y, n_x), tiles per axis; n P - N must be at least 1. `frame_for` chooses them.
+    """
+
+    image_shape: tuple[int, int]
+    patch: int
+    tiles: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if self.patch < 1 or min(self.image_shape) < 1:
+            raise ValueError(f"frame: image_shape {self.image_shape} and patch {self.patch} must be positive")
+        if min(self.margin) < 1:
+            raise ValueError(
+                f"frame: {self.tiles} tiles of {self.patch} pixels leave no offset on an image of {self.image_shape}; "
+                "use frame_for(image_shape, patch)"
+            )
+
+    @property
+    def margin(self) -> tuple[int, int]:
+        """(M_y, M_x): pixels of zero padding on each side, and the number of offsets per axis."""
+        (h, w), (ny, nx) = self.image_shape, self.tiles
+        return ny * self.patch - h, nx * self.patch - w
+
+    @property
+    def padded_shape(self) -> tuple[int, int]:
+        """(H + 2 M_y, W + 2 M_x)."""
+        (h, w), (my, mx) = self.image_shape, self.margin
+        return h + 2 * my, w + 2 * mx
+
+    @property
+    def patch_count(self) -> int:
+        """Patches in one tiling, which is the number of patches in one network evaluation of an image."""
+        return self.tiles[0] * self.tiles[1]
+
+    def pad(self, image: Array) -> Array:
+        """[H, W, C] -> [H + 2 M_y, W + 2 M_x, C], zeros around."""
+        if image.ndim != 3 or image.shape[:2] != self.image_shape:
+            raise ValueError(f"frame: expected an image of shape {(*self.image_shape, 'C')}, got {image.shape}")
+        my, mx = self.margin
+        return jnp.pad(image, ((my, my), (mx, mx), (0, 0)))
+
+    def crop(self, plane: Array) -> Array:
+        """[H + 2 M_y, W + 2 M_x, C] -> [H, W, C]; the transpose of `pad`."""
+        if plane.ndim != 3 or plane.shape[:2] != self.padded_shape:
+            raise ValueError(f"frame: expected a plane of shape {(*self.padded_shape, 'C')}, got {plane.shape}")
+        (my, mx), (h, w) = self.margin, self.image_shape
+        return plane[my : my + h, mx : mx + w]
+
+
+def frame_for(image_shape: tuple[int, int], patch: int) -> Frame:
+    """The frame with the fewest tiles that leave at least P/4 offsets per axis."""
+    h, w = (-(-(4 * n + patch) // (4 * patch)) for n in image_shape)  # ceil((N + P/4) / P) in integers
+    return Frame(tuple(image_shape), patch, (h, w))
+
+
+def random_offset(key: Array, frame: Frame) -> Array:
+    """One of the M_y x M_x offsets, uniformly: int32 [2]."""
+    return jax.random.randint(key, (2,), 0, jnp.asarray(frame.margin))
+
+
+def tile(frame: Frame, plane: Array, offset: Array) -> Array:
+    """Cuts the tiling at `offset` out of a padded plane.
+
+    Args:
+      frame: the geometry.
+      plane: [Hp, Wp, C].
+      offset: integers [2], 0 <= offset < margin per axis.
+
+    Returns:
+      [n_y n_x, P, P, C], row by row. One dynamic slice and a reshape.
+    """
+    (ny, nx), p, c = frame.tiles, frame.patch, plane.shape[-1]
+    covered = lax.dynamic_slice(plane, (offset[0], offset[1], 0), (ny * p, nx * p, c))
+    return covered.reshape(ny, p, nx, p, c).swapaxes(1, 2).reshape(ny * nx, p, p, c)
+
+
+def untile(frame: Frame, patches: Array, offset: Array) -> Array:
+    """Puts patches back at `offset`, zero elsewhere; the exact transpose of `tile`.
+
+    Args:
+      frame: the geometry.
+      patches: [n_y n_x, P, P, C], row by row.
+      offset: integers [2].
+
+    Returns:
+      [Hp, Wp, C].
+    """
+    (ny, nx), p, c = frame.tiles, frame.patch, patches.shape[-1]
+    covered = patches.reshape(ny, nx, p, p, c).swapaxes(1, 2).reshape(ny * p, nx * p, c)
+    plane = jnp.zeros((*frame.padded_shape, c), patches.dtype)
+    return lax.dynamic_update_slice(plane, covered, (offset[0], offset[1], 0))

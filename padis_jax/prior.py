@@ -1,0 +1,175 @@
+"""From a denoiser of patches to a denoiser of whole images, which is all that a solver sees of the prior.
+
+PaDIS (arXiv 2406.02462, section 3.1) writes the density of an image as a product over all tilings of its padded plane
+and over the patches of each. One tiling, drawn at random, gives an unbiased estimate of the score averaged over
+tilings:
+
+    score(x) = (D(x) - x) / sigma^2,    D(x) = untile(patch denoiser(tile(x), positions)),  0 outside of the tiles,
+
+because the clean value outside of the tiles is known to be 0. Averaging K tilings lowers the variance of the estimate
+at K times the cost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.tree_util import Partial
+
+from padis_jax.denoiser import denoise_patches
+from padis_jax.patches import Frame, random_offset, tile, untile
+from padis_jax.positions import plane_positions
+from padis_jax.unet import NetworkConfig, Params
+
+Denoise = Callable[[Array, Array, Array], Array]  # (key, plane [Hp, Wp, C], sigma []) -> plane
+PatchDenoise = Callable[
+    [Array, Array, Array], Array
+]  # (patches [b, P, P, C], positions [b, P, P, 2], sigma [b]) -> patches
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Prior:
+    """A denoiser of whole images and the frame it works on. A pytree: its arrays are arguments of jitted functions.
+
+    Attributes:
+      denoise: (key, noisy plane [Hp, Wp, C], sigma []) -> the expected clean plane. A function, or a pytree that can be
+        called (`jax.tree_util.Partial`), whose arrays then become arguments of what is compiled, not constants.
+      frame: pads and crops, and knows the positions.
+      channels: C.
+      tilings: patch tilings per call of `denoise`, that is the cost of a call in network evaluations of the image.
+    """
+
+    denoise: Denoise
+    frame: Frame = dataclasses.field(metadata={"static": True})
+    channels: int = dataclasses.field(default=1, metadata={"static": True})
+    tilings: int = dataclasses.field(default=1, metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        if callable(self.denoise) and jax.tree_util.all_leaves([self.denoise]):
+            object.__setattr__(self, "denoise", Partial(self.denoise))  # a bare function is not a pytree
+
+
+def patch_prior(
+    config: NetworkConfig,
+    params: Params,
+    frame: Frame,
+    *,
+    tiling: Literal["random", "fixed"] = "random",
+    tilings: int = 1,
+    patch_batch: int | None = None,
+) -> Prior:
+    """The prior of a patch network.
+
+    Args:
+      config: the network's config.
+      params: its parameters.
+      frame: the frame it was trained with.
+      tiling: "random" draws the offset of the tiling from the key of each call; "fixed" always takes the middle one,
+        which leaves seams and is there to show them.
+      tilings: K, random tilings to average over in each call, with different offsets.
+      patch_batch: at most so many patches at a time (in chunks of equal size), so that the memory of a call and of its
+        gradient is that of one chunk; the gradient then computes each chunk twice. None: all at once.
+
+    Returns:
+      A `Prior` for images [H, W, config.image_channels].
+
+    Raises:
+      ValueError: if a setting is out of range, or the frame's patch does not suit the network.
+    """
+    config.check_patch(frame.patch)
+    return tiled_prior(
+        Partial(_Network(config), params),
+        frame,
+        channels=config.image_channels,
+        tiling=tiling,
+        tilings=tilings,
+        patch_batch=patch_batch,
+    )
+
+
+def tiled_prior(
+    denoise: PatchDenoise,
+    frame: Frame,
+    *,
+    channels: int = 1,
+    tiling: Literal["random", "fixed"] = "random",
+    tilings: int = 1,
+    patch_batch: int | None = None,
+) -> Prior:
+    """The prior of any denoiser of patches: (patches [b, P, P, C], positions [b, P, P, 2], sigma [b]) -> patches.
+
+    The other arguments are those of `patch_prior`.
+    """
+    if tiling not in ("random", "fixed"):
+        raise ValueError(f"tiling is {tiling!r}: use 'random' or 'fixed'")
+    offsets = frame.margin[0] * frame.margin[1] if tiling == "random" else 1
+    if not 1 <= tilings <= offsets:
+        raise ValueError(f"tilings is {tilings}: this frame has 1 to {offsets} {tiling} tilings")
+    if patch_batch is not None and patch_batch < 1:
+        raise ValueError(f"patch_batch is {patch_batch}: use at least 1, or None for all patches at once")
+    if jax.tree_util.all_leaves([denoise]):
+        denoise = Partial(denoise)
+    whole = Partial(_Tiled(frame, tiling == "random", tilings, patch_batch), denoise)
+    return Prior(whole, frame, channels=channels, tilings=tilings)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Network:
+    """The static half of a patch denoiser, compared by value so that equal configs share compiled code."""
+
+    config: NetworkConfig
+
+    def __call__(self, params: Params, patches: Array, positions: Array, sigma: Array) -> Array:
+        return denoise_patches(self.config, params, patches, positions, sigma)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tiled:
+    """The static half of a whole-image denoiser made of tilings."""
+
+    frame: Frame
+    random: bool
+    tilings: int
+    patch_batch: int | None
+
+    def __call__(self, denoise: PatchDenoise, key: Array, plane: Array, sigma: Array) -> Array:
+        positions = jnp.asarray(plane_positions(self.frame.padded_shape))
+        offsets = self._offsets(key)
+        # Positions are cut with the very offset of the patches.
+        patches, where = (
+            jnp.concatenate([tile(self.frame, array, offset) for offset in offsets]) for array in (plane, positions)
+        )
+        clean = _in_chunks(
+            lambda x, p: denoise(x, p, jnp.broadcast_to(sigma, x.shape[:1])), self.patch_batch, patches, where
+        )
+        parts = clean.reshape(self.tilings, self.frame.patch_count, *clean.shape[1:])
+        planes = [untile(self.frame, part, offset) for part, offset in zip(parts, offsets, strict=True)]
+        return sum(planes[1:], planes[0]) / self.tilings
+
+    def _offsets(self, key: Array) -> list[Array]:
+        my, mx = self.frame.margin
+        if not self.random:
+            return [jnp.asarray((my // 2, mx // 2))]
+        if self.tilings == 1:
+            return [random_offset(key, self.frame)]
+        chosen = jax.random.choice(key, my * mx, (self.tilings,), replace=False)
+        return [jnp.stack(jnp.divmod(index, mx)) for index in chosen]
+
+
+def _in_chunks(f: Callable[[Array, Array], Array], size: int | None, *arrays: Array) -> Any:
+    """f over the leading axis, at most `size` at a time, keeping nothing but the inputs for the gradient."""
+    count = arrays[0].shape[0]
+    if size is None or size >= count:
+        return f(*arrays)
+    chunks = -(-count // size)
+    each = -(-count // chunks)  # chunks of equal size pad less than full ones and a remainder
+    padded = (jnp.pad(a, ((0, chunks * each - count), *((0, 0),) * (a.ndim - 1))) for a in arrays)
+    split = tuple(a.reshape(chunks, each, *a.shape[1:]) for a in padded)
+    out = lax.map(jax.checkpoint(lambda chunk: f(*chunk)), split)
+    return out.reshape(chunks * each, *out.shape[2:])[:count]

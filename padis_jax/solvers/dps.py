@@ -1,0 +1,107 @@
+"""Diffusion posterior sampling with a variance-exploding Langevin step (PaDIS, arXiv 2406.02462, algorithm 1; Chung
+et al., arXiv 2209.14687). One network evaluation per step, from which both terms are taken:
+
+    D = denoise(x, sigma),   alpha = eps sigma^2,   r = y - A crop(D),   g = grad_x 1/2 ||r||^2 = -J_D* pad(A* r)
+    x <- x + alpha/2 (D - x) / sigma^2 + sqrt(alpha) z - step(g)
+
+step(g), with N = ||A||, and the zeta of "squared" that makes the same step at the same residual:
+
+    form       step(g)              as "squared"        source
+    squared    zeta g / N^2         zeta                the default: free of the operator's units and of the image's size
+    norm       zeta g / (N ||r||)   zeta N / ||r||      the authors', made free of the operator's units
+    paper      2 zeta g / ||r||     2 zeta N^2 / ||r||  the paper's zeta_i grad ||r||^2 with zeta_i = zeta / ||r||
+    authors    zeta g / ||r||       zeta N^2 / ||r||    their code: zeta grad ||r||, half of the paper's step
+
+So zeta_paper = zeta_authors / 2 and zeta_norm = zeta_authors N for the same step. The forms that divide by ||r|| take
+steps of constant length however good the fit: they do not settle, but jitter about it. With "squared" the Langevin
+chain at level sigma samples as if y had white noise of variance alpha N^2 / (2 zeta): it tightens with sigma.
+
+The authors' code differs further: it starts from the clamped FBP (`start="operator", start_noise=False` in
+`reconstruct`), takes EDM's rho = 7 ladder, zeta 0.3 and eps 0.5, adds no noise in the last level
+(`last_level_noise=False`), and sets D to 0 on the whole ring around the image, not only outside of the tiles
+(`zero_ring=True`). It makes the data step before the prior step, with the score taken before both; since both terms
+are of the same x, their order changes nothing but rounding and is no option here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from padis_jax.solvers.problem import Fit, Problem
+from padis_jax.solvers.sampling import Noise
+
+FORMS = ("squared", "norm", "paper", "authors")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DPS:
+    """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
+
+    Attributes:
+      zeta: data step, in the units of `step_form`.
+      eps: Langevin step, alpha = eps sigma^2; the paper's formula is stable for eps < 4.
+      step_form: "squared", "norm", "paper" or "authors"; see the table above.
+      last_level_noise: whether the lowest level of the ladder adds noise.
+      zero_ring: set D to 0 on the whole margin of the plane.
+    """
+
+    zeta: float | Array = 1.0
+    eps: float | Array = 0.5
+    step_form: Literal["squared", "norm", "paper", "authors"] = dataclasses.field(
+        default="squared", metadata={"static": True}
+    )
+    last_level_noise: bool = dataclasses.field(default=True, metadata={"static": True})
+    zero_ring: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        check_step("DPS", self.zeta, self.eps, self.step_form, FORMS)
+
+
+def check_step(name: str, zeta: float | Array, eps: float | Array, form: str, forms: tuple[str, ...]) -> None:
+    """Raises ValueError for a step size that is not positive or an unknown form."""
+    for field, value in (("zeta", zeta), ("eps", eps)):
+        if isinstance(value, (int, float)) and not value > 0:
+            raise ValueError(f"{name}: {field} is {value}: it must be positive")
+    if form not in forms:
+        raise ValueError(f"{name}: step_form is {form!r}: use one of {', '.join(forms)}")
+
+
+def langevin_step(
+    key: Array, x: Array, denoised: Array, noise: Noise, *, eps: float | Array, last_level_noise: bool
+) -> Array:
+    """x + alpha/2 (D - x) / sigma^2 + sqrt(alpha) z with alpha = eps sigma^2; x and D are planes [Hp, Wp, C]."""
+    z = jax.random.normal(key, x.shape, x.dtype)
+    spread = jnp.sqrt(eps) * noise.sigma
+    if not last_level_noise:
+        spread = jnp.where(noise.final, 0.0, spread)
+    return x + eps / 2 * (denoised - x) + spread * z
+
+
+def step(settings: DPS, problem: Problem, key: Array, x: Array, noise: Noise) -> tuple[Array, Fit]:
+    """One step at noise level noise.sigma; x is a plane [Hp, Wp, C]. Returns the next plane and the residual of D."""
+    tiling_key, noise_key = jax.random.split(key)
+    frame = problem.frame
+    denoised, transpose = jax.vjp(lambda plane: problem.denoise(tiling_key, plane, noise.sigma), x)
+    clean = frame.crop(denoised)
+    residual = problem.measurement - problem.forward(clean)
+    (descent,) = transpose(frame.pad(problem.adjoint(residual, clean.shape[-1])))  # -g
+
+    length = jnp.linalg.norm(jnp.ravel(residual))
+    per_length = jnp.where(length > 0, 1 / jnp.where(length > 0, length, 1), 0)  # g is 0 where r is
+    norm = jnp.asarray(problem.operator.norm)
+    scale = {
+        "squared": 1 / jnp.square(norm),
+        "norm": per_length / norm,
+        "paper": 2 * per_length,
+        "authors": per_length,
+    }[settings.step_form]
+    if settings.zero_ring:
+        denoised = frame.pad(clean)
+    moved = langevin_step(noise_key, x, denoised, noise, eps=settings.eps, last_level_noise=settings.last_level_noise)
+    return moved + settings.zeta * scale * descent, problem.fit(residual)

@@ -1,0 +1,65 @@
+"""Annealed Langevin dynamics, with a data step that does not go through the network (PaDIS, arXiv 2406.02462).
+
+    x <- x + alpha/2 (D - x) / sigma^2 + sqrt(alpha) z        D = denoise(x, sigma),   alpha = eps sigma^2
+    x <- x + step(pad(A* r))                                  r = y - A crop(x),       x of the line above
+
+step(d), and the zeta of "squared" that makes the same step at the same residual:
+
+    form       step(d)               as "squared"
+    squared    zeta d / ||A||^2      zeta                   the default: free of the operator's units
+    norm       zeta d / (||A|| ||r||)  zeta ||A|| / ||r||   the paper's, made free of the operator's units
+    paper      zeta d / ||r||        zeta ||A||^2 / ||r||   the paper's, with zeta = 0.3
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from padis_jax.solvers.dps import check_step, langevin_step
+from padis_jax.solvers.problem import Fit, Problem
+from padis_jax.solvers.sampling import Noise
+
+FORMS = ("squared", "norm", "paper")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Langevin:
+    """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
+
+    Attributes:
+      zeta: data step, in the units of `step_form`; "squared" is stable below 2.
+      eps: Langevin step, alpha = eps sigma^2; the paper takes 1.
+      step_form: "squared", "norm" or "paper"; see the table above.
+      last_level_noise: whether the lowest level of the ladder adds noise.
+    """
+
+    zeta: float | Array = 1.0
+    eps: float | Array = 1.0
+    step_form: Literal["squared", "norm", "paper"] = dataclasses.field(default="squared", metadata={"static": True})
+    last_level_noise: bool = dataclasses.field(default=True, metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        check_step("Langevin", self.zeta, self.eps, self.step_form, FORMS)
+
+
+def step(settings: Langevin, problem: Problem, key: Array, x: Array, noise: Noise) -> tuple[Array, Fit]:
+    """One step at noise level noise.sigma; x is a plane [Hp, Wp, C]. Returns the next plane and the residual of D."""
+    tiling_key, noise_key = jax.random.split(key)
+    frame = problem.frame
+    denoised = problem.denoise(tiling_key, x, noise.sigma)
+    x = langevin_step(noise_key, x, denoised, noise, eps=settings.eps, last_level_noise=settings.last_level_noise)
+
+    image = frame.crop(x)
+    residual = problem.measurement - problem.forward(image)
+    length = jnp.linalg.norm(jnp.ravel(residual))
+    per_length = jnp.where(length > 0, 1 / jnp.where(length > 0, length, 1), 0)
+    norm = jnp.asarray(problem.operator.norm)
+    scale = {"squared": 1 / jnp.square(norm), "norm": per_length / norm, "paper": per_length}[settings.step_form]
+    x = x + frame.pad(settings.zeta * scale * problem.adjoint(residual, image.shape[-1]))
+    return x, problem.fit(problem.measurement - problem.forward(frame.crop(denoised)))

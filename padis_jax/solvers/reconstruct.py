@@ -1,0 +1,184 @@
+"""Joins operator, prior and solver: y -> image.
+
+    x_0 = pad(start) + sigma_max z,    x_{t+1} = step(x_t) along the ladder,    image = crop(x_T)
+
+Operator, measurement, prior and the real-valued settings are arguments of the compiled loop: calling again with other
+data, another seed or another step size compiles nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.tree_util import Partial
+from jax.typing import ArrayLike
+
+from padis_jax.noise import edm_ladder, geometric_ladder
+from padis_jax.prior import Prior
+from padis_jax.solvers import dds, dps, langevin, sampling
+from padis_jax.solvers.dds import DDS
+from padis_jax.solvers.dps import DPS
+from padis_jax.solvers.langevin import Langevin
+from padis_jax.solvers.problem import Problem, as_pytree, checked, pose
+from padis_jax.solvers.tv import TV, total_variation
+
+Settings = DDS | DPS | Langevin
+
+
+class Solver(NamedTuple):
+    """A method: the class of its settings, its step, and the noise level it starts from by default."""
+
+    settings: type
+    step: Callable[..., tuple[Any, Any]]
+    sigma_max: float
+
+
+SOLVERS = {
+    "dds": Solver(DDS, dds.step, 2.0),
+    "dps": Solver(DPS, dps.step, 10.0),
+    "langevin": Solver(Langevin, langevin.step, 10.0),
+}
+
+
+class Reconstruction(NamedTuple):
+    """What `reconstruct` returns.
+
+    Attributes:
+      image: [H, W, C], in the prior's image units, not clipped.
+      residual: [levels], ||y - A D|| / ||y|| of the denoised image in the last step of each level (mean over chains).
+      sigmas: [levels], the ladder.
+      evaluations: network evaluations of the whole image.
+    """
+
+    image: Array
+    residual: Array
+    sigmas: Array
+    evaluations: int
+
+
+def reconstruct(
+    key: Array,
+    measurement: ArrayLike,
+    operator: Any,
+    prior: Prior,
+    *,
+    solver: Literal["dds", "dps", "langevin"] = "dds",
+    settings: Settings | None = None,
+    levels: int = 100,
+    inner: int = 1,
+    sigma_max: float | None = None,
+    sigma_min: float = 0.003,
+    ladder: Literal["geometric", "edm"] = "geometric",
+    start: Literal["noise", "operator", "tv"] | TV | ArrayLike = "noise",
+    start_noise: bool = True,
+    average: int = 1,
+    chunk: int | None = None,
+    progress: sampling.Progress | None = None,
+) -> Reconstruction:
+    """Reconstructs an image from a measurement.
+
+    Args:
+      key: root key of this image; chain i draws from fold_in(key, i). For several images use fold_in(root, index).
+      measurement: y, in the operator's units.
+      operator: any callable with `.T` (its adjoint) and `.norm` (its largest singular value), taking images [H, W, C]
+        or, with one channel, [H, W]. A pytree of arrays is an argument of the compiled code; anything else is known
+        by its identity and must not be changed after its first use.
+      prior: whole-image denoiser and frame.
+      solver: the method.
+      settings: of the method, `DDS(...)`, `DPS(...)` or `Langevin(...)`; None for its defaults.
+      levels: noise levels.
+      inner: steps per level.
+      sigma_max: first noise level, in image units; None for the method's own (dds 2, dps and langevin 10).
+      sigma_min: last noise level.
+      ladder: spacing: "geometric", or "edm" for rho = 7.
+      start: "noise" for a zero image; "operator" for A.start(y) clipped to [0, 1]; "tv" or `TV(...)` for the image of
+        total variation; or an image [H, W] or [H, W, C].
+      start_noise: whether noise of deviation sigma_max is added to the start.
+      average: independent chains, whose mean is returned. The mean of many chains has half the squared error of one.
+      chunk: steps between calls of `progress`; changes no result. None: fifty chunks if there is a progress, else one.
+      progress: called with (steps done, steps in all, info of the last step).
+
+    Returns:
+      A `Reconstruction`.
+
+    Raises:
+      ValueError: if shapes do not fit, numbers are not finite, or a setting is unknown or out of range.
+    """
+    if solver not in SOLVERS:
+        raise ValueError(f"solver is {solver!r}: use one of {', '.join(SOLVERS)}")
+    method = SOLVERS[solver]
+    settings = method.settings() if settings is None else settings
+    if not isinstance(settings, method.settings):
+        name = type(settings).__name__
+        raise ValueError(
+            f"settings are {name} but solver is {solver!r}: give {method.settings.__name__}(...) or change solver"
+        )
+    if average < 1:
+        raise ValueError(f"average is {average}: use at least one chain")
+    sigmas = _ladder(ladder, levels, method.sigma_max if sigma_max is None else sigma_max, sigma_min)
+    steps = sampling.noises(sigmas, inner)
+    problem = pose(operator, prior.denoise, measurement, prior.frame, channels=prior.channels)
+    image = _start_image(start, problem, operator, prior.channels)
+
+    step = Partial(method.step, settings, problem)
+    total = average * levels * inner
+    images, residuals = [], []
+    for chain in range(average):
+        start_key, run_key = jax.random.split(jax.random.fold_in(key, chain))
+        x = prior.frame.pad(image)
+        if start_noise:
+            x = x + sigmas[0] * jax.random.normal(start_key, x.shape, x.dtype)
+        report = None if progress is None else _shifted(progress, chain * levels * inner, total)
+        x, info = sampling.run(run_key, step, x, steps, chunk=chunk, progress=report)
+        images.append(prior.frame.crop(x))
+        residuals.append(info.residual.reshape(levels, inner)[:, -1])
+    return Reconstruction(
+        image=sum(images[1:], images[0]) / average,
+        residual=sum(residuals[1:], residuals[0]) / average,
+        sigmas=jnp.asarray(sigmas),
+        evaluations=total * prior.tilings,
+    )
+
+
+def _ladder(kind: str, levels: int, sigma_max: float, sigma_min: float) -> np.ndarray:
+    if levels < 1:
+        raise ValueError(f"levels is {levels}: use at least one noise level")
+    if not 0 < sigma_min <= sigma_max < float("inf") or (levels > 1 and sigma_min == sigma_max):
+        raise ValueError(f"sigma_max is {sigma_max} and sigma_min {sigma_min}: they must be positive and descend")
+    ladders = {"geometric": geometric_ladder, "edm": edm_ladder}
+    if kind not in ladders:
+        raise ValueError(f"ladder is {kind!r}: use one of {', '.join(ladders)}")
+    return np.asarray(ladders[kind](levels, sigma_max, sigma_min), np.float32)
+
+
+def _start_image(start: Any, problem: Problem, operator: Any, channels: int) -> Array:
+    shape = (*problem.frame.image_shape, channels)
+    if isinstance(start, TV) or (isinstance(start, str) and start == "tv"):
+        settings = start if isinstance(start, TV) else TV()
+        return total_variation(problem.measurement, operator, settings=settings).image.reshape(shape)
+    if not isinstance(start, str):
+        given = checked("start", start)
+        if given.size != np.prod(shape) or given.shape[:2] != shape[:2]:
+            raise ValueError(f"start has shape {given.shape}: the prior's images have {shape}")
+        return jnp.real(given).reshape(shape)
+    if start == "noise":
+        return jnp.zeros(shape, jnp.float32)
+    if start != "operator":
+        raise ValueError(f"start is {start!r}: use 'noise', 'operator', 'tv', TV(...) or an image {shape}")
+    if not hasattr(operator, "start"):
+        raise ValueError("start is 'operator', but this operator has no .start: use 'noise', 'tv' or an image")
+    return jnp.clip(_quick_image(as_pytree(operator), problem.measurement), 0, 1).reshape(shape)
+
+
+@jax.jit
+def _quick_image(operator: Any, measurement: Array) -> Array:
+    return operator.start(measurement)
+
+
+def _shifted(progress: sampling.Progress, done: int, total: int) -> sampling.Progress:
+    return lambda steps, _, info: progress(done + steps, total, info)

@@ -1,0 +1,131 @@
+"""The one loop of all solvers: x_0 -> step -> step -> ... along a ladder of noise levels.
+
+A solver gives a step, (key, state, noise) -> (state, info), and nothing else. The loop runs it once per noise level and
+inner repetition with keys that are split beforehand, so that neither the progress bar nor its interval changes a
+result.
+
+The loop is a `fori_loop` between bounds that are arguments of the compiled program. One program therefore serves any
+chunk length, and running in chunks is bitwise the same as running in one go: it is the same code, stopped and started
+again. (Scans of different lengths are different programs, and XLA may round them differently; a remainder would compile
+again.) The price is that the loop as a whole cannot be differentiated backwards; a step can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.typing import ArrayLike
+
+State = Any  # a pytree of arrays, for most solvers the padded plane [Hp, Wp, C]
+Info = Any  # a pytree of arrays
+
+
+class Noise(NamedTuple):
+    """The noise levels of a step: scalars in a step, arrays [steps] in the loop.
+
+    Attributes:
+      sigma: the level that the state has before the step.
+      sigma_next: the level that it is to have after the step; 0 after the last one.
+      final: whether the step belongs to the lowest level of the ladder.
+    """
+
+    sigma: Array
+    sigma_next: Array
+    final: Array | bool = False
+
+
+Step = Callable[[Array, State, Noise], tuple[State, Info]]
+Progress = Callable[[int, int, Info], None]  # (steps done, steps in all, info of the last step done)
+
+
+def noises(ladder: ArrayLike, inner: int = 1) -> Noise:
+    """The steps of a ladder.
+
+    Args:
+      ladder: [levels], noise levels in descending order, positive.
+      inner: steps per level. All but the last of a level keep its sigma.
+
+    Returns:
+      Noise of arrays [levels * inner], float32.
+
+    Raises:
+      ValueError: if the ladder is empty, not positive or not descending, or inner < 1.
+    """
+    levels = np.asarray(ladder, np.float32)
+    if levels.ndim != 1 or levels.size < 1:
+        raise ValueError(f"ladder has shape {levels.shape}: give one noise level per entry, at least one")
+    if not (np.all(levels > 0) and np.all(np.diff(levels) < 0)):
+        raise ValueError(f"ladder goes from {levels[0]} to {levels[-1]}: noise levels must be positive and descend")
+    if inner < 1:
+        raise ValueError(f"inner is {inner}: use at least one step per level")
+    sigma = np.repeat(levels, inner)
+    final = np.repeat(np.arange(levels.size) == levels.size - 1, inner)
+    return Noise(jnp.asarray(sigma), jnp.asarray(np.append(sigma[1:], np.float32(0))), jnp.asarray(final))
+
+
+def run(
+    key: Array, step: Step, state: State, noises: Noise, *, chunk: int | None = None, progress: Progress | None = None
+) -> tuple[State, Info]:
+    """Runs a step along all noise levels.
+
+    Compiled code is kept per step. A step that is a `jax.tree_util.Partial` shares it between all arrays it may hold; a
+    plain function is known by its identity, so make it once.
+
+    Args:
+      key: split into one key per step.
+      step: (key, state, noise) -> (state, info). The state keeps its structure, shapes and types.
+      state: the state before the first step.
+      noises: arrays [steps].
+      chunk: steps between calls of `progress`; the result does not depend on it. None: all at once, or fifty chunks if
+        there is a progress. None without a progress also works under `vmap` and `jit`.
+      progress: called after each chunk with (steps done, steps in all, info of the last step). What it raises ends
+        the run.
+
+    Returns:
+      The last state, and the infos of all steps stacked along a new first axis.
+
+    Raises:
+      ValueError: if chunk < 1.
+    """
+    steps = noises.sigma.shape[0]
+    if chunk is None:
+        chunk = steps if progress is None else -(-steps // 50)
+    if chunk < 1:
+        raise ValueError(f"chunk is {chunk}: use at least one step")
+    if jax.tree_util.all_leaves([step]):
+        step = jax.tree_util.Partial(step)
+    keys = jax.random.split(key, steps)
+    infos = _empty_infos(step, keys, state, noises)
+    for start in range(0, steps, chunk):
+        stop = min(start + chunk, steps)
+        state, infos = _advance(step, keys, state, noises, infos, start, stop)
+        if progress is not None:
+            progress(stop, steps, jax.block_until_ready(jax.tree.map(lambda a, last=stop - 1: a[last], infos)))
+    return state, infos
+
+
+def _at(arrays: Any, i: Any) -> Any:
+    return jax.tree.map(lambda a: a[i], arrays)
+
+
+@jax.jit
+def _empty_infos(step: Step, keys: Array, state: State, noises: Noise) -> Info:
+    _, info = jax.eval_shape(step, keys[0], state, _at(noises, 0))
+    return jax.tree.map(lambda a: jnp.zeros((keys.shape[0], *a.shape), a.dtype), info)
+
+
+@jax.jit
+def _advance(
+    step: Step, keys: Array, state: State, noises: Noise, infos: Info, start: ArrayLike, stop: ArrayLike
+) -> tuple[State, Info]:
+    def body(i: Array, carry: tuple[State, Info]) -> tuple[State, Info]:
+        state, infos = carry
+        state, info = step(keys[i], state, _at(noises, i))
+        return state, jax.tree.map(lambda all_, one: all_.at[i].set(one), infos, info)
+
+    return lax.fori_loop(start, stop, body, (state, infos))

@@ -1,0 +1,70 @@
+"""Which slices of a volume are trained on, which settings are tuned on, and which are only tested on.
+
+Neighbouring slices of a volume look alike, so a slice that is left out takes its neighbours with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from padis_jax.errors import UserError
+
+HEAD_CT_TEST = (20, 41, 62, 83)
+HEAD_CT_VALIDATION = (30, 73)
+
+
+class Split(NamedTuple):
+    """Slice numbers. `gap` holds the neighbours that nobody may train on and that are neither tested nor tuned on."""
+
+    train: tuple[int, ...]
+    validation: tuple[int, ...]
+    test: tuple[int, ...]
+    gap: tuple[int, ...]
+
+    def distance(self, index: int) -> int:
+        """Slices between `index` and the nearest training slice; 0 for a training slice."""
+        return min(abs(index - other) for other in self.train)
+
+
+def split_slices(
+    count: int,
+    *,
+    test: Sequence[int] = HEAD_CT_TEST,
+    validation: Sequence[int] = HEAD_CT_VALIDATION,
+    test_gap: int = 3,
+    validation_gap: int = 2,
+) -> Split:
+    """Splits slices 0 .. count - 1.
+
+    Args:
+      count: slices in the volume.
+      test: slices for the reported figures; every slice within `test_gap` of one is left out of training.
+      validation: slices for tuning; every slice within `validation_gap` of one is left out of training.
+      test_gap: in slices, 0 or more.
+      validation_gap: the same.
+
+    Returns:
+      A Split; its four parts are disjoint, sorted, and together are all slices.
+
+    Raises:
+      UserError: for a slice that is not there, that is both test and validation, or if nothing is left for training.
+    """
+    if min(test_gap, validation_gap) < 0:
+        raise UserError(f"split: gaps must be 0 or more, got test_gap {test_gap} and validation_gap {validation_gap}")
+    for kind, chosen in (("test", test), ("validation", validation)):
+        for index in chosen:
+            if not 0 <= index < count:
+                raise UserError(f"split: there is no {kind} slice {index}, the set has {count}, counted from 0")
+    if both := sorted(set(test) & set(validation)):
+        raise UserError(f"split: slice {both[0]} is named for test and for validation; take it out of one of them")
+    left_out = {i for i in range(count) if any(abs(i - t) <= test_gap for t in test)}
+    left_out |= {i for i in range(count) if any(abs(i - v) <= validation_gap for v in validation)}
+    if len(left_out) == count:
+        raise UserError(f"split: none of {count} slices is left to train on; use smaller gaps or fewer held-out slices")
+    return Split(
+        train=tuple(i for i in range(count) if i not in left_out),
+        validation=tuple(sorted(set(validation))),
+        test=tuple(sorted(set(test))),
+        gap=tuple(sorted(left_out - set(test) - set(validation))),
+    )

@@ -1,0 +1,277 @@
+"""The score networks of PaDIS: the DDPM++ and NCSN++ U-Nets in the form that EDM gave them (arXiv 2206.00364, appendix F).
+
+    x -> conv -> [ level 0 blocks ] -> down -> [ level 1 blocks ] -> ... -> bottleneck (with attention)
+                     |  skip                     |  skip                        |
+    y <- conv <- [ level 0 blocks ] <-  up  <- [ level 1 blocks ] <- ... <------+
+
+DDPM++: positional noise embedding, standard encoder, resampling filter [1, 1]. NCSN++: Fourier embedding, residual encoder,
+filter [1, 3, 3, 1]. Everything is sized by one frozen `NetworkConfig`; nothing but this file imports Flax.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from padis_jax.convolution import conv_same, downsample, upsample
+
+Params = Any  # a nested dict of arrays
+_HALF = math.sqrt(0.5)
+_uniform = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
+# Branches that are added to an identity start near zero (a factor 1e-5 on the weights, 1e-10 on the variance).
+_near_zero = nn.initializers.variance_scaling(1e-10, "fan_avg", "uniform")
+_attention = nn.initializers.variance_scaling(0.2, "fan_avg", "uniform")
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig:
+    """Size and kind of the network, and the data deviation of its preconditioning.
+
+    Attributes:
+      image_channels: channels of the image (1 for CT, 3 for colour); also the output channels.
+      position_channels: 2 (x, y), or 0 for a network that does not see positions.
+      model_channels: width of the first level.
+      channel_mult: width of each level as a multiple of `model_channels`; its length is the number of levels.
+      num_blocks: residual blocks per level of the encoder (the decoder has one more).
+      attention_levels: levels whose blocks have self-attention (in the decoder only the last block); the first block of
+        the bottleneck always has it. Empty for the paper's networks.
+      dropout: probability of dropping a feature inside a block while training.
+      embedding: "positional" (DDPM++) or "fourier" (NCSN++) embedding of the noise level.
+      encoder: "standard" (DDPM++) or "residual" (NCSN++).
+      resample_filter: taps of the filter for going down and up a level: (1, 1) or (1, 3, 3, 1).
+      sigma_data: standard deviation of the data, in image units, used by the preconditioning.
+      dtype: "float32" or "bfloat16", the type in which convolutions compute; parameters stay float32.
+    """
+
+    image_channels: int = 1
+    position_channels: int = 2
+    model_channels: int = 128
+    channel_mult: tuple[int, ...] = (1, 2, 2, 2)
+    num_blocks: int = 4
+    attention_levels: tuple[int, ...] = ()
+    dropout: float = 0.05
+    embedding: Literal["positional", "fourier"] = "positional"
+    encoder: Literal["standard", "residual"] = "standard"
+    resample_filter: tuple[float, ...] = (1.0, 1.0)
+    sigma_data: float = 0.5
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        for name in ("image_channels", "model_channels", "num_blocks"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"network.{name} is {getattr(self, name)}: it must be at least 1")
+        if self.position_channels not in (0, 2):
+            raise ValueError(f"network.position_channels is {self.position_channels}: use 2 (x, y) or 0 (no positions)")
+        if not self.channel_mult or min(self.channel_mult) < 1:
+            raise ValueError(f"network.channel_mult is {self.channel_mult}: give one positive multiple per level")
+        if self.model_channels % 4:
+            raise ValueError(f"network.model_channels is {self.model_channels}: group normalisation needs a multiple of 4")
+        for channels in {m * self.model_channels for m in self.channel_mult}:
+            if channels % min(32, channels // 4):
+                raise ValueError(f"network: a level of {channels} channels does not divide into 32 groups; change its multiple")
+        if not set(self.attention_levels) <= set(range(self.levels)):
+            raise ValueError(f"network.attention_levels is {self.attention_levels}: levels are 0 to {self.levels - 1}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"network.dropout is {self.dropout}: it must be in [0, 1)")
+        if self.sigma_data <= 0:
+            raise ValueError(f"network.sigma_data is {self.sigma_data}: it must be positive")
+        if len(self.resample_filter) % 2:
+            raise ValueError(f"network.resample_filter has {len(self.resample_filter)} taps: use an even number, (1, 1)")
+        for name, known in (("embedding", ("positional", "fourier")), ("encoder", ("standard", "residual"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"network.{name} is {getattr(self, name)!r}: use one of {known}")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"network.dtype is {self.dtype!r}: use 'float32' or 'bfloat16'")
+
+    @property
+    def levels(self) -> int:
+        """Number of resolutions."""
+        return len(self.channel_mult)
+
+    @property
+    def noise_channels(self) -> int:
+        """Length of the noise embedding before its two layers."""
+        return self.model_channels * (2 if self.embedding == "fourier" else 1)
+
+    def check_patch(self, patch: int) -> None:
+        """Raises ValueError unless a patch of `patch` pixels can be halved once per level."""
+        step = 2 ** (self.levels - 1)
+        if patch < step or patch % step:
+            raise ValueError(f"a patch of {patch} pixels does not suit {self.levels} levels: use a multiple of {step}")
+
+
+class Conv3x3(nn.Module):
+    """A 3 x 3 convolution whose gradient is fast inside loops; `padding` beyond 1 widens the output."""
+
+    features: int
+    init: Any = _uniform
+    extra_padding: int = 0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        kernel = self.param("kernel", self.init, (3, 3, x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        if e := self.extra_padding:
+            x = jnp.pad(x, ((0, 0), (e, e), (e, e), (0, 0)))
+        return conv_same(x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(self.dtype)[None, None, None]
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation with min(32, C/4) groups, as one affine map per channel and image.
+
+    The mean and mean square of a channel are matrix-vector products with a vector of ones: XLA's CPU code runs those at
+    memory speed, a reduction over (h, w, channels of the group) several times slower (benchmarks/network.py compares).
+    """
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        b, h, w, c = x.shape
+        groups = min(32, c // 4)
+        scale = self.param("scale", nn.initializers.ones, (c,))
+        bias = self.param("bias", nn.initializers.zeros, (c,))
+        x = x.astype(jnp.float32)
+        flat, mean_over = x.reshape(b, h * w, c), jnp.full((b, h * w), 1 / (h * w), jnp.float32)
+        moments = jnp.stack([jnp.einsum("bp,bpc->bc", mean_over, f) for f in (flat, flat * flat)])
+        mean, square = jnp.mean(moments.reshape(2, b, groups, c // groups), -1)
+        gain = jnp.repeat(jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0.0) + 1e-6), c // groups, axis=-1) * scale[None]
+        shift = bias[None] - jnp.repeat(mean, c // groups, axis=-1) * gain
+        return (x * gain[:, None, None] + shift[:, None, None]).astype(self.dtype)
+
+
+class Attention(nn.Module):
+    """Self-attention with one head over all pixels: softmax(q k' / sqrt(C)) v."""
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        b, h, w, c = x.shape
+        qkv = nn.Dense(3 * c, kernel_init=_attention, dtype=self.dtype, name="qkv")(GroupNorm(self.dtype, name="norm2")(x))
+        q, k, v = jnp.moveaxis(qkv.reshape(b, h * w, c, 3), -1, 0)  # output channels are (channel, q/k/v), as in EDM
+        logits = jnp.einsum("bqc,bkc->bqk", q, k).astype(jnp.float32) / math.sqrt(c)
+        mixed = jnp.einsum("bqk,bkc->bqc", jax.nn.softmax(logits, axis=-1).astype(self.dtype), v)
+        return nn.Dense(c, kernel_init=_near_zero, dtype=self.dtype, name="proj")(mixed).reshape(b, h, w, c)
+
+
+class Block(nn.Module):
+    """Residual block: out = (skip(x) + conv1(dropout(silu(norm1(conv0(silu(norm0 x)) + affine(embedding)))))) sqrt(1/2)."""
+
+    features: int
+    config: NetworkConfig
+    resample: Literal["none", "down", "up"] = "none"
+    attention: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array, embedding: Array, train: bool) -> Array:
+        dtype, taps = jnp.dtype(self.config.dtype), self.config.resample_filter
+        resample = {
+            "none": lambda a: a,
+            "down": lambda a: downsample(a, taps),
+            "up": lambda a: upsample(a, taps),
+        }[self.resample]
+        h = resample(jax.nn.silu(GroupNorm(dtype, name="norm0")(x)))
+        h = Conv3x3(self.features, dtype=dtype, name="conv0")(h)
+        h = h + nn.Dense(self.features, kernel_init=_uniform, dtype=dtype, name="affine")(embedding)[:, None, None]
+        h = jax.nn.silu(GroupNorm(dtype, name="norm1")(h))
+        h = nn.Dropout(self.config.dropout, deterministic=not train)(h)
+        h = Conv3x3(self.features, init=_near_zero, dtype=dtype, name="conv1")(h)
+        skip = resample(x)
+        if self.resample != "none" or x.shape[-1] != self.features:
+            skip = nn.Dense(self.features, kernel_init=_uniform, dtype=dtype, name="skip")(skip)
+        out = (h + skip) * _HALF
+        return (out + Attention(dtype, name="attention")(out)) * _HALF if self.attention else out
+
+
+class UNet(nn.Module):
+    """(patches with positions [b, h, w, c], noise label [b]) -> [b, h, w, image channels], float32."""
+
+    config: NetworkConfig
+
+    @nn.compact
+    def __call__(self, x: Array, label: Array, train: bool = False) -> Array:
+        cfg, dtype = self.config, jnp.dtype(self.config.dtype)
+        width = [m * cfg.model_channels for m in cfg.channel_mult]
+        emb = self._embed(label).astype(dtype)
+        for name in ("map_layer0", "map_layer1"):
+            emb = jax.nn.silu(nn.Dense(4 * cfg.model_channels, kernel_init=_uniform, dtype=dtype, name=name)(emb))
+
+        x = x.astype(dtype)
+        aux = x
+        x = Conv3x3(cfg.model_channels, dtype=dtype, name="enc0_conv")(x)
+        skips = [x]
+        for level in range(cfg.levels):
+            if level > 0:
+                x = Block(x.shape[-1], cfg, "down", name=f"enc{level}_down")(x, emb, train)
+                if cfg.encoder == "residual":
+                    f_pad = (len(cfg.resample_filter) - 1) // 2
+                    aux = Conv3x3(x.shape[-1], extra_padding=f_pad, dtype=dtype, name=f"enc{level}_aux_residual")(aux)
+                    x = aux = (x + downsample(aux, cfg.resample_filter, pad=0)) * _HALF
+                skips.append(x)
+            for i in range(cfg.num_blocks):
+                attention = level in cfg.attention_levels
+                x = Block(width[level], cfg, attention=attention, name=f"enc{level}_block{i}")(x, emb, train)
+                skips.append(x)
+
+        for level in reversed(range(cfg.levels)):
+            if level == cfg.levels - 1:
+                x = Block(width[level], cfg, attention=True, name=f"dec{level}_in0")(x, emb, train)
+                x = Block(width[level], cfg, name=f"dec{level}_in1")(x, emb, train)
+            else:
+                x = Block(x.shape[-1], cfg, "up", name=f"dec{level}_up")(x, emb, train)
+            for i in range(cfg.num_blocks + 1):
+                x = jnp.concatenate([x, skips.pop()], axis=-1)
+                attention = i == cfg.num_blocks and level in cfg.attention_levels
+                x = Block(width[level], cfg, attention=attention, name=f"dec{level}_block{i}")(x, emb, train)
+
+        x = jax.nn.silu(GroupNorm(dtype, name="dec0_aux_norm")(x))
+        return Conv3x3(cfg.image_channels, init=_near_zero, dtype=dtype, name="dec0_aux_conv")(x).astype(jnp.float32)
+
+    def _embed(self, label: Array) -> Array:
+        n = self.config.noise_channels
+        if self.config.embedding == "positional":
+            freqs = jnp.asarray(10000.0 ** (-np.arange(n // 2) / (n / 2 - 1)), jnp.float32)
+        else:  # random and never trained; a parameter, so that it is saved and imported with the others
+            freqs = 2 * math.pi * jax.lax.stop_gradient(self.param("freqs", nn.initializers.normal(16.0), (n // 2,)))
+        angle = label[:, None] * freqs[None]
+        return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
+def init_network(key: Array, config: NetworkConfig) -> Params:
+    """Random parameters: a nested dict of float32 arrays."""
+    side = 2 ** (config.levels - 1)
+    x = jnp.zeros((1, side, side, config.image_channels + config.position_channels))
+    return UNet(config).init(key, x, jnp.zeros((1,)))["params"]
+
+
+def apply_network(
+    config: NetworkConfig, params: Params, x: Array, label: Array, *, dropout_key: Array | None = None
+) -> Array:
+    """The network as a pure function.
+
+    Args:
+      config: sizes; static under jit.
+      params: from `init_network` or `weights.import_state_dict`.
+      x: [b, h, w, image_channels + position_channels]; h, w multiples of 2^(levels - 1).
+      label: [b], the noise label (EDM: ln(sigma)/4).
+      dropout_key: switches dropout on (training).
+
+    Returns:
+      [b, h, w, image_channels], float32.
+    """
+    rngs = None if dropout_key is None else {"dropout": dropout_key}
+    return UNet(config).apply({"params": params}, x, label, train=dropout_key is not None, rngs=rngs)
+
+
+def parameter_count(params: Params) -> int:
+    """Number of trained scalars (the fixed Fourier frequencies of NCSN++ included)."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))

@@ -1,0 +1,134 @@
+"""Weights as one safetensors file: float32 arrays, and everything needed to use them as JSON in the file's metadata.
+
+The metadata holds the network config, the frame (patch size, image size, padding: positions depend on them), the window
+(what 0 and 1 stand for) and the provenance (data, licence, how they were trained). Nothing in the file is executed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from padis_jax.config import from_json
+from padis_jax.errors import UserError
+from padis_jax.files import write_bytes
+from padis_jax.images import Window
+from padis_jax.patches import Frame
+from padis_jax.prior import Prior, patch_prior
+from padis_jax.unet import NetworkConfig, Params, init_network
+
+__all__ = ["Weights", "file_hash", "load_prior", "load_weights", "save_weights"]
+
+
+class Weights(NamedTuple):
+    """Contents of a weights file; `provenance` maps names to texts or numbers, `digest` is the file's SHA-256."""
+
+    params: Params
+    network: NetworkConfig
+    frame: Frame
+    window: Window
+    provenance: Mapping[str, Any]
+    digest: str
+
+
+def save_weights(
+    path: str | Path,
+    params: Params,
+    network: NetworkConfig,
+    frame: Frame,
+    window: Window,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Writes a weights file, atomically.
+
+    Args:
+      path: the file, by custom `.safetensors`.
+      params: nested dict of arrays.
+      network: the network's config.
+      frame: geometry of the images that were trained on.
+      window: their intensity window.
+      provenance: data, licence, training; anything JSON can hold.
+    """
+    arrays = {name: np.ascontiguousarray(a) for name, a in flatten_dict(params, sep=".").items()}
+    about = {"network": network, "frame": frame, "window": window}
+    metadata = {name: json.dumps(dataclasses.asdict(item)) for name, item in about.items()}
+    metadata |= {"provenance": json.dumps(dict(provenance)), "format": "padis_jax 1"}
+    write_bytes(path, safetensors.numpy.save(arrays, metadata=metadata))
+
+
+def load_weights(path: str | Path) -> Weights:
+    """Reads a weights file.
+
+    Raises:
+      UserError: if the file is missing, damaged, not from `save_weights`, or does not hold the network that its own
+        metadata describes.
+    """
+    path = Path(path)
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such weights file; train one with train.py, or name it with --weights") from error
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path}: not a readable safetensors file (damaged or truncated): {error}") from error
+    if missing := [name for name in ("network", "frame", "window", "provenance") if name not in metadata]:
+        raise UserError(f"{path}: its metadata has no {missing[0]!r}; it was not written by padis_jax.weights.save_weights")
+    try:
+        about = {name: json.loads(metadata[name]) for name in ("network", "frame", "window", "provenance")}
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: its metadata is not JSON: {error}") from error
+    network = from_json(NetworkConfig, about["network"], f"{path}: network")
+    frame = from_json(Frame, about["frame"], f"{path}: frame")
+    window = from_json(Window, about["window"], f"{path}: window")
+    _check_architecture(path, arrays, network)
+    params = unflatten_dict({name: jnp.asarray(a) for name, a in arrays.items()}, sep=".")
+    return Weights(params, network, frame, window, about["provenance"], file_hash(path))
+
+
+def load_prior(path: str | Path, *, tiling: str = "random", tilings: int = 1, patch_batch: int | None = None) -> Prior:
+    """The whole-image prior of a weights file: `load_weights`, then `patch_prior` with the frame saved in it.
+
+    Args:
+      path: the weights file.
+      tiling: see `prior.patch_prior`.
+      tilings: likewise.
+      patch_batch: likewise.
+
+    Raises:
+      UserError: see `load_weights`.
+    """
+    weights = load_weights(path)
+    return patch_prior(
+        weights.network, weights.params, weights.frame, tiling=tiling, tilings=tilings, patch_batch=patch_batch
+    )
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_architecture(path: Path, arrays: Mapping[str, np.ndarray], network: NetworkConfig) -> None:
+    expected = flatten_dict(jax.eval_shape(lambda: init_network(jax.random.key(0), network)), sep=".")
+    for name in sorted(expected.keys() | arrays.keys()):
+        wanted = expected[name].shape if name in expected else "nothing"
+        found = arrays[name].shape if name in arrays else "nothing"
+        if wanted != found:
+            raise UserError(f"{path}: array {name} is {found}, but the network in its metadata needs {wanted}")
+        if arrays[name].dtype != np.float32:
+            raise UserError(f"{path}: array {name} is {arrays[name].dtype}, expected float32")
+        if not np.isfinite(arrays[name]).all():
+            raise UserError(f"{path}: array {name} holds NaN or infinity; the training that wrote it went wrong")

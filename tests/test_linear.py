@@ -1,0 +1,148 @@
+"""Operators from functions, their norm and pseudo-inverse, and conjugate gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from padis_jax.operators import conjugate_gradient, dot_test, from_functions, operator_norm
+from padis_jax.operators.linear import Operator, pseudo_inverse
+
+MATRIX = np.random.default_rng(0).standard_normal((12, 20)).astype(np.float32)  # more unknowns than equations
+
+
+def forward(x):
+    return jnp.asarray(MATRIX) @ x.ravel()
+
+
+def transpose(y):
+    return (jnp.asarray(MATRIX).T @ y).reshape(5, 4)
+
+
+def make():
+    return from_functions(forward, transpose, image_shape=(5, 4))
+
+
+def test_an_operator_of_two_functions():
+    operator = make()
+    x = jax.random.normal(jax.random.key(0), (5, 4))
+    assert isinstance(operator, Operator)
+    assert operator.measurement_shape == (12,)
+    np.testing.assert_array_equal(operator(x), forward(x))
+    np.testing.assert_array_equal(operator.T(operator(x)), transpose(forward(x)))
+    np.testing.assert_allclose(operator.norm, np.linalg.norm(MATRIX, 2), rtol=1e-3)
+    np.testing.assert_allclose(operator.start(operator(x)), operator.T(operator(x)) / operator.norm**2)
+
+
+def test_it_passes_through_jit_as_an_argument_and_compiles_once():
+    operator, traces = make(), []
+
+    @jax.jit
+    def apply(operator, x):
+        traces.append(1)
+        return operator.T(operator(x)) / operator.norm
+
+    x = jnp.ones((5, 4))
+    first = apply(operator, x)
+    np.testing.assert_array_equal(apply(operator, x), first)
+    assert len(traces) == 1
+
+
+def test_the_derived_transpose_is_the_transpose():
+    operator = from_functions(forward, image_shape=(5, 4))
+    y = jax.random.normal(jax.random.key(0), (12,))
+    np.testing.assert_allclose(operator.T(y), transpose(y), rtol=1e-5, atol=1e-5)
+    assert dot_test(operator, (5, 4), key=jax.random.key(1)) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.complex64])
+def test_for_complex_data_the_derived_transpose_is_conjugated(dtype):
+    mask = jnp.exp(1j * jnp.arange(20.0).reshape(5, 4)).astype(jnp.complex64)
+    operator = from_functions(lambda x: mask * jnp.fft.fft2(x), image_shape=(5, 4), dtype=dtype)
+    assert operator.T(jnp.ones((5, 4), jnp.complex64)).dtype == dtype
+    assert dot_test(operator, (5, 4), key=jax.random.key(0), dtype=dtype) < 1e-6
+    np.testing.assert_allclose(operator.norm, np.sqrt(20), rtol=1e-3)  # unitary up to the FFT's scaling
+
+
+def test_the_dot_test_sees_a_wrong_transpose():
+    class Wrong:
+        norm = 1.0
+
+        def __call__(self, x):
+            return forward(x)
+
+        def T(self, y):
+            return 1.01 * transpose(y)
+
+    assert dot_test(Wrong(), (5, 4), key=jax.random.key(0)) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("functions", "message"),
+    [
+        ((forward, lambda y: 2 * transpose(y)), "dot test"),
+        ((forward, lambda y: transpose(y).T), r"gives shape \(4, 5\)"),
+        ((lambda x: forward(x) ** 2,), "linear"),
+        ((lambda x: forward(x) + 1, transpose), "linear"),
+        ((lambda x: x @ jnp.ones((3, 3)),), r"image of shape \(5, 4\)"),
+        ((lambda x: (x, x),), "one array"),
+    ],
+)
+def test_functions_that_are_no_operator_are_refused(functions, message):
+    with pytest.raises(ValueError, match=message):
+        from_functions(*functions, image_shape=(5, 4))
+
+
+def test_wrong_shapes_are_refused():
+    operator = make()
+    with pytest.raises(ValueError, match=r"image of shape \(5, 4\), got \(4, 5\)"):
+        operator(jnp.ones((4, 5)))
+    for method in (operator.T, operator.start, operator.pinv):
+        with pytest.raises(ValueError, match=r"measurement of shape \(12,\), got \(11,\)"):
+            method(jnp.ones(11))
+
+
+def test_the_norm_is_right_where_singular_values_crowd():
+    values = jnp.linspace(0.9, 1.0, 400)  # power iteration is slowest here
+    norm = operator_norm(lambda x: values * x, lambda y: values * y, image_shape=(400,))
+    assert abs(float(norm) - 1) < 1e-3
+
+
+def test_the_norm_of_nothing_is_zero():
+    assert operator_norm(lambda x: 0 * x, lambda y: 0 * y, image_shape=(3, 3)) == 0
+
+
+def test_pinv_is_the_moore_penrose_inverse():
+    y = np.random.default_rng(1).standard_normal(12).astype(np.float32)
+    np.testing.assert_allclose(make().pinv(y).ravel(), np.linalg.pinv(MATRIX) @ y, rtol=1e-3, atol=1e-4)
+    # more equations than unknowns, and a measurement outside the range: least squares
+    tall, b = MATRIX.T, np.random.default_rng(2).standard_normal(20).astype(np.float32)
+    x = pseudo_inverse(lambda x: jnp.asarray(tall) @ x, lambda y: jnp.asarray(tall).T @ y, b)
+    np.testing.assert_allclose(x, np.linalg.pinv(tall) @ b, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(make().pinv(jnp.zeros(12)), np.zeros((5, 4)))
+
+
+def spd(size):
+    a = np.random.default_rng(3).standard_normal((size, size))
+    return jnp.asarray(a @ a.T / size + np.eye(size), jnp.float32)
+
+
+def test_conjugate_gradients_solve_in_as_many_steps_as_unknowns():
+    m, b = spd(6), jnp.arange(6.0)
+    few = [np.linalg.norm(m @ conjugate_gradient(lambda v: m @ v, b, jnp.ones(6), k) - b) for k in (0, 2, 4, 6)]
+    assert few[0] > few[1] > few[2] > few[3]
+    np.testing.assert_allclose(conjugate_gradient(lambda v: m @ v, b, jnp.ones(6), 6), np.linalg.solve(m, b), atol=1e-4)
+
+
+def test_conjugate_gradients_stand_still_after_exact_convergence():
+    # On a multiple of the identity the first step is exact and every later one would divide 0 by 0.
+    x = conjugate_gradient(lambda v: 2 * v, jnp.arange(4.0), jnp.zeros(4), 5)
+    np.testing.assert_array_equal(x, np.arange(4) / 2)
+    gradient = jax.grad(lambda b: conjugate_gradient(lambda v: 2 * v, b, jnp.zeros(4), 5).sum())(jnp.arange(4.0))
+    assert np.isfinite(gradient).all()
+
+
+def test_conjugate_gradients_keep_the_shape_of_an_image():
+    m, b = spd(12), jnp.arange(12.0).reshape(2, 2, 3)
+    image = conjugate_gradient(lambda v: (m @ v.ravel()).reshape(v.shape), b, jnp.zeros_like(b), 12)
+    np.testing.assert_allclose(image.ravel(), np.linalg.solve(m, b.ravel()), atol=1e-4)

@@ -1,0 +1,120 @@
+"""Simulated measurements: noiseless under the paper's protocol, and with the right statistics under the honest one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from padis_jax.operators import ParallelBeam, from_functions, honest_measurement, paper_measurement
+from padis_jax.operators.measurement import fine_line_integrals
+
+SIDE = 32
+KEY = jax.random.key(0)
+
+
+def smooth_image():
+    y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
+    return jnp.asarray(0.6 * np.exp(-((x - 0.1) ** 2 + y**2) / 0.15), jnp.float32)
+
+
+def scan(**change):
+    settings = dict(image_shape=(SIDE, SIDE), angles=(np.arange(6) + 0.5) * np.pi / 6, detector_count=48)
+    return ParallelBeam(**(settings | change))
+
+
+def test_the_papers_protocol_is_the_operator_itself():
+    operator, image = scan(), smooth_image()
+    measurement = paper_measurement(KEY, image, operator)
+    np.testing.assert_array_equal(measurement.sinogram, operator(image))
+    assert measurement.protocol == "paper"
+    assert measurement.noise_sigma == 0 and measurement.noise_level == 0
+
+
+def test_gaussian_noise_has_the_deviation_asked_for():
+    operator = from_functions(lambda x: 2 * x, image_shape=(64, 64, 1))
+    measurement = paper_measurement(KEY, jnp.ones((64, 64, 1)), operator, sigma=0.1)
+    noise = measurement.sinogram - 2
+    np.testing.assert_allclose(jnp.std(noise), 0.1, rtol=0.05)
+    np.testing.assert_allclose(measurement.noise_sigma, 0.1, rtol=1e-5)
+    np.testing.assert_allclose(measurement.noise_level, jnp.linalg.norm(noise) / jnp.linalg.norm(2 + noise), rtol=0.05)
+
+
+def test_the_finer_object_differs_a_little_and_vanishes_with_refinement_one():
+    operator, image = scan(), smooth_image()
+    coarse = operator(image)
+    plain = fine_line_integrals(image, operator, refinement=1, rays=1)
+    np.testing.assert_allclose(plain, coarse, rtol=1e-5, atol=1e-5)
+    fine = fine_line_integrals(image, operator)
+    error = float(jnp.linalg.norm(fine - coarse) / jnp.linalg.norm(coarse))
+    assert 1e-4 < error < 1e-2
+    np.testing.assert_allclose(fine.sum(1), coarse.sum(1), rtol=1e-3)  # the same matter, seen from every side
+
+
+def test_bins_integrate_over_their_width():
+    # Bins four times as wide as those of the plain scan see the mean of four of them, in the right places.
+    image = smooth_image()
+    wide = scan(detector_count=12, detector_spacing=4.0, detector_offset=1.5)
+    narrow = scan(detector_count=48, detector_spacing=1.0, detector_offset=1.5)
+    lines = fine_line_integrals(image, wide, refinement=1, rays=4)
+    np.testing.assert_allclose(lines, narrow(image).reshape(6, 12, 4).mean(2), rtol=1e-4, atol=1e-4)
+
+
+def test_the_noise_is_what_the_counts_say():
+    operator, image = scan(), smooth_image()
+    lines = fine_line_integrals(image, operator)
+    simulate = jax.jit(jax.vmap(lambda key: honest_measurement(key, image, operator, photons=2e4)[:2]))
+    sinograms, sigmas = simulate(jax.random.split(KEY, 400))
+    deviation = jnp.std(sinograms, axis=0)
+    np.testing.assert_allclose(sinograms.mean(0), lines, atol=5 * float(deviation.max()) / 20)  # unbiased
+    np.testing.assert_allclose(sigmas.mean(0), deviation, rtol=0.2)
+    # sigma of a line integral: 1/sqrt(N) over mu per value times mm per pixel
+    per_unit = 2 * 0.02 * 0.957
+    expected = jnp.exp(0.5 * per_unit * lines) / jnp.sqrt(2e4) / per_unit
+    np.testing.assert_allclose(sigmas.mean(0), expected, rtol=0.02)
+
+
+def test_the_level_follows_the_photons():
+    operator, image = scan(), smooth_image()
+    lines = fine_line_integrals(image, operator)
+    for photons in (1e4, 1e5):
+        measurement = honest_measurement(KEY, image, operator, photons=photons)
+        assert measurement.protocol == "honest"
+        true = float(jnp.linalg.norm(measurement.sinogram - lines) / jnp.linalg.norm(lines))
+        np.testing.assert_allclose(measurement.noise_level, true, rtol=0.15)
+
+
+def test_the_unit_of_length_does_not_matter():
+    # The same scan in pixels and in centimetres: same counts, and a sinogram in the operator's own unit.
+    image = smooth_image()
+    pixels = honest_measurement(KEY, image, scan())
+    unit = 0.0957
+    centimetres = honest_measurement(KEY, image, scan(pixel_size=unit, detector_spacing=unit))
+    np.testing.assert_allclose(centimetres.sinogram, pixels.sinogram * unit, rtol=1e-2, atol=1e-3 * unit)
+    np.testing.assert_allclose(centimetres.noise_level, pixels.noise_level, rtol=1e-3)
+
+
+def test_keys_decide_and_channels_pass():
+    operator, image = scan(), smooth_image()
+    first = honest_measurement(KEY, image, operator).sinogram
+    np.testing.assert_array_equal(honest_measurement(KEY, image, operator).sinogram, first)
+    assert jnp.any(honest_measurement(jax.random.key(1), image, operator).sinogram != first)
+    assert honest_measurement(KEY, image[:, :, None], operator).sinogram.shape == (6, 48, 1)
+
+
+def test_starved_rays_stay_finite():
+    measurement = honest_measurement(KEY, 50 * smooth_image(), scan(), photons=10)
+    assert jnp.all(jnp.isfinite(measurement.sinogram)) and jnp.all(jnp.isfinite(measurement.ray_sigma))
+    assert float(measurement.sinogram.max()) == pytest.approx(float(np.log(10) / (0.04 * 0.957)), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["photons", "pixel_mm", "attenuation", "refinement", "rays"])
+def test_impossible_settings_are_refused(name):
+    with pytest.raises(ValueError, match=name):
+        honest_measurement(KEY, smooth_image(), scan(), **{name: 0})
+
+
+def test_a_wrong_image_is_refused():
+    with pytest.raises(ValueError, match=r"shape \(32, 32\)"):
+        honest_measurement(KEY, jnp.ones((16, 32)), scan())
+    with pytest.raises(ValueError, match="sigma"):
+        paper_measurement(KEY, smooth_image(), scan(), sigma=-1.0)

@@ -1,0 +1,175 @@
+"""Whole-image denoisers made of patch denoisers: what a tiling sees, what chunks cost, what stays out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from padis_jax.denoiser import denoise_patches
+from padis_jax.patches import Frame, frame_for, random_offset, tile, untile
+from padis_jax.positions import plane_positions
+from padis_jax.prior import Prior, patch_prior, tiled_prior
+from padis_jax.unet import NetworkConfig, init_network
+
+FRAME = frame_for((13, 18), 4)  # margins differ between the axes and from the patch
+CONFIG = NetworkConfig(model_channels=8, channel_mult=(1, 2), num_blocks=1, image_channels=2)
+SIGMA = jnp.float32(0.7)
+
+
+def random_params(config):
+    """Parameters with nothing near zero, so that every input shows in the output."""
+    params = init_network(jax.random.key(0), config)
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    return tree.unflatten([0.3 * jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)])
+
+
+PARAMS = random_params(CONFIG)
+
+
+def random_plane(frame=FRAME, channels=2):
+    return jax.random.normal(jax.random.key(7), (*frame.padded_shape, channels))
+
+
+def test_a_prior_is_the_network_on_the_tiles_of_one_random_offset():
+    key, plane = jax.random.key(3), random_plane()
+    offset = random_offset(key, FRAME)
+    patches, positions = (tile(FRAME, jnp.asarray(a), offset) for a in (plane, plane_positions(FRAME.padded_shape)))
+    clean = denoise_patches(CONFIG, PARAMS, patches, positions, jnp.full(FRAME.patch_count, SIGMA))
+    got = patch_prior(CONFIG, PARAMS, FRAME).denoise(key, plane, SIGMA)
+    np.testing.assert_allclose(got, untile(FRAME, clean, offset), atol=1e-6)
+
+
+def test_positions_reach_the_patch_denoiser_with_the_offset_of_their_patch():
+    """D = x + position: every covered pixel must get its own position, whichever the offset."""
+    prior = tiled_prior(lambda x, p, sigma: x + p, FRAME, channels=2)
+    plane, positions = random_plane(), plane_positions(FRAME.padded_shape)
+    corners = set()
+    for seed in range(8):
+        out = np.asarray(prior.denoise(jax.random.key(seed), plane, SIGMA))
+        covered = np.any(out != 0, axis=-1)
+        np.testing.assert_allclose(out[covered], (plane + positions)[covered], atol=1e-6)
+        corners.add(tuple(np.argwhere(covered)[0]))
+    assert len(corners) > 3
+
+
+def test_the_score_changes_with_position():
+    """The same content one patch further down is denoised differently, unless the network is blind to positions."""
+    frame = frame_for((16, 16), 4)
+    shift = 4  # whole patches, so that the tiles hold the same content
+    plane = jnp.zeros((*frame.padded_shape, 1)).at[8:14, 8:14].set(random_plane(frame, 1)[8:14, 8:14])
+    moved = jnp.roll(plane, shift, axis=0)
+    middle = slice(8, 8 + 6 + shift)
+
+    def difference(position_channels):
+        config = NetworkConfig(
+            model_channels=8, channel_mult=(1, 2), num_blocks=1, position_channels=position_channels
+        )
+        prior = patch_prior(config, random_params(config), frame, tiling="fixed")
+        scores = [(prior.denoise(jax.random.key(0), x, SIGMA) - x) / SIGMA**2 for x in (plane, moved)]
+        back = jnp.roll(scores[1], -shift, axis=0)
+        return float(jnp.linalg.norm((back - scores[0])[middle]) / jnp.linalg.norm(scores[0][middle]))
+
+    assert difference(0) < 1e-5
+    assert difference(2) > 1e-2
+
+
+@pytest.mark.parametrize(("tilings", "patch_batch"), [(1, 1), (1, 7), (2, 5), (1, 1000)])
+def test_chunks_change_neither_the_denoised_plane_nor_the_gradient(tilings, patch_batch):
+    key, plane = jax.random.key(3), random_plane()
+    cotangent = jax.random.normal(jax.random.key(4), plane.shape)
+
+    def both(prior):
+        out, transpose = jax.vjp(lambda x: prior.denoise(key, x, SIGMA), plane)
+        return out, transpose(cotangent)[0]
+
+    whole = jax.jit(both)(patch_prior(CONFIG, PARAMS, FRAME, tilings=tilings))
+    chunked = jax.jit(both)(patch_prior(CONFIG, PARAMS, FRAME, tilings=tilings, patch_batch=patch_batch))
+    for a, b in zip(whole, chunked, strict=True):
+        assert float(jnp.linalg.norm(a - b) / jnp.linalg.norm(a)) < 1e-5
+
+
+def test_chunks_bound_the_memory_of_the_gradient():
+    frame = frame_for((64, 64), 8)
+
+    def temporary(patch_batch):
+        prior = patch_prior(CONFIG, PARAMS, frame, patch_batch=patch_batch)
+
+        def gradient(prior, x):
+            return jax.grad(lambda x: jnp.sum(prior.denoise(jax.random.key(0), x, SIGMA) ** 2))(x)
+
+        compiled = jax.jit(gradient).lower(prior, random_plane(frame)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporary(9) < temporary(None) / 3
+
+
+def test_tilings_average_over_different_offsets():
+    """With all M_y M_x tilings the average is exact: of D = 1 it is the share of tilings that cover a pixel."""
+    frame = Frame((5, 6), 3, (2, 3))  # margins 1 and 3, three tilings
+    prior = tiled_prior(lambda x, p, sigma: jnp.ones_like(x), frame, tilings=3)
+    out = prior.denoise(jax.random.key(0), jnp.zeros((*frame.padded_shape, 1)), SIGMA)[..., 0]
+    expected = np.zeros(frame.padded_shape)
+    for j in range(3):
+        expected[:6, j : j + 9] += 1 / 3
+    np.testing.assert_allclose(out, expected, atol=1e-6)
+    assert prior.tilings == 3
+
+
+def test_outside_of_the_tiles_the_clean_value_is_zero():
+    prior = tiled_prior(lambda x, p, sigma: jnp.ones_like(x), FRAME, tiling="fixed")
+    out = prior.denoise(jax.random.key(0), random_plane(channels=1), SIGMA)[..., 0]
+    (my, mx), (ny, nx) = FRAME.margin, FRAME.tiles
+    assert float(out.sum()) == ny * nx * FRAME.patch**2
+    assert bool(jnp.all(out[my // 2 : my // 2 + 4 * ny, mx // 2 : mx // 2 + 4 * nx] == 1))
+    assert bool(jnp.all(FRAME.crop(out[..., None]) == 1))
+
+
+def test_a_fixed_tiling_ignores_the_key_and_a_random_one_does_not():
+    plane = random_plane()
+    fixed, moving = (patch_prior(CONFIG, PARAMS, FRAME, tiling=tiling) for tiling in ("fixed", "random"))
+    a, b = (fixed.denoise(jax.random.key(seed), plane, SIGMA) for seed in (0, 1))
+    np.testing.assert_array_equal(a, b)
+    a, b = (moving.denoise(jax.random.key(seed), plane, SIGMA) for seed in (0, 1))
+    assert not np.array_equal(a, b)
+
+
+def test_equal_priors_share_compiled_code():
+    """Parameters are arguments: another set of them, in a prior made anew, is not traced again."""
+    traces = []
+
+    @jax.jit
+    def denoise(prior, x):
+        traces.append(1)
+        return prior.denoise(jax.random.key(0), x, SIGMA)
+
+    a = denoise(patch_prior(CONFIG, PARAMS, FRAME), random_plane())
+    b = denoise(patch_prior(CONFIG, jax.tree.map(lambda p: 0.5 * p, PARAMS), FRAME), random_plane())
+    assert len(traces) == 1 and not np.allclose(a, b)
+
+
+def test_a_plain_function_makes_a_prior():
+    prior = Prior(lambda key, x, sigma: 0.5 * x, FRAME)
+    assert jax.tree.leaves(prior) == []
+    out = jax.jit(lambda p, x: p.denoise(jax.random.key(0), x, SIGMA))(prior, jnp.ones((2, 2, 1)))
+    np.testing.assert_array_equal(out, 0.5 * jnp.ones((2, 2, 1)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tiling": "random "}, "use 'random' or 'fixed'"),
+        ({"tilings": 0}, "tilings is 0"),
+        ({"tilings": 2, "tiling": "fixed"}, "1 to 1 fixed"),
+        ({"tilings": 10**6}, "tilings is 1000000"),
+        ({"patch_batch": 0}, "patch_batch is 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        patch_prior(CONFIG, PARAMS, FRAME, **change)
+
+
+def test_a_patch_that_the_network_cannot_halve_is_refused():
+    with pytest.raises(ValueError, match="multiple of 2"):
+        patch_prior(CONFIG, PARAMS, frame_for((13, 18), 5))

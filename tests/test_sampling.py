@@ -1,0 +1,113 @@
+"""The loop of all solvers: pairs of noise levels, chunks that change nothing, one compilation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from padis_jax.solvers import sampling
+
+
+def counted_step(counter):
+    """A step with a convolution and noise, which notes how often it is traced."""
+
+    def step(kernel, key, x, noise):
+        counter.append(1)
+        z = jax.random.normal(key, x.shape)
+        smooth = jax.lax.conv_general_dilated(
+            x[None], kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )[0]
+        x = jnp.tanh(smooth) + noise.sigma_next * z
+        return x, {"mean": x.mean(), "sigma": noise.sigma}
+
+    return step
+
+
+KERNEL = jax.random.normal(jax.random.key(1), (3, 3, 2, 2)) / 4
+STATE = jax.random.normal(jax.random.key(2), (16, 17, 2))
+NOISES = sampling.noises(np.geomspace(3.0, 0.1, 11))
+
+
+def test_noises_pair_each_level_with_the_next():
+    got = sampling.noises(np.asarray([4.0, 2.0, 1.0]), inner=2)
+    np.testing.assert_array_equal(got.sigma, [4, 4, 2, 2, 1, 1])
+    np.testing.assert_array_equal(got.sigma_next, [4, 2, 2, 1, 1, 0])
+    np.testing.assert_array_equal(got.final, [False] * 4 + [True] * 2)
+    assert got.sigma.dtype == got.sigma_next.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("ladder", "inner", "message"),
+    [([], 1, "at least one"), ([1.0, 2.0], 1, "descend"), ([1.0, 0.0], 1, "positive"), ([1.0], 0, "inner is 0")],
+)
+def test_noises_refuse_a_bad_ladder(ladder, inner, message):
+    with pytest.raises(ValueError, match=message):
+        sampling.noises(np.asarray(ladder, np.float32), inner)
+
+
+def test_run_equals_a_plain_loop():
+    step = Partial(counted_step([]), KERNEL)
+    state, infos = sampling.run(jax.random.key(0), step, STATE, NOISES)
+    expected, means = STATE, []
+    for i, key in enumerate(jax.random.split(jax.random.key(0), 11)):
+        expected, info = step(key, expected, jax.tree.map(lambda a, i=i: a[i], NOISES))
+        means.append(info["mean"])
+    np.testing.assert_allclose(state, expected, atol=1e-5)
+    np.testing.assert_allclose(infos["mean"], jnp.stack(means), atol=1e-5)
+    np.testing.assert_array_equal(infos["sigma"], NOISES.sigma)
+
+
+def test_chunks_change_no_bit_and_compile_nothing():
+    counter = []
+    step = Partial(counted_step(counter), KERNEL)
+    whole, infos = sampling.run(jax.random.key(0), step, STATE, NOISES)
+    traces = len(counter)
+    for chunk in (1, 3, 4, 11, 50):
+        state, chunk_infos = sampling.run(jax.random.key(0), step, STATE, NOISES, chunk=chunk)
+        np.testing.assert_array_equal(state, whole)
+        np.testing.assert_array_equal(chunk_infos["mean"], infos["mean"])
+    assert len(counter) == traces
+
+
+def test_other_arrays_in_the_step_compile_nothing():
+    counter = []
+    function = counted_step(counter)
+    first, _ = sampling.run(jax.random.key(0), Partial(function, KERNEL), STATE, NOISES)
+    traces = len(counter)
+    second, _ = sampling.run(jax.random.key(5), Partial(function, KERNEL / 2), STATE + 1, NOISES)
+    assert len(counter) == traces
+    assert not np.allclose(first, second)
+    counter.clear()
+    sampling.run(jax.random.key(0), Partial(function, KERNEL), STATE[:8], NOISES)
+    assert counter  # the counter does see a new shape
+
+
+def test_progress_reports_every_chunk_and_may_stop_the_run():
+    calls = []
+    step = Partial(counted_step([]), KERNEL)
+    _, infos = sampling.run(
+        jax.random.key(0), step, STATE, NOISES, chunk=4, progress=lambda *call: calls.append(call)
+    )
+    assert [call[:2] for call in calls] == [(4, 11), (8, 11), (11, 11)]
+    for done, _, info in calls:
+        assert float(info["mean"]) == float(infos["mean"][done - 1])
+
+    def stop(done, steps, info):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sampling.run(jax.random.key(0), step, STATE, NOISES, progress=stop)
+
+
+def test_run_works_under_vmap_and_jit():
+    step = Partial(counted_step([]), KERNEL)
+    keys = jax.random.split(jax.random.key(3), 4)
+    many, _ = jax.jit(jax.vmap(lambda key: sampling.run(key, step, STATE, NOISES)))(keys)
+    for key, one in zip(keys, many, strict=True):
+        np.testing.assert_allclose(one, sampling.run(key, step, STATE, NOISES)[0], atol=1e-5)
+
+
+def test_chunk_must_be_positive():
+    with pytest.raises(ValueError, match="chunk is 0"):
+        sampling.run(jax.random.key(0), Partial(counted_step([]), KERNEL), STATE, NOISES, chunk=0)
