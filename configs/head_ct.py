@@ -1,6 +1,6 @@
 """The shipped weights: a patch prior of one head CT (data/README.md).
 
-    python train.py --config configs/head_ct.py --workdir runs/head_ct
+python train.py --config configs/head_ct.py --workdir runs/head_ct
 """
 
 from padis_jax.batches import PatchConfig

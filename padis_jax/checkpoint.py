@@ -30,7 +30,9 @@ def open_checkpoints(workdir: str | Path, *, keep: int = 3) -> Iterator[ocp.Chec
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
     root = (Path(workdir) / "checkpoints").resolve()
     with ocp.CheckpointManager(
-        root, options=options, item_handlers={"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()}
+        root,
+        options=options,
+        item_handlers={"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()},
     ) as manager:
         yield manager
 
@@ -87,6 +89,6 @@ def restore(manager: ocp.CheckpointManager, like: TrainState) -> TrainState | No
 def _damaged(manager: ocp.CheckpointManager, step: int, error: object) -> UserError:
     reason = " ".join(str(error).split())[:300]
     return UserError(
-        f"checkpoint {manager.directory / str(step)}: damaged or of another architecture ({reason}); remove this folder "
-        "to go on from the checkpoint before it, or choose another --workdir"
+        f"checkpoint {manager.directory / str(step)}: damaged or of another architecture ({reason}); remove this "
+        "folder to go on from the checkpoint before it, or choose another --workdir"
     )

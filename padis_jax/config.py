@@ -130,11 +130,15 @@ class Config:
             self.network.check_patch(size)
 
 
-def load_config_file(path: str | Path) -> Config:
+def load_config_file(path: str | Path, kind: type[T]) -> T:
     """Runs the user's own config file and takes its `config`.
 
+    Args:
+      path: a Python file, for example from configs/.
+      kind: the dataclass that `config` must be: `Config` to train, `experiment.Experiment` to sample.
+
     Raises:
-      UserError: if the file is missing, fails, or defines no `config` of type Config.
+      UserError: if the file is missing, fails, or defines no `config` of that kind.
     """
     path = Path(path)
     spec = importlib.util.spec_from_file_location("padis_config", path)
@@ -146,8 +150,8 @@ def load_config_file(path: str | Path) -> Config:
     except Exception as error:  # the user's own file: any error in it is theirs to see, in one line
         raise UserError(f"--config {path}: {type(error).__name__}: {error}") from error
     config = getattr(module, "config", None)
-    if not isinstance(config, Config):
-        raise UserError(f"--config {path}: it must define `config`, a padis_jax.config.Config")
+    if not isinstance(config, kind):
+        raise UserError(f"--config {path}: it must define `config`, a {kind.__module__}.{kind.__name__}")
     return config
 
 

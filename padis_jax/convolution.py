@@ -1,8 +1,8 @@
 """The convolution of the network, whose gradient stays fast inside loops on the CPU.
 
-XLA's CPU compiler gives its fast path to convolutions in canonical layout; those that autodiff makes are brought into that
-layout in the entry computation only, not inside the body of a `scan` (jax issue 12868). DPS differentiates the network
-inside a scan, so the gradient is written here as a canonical convolution: with odd kernels, stride 1 and zero padding,
+XLA's CPU compiler gives its fast path to convolutions in canonical layout; those that autodiff makes are brought into
+that layout in the entry computation only, not inside the body of a loop (jax issue 12868). DPS differentiates the
+network inside one, so the gradient is written here as a canonical convolution: with odd kernels, stride 1 and zero padding,
 
     dx = conv(dy, k rotated by 180 degrees, input and output channels swapped).
 
@@ -68,9 +68,7 @@ def downsample(x: Array, taps: tuple[float, ...], pad: int | None = None) -> Arr
     for axis in (1, 2):
         padded = _zero_pad(x, axis, pad, pad)
         size = (padded.shape[axis] - n) // 2 + 1
-        x = sum(
-            w * lax.slice_in_dim(padded, t, t + 2 * size - 1, stride=2, axis=axis) for t, w in enumerate(weights)
-        )  # type: ignore[assignment]
+        x = sum(w * lax.slice_in_dim(padded, t, t + 2 * size - 1, stride=2, axis=axis) for t, w in enumerate(weights))  # type: ignore[assignment]
     return x
 
 
@@ -87,7 +85,7 @@ def upsample(x: Array, taps: tuple[float, ...]) -> Array:
         padded = _zero_pad(x, axis, n, n)
         phases = []
         for s in (0, 1):
-            # out[j] = sum_t w[t] x[i] over 2 i + t - pad = j, so for j = 2 q + s: t = s + pad (mod 2), i = q + (s + pad - t)/2
+            # out[j] = sum w[t] x[i], 2 i + t - pad = j; with j = 2 q + s: t = s + pad (mod 2), i = q + (s + pad - t)/2
             terms = [
                 weights[t] * lax.slice_in_dim(padded, n + (s + pad - t) // 2, n + (s + pad - t) // 2 + size, axis=axis)
                 for t in range((s + pad) % 2, n, 2)

@@ -1,9 +1,9 @@
 """Noise levels sigma: how training draws and weights them, and the ladders that sampling descends.
 
-    training (EDM, arXiv 2206.00364, table 1):  ln sigma ~ N(mean, std^2), clipped to [sigma_min, sigma_max]
-                                                weight(sigma) = (sigma^2 + s^2) / (sigma s)^2,  s = sigma_data
-    geometric ladder:  sigma_i = sigma_max (sigma_min / sigma_max)^(i / (L - 1)),  i = 0 .. L - 1
-    EDM ladder:        sigma_i = (sigma_max^(1/rho) + i / (L - 1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho
+training (EDM, arXiv 2206.00364, table 1):  ln sigma ~ N(mean, std^2), clipped to [sigma_min, sigma_max]
+                                            weight(sigma) = (sigma^2 + s^2) / (sigma s)^2,  s = sigma_data
+geometric ladder:  sigma_i = sigma_max (sigma_min / sigma_max)^(i / (L - 1)),  i = 0 .. L - 1
+EDM ladder:        sigma_i = (sigma_max^(1/rho) + i / (L - 1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho
 """
 
 from __future__ import annotations

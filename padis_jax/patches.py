@@ -3,7 +3,7 @@
 An axis of N pixels is covered by n tiles of P pixels with n P = N + M. The image is padded with M zeros on both sides
 (padded side N + 2 M), and a tiling starts at one of the M offsets 0 .. M - 1, so that every tiling covers the whole
 image and all of them together put the seams everywhere (PaDIS, arXiv 2406.02462, section 3.1). n is the smallest count
-with M >= P/4: with fewer offsets the seams would hardly move. 256/56 gives M = 24, 256/64 64, 256/96 32, as in the paper.
+with M >= P/4: with fewer offsets the seams would hardly move. 256/56 gives M = 24, 256/64 64, 256/96 32, as the paper.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Frame:
 def frame_for(image_shape: tuple[int, int], patch: int) -> Frame:
     """The frame with the fewest tiles that leave at least P/4 offsets per axis."""
     h, w = (-(-(4 * n + patch) // (4 * patch)) for n in image_shape)  # ceil((N + P/4) / P) in integers
-    return Frame(tuple(image_shape), patch, (h, w))
+    return Frame((image_shape[0], image_shape[1]), patch, (h, w))
 
 
 def random_offset(key: Array, frame: Frame) -> Array:

@@ -1,8 +1,8 @@
 """Parameters under the names that the PaDIS authors' (and EDM's) PyTorch networks use -> our config and parameters.
 
 The architecture is read off the names and shapes: `enc.56x56_block0.conv0.weight` is the first convolution of the first
-encoder block at the level of nominal resolution 56, and so on. Arrays arrive in PyTorch's layouts (convolutions [out, in, kh,
-kw], linear maps [out, in]) and leave in ours ([kh, kw, in, out], [in, out]). No network but DDPM++ and NCSN++ is accepted.
+encoder block at the level of nominal resolution 56, and so on. Arrays arrive in PyTorch's layouts (convolutions [out,
+in, kh, kw], linear maps [out, in]) and leave in ours ([kh, kw, in, out], [in, out]). Only DDPM++ and NCSN++ are accepted.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from padis_jax.errors import UserError
 from padis_jax.unet import NetworkConfig, Params, init_network
 
 _LEVELLED = re.compile(r"(enc|dec)\.(\d+)x\2_(\w+)\.(.+)")
-# Present in some checkpoints and without effect on sampling: the embedding of EDM's augmentation labels, which are absent
-# when sampling.
+# Present in some checkpoints and without effect on sampling: the embedding of EDM's augmentation labels, which are
+# absent then.
 _IGNORED = ("map_augment.weight", "map_augment.bias")
 
 
@@ -58,7 +58,9 @@ def import_state_dict(
         if ours not in flat or ours not in expected or flat[ours].shape != expected[ours].shape:
             found = flat[ours].shape if ours in flat else "missing"
             wanted = expected[ours].shape if ours in expected else "no such parameter"
-            raise UserError(f"state dict: parameter {ours} is {found}, but the architecture deduced has {wanted}: {config}")
+            raise UserError(
+                f"state dict: parameter {ours} is {found}, but the architecture deduced has {wanted}: {config}"
+            )
     return config, unflatten_dict(flat, sep=".")
 
 
@@ -66,7 +68,9 @@ def _strip_prefix(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     marker = "map_layer0.weight"
     prefixes = {name[: -len(marker)] for name in arrays if name.endswith(marker)}
     if len(prefixes) != 1:
-        raise UserError(f"state dict: expected one array named '...{marker}', found {len(prefixes)}; is this a U-Net of EDM's?")
+        raise UserError(
+            f"state dict: expected one array named '...{marker}', found {len(prefixes)}; is this a U-Net of EDM's?"
+        )
     prefix = prefixes.pop()
     return {name.removeprefix(prefix): array for name, array in arrays.items()}
 
@@ -85,7 +89,9 @@ def _deduce(
     top = f"{resolutions[0]}x{resolutions[0]}"
     for name in named:
         if name.startswith("map_label") or "_aux_skip" in name or "_aux_down" in name or "_aux_up" in name:
-            raise UserError(f"state dict: {name} belongs to a class-conditional or 'skip' network, which is not supported")
+            raise UserError(
+                f"state dict: {name} belongs to a class-conditional or 'skip' network, which is not supported"
+            )
 
     def shape(name: str) -> tuple[int, ...]:
         if name not in named:
@@ -97,7 +103,9 @@ def _deduce(
     if taps is None:
         buffers = [array for name, array in named.items() if name.endswith("resample_filter")]
         if not buffers and len(resolutions) > 1:
-            raise UserError("state dict: it holds no `resample_filter` buffer; give resample_filter=(1, 1) or (1, 3, 3, 1)")
+            raise UserError(
+                "state dict: it holds no `resample_filter` buffer; give resample_filter=(1, 1) or (1, 3, 3, 1)"
+            )
         rows = np.asarray(buffers[0], np.float64)[0, 0].sum(0) if buffers else np.ones(2)
         taps = tuple(float(t) for t in np.round(rows / rows[0], 6))
     widths = [shape(f"enc.{r}x{r}_block0.conv0.weight")[0] for r in resolutions]

@@ -1,11 +1,11 @@
-"""The score networks of PaDIS: the DDPM++ and NCSN++ U-Nets in the form that EDM gave them (arXiv 2206.00364, appendix F).
+"""The score networks of PaDIS: DDPM++ and NCSN++ U-Nets in the form that EDM gave them (arXiv 2206.00364, appendix F).
 
     x -> conv -> [ level 0 blocks ] -> down -> [ level 1 blocks ] -> ... -> bottleneck (with attention)
                      |  skip                     |  skip                        |
     y <- conv <- [ level 0 blocks ] <-  up  <- [ level 1 blocks ] <- ... <------+
 
-DDPM++: positional noise embedding, standard encoder, resampling filter [1, 1]. NCSN++: Fourier embedding, residual encoder,
-filter [1, 3, 3, 1]. Everything is sized by one frozen `NetworkConfig`; nothing but this file imports Flax.
+DDPM++: positional noise embedding, standard encoder, resampling filter [1, 1]. NCSN++: Fourier embedding, residual
+encoder, filter [1, 3, 3, 1]. Everything is sized by one frozen `NetworkConfig`; nothing but this file imports Flax.
 """
 
 from __future__ import annotations
@@ -72,10 +72,14 @@ class NetworkConfig:
         if not self.channel_mult or min(self.channel_mult) < 1:
             raise ValueError(f"network.channel_mult is {self.channel_mult}: give one positive multiple per level")
         if self.model_channels % 4:
-            raise ValueError(f"network.model_channels is {self.model_channels}: group normalisation needs a multiple of 4")
+            raise ValueError(
+                f"network.model_channels is {self.model_channels}: group normalisation needs a multiple of 4"
+            )
         for channels in {m * self.model_channels for m in self.channel_mult}:
             if channels % min(32, channels // 4):
-                raise ValueError(f"network: a level of {channels} channels does not divide into 32 groups; change its multiple")
+                raise ValueError(
+                    f"network: a level of {channels} channels does not divide into 32 groups; change its multiple"
+                )
         if not set(self.attention_levels) <= set(range(self.levels)):
             raise ValueError(f"network.attention_levels is {self.attention_levels}: levels are 0 to {self.levels - 1}")
         if not 0 <= self.dropout < 1:
@@ -83,7 +87,9 @@ class NetworkConfig:
         if self.sigma_data <= 0:
             raise ValueError(f"network.sigma_data is {self.sigma_data}: it must be positive")
         if len(self.resample_filter) % 2:
-            raise ValueError(f"network.resample_filter has {len(self.resample_filter)} taps: use an even number, (1, 1)")
+            raise ValueError(
+                f"network.resample_filter has {len(self.resample_filter)} taps: use an even number, (1, 1)"
+            )
         for name, known in (("embedding", ("positional", "fourier")), ("encoder", ("standard", "residual"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"network.{name} is {getattr(self, name)!r}: use one of {known}")
@@ -143,7 +149,9 @@ class GroupNorm(nn.Module):
         flat, mean_over = x.reshape(b, h * w, c), jnp.full((b, h * w), 1 / (h * w), jnp.float32)
         moments = jnp.stack([jnp.einsum("bp,bpc->bc", mean_over, f) for f in (flat, flat * flat)])
         mean, square = jnp.mean(moments.reshape(2, b, groups, c // groups), -1)
-        gain = jnp.repeat(jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0.0) + 1e-6), c // groups, axis=-1) * scale[None]
+        gain = (
+            jnp.repeat(jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0.0) + 1e-6), c // groups, axis=-1) * scale[None]
+        )
         shift = bias[None] - jnp.repeat(mean, c // groups, axis=-1) * gain
         return (x * gain[:, None, None] + shift[:, None, None]).astype(self.dtype)
 
@@ -156,7 +164,9 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         b, h, w, c = x.shape
-        qkv = nn.Dense(3 * c, kernel_init=_attention, dtype=self.dtype, name="qkv")(GroupNorm(self.dtype, name="norm2")(x))
+        qkv = nn.Dense(3 * c, kernel_init=_attention, dtype=self.dtype, name="qkv")(
+            GroupNorm(self.dtype, name="norm2")(x)
+        )
         q, k, v = jnp.moveaxis(qkv.reshape(b, h * w, c, 3), -1, 0)  # output channels are (channel, q/k/v), as in EDM
         logits = jnp.einsum("bqc,bkc->bqk", q, k).astype(jnp.float32) / math.sqrt(c)
         mixed = jnp.einsum("bqk,bkc->bqc", jax.nn.softmax(logits, axis=-1).astype(self.dtype), v)
@@ -164,7 +174,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Residual block: out = (skip(x) + conv1(dropout(silu(norm1(conv0(silu(norm0 x)) + affine(embedding)))))) sqrt(1/2)."""
+    """out = (skip(x) + conv1(dropout(silu(norm1(conv0(silu(norm0 x)) + affine(embedding)))))) sqrt(1/2)."""
 
     features: int
     config: NetworkConfig
@@ -269,7 +279,8 @@ def apply_network(
       [b, h, w, image_channels], float32.
     """
     rngs = None if dropout_key is None else {"dropout": dropout_key}
-    return UNet(config).apply({"params": params}, x, label, train=dropout_key is not None, rngs=rngs)
+    out: Array = UNet(config).apply({"params": params}, x, label, train=dropout_key is not None, rngs=rngs)  # type: ignore[assignment]
+    return out
 
 
 def parameter_count(params: Params) -> int:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,10 @@ from padis_jax.files import write_bytes
 from padis_jax.images import Window
 from padis_jax.patches import Frame
 from padis_jax.prior import Prior, patch_prior
+from padis_jax.state_dict import import_state_dict
 from padis_jax.unet import NetworkConfig, Params, init_network
 
-__all__ = ["Weights", "file_hash", "load_prior", "load_weights", "save_weights"]
+__all__ = ["Weights", "file_hash", "import_state_dict", "load_prior", "load_weights", "save_weights"]
 
 
 class Weights(NamedTuple):
@@ -61,7 +62,7 @@ def save_weights(
       provenance: data, licence, training; anything JSON can hold.
     """
     arrays = {name: np.ascontiguousarray(a) for name, a in flatten_dict(params, sep=".").items()}
-    about = {"network": network, "frame": frame, "window": window}
+    about: dict[str, Any] = {"network": network, "frame": frame, "window": window}
     metadata = {name: json.dumps(dataclasses.asdict(item)) for name, item in about.items()}
     metadata |= {"provenance": json.dumps(dict(provenance)), "format": "padis_jax 1"}
     write_bytes(path, safetensors.numpy.save(arrays, metadata=metadata))
@@ -84,7 +85,9 @@ def load_weights(path: str | Path) -> Weights:
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"{path}: not a readable safetensors file (damaged or truncated): {error}") from error
     if missing := [name for name in ("network", "frame", "window", "provenance") if name not in metadata]:
-        raise UserError(f"{path}: its metadata has no {missing[0]!r}; it was not written by padis_jax.weights.save_weights")
+        raise UserError(
+            f"{path}: its metadata has no {missing[0]!r}; it was not written by padis_jax.weights.save_weights"
+        )
     try:
         about = {name: json.loads(metadata[name]) for name in ("network", "frame", "window", "provenance")}
     except json.JSONDecodeError as error:
@@ -97,7 +100,13 @@ def load_weights(path: str | Path) -> Weights:
     return Weights(params, network, frame, window, about["provenance"], file_hash(path))
 
 
-def load_prior(path: str | Path, *, tiling: str = "random", tilings: int = 1, patch_batch: int | None = None) -> Prior:
+def load_prior(
+    path: str | Path,
+    *,
+    tiling: Literal["random", "fixed"] = "random",
+    tilings: int = 1,
+    patch_batch: int | None = None,
+) -> Prior:
     """The whole-image prior of a weights file: `load_weights`, then `patch_prior` with the frame saved in it.
 
     Args:

@@ -86,9 +86,7 @@ def test_other_arrays_in_the_step_compile_nothing():
 def test_progress_reports_every_chunk_and_may_stop_the_run():
     calls = []
     step = Partial(counted_step([]), KERNEL)
-    _, infos = sampling.run(
-        jax.random.key(0), step, STATE, NOISES, chunk=4, progress=lambda *call: calls.append(call)
-    )
+    _, infos = sampling.run(jax.random.key(0), step, STATE, NOISES, chunk=4, progress=lambda *call: calls.append(call))
     assert [call[:2] for call in calls] == [(4, 11), (8, 11), (11, 11)]
     for done, _, info in calls:
         assert float(info["mean"]) == float(infos["mean"][done - 1])

@@ -15,7 +15,7 @@ from padis_jax.errors import UserError
 T = TypeVar("T")
 
 
-def parse(kind: type[T], args: Sequence[str], *, default: T | None = None, prog: str, description: str) -> T:
+def parse(kind: type[T], args: Sequence[str], *, default: T, prog: str, description: str) -> T:
     """The dataclass `kind` from command-line arguments.
 
     Args:
@@ -30,12 +30,11 @@ def parse(kind: type[T], args: Sequence[str], *, default: T | None = None, prog:
       SystemExit: with code 0 after `--help`.
     """
     printed = io.StringIO()
-    options = {} if default is None else {"default": default}
     try:
         if {"-h", "--help"} & set(args):
-            return tyro.cli(kind, args=list(args), prog=prog, description=description, **options)
+            return tyro.cli(kind, args=list(args), prog=prog, description=description, default=default)
         with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
-            return tyro.cli(kind, args=list(args), prog=prog, description=description, **options)
+            return tyro.cli(kind, args=list(args), prog=prog, description=description, default=default)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise

@@ -3,21 +3,21 @@
     python train.py --config configs/smoke.py --workdir runs/smoke
     python train.py --config configs/head_ct.py --workdir runs/head --run.steps 2000 --optimiser.learning-rate 5e-4
 
-The work folder receives checkpoints/, log.jsonl, config.json, pictures of denoised patches and, at the end, weights.safetensors
-(the averaged parameters with config, frame and provenance), which sample.py takes as --weights. Run the same command again
-after an interruption and it goes on from the newest checkpoint, whose config it takes; flags given then still override it.
+The work folder receives checkpoints/, log.jsonl, config.json, pictures of denoised patches and, at the end,
+weights.safetensors (the averaged parameters with config, frame and provenance), which sample.py takes as --weights. Run
+the same command again after an interruption and it goes on from the newest checkpoint, whose config it takes; flags
+given then still override it.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,7 @@ from padis_jax.errors import UserError, one_line_errors
 from padis_jax.figures import patch_grid, save_figure, training_curves
 from padis_jax.files import write_json
 from padis_jax.images import ImageSet, Window, read_images
+from padis_jax.log import Log
 from padis_jax.loss import denoising_loss
 from padis_jax.patches import Frame, frame_for
 from padis_jax.split import Split, split_slices
@@ -46,7 +47,7 @@ PICTURE_SIGMAS = (0.05, 0.2, 0.8)
 
 
 class Task(NamedTuple):
-    """What a run works on: padded training images [n, Hp, Wp, C], a fixed validation batch or None, and their geometry."""
+    """What a run works on: padded training images [n, Hp, Wp, C], a fixed validation batch or None, geometry."""
 
     padded: np.ndarray
     validation: Batch | None
@@ -63,16 +64,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     first.add_argument("--workdir")
     known, rest = first.parse_known_args(args)
     asked = {"-h", "--help"} & set(rest)
-    given = load_config_file(known.config) if known.config else None
+    given = load_config_file(known.config, Config) if known.config else None
     if asked:
-        parse(Config, rest, default=given or Config(), prog="train.py --config FILE --workdir DIR", description=__doc__ or "")
+        parse(
+            Config,
+            rest,
+            default=given or Config(),
+            prog="train.py --config FILE --workdir DIR",
+            description=__doc__ or "",
+        )
     if not known.workdir:
         raise UserError("name the folder for results: --workdir DIR (and the settings: --config configs/NAME.py)")
     with checkpoint.open_checkpoints(known.workdir) as manager:
         saved = checkpoint.saved_config(manager)
         if saved is None and given is None:
             raise UserError(f"{known.workdir} has no checkpoint to go on from: name the settings with --config FILE")
-        default = from_json(Config, saved["config"], "the checkpoint's config") if saved else given
+        default = from_json(Config, saved["config"], "the checkpoint's config") if saved else given or Config()
         config = parse(Config, rest, default=default, prog="train.py", description=__doc__ or "")
         train(config, Path(known.workdir), manager)
 
@@ -118,7 +125,9 @@ def train(config: Config, workdir: Path, manager: ocp.CheckpointManager) -> Trai
         except KeyboardInterrupt:
             checkpoint.save(manager, state, about)
             manager.wait_until_finished()
-            raise UserError(f"interrupted at step {int(state.step)}; run the same command again to go on from there") from None
+            raise UserError(
+                f"interrupted at step {int(state.step)}; run the same command again to go on from there"
+            ) from None
     export(workdir, config, state, task)
     return state
 
@@ -177,54 +186,6 @@ def export(workdir: Path, config: Config, state: TrainState, task: Task) -> None
     print(f"{path} written; reconstruct with: python sample.py --weights {path}", file=sys.stderr)
 
 
-class Log:
-    """log.jsonl (and TensorBoard if asked): one line per interval; lines after the resumed step are dropped first."""
-
-    def __init__(self, workdir: Path, start: int, tensorboard: bool) -> None:
-        self.path = workdir / "log.jsonl"
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= start]
-        self.path.write_text("".join(line + "\n" for line in kept))
-        self.file: TextIO = self.path.open("a")
-        self.events: Any = _tensorboard(workdir) if tensorboard else None
-        self.patches, self.size = 0, 0
-
-    def __enter__(self) -> Log:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.file.close()
-        if self.events:
-            self.events.close()
-
-    def count(self, batch: Batch) -> None:
-        """Counts the patches of a step."""
-        self.patches += len(batch.patches)
-
-    def training(self, step: int, state: TrainState, pending: Sequence[Metrics], seconds: float) -> dict[str, Any]:
-        """Logs the mean of the metrics since the last line."""
-        values = jax.device_get(pending)
-        record = {
-            "loss": float(np.mean([m.loss for m in values])),
-            "grad_norm": float(np.mean([m.grad_norm for m in values])),
-            "learning_rate": float(values[-1].learning_rate),
-            "patches_seen": float(state.seen),
-            "patches_per_second": self.patches / seconds,
-            "seconds": seconds,
-        }
-        self.patches = 0
-        self.write(step, **record)
-        return record
-
-    def write(self, step: int, **values: float) -> None:
-        """Appends a line."""
-        self.file.write(json.dumps({"step": step, **values}) + "\n")
-        self.file.flush()
-        if self.events:
-            for name, value in values.items():
-                self.events.add_scalar(name, value, step)
-
-
 @jax.jit
 def _to_noisy(key: jax.Array, patches: jax.Array, sigma: jax.Array) -> jax.Array:
     return patches + sigma[:, None, None, None] * jax.random.normal(key, patches.shape)
@@ -274,26 +235,11 @@ def _limited(split: Split, limit: int) -> tuple[int, ...]:
 def _check(pending: Sequence[Metrics], step: int) -> None:
     if any(bool(m.refused) for m in jax.device_get(pending)):
         raise UserError(
-            f"the loss or its gradient stopped being finite before step {step}; no such step was taken into the parameters or "
-            "their average. Lower --optimiser.learning-rate or --optimiser.clip-norm, or check the images, and run again: "
-            "training goes on from the newest checkpoint"
+            f"the loss or its gradient stopped being finite before step {step}; no such step was taken into the "
+            "parameters or their average. Lower --optimiser.learning-rate or --optimiser.clip-norm, or check the "
+            "images, and run again: training goes on from the newest checkpoint"
         )
 
 
 def _progress(start: int, steps: int) -> tqdm[Any]:
     return tqdm(total=steps, initial=start, desc="training", unit="step", dynamic_ncols=True, mininterval=1.0)
-
-
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")  # a line that was cut off is dropped
-
-
-def _tensorboard(workdir: Path) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise UserError("run.tensorboard needs tensorboardX: pip install 'padis_jax[tensorboard]'") from error
-    return SummaryWriter(str(workdir / "tensorboard"))

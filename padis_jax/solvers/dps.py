@@ -7,7 +7,7 @@ et al., arXiv 2209.14687). One network evaluation per step, from which both term
 step(g), with N = ||A||, and the zeta of "squared" that makes the same step at the same residual:
 
     form       step(g)              as "squared"        source
-    squared    zeta g / N^2         zeta                the default: free of the operator's units and of the image's size
+    squared    zeta g / N^2         zeta                the default: free of the units of A and the image's size
     norm       zeta g / (N ||r||)   zeta N / ||r||      the authors', made free of the operator's units
     paper      2 zeta g / ||r||     2 zeta N^2 / ||r||  the paper's zeta_i grad ||r||^2 with zeta_i = zeta / ||r||
     authors    zeta g / ||r||       zeta N^2 / ||r||    their code: zeta grad ||r||, half of the paper's step

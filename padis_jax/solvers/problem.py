@@ -107,8 +107,8 @@ def pose(
             f"images {image.shape} give {getattr(out, 'shape', '?')} and .T of it {getattr(back, 'shape', '?')}"
         )
     raise ValueError(
-        f"measurement {y.shape}, operator and the prior's images {(h, w, channels)} do not fit ({'; '.join(tried)}): build "
-        f"the operator for image_shape {(h, w)} and this measurement, or take a prior for the operator's images"
+        f"measurement {y.shape}, operator and the prior's images {(h, w, channels)} do not fit ({'; '.join(tried)}): "
+        f"build the operator for image_shape {(h, w)} and this measurement, or take a prior for the operator's images"
     )
 
 

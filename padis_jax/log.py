@@ -1,0 +1,78 @@
+"""The log of a training run: log.jsonl, one JSON object per line, and TensorBoard events if asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import jax
+import numpy as np
+
+from padis_jax.batches import Batch
+from padis_jax.errors import UserError
+from padis_jax.training import Metrics, TrainState
+
+
+class Log:
+    """log.jsonl (and TensorBoard if asked): one line per interval; lines after the resumed step are dropped first."""
+
+    def __init__(self, workdir: Path, start: int, tensorboard: bool) -> None:
+        self.path = workdir / "log.jsonl"
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        kept = [line for line in lines if _step_of(line) <= start]
+        self.path.write_text("".join(line + "\n" for line in kept))
+        self.file: TextIO = self.path.open("a")
+        self.events: Any = _tensorboard(workdir) if tensorboard else None
+        self.patches, self.size = 0, 0
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.file.close()
+        if self.events:
+            self.events.close()
+
+    def count(self, batch: Batch) -> None:
+        """Counts the patches of a step."""
+        self.patches += len(batch.patches)
+
+    def training(self, step: int, state: TrainState, pending: Sequence[Metrics], seconds: float) -> dict[str, Any]:
+        """Logs the mean of the metrics since the last line."""
+        values = jax.device_get(pending)
+        record = {
+            "loss": float(np.mean([m.loss for m in values])),
+            "grad_norm": float(np.mean([m.grad_norm for m in values])),
+            "learning_rate": float(values[-1].learning_rate),
+            "patches_seen": float(state.seen),
+            "patches_per_second": self.patches / seconds,
+            "seconds": seconds,
+        }
+        self.patches = 0
+        self.write(step, **record)
+        return record
+
+    def write(self, step: int, **values: float) -> None:
+        """Appends a line."""
+        self.file.write(json.dumps({"step": step, **values}) + "\n")
+        self.file.flush()
+        if self.events:
+            for name, value in values.items():
+                self.events.add_scalar(name, value, step)
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # a line that was cut off is dropped
+
+
+def _tensorboard(workdir: Path) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise UserError("run.tensorboard needs tensorboardX: pip install 'padis_jax[tensorboard]'") from error
+    return SummaryWriter(str(workdir / "tensorboard"))

@@ -1,0 +1,103 @@
+"""Closed form: with a Gaussian prior every linear step maps Gaussians to Gaussians, x' = F x + c + G z.
+
+Each solver's F, c and G are written down here from the equations in its docstring, compared with the step applied to
+basis vectors, and their recursion for mean and covariance, m' = F m + c and S' = F S F' + G G', with an ensemble.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+from linear_problem import PLANE, affine_map, make, relative
+
+from padis_jax.solvers import dds, dps, langevin, sampling
+from padis_jax.solvers.sampling import Noise
+
+GAUSSIAN, PROBLEM, PRIOR = make()
+N = len(GAUSSIAN.mean)
+EYE = np.eye(N)
+
+DDS_SETTINGS = dds.DDS(consistency=0.03, cg_steps=24, churn=0.8, noise=0.1, kappa=0.7)
+DPS_SETTINGS = dps.DPS(zeta=0.6, eps=0.4)
+LANGEVIN_SETTINGS = langevin.Langevin(zeta=0.6, eps=0.4)
+
+
+def dds_matrices(sigma, sigma_next):
+    s, g, k = DDS_SETTINGS, GAUSSIAN, GAUSSIAN.crop
+    weight = s.consistency * g.norm**2 + (s.noise / (s.kappa * sigma)) ** 2
+    solve = np.linalg.inv(g.matrix.T @ g.matrix + weight * np.eye(len(k)))
+    wiener = g.wiener(sigma)
+    offset = g.mean - wiener @ g.mean  # D = W x + offset
+    kept = sigma_next * np.sqrt(1 - s.churn**2) / sigma
+    f = k.T @ solve @ (weight * k @ wiener) + kept * (EYE - wiener)
+    c = k.T @ solve @ (g.matrix.T @ g.y + weight * k @ offset) - kept * offset
+    return f, c, sigma_next * s.churn * EYE
+
+
+def langevin_prior(eps, sigma):
+    """The prior's part of a Langevin step: (1 - eps/2) x + eps/2 D + sqrt(eps) sigma z."""
+    wiener = GAUSSIAN.wiener(sigma)
+    return (1 - eps / 2) * EYE + eps / 2 * wiener, eps / 2 * (EYE - wiener) @ GAUSSIAN.mean, np.sqrt(eps) * sigma * EYE
+
+
+def dps_matrices(sigma, sigma_next):
+    s, g = DPS_SETTINGS, GAUSSIAN
+    f, c, noise = langevin_prior(s.eps, sigma)
+    wiener = g.wiener(sigma)
+    back = s.zeta / g.norm**2 * (g.matrix @ g.crop @ wiener).T  # J_D' crop' A'
+    f = f - back @ g.matrix @ g.crop @ wiener
+    c = c + back @ (g.y - g.matrix @ g.crop @ (g.mean - wiener @ g.mean))
+    return f, c, noise
+
+
+def langevin_matrices(sigma, sigma_next):
+    s, g = LANGEVIN_SETTINGS, GAUSSIAN
+    parts = langevin_prior(s.eps, sigma)
+    back = s.zeta / g.norm**2 * (g.matrix @ g.crop).T
+    data = EYE - back @ g.matrix @ g.crop
+    return data @ parts[0], data @ parts[1] + back @ g.y, data @ parts[2]
+
+
+CASES = {
+    "dds": (Partial(dds.step, DDS_SETTINGS, PROBLEM), dds_matrices),
+    "dps": (Partial(dps.step, DPS_SETTINGS, PROBLEM), dps_matrices),
+    "langevin": (Partial(langevin.step, LANGEVIN_SETTINGS, PROBLEM), langevin_matrices),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_step_is_the_affine_map_of_its_equations(name):
+    step, matrices = CASES[name]
+    key = jax.random.key(5)
+    z = np.asarray(jax.random.normal(jax.random.split(key)[1], PLANE), np.float64).ravel()
+    for sigma, sigma_next in ((1.5, 0.9), (0.05, 0.02)):
+        f, c, g = matrices(sigma, sigma_next)
+        got_f, got_c = affine_map(step, key, Noise(jnp.float32(sigma), jnp.float32(sigma_next)))
+        assert relative(got_f, f) < 1e-5
+        assert relative(got_c, c + g @ z) < 1e-5
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_mean_and_covariance_of_many_runs_follow_the_recursion(name):
+    step, matrices = CASES[name]
+    noises = sampling.noises(np.geomspace(1.0, 0.05, 8), inner=2)
+    mean, covariance = np.zeros(N), np.eye(N)
+    for sigma, sigma_next in zip(np.asarray(noises.sigma), np.asarray(noises.sigma_next), strict=True):
+        f, c, g = matrices(float(sigma), float(sigma_next))
+        mean, covariance = f @ mean + c, f @ covariance @ f.T + g @ g.T
+
+    def one(key):
+        start, rest = jax.random.split(key)
+        return sampling.run(rest, step, jax.random.normal(start, PLANE), noises)[0]
+
+    runs = 20_000
+    states = np.asarray(jax.vmap(one)(jax.random.split(jax.random.key(0), runs)), np.float64).reshape(runs, N)
+    # The error of the mean of n runs has the covariance S / n, that of the sample covariance the expected square
+    # ((tr S)^2 + ||S||^2) / n.
+    assert np.sum((states.mean(0) - mean) ** 2) < 3 * np.trace(covariance) / runs
+    spread = (np.trace(covariance) ** 2 + np.sum(covariance**2)) / runs
+    assert np.sum((np.cov(states.T) - covariance) ** 2) < 2 * spread
+    # The same figures tell other settings apart: without noise or without data they would be far out.
+    assert np.sum(covariance**2) > 100 * spread
+    assert np.linalg.norm(mean - GAUSSIAN.mean) > 10 * np.sqrt(np.trace(covariance) / runs)

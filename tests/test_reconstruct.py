@@ -1,0 +1,196 @@
+"""`reconstruct`: operators of any kind, one compilation, keys, starts, averages, and clear refusals."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+from linear_problem import FRAME, make, shrink
+
+from padis_jax.operators import from_functions
+from padis_jax.prior import Prior
+from padis_jax.solvers.dds import DDS
+from padis_jax.solvers.dps import DPS
+from padis_jax.solvers.langevin import Langevin
+from padis_jax.solvers.reconstruct import reconstruct
+from padis_jax.solvers.tv import TV, total_variation
+
+GAUSSIAN, PROBLEM, PRIOR = make()
+Y = np.asarray(PROBLEM.measurement)
+SHORT = {"levels": 6, "sigma_max": 1.0, "sigma_min": 0.01}
+KEY = jax.random.key(0)
+
+
+class Matrix:
+    """A plain class that is no pytree and takes images [H, W]."""
+
+    def __init__(self, matrix):
+        self.matrix, self.norm = matrix, float(np.linalg.norm(matrix, 2))
+
+    def __call__(self, image):
+        if image.shape != (3, 4):
+            raise TypeError(f"image of shape {image.shape}, wanted (3, 4)")
+        return jnp.asarray(self.matrix, jnp.float32) @ image.ravel()
+
+    def T(self, y):
+        return (jnp.asarray(self.matrix, jnp.float32).T @ y).reshape(3, 4)
+
+
+def test_an_operator_of_ones_own_gives_the_same_image():
+    ours = reconstruct(KEY, Y, PROBLEM.operator, PRIOR, **SHORT)
+    plain = reconstruct(KEY, Y, Matrix(GAUSSIAN.matrix), PRIOR, **SHORT)
+    derived = from_functions(lambda x: jnp.asarray(GAUSSIAN.matrix, jnp.float32) @ x.ravel(), image_shape=(3, 4))
+    third = reconstruct(KEY, Y, derived, PRIOR, **SHORT)
+    assert ours.image.shape == (3, 4, 1) and ours.residual.shape == (6,) and ours.evaluations == 6
+    np.testing.assert_allclose(plain.image, ours.image, atol=1e-4)
+    np.testing.assert_allclose(third.image, ours.image, atol=2e-3)  # its norm is a power iteration's
+
+
+@pytest.mark.parametrize(
+    ("solver", "change"), [("dds", DDS(consistency=0.1)), ("dps", DPS(zeta=0.5)), ("langevin", None)]
+)
+def test_a_second_call_with_other_data_compiles_nothing(solver, change):
+    traces = []
+
+    def counted(scale, key, plane, sigma):
+        traces.append(1)
+        return scale * plane / (1 + sigma**2)
+
+    reconstruct(KEY, Y, PROBLEM.operator, Prior(Partial(counted, jnp.float32(1)), FRAME), solver=solver, **SHORT)
+    assert traces
+    traces.clear()
+    operator = dataclasses.replace(PROBLEM.operator, norm=jnp.float32(7))
+    other = Prior(Partial(counted, jnp.float32(0.9)), FRAME)
+    for chunk in (None, 4):
+        reconstruct(jax.random.key(1), Y + 1, operator, other, solver=solver, settings=change, chunk=chunk, **SHORT)
+    assert not traces
+
+
+def test_a_second_call_with_an_opaque_operator_compiles_nothing():
+    traces = []
+
+    class Counted(Matrix):
+        def __call__(self, image):
+            traces.append(1)
+            return super().__call__(image)
+
+    operator = Counted(GAUSSIAN.matrix)
+    reconstruct(KEY, Y, operator, PRIOR, **SHORT)
+    traces.clear()
+    reconstruct(jax.random.key(1), Y + 1, operator, PRIOR, **SHORT)
+    assert len(traces) <= 2  # the shape check alone
+
+
+@pytest.mark.parametrize("solver", ["dds", "dps", "langevin"])
+def test_units_of_the_operator_do_not_matter(solver):
+    image = reconstruct(KEY, Y, PROBLEM.operator, PRIOR, solver=solver, **SHORT).image
+    _, thousand, _ = make(scale=1000.0)
+    np.testing.assert_allclose(
+        reconstruct(KEY, thousand.measurement, thousand.operator, PRIOR, solver=solver, **SHORT).image, image, atol=1e-4
+    )
+
+
+def test_batches_under_vmap_equal_single_runs():
+    ys = Y + np.arange(3)[:, None].astype(np.float32)
+    keys = [jax.random.fold_in(KEY, index) for index in range(3)]
+    many = jax.vmap(lambda key, y: reconstruct(key, y, PROBLEM.operator, PRIOR, **SHORT).image)(jnp.stack(keys), ys)
+    for key, y, image in zip(keys, ys, many, strict=True):
+        np.testing.assert_allclose(image, reconstruct(key, y, PROBLEM.operator, PRIOR, **SHORT).image, atol=1e-4)
+
+
+def test_the_mean_of_four_chains_has_a_quarter_of_the_variance():
+    keys = jax.random.split(KEY, 400)
+
+    def variance(average):
+        chains = jax.vmap(lambda key: reconstruct(key, Y, PROBLEM.operator, PRIOR, average=average, **SHORT).image)(
+            keys
+        )
+        return float(jnp.sum(jnp.var(chains, axis=0)))
+
+    assert variance(4) / variance(1) == pytest.approx(0.25, rel=0.15)
+    result = reconstruct(KEY, Y, PROBLEM.operator, PRIOR, average=4, inner=2, **SHORT)
+    assert result.evaluations == 48 and result.residual.shape == (6,)
+
+
+def test_progress_counts_all_chains_and_changes_nothing():
+    calls = []
+    quiet = reconstruct(KEY, Y, PROBLEM.operator, PRIOR, average=2, inner=2, **SHORT)
+    shown = reconstruct(
+        KEY, Y, PROBLEM.operator, PRIOR, average=2, inner=2, chunk=5, progress=lambda *c: calls.append(c[:2]), **SHORT
+    )
+    assert calls == [(done, 24) for done in (5, 10, 12, 17, 22, 24)]
+    np.testing.assert_array_equal(quiet.image, shown.image)
+    np.testing.assert_array_equal(quiet.residual, shown.residual)
+
+
+def test_the_image_explains_the_data():
+    """The residual falls along the ladder, and the ladder is the one asked for."""
+    result = reconstruct(KEY, Y, PROBLEM.operator, PRIOR, levels=40, sigma_max=2.0, sigma_min=0.003)
+    assert float(result.residual[-1]) < 0.02 < float(result.residual[0])
+    assert result.sigmas.shape == (40,) and float(result.sigmas[0]) == 2.0
+
+
+def kept_start(start, **more):
+    """The image of a chain that keeps its start: a denoiser that returns its input, and no data step."""
+    prior = Prior(Partial(shrink, jnp.float32(1)), FRAME)
+    still = {"solver": "langevin", "settings": Langevin(zeta=1e-12, eps=1e-12), "levels": 1, "sigma_max": 0.5}
+    return reconstruct(KEY, Y, PROBLEM.operator, prior, start=start, **still, **more).image
+
+
+def test_start_from_an_image():
+    given = np.random.default_rng(0).uniform(size=(3, 4)).astype(np.float32)
+    np.testing.assert_allclose(kept_start(given, start_noise=False)[..., 0], given, atol=1e-4)
+    np.testing.assert_allclose((kept_start(given) - kept_start("noise"))[..., 0], given, atol=1e-4)
+
+
+def test_start_from_noise():
+    np.testing.assert_allclose(kept_start("noise", start_noise=False), 0, atol=1e-4)
+    assert 0.2 < float(jnp.std(kept_start("noise"))) < 0.9
+
+
+def test_start_from_the_operator():
+    expected = jnp.clip(PROBLEM.operator.start(PROBLEM.measurement), 0, 1)
+    np.testing.assert_allclose(kept_start("operator", start_noise=False), expected, atol=1e-4)
+
+
+def test_start_from_total_variation():
+    settings = TV(weight=0.5, iterations=50)
+    expected = total_variation(Y, PROBLEM.operator, settings=settings).image
+    np.testing.assert_allclose(kept_start(settings, start_noise=False), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"measurement": Y[:-1]}, r"measurement \(6,\).*do not fit"),
+        ({"measurement": np.where(np.arange(7) == 2, np.nan, Y)}, "measurement has 1 values of 7 that are NaN"),
+        ({"measurement": np.full(7, np.inf)}, "7 values of 7"),
+        ({"operator": lambda image: image}, "no .T"),
+        ({"solver": "ddss"}, "use one of dds, dps, langevin"),
+        ({"settings": DPS()}, "settings are DPS but solver is 'dds'"),
+        ({"levels": 0}, "levels is 0"),
+        ({"inner": 0}, "inner is 0"),
+        ({"average": 0}, "average is 0"),
+        ({"sigma_min": 2.0}, "must be positive and descend"),
+        ({"sigma_min": 0.0}, "must be positive and descend"),
+        ({"ladder": "linear"}, "use one of geometric, edm"),
+        ({"start": "fbp"}, "use 'noise', 'operator', 'tv'"),
+        ({"start": np.zeros((4, 3))}, r"start has shape \(4, 3\)"),
+        ({"start": np.full((3, 4), np.nan)}, "start has 12 values"),
+        ({"operator": Matrix(GAUSSIAN.matrix), "start": "operator"}, "no .start"),
+    ],
+)
+def test_bad_input_is_refused_with_one_line(change, message):
+    arguments = {"measurement": Y, "operator": PROBLEM.operator, **SHORT} | change
+    measurement, operator = arguments.pop("measurement"), arguments.pop("operator")
+    with pytest.raises(ValueError, match=message) as error:
+        reconstruct(KEY, measurement, operator, PRIOR, **arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_an_operator_for_other_images_is_refused_with_both_shapes():
+    operator = from_functions(lambda x: 2 * x, image_shape=(4, 4))
+    with pytest.raises(ValueError, match=r"\(4, 4\).*image_shape \(3, 4\)"):
+        reconstruct(KEY, np.zeros((4, 4)), operator, PRIOR)
