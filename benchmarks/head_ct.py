@@ -62,7 +62,7 @@ def main() -> None:
             ex.score("nearest training slices", nearest_mean(images, split, index), scene),
             ex.score("DDS", image, scene, evaluations=evaluations, seconds=seconds),
         ]
-        figure = comparison(scene.truth, {"FBP": start, "TV": tv, "DDS": image}, window=scene.window)
+        figure = comparison(scene.truth, {"FBP": start, "TV": tv, "DDS": image}, window=scene.window, origin="lower")
         save_figure(args.out / f"{args.protocol}_slice{index}.png", figure)
     name = f"{args.protocol}_{args.photons:g}" if args.protocol == "honest" else args.protocol
     name += "_distances" if args.distances else ""

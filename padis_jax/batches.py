@@ -40,8 +40,8 @@ class PatchConfig:
             )
         if min(self.sizes) < 1 or min(self.batch) < 1:
             raise ValueError(f"patches: sizes {self.sizes} and batch {self.batch} must be positive")
-        if min(self.probabilities) < 0 or abs(sum(self.probabilities) - 1) > 1e-6:
-            raise ValueError(f"patches.probabilities is {self.probabilities}: they must be positive and sum to 1")
+        if min(self.probabilities) < 0 or not abs(sum(self.probabilities) - 1) <= 1e-6:
+            raise ValueError(f"patches.probabilities is {self.probabilities}: none negative, and they must sum to 1")
 
     @property
     def largest(self) -> int:

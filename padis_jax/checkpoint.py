@@ -19,6 +19,11 @@ from padis_jax.errors import UserError
 from padis_jax.training import TrainState
 
 
+def folder(workdir: str | Path) -> Path:
+    """Where the checkpoints of a run are."""
+    return (Path(workdir) / "checkpoints").resolve()
+
+
 @contextmanager
 def open_checkpoints(workdir: str | Path, *, keep: int = 3) -> Iterator[ocp.CheckpointManager]:
     """A manager of the folder `workdir`/checkpoints; leaving the block waits for saves under way.
@@ -28,9 +33,8 @@ def open_checkpoints(workdir: str | Path, *, keep: int = 3) -> Iterator[ocp.Chec
       keep: newest checkpoints that are kept.
     """
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
-    root = (Path(workdir) / "checkpoints").resolve()
     with ocp.CheckpointManager(
-        root,
+        folder(workdir),
         options=options,
         item_handlers={"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()},
     ) as manager:

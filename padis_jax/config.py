@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -78,9 +79,10 @@ class OptimiserConfig:
     ema_ramp: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.learning_rate <= 0 or self.ema_half_life <= 0 or self.ema_ramp <= 0:
-            raise UserError("optimiser: learning_rate, ema_half_life and ema_ramp must be positive")
-        if self.warmup_steps < 0 or self.clip_norm < 0 or not 0 <= self.final_fraction <= 1:
+        for name in ("learning_rate", "ema_half_life", "ema_ramp"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"optimiser.{name} is {getattr(self, name)}: it must be positive and finite")
+        if self.warmup_steps < 0 or not self.clip_norm >= 0 or not 0 <= self.final_fraction <= 1:
             raise UserError("optimiser: warmup_steps and clip_norm must not be negative, final_fraction in [0, 1]")
 
 

@@ -2,7 +2,8 @@
 
 XLA's CPU compiler gives its fast path to convolutions in canonical layout; those that autodiff makes are brought into
 that layout in the entry computation only, not inside the body of a loop (jax issue 12868). DPS differentiates the
-network inside one, so the gradient is written here as a canonical convolution: with odd kernels, stride 1 and zero padding,
+network inside one, so the gradient is written here as a canonical convolution: with odd kernels, stride 1 and zeros
+around,
 
     dx = conv(dy, k rotated by 180 degrees, input and output channels swapped).
 
@@ -33,12 +34,21 @@ def conv_same(x: Array, kernel: Array) -> Array:
 
     Returns:
       [b, h, w, c_out].
+
+    Raises:
+      ValueError: for a kernel with an even side.
     """
+    return _checked(x, kernel)
+
+
+def _checked(x: Array, kernel: Array) -> Array:
+    if not (kernel.shape[0] % 2 and kernel.shape[1] % 2):
+        raise ValueError(f"conv_same: a kernel of {kernel.shape[:2]} has an even side; use odd sides")
     return _same(x, kernel)
 
 
 def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _same(x, kernel), (x, kernel)
+    return _checked(x, kernel), (x, kernel)
 
 
 def _backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:

@@ -41,15 +41,18 @@ def denoise_patches(
     Raises:
       ValueError: if shapes do not fit each other or the config.
     """
-    b, p, _, c = patches.shape
+    if patches.ndim != 4:
+        raise ValueError(f"patches must be [b, p, p, c], got {patches.shape}")
+    b, *sides, c = patches.shape
     if c != config.image_channels:
         raise ValueError(f"patches have {c} channels, but the network was made for {config.image_channels}")
-    if positions.shape != (b, *patches.shape[1:3], 2) or sigma.shape != (b,):
+    if positions.shape != (b, *sides, 2) or sigma.shape != (b,):
         raise ValueError(
-            f"patches {patches.shape} need positions {(b, *patches.shape[1:3], 2)} and sigma {(b,)}, "
+            f"patches {patches.shape} need positions {(b, *sides, 2)} and sigma {(b,)}, "
             f"got {positions.shape} and {sigma.shape}"
         )
-    config.check_patch(p)
+    for side in sides:
+        config.check_patch(side)
     s2, d2 = jnp.square(sigma.astype(jnp.float32))[:, None, None, None], config.sigma_data**2
     scaled = patches / jnp.sqrt(s2 + d2)
     x = jnp.concatenate([scaled, positions], axis=-1) if config.position_channels else scaled

@@ -6,6 +6,7 @@ What sample.py shows and benchmarks/head_ct.py tabulates, as functions of one fr
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -132,6 +133,10 @@ class TVConfig:
     weight: float = 0.1
     iterations: int = 500
 
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < math.inf or self.iterations < 1:
+            raise UserError(f"tv: weight {self.weight} must be positive, iterations {self.iterations} at least 1")
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -159,6 +164,12 @@ class Experiment:
     patch_batch: int = 0
     tilings: int = 1
     new_frame: bool = False
+
+    def __post_init__(self) -> None:
+        if self.patch_batch < 0 or self.tilings < 1:
+            raise UserError(
+                f"patch_batch {self.patch_batch} must be at least 1, or 0; tilings {self.tilings} at least 1"
+            )
 
 
 class Scene(NamedTuple):
@@ -251,9 +262,12 @@ def make_prior(config: Experiment, weights: Weights, scene: Scene) -> Prior:
                 "pass --new-frame to tile it anew, positions rescaled to it (the object must fill it as before)"
             )
         frame = frame_for((h, w), frame.patch)
-    return patch_prior(
-        weights.network, weights.params, frame, tilings=config.tilings, patch_batch=config.patch_batch or None
-    )
+    try:
+        return patch_prior(
+            weights.network, weights.params, frame, tilings=config.tilings, patch_batch=config.patch_batch or None
+        )
+    except ValueError as error:  # more tilings than the frame has
+        raise UserError(str(error)) from error
 
 
 def solver_settings(config: SolverConfig, measurement: Measurement) -> Settings:

@@ -6,7 +6,6 @@ Images are grey (or as they are, in colour), signed errors red above and blue be
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from padis_jax.errors import UserError
-from padis_jax.files import replacing
+from padis_jax.files import read_records, replacing
 from padis_jax.images import HOUNSFIELD, Window
 from padis_jax.metrics import psnr, ssim
 
@@ -169,7 +168,7 @@ def training_curves(
     Raises:
       UserError: if the file is missing or no JSONL, or holds no such records.
     """
-    records = _read_log(Path(log)) if isinstance(log, (str, Path)) else list(log)
+    records = read_records(log) if isinstance(log, (str, Path)) else list(log)
     curves: dict[tuple[str, Any], list[tuple[float, float]]] = {}
     for record in records:
         for field in y:
@@ -298,21 +297,3 @@ def _label_bar(bar: Any, name: str, unit: str) -> None:
     bar.set_label(f"{name} ({unit})" if unit != "1" else name, fontsize=_TEXT)
     bar.ax.tick_params(labelsize=_SMALL)
     bar.outline.set_linewidth(0.4)
-
-
-def _read_log(path: Path) -> list[dict[str, Any]]:
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: the training log cannot be read: {error}") from error
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            if number == len(lines):  # a run that was stopped while it wrote
-                break
-            raise UserError(f"{path}: line {number} is not JSON: {error}") from error
-        if isinstance(record, dict):
-            records.append(record)
-    return records

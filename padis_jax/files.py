@@ -1,4 +1,4 @@
-"""Atomic writing: a file is complete or absent, and a failed write leaves the older file of that name as it was.
+"""Atomic writing: a file is complete or absent, and a failed write leaves the older file of that name as it was; logs.
 
 The bytes go to a temporary file in the same folder, are flushed to the disk, and take the final name in one rename.
 """
@@ -76,6 +76,29 @@ def write_npz(path: str | Path, arrays: Mapping[str, Any]) -> None:
     """Writes named arrays as a compressed .npz, atomically."""
     with replacing(path) as handle:
         np.savez_compressed(handle, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})
+
+
+def read_records(path: str | Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file; a last line that was cut off, by a run that was stopped as it wrote, is passed over.
+
+    Raises:
+      UserError: if the file cannot be read, or another line is no JSON.
+    """
+    try:
+        lines = Path(path).read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: the log cannot be read: {error}") from error
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise UserError(f"{path}: line {number} is not JSON: {error}") from error
+        if isinstance(record, dict):
+            records.append(record)
+    return records
 
 
 def _plain(value: Any) -> Any:

@@ -25,7 +25,7 @@ class Log:
         self.path.write_text("".join(line + "\n" for line in kept))
         self.file: TextIO = self.path.open("a")
         self.events: Any = _tensorboard(workdir) if tensorboard else None
-        self.patches, self.size = 0, 0
+        self.patches = 0
 
     def __enter__(self) -> Log:
         return self

@@ -9,6 +9,7 @@ EDM ladder:        sigma_i = (sigma_max^(1/rho) + i / (L - 1) (sigma_min^(1/rho)
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -34,9 +35,11 @@ class NoiseConfig:
     sigma_max: float = 40.0
 
     def __post_init__(self) -> None:
-        if self.log_std <= 0:
-            raise ValueError(f"noise.log_std is {self.log_std}: it must be positive")
-        if not 0 < self.sigma_min < self.sigma_max:
+        if not (self.log_std > 0 and math.isfinite(self.log_std) and math.isfinite(self.log_mean)):
+            raise ValueError(
+                f"noise: log_mean {self.log_mean} and log_std {self.log_std}: finite, and log_std positive"
+            )
+        if not 0 < self.sigma_min < self.sigma_max < math.inf:
             raise ValueError(f"noise: 0 < sigma_min < sigma_max is needed, got {self.sigma_min} and {self.sigma_max}")
 
 
@@ -62,7 +65,7 @@ def geometric_ladder(levels: int, sigma_max: float, sigma_min: float) -> np.ndar
 def edm_ladder(levels: int, sigma_max: float, sigma_min: float, rho: float = 7.0) -> np.ndarray:
     """`levels` sigmas from sigma_max down to sigma_min, denser at the low end the larger rho is: float32 [levels]."""
     _check_ladder(levels, sigma_max, sigma_min)
-    if rho <= 0:
+    if not 0 < rho < math.inf:
         raise ValueError(f"rho is {rho}: it must be positive")
     if levels == 1:
         return np.asarray([sigma_max], np.float32)
@@ -72,5 +75,5 @@ def edm_ladder(levels: int, sigma_max: float, sigma_min: float, rho: float = 7.0
 def _check_ladder(levels: int, sigma_max: float, sigma_min: float) -> None:
     if levels < 1:
         raise ValueError(f"levels is {levels}: a ladder needs at least one level")
-    if not 0 < sigma_min <= sigma_max:
+    if not 0 < sigma_min <= sigma_max < math.inf:
         raise ValueError(f"sigma_max is {sigma_max} and sigma_min {sigma_min}: 0 < sigma_min <= sigma_max is needed")

@@ -64,10 +64,14 @@ class Frame:
 
     def crop(self, plane: Array) -> Array:
         """[H + 2 M_y, W + 2 M_x, C] -> [H, W, C]; the transpose of `pad`."""
-        if plane.ndim != 3 or plane.shape[:2] != self.padded_shape:
-            raise ValueError(f"frame: expected a plane of shape {(*self.padded_shape, 'C')}, got {plane.shape}")
+        self.check_plane(plane)
         (my, mx), (h, w) = self.margin, self.image_shape
         return plane[my : my + h, mx : mx + w]
+
+    def check_plane(self, plane: Array) -> None:
+        """Raises ValueError unless `plane` is [H + 2 M_y, W + 2 M_x, C]."""
+        if plane.ndim != 3 or plane.shape[:2] != self.padded_shape:
+            raise ValueError(f"frame: expected a plane of shape {(*self.padded_shape, 'C')}, got {plane.shape}")
 
 
 def frame_for(image_shape: tuple[int, int], patch: int) -> Frame:
@@ -91,7 +95,11 @@ def tile(frame: Frame, plane: Array, offset: Array) -> Array:
 
     Returns:
       [n_y n_x, P, P, C], row by row. One dynamic slice and a reshape.
+
+    Raises:
+      ValueError: if the plane is not the frame's.
     """
+    frame.check_plane(plane)
     (ny, nx), p, c = frame.tiles, frame.patch, plane.shape[-1]
     covered = lax.dynamic_slice(plane, (offset[0], offset[1], 0), (ny * p, nx * p, c))
     return covered.reshape(ny, p, nx, p, c).swapaxes(1, 2).reshape(ny * nx, p, p, c)
@@ -107,8 +115,13 @@ def untile(frame: Frame, patches: Array, offset: Array) -> Array:
 
     Returns:
       [Hp, Wp, C].
+
+    Raises:
+      ValueError: if there are not as many patches as tiles, or of another size.
     """
     (ny, nx), p, c = frame.tiles, frame.patch, patches.shape[-1]
+    if patches.shape != (ny * nx, p, p, c):
+        raise ValueError(f"frame: expected patches of shape {(ny * nx, p, p, 'C')}, got {patches.shape}")
     covered = patches.reshape(ny, nx, p, p, c).swapaxes(1, 2).reshape(ny * p, nx * p, c)
     plane = jnp.zeros((*frame.padded_shape, c), patches.dtype)
     return lax.dynamic_update_slice(plane, covered, (offset[0], offset[1], 0))

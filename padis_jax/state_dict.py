@@ -2,7 +2,8 @@
 
 The architecture is read off the names and shapes: `enc.56x56_block0.conv0.weight` is the first convolution of the first
 encoder block at the level of nominal resolution 56, and so on. Arrays arrive in PyTorch's layouts (convolutions [out,
-in, kh, kw], linear maps [out, in]) and leave in ours ([kh, kw, in, out], [in, out]). Only DDPM++ and NCSN++ are accepted.
+in, kh, kw], linear maps [out, in]) and leave in ours ([kh, kw, in, out], [in, out]). Only DDPM++ and NCSN++ are
+accepted.
 """
 
 from __future__ import annotations

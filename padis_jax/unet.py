@@ -75,20 +75,21 @@ class NetworkConfig:
             raise ValueError(
                 f"network.model_channels is {self.model_channels}: group normalisation needs a multiple of 4"
             )
-        for channels in {m * self.model_channels for m in self.channel_mult}:
+        for channels in sorted(self._normalised_widths()):
             if channels % min(32, channels // 4):
                 raise ValueError(
-                    f"network: a level of {channels} channels does not divide into 32 groups; change its multiple"
+                    f"network: model_channels {self.model_channels} and channel_mult {self.channel_mult} make a block "
+                    f"of {channels} channels, not divisible into 32 groups; give model_channels a multiple of 32"
                 )
         if not set(self.attention_levels) <= set(range(self.levels)):
             raise ValueError(f"network.attention_levels is {self.attention_levels}: levels are 0 to {self.levels - 1}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"network.dropout is {self.dropout}: it must be in [0, 1)")
-        if self.sigma_data <= 0:
+        if not 0 < self.sigma_data < math.inf:
             raise ValueError(f"network.sigma_data is {self.sigma_data}: it must be positive")
-        if len(self.resample_filter) % 2:
+        if not self.resample_filter or len(self.resample_filter) % 2 or not sum(self.resample_filter) > 0:
             raise ValueError(
-                f"network.resample_filter has {len(self.resample_filter)} taps: use an even number, (1, 1)"
+                f"network.resample_filter is {self.resample_filter}: use (1, 1), or another even number of taps"
             )
         for name, known in (("embedding", ("positional", "fourier")), ("encoder", ("standard", "residual"))):
             if getattr(self, name) not in known:
@@ -105,6 +106,14 @@ class NetworkConfig:
     def noise_channels(self) -> int:
         """Length of the noise embedding before its two layers."""
         return self.model_channels * (2 if self.embedding == "fourier" else 1)
+
+    def _normalised_widths(self) -> set[int]:
+        """Channels that a block normalises: each level's, and in the decoder those joined with a skip's."""
+        width = [m * self.model_channels for m in self.channel_mult]
+        below = [*width[1:], width[-1]]  # what arrives from the level below, or from the bottleneck
+        above = [self.model_channels, *width[:-1]]  # the first skip of a level is its input
+        joined = {w + b for w, b in zip(width, below, strict=True)} | {w + a for w, a in zip(width, above, strict=True)}
+        return joined | set(width) | {self.model_channels} | ({2 * w for w in width} if self.num_blocks > 1 else set())
 
     def check_patch(self, patch: int) -> None:
         """Raises ValueError unless a patch of `patch` pixels can be halved once per level."""

@@ -95,6 +95,12 @@ def load_weights(path: str | Path) -> Weights:
     network = from_json(NetworkConfig, about["network"], f"{path}: network")
     frame = from_json(Frame, about["frame"], f"{path}: frame")
     window = from_json(Window, about["window"], f"{path}: window")
+    if not isinstance(about["provenance"], Mapping):
+        raise UserError(f"{path}: provenance in its metadata is {about['provenance']!r}: expected fields")
+    try:
+        network.check_patch(frame.patch)
+    except ValueError as error:
+        raise UserError(f"{path}: frame and network in its metadata do not fit: {error}") from error
     _check_architecture(path, arrays, network)
     params = unflatten_dict({name: jnp.asarray(a) for name, a in arrays.items()}, sep=".")
     return Weights(params, network, frame, window, about["provenance"], file_hash(path))

@@ -119,7 +119,7 @@ def test_the_running_mean_averages_its_neighbourhood():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "log.jsonl: the training log cannot be read"),
+        (None, "log.jsonl: the log cannot be read"),
         ('{"step": 1, \n{"step": 2, "loss": 1}\n', "log.jsonl: line 1 is not JSON"),
         ('{"step": 1}\n', "log.jsonl: no records with the fields 'step' and 'loss' or 'validation_loss'"),
         ("", "no records"),

@@ -64,7 +64,7 @@ def test_positions_reach_the_patch_denoiser_with_the_offset_of_their_patch():
     plane, positions = random_plane(), plane_positions(FRAME.padded_shape)
     corners = set()
     for seed in range(8):
-        out = np.asarray(prior.denoise(jax.random.key(seed), plane, SIGMA))
+        out = np.asarray(apply(prior, jax.random.key(seed), plane))
         covered = np.any(out != 0, axis=-1)
         np.testing.assert_allclose(out[covered], (plane + positions)[covered], atol=1e-6)
         corners.add(tuple(np.argwhere(covered)[0]))
@@ -75,19 +75,18 @@ def test_the_score_changes_with_position():
     """The same content one patch further down is denoised differently, unless the network is blind to positions."""
     frame = frame_for((16, 16), 4)
     shift = 4  # whole patches, so that the tiles hold the same content
-    plane = jnp.zeros((*frame.padded_shape, 1)).at[8:14, 8:14].set(random_plane(frame, 1)[8:14, 8:14])
+    plane = jnp.zeros((*frame.padded_shape, 2)).at[8:14, 8:14].set(random_plane(frame)[8:14, 8:14])
     moved = jnp.roll(plane, shift, axis=0)
     middle = slice(8, 8 + 6 + shift)
 
-    def difference(position_channels):
-        config = NetworkConfig(model_channels=8, channel_mult=(1,), num_blocks=1, position_channels=position_channels)
-        prior = patch_prior(config, random_params(config), frame, tiling="fixed")
+    def difference(kernel):
+        prior = tiled_prior(Partial(convolve, kernel), frame, tiling="fixed", channels=2)
         scores = [(apply(prior, jax.random.key(0), x) - x) / SIGMA**2 for x in (plane, moved)]
         back = jnp.roll(scores[1], -shift, axis=0)
         return float(jnp.linalg.norm((back - scores[0])[middle]) / jnp.linalg.norm(scores[0][middle]))
 
-    assert difference(0) < 1e-5
-    assert difference(2) > 1e-2
+    assert difference(KERNEL.at[:, :, 2:].set(0)) < 1e-5
+    assert difference(KERNEL) > 1e-2
 
 
 @pytest.mark.parametrize(("tilings", "patch_batch"), [(1, 1), (1, 7), (2, 5), (1, 1000)])
@@ -107,9 +106,15 @@ def test_chunks_change_neither_the_denoised_plane_nor_the_gradient(tilings, patc
 
 def test_chunks_bound_the_memory_of_the_gradient():
     frame = frame_for((64, 64), 8)
+    weights = jax.random.normal(jax.random.key(5), (2, 64))
+
+    def wide(weights, patches, positions, sigma):  # activations 32 times the size of the patches, four layers of them
+        for _ in range(4):
+            patches = jnp.tanh(patches @ weights) @ weights.T
+        return patches
 
     def temporary(patch_batch):
-        prior = tiled_prior(CONVOLVE, frame, patch_batch=patch_batch)
+        prior = tiled_prior(Partial(wide, weights), frame, channels=2, patch_batch=patch_batch)
 
         def gradient(prior, x):
             return jax.grad(lambda x: jnp.sum(prior.denoise(jax.random.key(0), x, SIGMA) ** 2))(x)
@@ -124,7 +129,7 @@ def test_tilings_average_over_different_offsets():
     """With all M_y M_x tilings the average is exact: of D = 1 it is the share of tilings that cover a pixel."""
     frame = Frame((5, 6), 3, (2, 3))  # margins 1 and 3, three tilings
     prior = tiled_prior(lambda x, p, sigma: jnp.ones_like(x), frame, tilings=3)
-    out = prior.denoise(jax.random.key(0), jnp.zeros((*frame.padded_shape, 1)), SIGMA)[..., 0]
+    out = apply(prior, jax.random.key(0), jnp.zeros((*frame.padded_shape, 1)))[..., 0]
     expected = np.zeros(frame.padded_shape)
     for j in range(3):
         expected[:6, j : j + 9] += 1 / 3
@@ -134,7 +139,7 @@ def test_tilings_average_over_different_offsets():
 
 def test_outside_of_the_tiles_the_clean_value_is_zero():
     prior = tiled_prior(lambda x, p, sigma: jnp.ones_like(x), FRAME, tiling="fixed")
-    out = prior.denoise(jax.random.key(0), random_plane(channels=1), SIGMA)[..., 0]
+    out = apply(prior, jax.random.key(0), random_plane(channels=1))[..., 0]
     (my, mx), (ny, nx) = FRAME.margin, FRAME.tiles
     assert float(out.sum()) == ny * nx * FRAME.patch**2
     assert bool(jnp.all(out[my // 2 : my // 2 + 4 * ny, mx // 2 : mx // 2 + 4 * nx] == 1))
@@ -151,19 +156,13 @@ def test_a_fixed_tiling_ignores_the_key_and_a_random_one_does_not():
 
 
 def test_equal_priors_share_compiled_code():
-    """Parameters are arguments: another set of them, in a prior made anew, is not traced again."""
-    traces = []
-
-    @jax.jit
-    def denoise(prior, x):
-        traces.append(1)
-        return prior.denoise(jax.random.key(0), x, SIGMA)
-
+    """Parameters are arguments: another set of them, in a prior made anew of an equal config, is not traced again."""
     params = random_params(CONFIG)
-    a = denoise(patch_prior(CONFIG, params, FRAME), random_plane())
-    halved = jax.tree.map(lambda p: 0.5 * p, params)
-    b = denoise(patch_prior(NetworkConfig(**vars(CONFIG)), halved, FRAME), random_plane())
-    assert len(traces) == 1 and not np.allclose(a, b)
+    first = patch_prior(CONFIG, params, FRAME)
+    again = patch_prior(NetworkConfig(**vars(CONFIG)), jax.tree.map(lambda p: 0.5 * p, params), FRAME)
+    wider = patch_prior(CONFIG, params, FRAME, tilings=2)
+    assert jax.tree.structure(first) == jax.tree.structure(again) != jax.tree.structure(wider)
+    assert jax.tree.leaves(first)[0] is jax.tree.leaves(params)[0]
 
 
 def test_a_plain_function_makes_a_prior():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import re
@@ -13,6 +14,22 @@ import tyro
 from padis_jax.errors import UserError
 
 T = TypeVar("T")
+
+
+def split_args(args: Sequence[str]) -> tuple[str | None, str | None, list[str]]:
+    """(--config, --workdir, the other arguments), which both programs take beside the flags of their dataclass.
+
+    Raises:
+      UserError: if one of the two has no value.
+    """
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    own.add_argument("--config")
+    own.add_argument("--workdir")
+    try:
+        known, rest = own.parse_known_args(args)
+    except argparse.ArgumentError as error:
+        raise UserError(str(error)) from None
+    return known.config, known.workdir, rest
 
 
 def parse(kind: type[T], args: Sequence[str], *, default: T, prog: str, description: str) -> T:
@@ -38,5 +55,5 @@ def parse(kind: type[T], args: Sequence[str], *, default: T, prog: str, descript
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        text = re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─┃]", " ", printed.getvalue())
-        raise UserError(f"{prog}: {' '.join(text.split())}") from None
+        text = re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─┃]|-{4,}", " ", printed.getvalue())
+        raise UserError(f"{prog.split()[0]}: {' '.join(text.split())}") from None

@@ -12,12 +12,11 @@ solver's image in the image's unit), metrics.json and config.json (the resolved 
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -25,7 +24,7 @@ from tqdm import tqdm
 
 import padis_jax
 from padis_jax import experiment as ex
-from padis_jax.cli.arguments import parse
+from padis_jax.cli.arguments import parse, split_args
 from padis_jax.config import load_config_file
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.figures import comparison, save_figure
@@ -38,16 +37,12 @@ NAMES = {"dds": "DDS", "dps": "DPS", "langevin": "Langevin"}
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of sample.py and padis-sample."""
-    args = list(sys.argv[1:] if argv is None else argv)
-    first = argparse.ArgumentParser(prog="sample.py", add_help=False, allow_abbrev=False)
-    first.add_argument("--config")
-    first.add_argument("--workdir", default="results")
-    known, rest = first.parse_known_args(args)
-    given = load_config_file(known.config, ex.Experiment) if known.config else ex.Experiment()
+    config_file, workdir, rest = split_args(sys.argv[1:] if argv is None else argv)
+    given = load_config_file(config_file, ex.Experiment) if config_file else ex.Experiment()
     config = parse(
         ex.Experiment, rest, default=given, prog="sample.py [--config FILE] [--workdir DIR]", description=__doc__ or ""
     )
-    sample(config, Path(known.workdir))
+    sample(config, Path(workdir or "results"))
 
 
 def sample(config: ex.Experiment, workdir: Path) -> list[ex.Row]:
@@ -121,7 +116,8 @@ def _write(
     rows: Sequence[ex.Row],
     residuals: np.ndarray,
 ) -> None:
-    figure = comparison(scene.truth, images, window=scene.window)
+    origin: Literal["upper", "lower"] = "lower" if scene.window.unit == "HU" else "upper"  # CT is stored face down
+    figure = comparison(scene.truth, images, window=scene.window, origin=origin)
     save_figure(workdir / "comparison.png", figure)
     arrays = {"truth": scene.truth} | {name: np.asarray(image) for name, image in images.items()}
     in_unit = {name: np.asarray(scene.window.from_unit(a), np.float32) for name, a in arrays.items()}

@@ -11,11 +11,10 @@ given then still override it.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ from tqdm import tqdm
 import padis_jax
 from padis_jax import checkpoint
 from padis_jax.batches import Batch, crop_batch, draw_batch, pad_images
-from padis_jax.cli.arguments import parse
+from padis_jax.cli.arguments import parse, split_args
 from padis_jax.config import Config, from_json, load_config_file
 from padis_jax.denoiser import denoise_patches
 from padis_jax.errors import UserError, one_line_errors
@@ -58,30 +57,35 @@ class Task(NamedTuple):
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of train.py and padis-train."""
-    args = list(sys.argv[1:] if argv is None else argv)
-    first = argparse.ArgumentParser(prog="train.py", add_help=False, allow_abbrev=False)
-    first.add_argument("--config")
-    first.add_argument("--workdir")
-    known, rest = first.parse_known_args(args)
-    asked = {"-h", "--help"} & set(rest)
-    given = load_config_file(known.config, Config) if known.config else None
-    if asked:
-        parse(
-            Config,
-            rest,
-            default=given or Config(),
-            prog="train.py --config FILE --workdir DIR",
-            description=__doc__ or "",
-        )
-    if not known.workdir:
+    config_file, workdir, rest = split_args(sys.argv[1:] if argv is None else argv)
+    given = load_config_file(config_file, Config) if config_file else None
+    if given is not None or {"-h", "--help"} & set(rest):  # before the work folder is touched
+        given = _parse(rest, given or Config())
+    if not workdir:
         raise UserError("name the folder for results: --workdir DIR (and the settings: --config configs/NAME.py)")
-    with checkpoint.open_checkpoints(known.workdir) as manager:
-        saved = checkpoint.saved_config(manager)
-        if saved is None and given is None:
-            raise UserError(f"{known.workdir} has no checkpoint to go on from: name the settings with --config FILE")
-        default = from_json(Config, saved["config"], "the checkpoint's config") if saved else given or Config()
-        config = parse(Config, rest, default=default, prog="train.py", description=__doc__ or "")
-        train(config, Path(known.workdir), manager)
+    if given is None and not checkpoint.folder(workdir).is_dir():
+        raise UserError(f"{workdir} has no checkpoint to go on from: name the settings with --config FILE")
+    with checkpoint.open_checkpoints(workdir) as manager:
+        train(_resolve(given, checkpoint.saved_config(manager), rest, workdir), Path(workdir), manager)
+
+
+def _parse(args: Sequence[str], default: Config) -> Config:
+    return parse(Config, args, default=default, prog="train.py --config FILE --workdir DIR", description=__doc__ or "")
+
+
+def _resolve(given: Config | None, saved: Mapping[str, Any] | None, args: Sequence[str], workdir: str) -> Config:
+    """The checkpoint's settings if there is one, otherwise the given ones; flags count in both cases."""
+    if saved is None:
+        if given is None:
+            raise UserError(f"{workdir} has no checkpoint to go on from: name the settings with --config FILE")
+        return given
+    config = _parse(args, from_json(Config, saved.get("config"), f"{workdir}: the checkpoint's config"))
+    if given is not None and given.network != config.network:
+        raise UserError(
+            f"{workdir} holds checkpoints of another network ({config.network}) than --config gives ({given.network}); "
+            "choose another --workdir, or leave --config out to go on with the checkpoint's"
+        )
+    return config
 
 
 def train(config: Config, workdir: Path, manager: ocp.CheckpointManager) -> TrainState:

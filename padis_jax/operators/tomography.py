@@ -15,7 +15,7 @@ so that only bins within p m / s of q matter: two of them where bins are as wide
 Both positions are sums of a term of one index and a term of another (row and bin, row and column). Their integer and
 fractional parts are tabulated in float64 outside the trace; what is left for each sample is one carry. That keeps the
 weights of A and A' equal to rounding in any precision, and every inner loop is an elementwise map over a contiguous
-axis, which is what the CPU backend of XLA turns into vector instructions.
+axis, cut into strips of LANES, which is what the CPU backend of XLA turns into vector instructions.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from padis_jax.operators.fbp import fbp
 
 ROW_SPLIT = 8  # rows of the image the projection takes at a time; measured best of 1 to 32 on the CPU
 # Length of the innermost axis. The CPU backend flattens the indices of a gather and recovers them by division; only a
-# power of two makes that a shift, without which jax 0.12 runs the projection 3.5 times slower (8.2 for 2.4 ms CPU time).
-LANES = 64
+# power of two makes that a shift, without which jax 0.12 runs the projection four times slower (8.2 ms of CPU for 2.1).
+LANES = 32
 
 
 @dataclasses.dataclass(frozen=True)
