@@ -2,12 +2,12 @@
 
     python -m benchmarks.conv_in_scan [--small] [--rounds 3]
 
-First a single 3 x 3 convolution: the gradient with respect to the image, four times in a row, written out (the
-convolutions stand in the entry computation) and inside a `lax.scan`. Then the steps of VE-DPS with the network of
-configs/head_ct.py (--small: a smaller network and image): a jitted step called from Python, and the same step inside the
-loop of `padis_jax.solvers.sampling`. Both with the gradient that autodiff makes ("plain") and with `conv_same`, in turns, so that
-all suffer the same disturbances. Printed is the least time of all rounds per step, and the ratio loop / no loop, which
-should be 1.
+First a single 3 x 3 convolution: the gradient with respect to the image, four times in a row, written out (so that
+the convolutions stand in the entry computation) and inside a `lax.scan`. Then steps of VE-DPS with the network of
+configs/head_ct.py (--small: a smaller network and image): a jitted step called from Python, and the same step inside
+the loop of `padis_jax.solvers.sampling`. Both with the gradient that autodiff makes ("plain") and with `conv_same`, in
+turns, so that all suffer the same disturbances. Printed are the least time of all rounds, per step, and the ratio of
+loop to no loop, which should be 1.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from jax.tree_util import Partial
 
 from padis_jax import convolution, unet
 from padis_jax.config import Config, load_config_file
+from padis_jax.denoiser import denoise_patches
 from padis_jax.operators import ParallelBeam
 from padis_jax.patches import frame_for
-from padis_jax.prior import patch_prior
+from padis_jax.prior import tiled_prior
 from padis_jax.solvers import dps, sampling
 from padis_jax.solvers.problem import pose
 from padis_jax.unet import NetworkConfig, init_network
@@ -44,7 +45,7 @@ def plain_conv(x: Array, kernel: Array) -> Array:
     return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-CONVOLUTIONS = {"plain": plain_conv, "conv_same": convolution.conv_same}
+CONVOLUTIONS: dict[str, Callable[[Array, Array], Array]] = {"plain": plain_conv, "conv_same": convolution.conv_same}
 
 
 def least_times(calls: dict[str, Call], rounds: int) -> dict[str, float]:
@@ -112,14 +113,15 @@ def dps_steps(network: NetworkConfig, side: int, patch: int, rounds: int) -> Non
 def dps_calls(network: NetworkConfig, side: int, patch: int) -> tuple[Call, Call]:
     """STEPS steps as calls: (one jitted step at a time, all in the loop)."""
     frame = frame_for((side, side), patch)
-    operator = ParallelBeam(image_shape=(side, side), angles=(np.arange(20) + 0.5) * np.pi / 20, detector_count=2 * side)
+    operator = ParallelBeam(
+        image_shape=(side, side), angles=(np.arange(20) + 0.5) * np.pi / 20, detector_count=2 * side
+    )
     params = init_network(jax.random.key(0), network)
-    # A denoiser that no one else has: compiled code is shared between equal priors, and would be of the other convolution.
-    prior = patch_prior(network, params, frame)
-    static, arrays = prior.denoise.func, prior.denoise.args
-    fresh = Partial(lambda *args: static(*args), *arrays)
+    # A function of its own: equal priors share compiled code, and this one would get that of the other convolution.
+    denoise = Partial(lambda p, x, positions, sigma: denoise_patches(network, p, x, positions, sigma), params)
+    prior = tiled_prior(denoise, frame)
     sinogram = operator(jnp.full((side, side, 1), 0.5))
-    step = Partial(dps.step, dps.DPS(), pose(operator, fresh, sinogram, frame, channels=1))
+    step = Partial(dps.step, dps.DPS(), pose(operator, prior.denoise, sinogram, frame, channels=1))
     noises = sampling.noises(np.geomspace(1, 0.1, STEPS))
     start = jax.random.normal(jax.random.key(1), (*frame.padded_shape, 1))
     keys = jax.random.split(jax.random.key(2), STEPS)
@@ -137,7 +139,10 @@ def dps_calls(network: NetworkConfig, side: int, patch: int) -> tuple[Call, Call
 def report(name: str, out: float, inside: float, work: float | None = None) -> None:
     """One line."""
     rates = "" if work is None else f"  {work / out:5.0f} / {work / inside:5.0f} GFLOP/s"
-    print(f"  {name:9s}  no loop {1e3 * out:8.1f} ms  loop {1e3 * inside:8.1f} ms  ratio {inside / out:.2f}{rates}", flush=True)
+    print(
+        f"  {name:9s}  no loop {1e3 * out:8.1f} ms  loop {1e3 * inside:8.1f} ms  ratio {inside / out:.2f}{rates}",
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -149,7 +154,7 @@ def main() -> None:
     print(f"jax {jax.__version__} on {jax.devices()[0].platform}; least of {arguments.rounds} rounds, time per step")
     if arguments.small:
         single_convolution(8, 32, 64, arguments.rounds)
-        dps_steps(NetworkConfig(model_channels=32, channel_mult=(1, 2), num_blocks=1), 64, 32, arguments.rounds)
+        dps_steps(NetworkConfig(model_channels=64, channel_mult=(1,), num_blocks=1), 64, 32, arguments.rounds)
     else:
         single_convolution(25, 56, 64, arguments.rounds)
         network = load_config_file(CONFIG, Config).network

@@ -149,7 +149,7 @@ def load_config_file(path: str | Path, kind: type[T]) -> T:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the user's own file: any error in it is theirs to see, in one line
+    except (Exception, SystemExit) as error:  # the user's own file: any error in it is theirs to see, in one line
         raise UserError(f"--config {path}: {type(error).__name__}: {error}") from error
     config = getattr(module, "config", None)
     if not isinstance(config, kind):

@@ -34,6 +34,7 @@ from padis_jax.weights import Weights
 
 DEFAULT_IMAGE = "data/head_ct.npz"
 DEFAULT_WEIGHTS = "weights/head_ct.safetensors"
+SSIM_WINDOW = 11  # pixels: smaller images have no SSIM
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +120,13 @@ class SolverConfig:
     step_form: Literal["squared", "norm", "paper", "authors"] = "squared"
     last_level_noise: bool = True
     zero_ring: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("levels", "inner", "average"):
+            if getattr(self, name) < 1:
+                raise UserError(f"solver.{name} is {getattr(self, name)}: it must be at least 1")
+        if not 0 < self.sigma_min < self.sigma_max < math.inf:
+            raise UserError(f"solver: 0 < sigma_min < sigma_max is needed, got {self.sigma_min} and {self.sigma_max}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,6 +233,10 @@ def load_scene(config: Experiment, images: ImageSet | None = None) -> Scene:
         images = read_images(config.image.path)
     chosen = images.select([config.image.index])
     truth = chosen.images[0]
+    if min(truth.shape[:2]) < SSIM_WINDOW:
+        raise UserError(
+            f"{config.image.path}: {truth.shape[:2]} pixels; at least {SSIM_WINDOW} x {SSIM_WINDOW} are needed"
+        )
     angles = (np.arange(config.scan.views) + 0.5) * np.pi / config.scan.views
     operator = ParallelBeam(image_shape=truth.shape[:2], angles=angles, detector_count=config.scan.bins)
     key = jax.random.fold_in(image_key(config.seed, config.image.index), 0)

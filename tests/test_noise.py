@@ -87,7 +87,9 @@ def test_the_edm_ladder():
     ladder = edm_ladder(9, 10.0, 0.003, rho=7.0)
     assert ladder.dtype == np.float32 and np.all(np.diff(ladder) < 0)
     np.testing.assert_allclose(ladder[[0, -1]], (10.0, 0.003), rtol=1e-5)
-    np.testing.assert_allclose(np.diff(ladder.astype(np.float64) ** (1 / 7), 2), 0, atol=1e-6)  # linear in sigma^(1/rho)
+    np.testing.assert_allclose(
+        np.diff(ladder.astype(np.float64) ** (1 / 7), 2), 0, atol=1e-6
+    )  # linear in sigma^(1/rho)
     np.testing.assert_allclose(edm_ladder(5, 4.0, 1.0, rho=1.0), np.linspace(4, 1, 5), rtol=1e-6)
     assert np.median(ladder) < np.median(edm_ladder(9, 10.0, 0.003, rho=2.0))  # a larger rho is denser at the low end
 

@@ -63,6 +63,7 @@ def test_chunks_change_no_bit_and_compile_nothing():
     step = Partial(counted_step(counter), KERNEL)
     whole, infos = sampling.run(jax.random.key(0), step, STATE, NOISES)
     traces = len(counter)
+    assert traces == 1
     for chunk in (1, 3, 4, 11, 50):
         state, chunk_infos = sampling.run(jax.random.key(0), step, STATE, NOISES, chunk=chunk)
         np.testing.assert_array_equal(state, whole)

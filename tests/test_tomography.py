@@ -19,6 +19,7 @@ AWKWARD = {
         detector_count=16,
     ),
     "fine bins": dict(image_shape=(10, 11), angles=[0.1, 0.8, 1.6], detector_count=70, detector_spacing=0.23),
+    "few fine bins": dict(image_shape=(10, 11), angles=[0.1, 0.8, 1.6], detector_count=8, detector_spacing=0.23),
     "wide bins": dict(image_shape=(10, 11), angles=[0.1, 0.8, 1.6], detector_count=9, detector_spacing=1.9),
     "offset past the edge": dict(image_shape=(12, 12), angles=[0.5, 1.2], detector_count=12, detector_offset=6.7),
     "detector beside the image": dict(image_shape=(8, 8), angles=[0.5, 1.2], detector_count=12, detector_offset=40.0),

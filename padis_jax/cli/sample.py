@@ -60,6 +60,10 @@ def sample(config: ex.Experiment, workdir: Path) -> list[ex.Row]:
     weights = load_weights(config.weights)
     scene = ex.load_scene(config)
     prior = ex.make_prior(config, weights, scene)
+    try:
+        ex.solver_settings(config.solver, scene.measurement)  # a wrong one is refused before TV takes its time
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
     start, fbp_seconds = ex.timed(scene.operator.start, scene.measurement.sinogram)
     rows = [ex.score("FBP", start, scene, seconds=fbp_seconds)]

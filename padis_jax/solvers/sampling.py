@@ -114,8 +114,13 @@ def _at(arrays: Any, i: Any) -> Any:
 
 
 @jax.jit
+def _call(step: Step, key: Array, state: State, noise: Noise) -> tuple[State, Info]:
+    return step(key, state, noise)  # jitted so that the shapes below and the loop share one trace of the network
+
+
+@jax.jit
 def _empty_infos(step: Step, keys: Array, state: State, noises: Noise) -> Info:
-    _, info = jax.eval_shape(step, keys[0], state, _at(noises, 0))
+    _, info = jax.eval_shape(_call, step, keys[0], state, _at(noises, 0))
     return jax.tree.map(lambda a: jnp.zeros((keys.shape[0], *a.shape), a.dtype), info)
 
 
@@ -125,7 +130,7 @@ def _advance(
 ) -> tuple[State, Info]:
     def body(i: Array, carry: tuple[State, Info]) -> tuple[State, Info]:
         state, infos = carry
-        state, info = step(keys[i], state, _at(noises, i))
+        state, info = _call(step, keys[i], state, _at(noises, i))
         return state, jax.tree.map(lambda all_, one: all_.at[i].set(one), infos, info)
 
     return lax.fori_loop(start, stop, body, (state, infos))

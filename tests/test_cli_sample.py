@@ -1,0 +1,212 @@
+"""sample.py: a tiny run from weights to results, reproducible by its seed, and one line for every mistake."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import refused, write_weights
+
+from padis_jax.cli.sample import main
+from padis_jax.images import HOUNSFIELD
+from padis_jax.weights import file_hash
+
+ROOT = Path(__file__).parent.parent
+QUICK = ["--scan.protocol", "paper", "--scan.views", "5", "--scan.bins", "24", "--tv.iterations", "5"] + [
+    "--solver.levels",
+    "3",
+    "--solver.cg-steps",
+    "2",
+    "--solver.consistency",
+    "0.1",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Weights for images of 16 x 16, and such images."""
+    folder = tmp_path_factory.mktemp("data")
+    write_weights(folder / "w.safetensors")
+    y, x = np.mgrid[-1:1:16j, -1:1:16j]
+    images = np.stack([np.hypot(x, y) < r for r in (0.5, 0.8)]).astype(np.float32) * 0.7
+    np.save(folder / "images.npy", images)
+    np.save(folder / "wide.npy", np.full((16, 20), 0.5, np.float32))
+    np.savez(folder / "volume.npz", volume=np.full((1, 16, 16), 40, np.int16), spacing=np.ones(3))
+    return folder
+
+
+def _arguments(folder, workdir, *more, image="images.npy"):
+    start = ["--weights", folder / "w.safetensors", "--image.path", folder / image, "--workdir", workdir]
+    return [str(a) for a in (*start, "--image.index", "0", *QUICK, *more)]
+
+
+def _run(folder, workdir, *more, **kwargs):
+    main(_arguments(folder, workdir, *more, **kwargs))
+    with np.load(workdir / "reconstruction.npz") as file:
+        return {name: file[name] for name in file.files}
+
+
+@pytest.fixture(scope="module")
+def results(folder, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("results") / "one"
+    return workdir, _run(folder, workdir, "--seed", "5")
+
+
+def test_a_run_writes_all_results(results, folder):
+    workdir, arrays = results
+    assert sorted(p.name for p in workdir.iterdir()) == [
+        "comparison.png",
+        "config.json",
+        "metrics.json",
+        "reconstruction.npz",
+    ]
+    with Image.open(workdir / "comparison.png") as picture:
+        assert min(picture.size) > 100
+    assert set(arrays) == {"truth", "FBP", "TV", "DDS", "unit"}
+    assert all(
+        arrays[name].shape == (16, 16, 1) and arrays[name].dtype == np.float32 for name in arrays if name != "unit"
+    )
+    assert all(np.isfinite(arrays[name]).all() for name in arrays if name != "unit")
+    np.testing.assert_array_equal(arrays["truth"][..., 0], np.load(folder / "images.npy")[0])
+    assert str(arrays["unit"]) == "1"
+
+
+def test_what_was_done_is_written_down(results, folder):
+    about = json.loads((results[0] / "config.json").read_text())
+    assert about["seed"] == about["experiment"]["seed"] == 5
+    assert about["weights_sha256"] == file_hash(folder / "w.safetensors")
+    assert about["experiment"]["solver"]["levels"] == 3 and about["experiment"]["scan"]["protocol"] == "paper"
+
+
+def test_metrics_are_finite_and_complete(results):
+    metrics = json.loads((results[0] / "metrics.json").read_text())
+    assert [row["method"] for row in metrics["rows"]] == ["FBP", "TV", "DDS"]
+    assert all(np.isfinite(value) for row in metrics["rows"] for value in row.values() if not isinstance(value, str))
+    assert [row["evaluations"] for row in metrics["rows"]] == [0, 0, 3]
+    assert len(metrics["residual_per_level"]) == 3 and metrics["protocol"] == "paper"
+    # The metrics are those of the arrays beside them.
+    arrays = results[1]
+    error = np.square(np.clip(arrays["DDS"], 0, 1) - arrays["truth"]).mean()
+    assert abs(metrics["rows"][2]["psnr"] + 10 * np.log10(error)) < 1e-3
+
+
+def test_the_seed_decides(results, folder, tmp_path, capsys):
+    again, other = _run(folder, tmp_path / "a", "--seed", "5"), _run(folder, tmp_path / "b", "--seed", "6")
+    np.testing.assert_array_equal(again["DDS"], results[1]["DDS"])
+    assert np.abs(other["DDS"] - results[1]["DDS"]).max() > 1e-4
+    table = capsys.readouterr().out
+    assert "PSNR (dB)" in table and "DDS" in table and f"results in {tmp_path / 'b'}" in table
+
+
+def test_a_new_frame_for_another_size(folder, tmp_path):
+    arrays = _run(folder, tmp_path / "wide", "--new-frame", image="wide.npy")
+    assert arrays["DDS"].shape == (16, 20, 1)
+
+
+def test_settings_from_a_file_under_flags(folder, tmp_path, capsys):
+    """--config names an Experiment; flags override it. Seen by which weights are looked for."""
+    config = tmp_path / "mine.py"
+    config.write_text(
+        "from padis_jax.experiment import Experiment, ImageConfig\n"
+        f"config = Experiment(weights='there.safetensors', image=ImageConfig({str(folder / 'images.npy')!r}, 0))\n"
+    )
+    assert "there.safetensors: no such weights" in refused(main, ["--config", config], capsys)
+    assert "here.safetensors: no such" in refused(main, ["--config", config, "--weights", "here.safetensors"], capsys)
+    config.write_text("from padis_jax.config import Config\nconfig = Config()\n")
+    assert "a padis_jax.experiment.Experiment" in refused(main, ["--config", config], capsys)
+
+
+def _truncated(folder, tmp_path):
+    (tmp_path / "w.safetensors").write_bytes((folder / "w.safetensors").read_bytes()[:-50])
+    return ["--weights", tmp_path / "w.safetensors"]
+
+
+def _other_window(folder, tmp_path):
+    return ["--weights", write_weights(tmp_path / "w.safetensors", window=HOUNSFIELD)]
+
+
+def _colour(folder, tmp_path):
+    np.save(tmp_path / "colour.npy", np.full((1, 16, 16, 3), 0.5, np.float32))
+    return ["--image.path", tmp_path / "colour.npy"]
+
+
+def _with_nan(folder, tmp_path):
+    image = np.full((16, 16), 0.5, np.float32)
+    image[1, 2] = np.nan
+    np.save(tmp_path / "nan.npy", image)
+    return ["--image.path", tmp_path / "nan.npy"]
+
+
+def _small(folder, tmp_path):
+    np.save(tmp_path / "small.npy", np.full((8, 8), 0.5, np.float32))
+    return ["--image.path", tmp_path / "small.npy", "--new-frame"]
+
+
+MISTAKES = {
+    "missing weights": (lambda f, t: ["--weights", t / "no.safetensors"], "no.safetensors: no such weights file"),
+    "truncated weights": (_truncated, "not a readable safetensors file"),
+    "no image": (lambda f, t: ["--image.path", t / "no.npy"], "no.npy: no such file or folder"),
+    "index": (lambda f, t: ["--image.index", "2"], "there is no image 2: the set has 2, counted from 0"),
+    "negative index": (lambda f, t: ["--image.index", "-1"], "there is no image -1"),
+    "other size": (lambda f, t: ["--image.path", f / "wide.npy"], "pass --new-frame"),
+    "too small": (_small, "at least 11 x 11 are needed"),
+    "NaN": (_with_nan, "is nan at index (1, 2)"),
+    "window of the image": (lambda f, t: ["--image.path", f / "volume.npz"], "trained with the window"),
+    "window of the weights": (_other_window, "unit='HU'"),
+    "channels": (_colour, "trained on images of 1 channels, not 3"),
+    "no pixel size": (lambda f, t: ["--scan.protocol", "honest"], "give --scan.pixel-mm"),
+    "unknown field": (lambda f, t: ["--solver.levls", "3"], "--solver.levels"),
+    "unknown solver": (lambda f, t: ["--solver.name", "ddps"], "'dds', 'dps'"),
+    "unknown protocol": (lambda f, t: ["--scan.protocol", "papers"], "'honest', 'paper'"),
+    "no views": (lambda f, t: ["--scan.views", "0"], "views 0"),
+    "no levels": (lambda f, t: ["--solver.levels", "0"], "solver.levels is 0"),
+    "ladder upside down": (lambda f, t: ["--solver.sigma-min", "5"], "sigma_min"),
+    "a setting of the solver": (lambda f, t: ["--solver.consistency", "-1"], "consistency"),
+    "TV": (lambda f, t: ["--tv.weight", "-1"], "weight -1.0"),
+    "patches per call": (lambda f, t: ["--patch-batch", "-3"], "patch_batch -3"),
+    "tilings": (lambda f, t: ["--tilings", "999"], "tilings is 999"),
+    "workdir without a name": (lambda f, t: ["--workdir"], "--workdir: expected one argument"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistakes_give_one_line_and_leave_earlier_results(results, folder, tmp_path, capsys, case):
+    make, expected = MISTAKES[case]
+    before = {path: path.read_bytes() for path in results[0].iterdir()}
+    message = refused(main, _arguments(folder, results[0], *make(folder, tmp_path)), capsys)
+    assert expected in message, message
+    assert {path: path.read_bytes() for path in results[0].iterdir()} == before
+
+
+def test_outside_of_a_checkout_the_files_are_asked_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert "name the file with --weights" in refused(main, [], capsys)
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_shows_the_sections(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert stop.value.code == 0
+    for flag in ("--weights", "--image.index", "--scan.protocol", "--solver.levels", "--tv.weight", "--new-frame"):
+        assert flag in text
+    assert "--workdir" in text and "held-out slice" in text
+
+
+def test_the_program_itself(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "sample.py"), "--weights", "nothing.safetensors"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=tmp_path,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())

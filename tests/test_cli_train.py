@@ -1,0 +1,230 @@
+"""train.py: a tiny run from images to weights, its resumption, and one line for everything a user can get wrong."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import refused
+
+from padis_jax import checkpoint
+from padis_jax.cli.train import main
+from padis_jax.config import Config, load_config_file
+from padis_jax.weights import load_weights
+
+ROOT = Path(__file__).parent.parent
+CONFIG = """
+from padis_jax.batches import PatchConfig
+from padis_jax.config import Config, DataConfig, OptimiserConfig, RunConfig
+from padis_jax.unet import NetworkConfig
+
+config = Config(
+    data=DataConfig(path={path!r}, validation=(3,), provenance="discs"),
+    network=NetworkConfig(model_channels=8, channel_mult=(1,), num_blocks=1, sigma_data=0.3),
+    patches=PatchConfig(sizes=(4,), probabilities=(1.0,), batch=(4,)),
+    optimiser=OptimiserConfig(learning_rate=1e-3, warmup_steps=1),
+    run=RunConfig(steps=4, log_every=2, checkpoint_every=2, validate_every=4),
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """images.npy and the config that names it."""
+    folder = tmp_path_factory.mktemp("data")
+    images = np.random.default_rng(0).random((6, 12, 14), np.float32)
+    np.save(folder / "images.npy", images)
+    (folder / "tiny.py").write_text(CONFIG.format(path=str(folder / "images.npy")))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory):
+    """The folder of a finished run of four steps, then of two more by a flag."""
+    workdir = tmp_path_factory.mktemp("runs") / "first"
+    main(["--config", str(folder / "tiny.py"), "--workdir", str(workdir)])
+    after_four = {path.name: path.read_bytes() for path in workdir.iterdir() if path.is_file()}
+    main(["--workdir", str(workdir), "--run.steps", "6"])  # the config comes from the checkpoint
+    return workdir, after_four
+
+
+def _lines(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_run_leaves_what_sampling_needs(run, folder):
+    workdir, after_four = run
+    assert {"log.jsonl", "config.json", "weights.safetensors", "loss.png"} <= set(after_four)
+    assert (workdir / "pictures" / "step_0000004.png").exists()
+    saved = json.loads(after_four["config.json"])
+    assert saved["config"]["run"]["steps"] == 4 and saved["frame"]["patch"] == 4
+    weights = load_weights(workdir / "weights.safetensors")
+    config = load_config_file(folder / "tiny.py", Config)
+    assert weights.network == config.network and weights.frame.image_shape == (12, 14)
+    assert weights.provenance["data"] == "discs" and weights.provenance["steps"] == 6
+    assert weights.provenance["training_images"] == 5  # the validation image was left out
+
+
+def test_the_log_is_one_line_per_interval(run):
+    workdir, after_four = run
+    first, lines = _lines(after_four["log.jsonl"].decode()), _lines((workdir / "log.jsonl").read_text())
+    assert [line["step"] for line in first if "loss" in line] == [2, 4]
+    assert [line["step"] for line in lines if "loss" in line] == [2, 4, 6]
+    assert [line["step"] for line in lines if "validation_loss" in line] == [4, 6]
+    assert all(np.isfinite(value) for line in lines for value in line.values())
+    assert lines[0]["patches_seen"] == 8.0 and lines[-2]["patches_seen"] == 24.0
+
+
+def test_a_resumed_run_goes_on_from_the_newest_checkpoint(run):
+    workdir, after_four = run
+    with checkpoint.open_checkpoints(workdir) as manager:
+        assert manager.latest_step() == 6
+        assert checkpoint.saved_config(manager)["config"]["run"]["steps"] == 6
+    assert (workdir / "weights.safetensors").read_bytes() != after_four["weights.safetensors"]
+
+
+def test_a_finished_run_says_so(run, capsys):
+    main(["--workdir", str(run[0])])
+    assert "trained for 6 steps already; raise --run.steps to go on" in capsys.readouterr().err
+
+
+def test_another_architecture_in_the_work_folder(run, folder, capsys, tmp_path):
+    before = _contents(run[0])
+    message = refused(main, ["--workdir", run[0], "--network.model-channels", "12"], capsys)
+    assert "of another architecture" in message and str(run[0]) in message
+    other = tmp_path / "other.py"
+    other.write_text((folder / "tiny.py").read_text().replace("model_channels=8", "model_channels=16"))
+    message = refused(main, ["--config", other, "--workdir", run[0]], capsys)
+    assert "holds checkpoints of another network" in message and "choose another --workdir" in message
+    assert _contents(run[0]) == before
+
+
+def test_nan_stops_the_run_and_keeps_the_checkpoints(run, folder, capsys, tmp_path):
+    """A learning rate without measure: the loss overflows, the run stops, the newest checkpoint is from before."""
+    workdir = tmp_path / "diverging"
+    main(["--config", str(folder / "tiny.py"), "--workdir", str(workdir)])
+    capsys.readouterr()
+    weights = (workdir / "weights.safetensors").read_bytes()
+    with pytest.raises(SystemExit) as stop:
+        flags = ["--run.steps", "40", "--run.log-every", "1", "--optimiser.learning-rate", "1e30"]
+        main(["--workdir", str(workdir), *flags, "--run.checkpoint-every", "100"])
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 2
+    assert last.startswith("error: the loss or its gradient stopped being finite") and "newest checkpoint" in last
+    with checkpoint.open_checkpoints(workdir) as manager:
+        assert manager.latest_step() == 4
+    assert (workdir / "weights.safetensors").read_bytes() == weights
+
+
+def test_help_shows_the_sections(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert stop.value.code == 0
+    for flag in ("--data.path", "--network.channel-mult", "--patches.sizes", "--noise.log-mean", "--run.steps"):
+        assert flag in text
+    assert "--workdir" in text and "peak" in text  # the docstrings are the help
+
+
+def _pictures(folder, *sizes):
+    folder.mkdir(exist_ok=True)
+    for index, (height, width) in enumerate(sizes):
+        Image.fromarray(np.full((height, width), 100, np.uint8)).save(folder / f"{index}.png")
+    return folder
+
+
+def _truncated(folder):
+    path = _pictures(folder, (12, 14), (12, 14)) / "1.png"
+    path.write_bytes(path.read_bytes()[:-30])
+    return folder
+
+
+def _with_nan(folder):
+    images = np.full((6, 12, 14), 0.5, np.float32)
+    images[2, 3, 4] = np.nan
+    np.save(folder.with_suffix(".npy"), images)
+    return folder.with_suffix(".npy")
+
+
+def _colour(folder):
+    np.save(folder.with_suffix(".npy"), np.full((6, 12, 14, 3), 0.5, np.float32))
+    return folder.with_suffix(".npy")
+
+
+DATA = {
+    "mixed sizes": (lambda f: _pictures(f, (12, 14), (12, 15)), "bring all to one size"),
+    "empty folder": (lambda f: _pictures(f), "no images in this folder"),
+    "no folder": (lambda f: f, "no such file or folder"),
+    "truncated picture": (_truncated, "1.png: cannot be decoded"),
+    "NaN": (_with_nan, "is nan at index (2, 3, 4)"),
+    "colour": (_colour, "images have 3 channels, but network.image_channels is 1; set it to 3"),
+}
+
+
+@pytest.mark.parametrize("case", DATA)
+def test_images_that_cannot_be_trained_on(folder, tmp_path, capsys, case):
+    make, expected = DATA[case]
+    data = make(tmp_path / "images")
+    message = refused(main, ["--config", folder / "tiny.py", "--workdir", tmp_path / "w", "--data.path", data], capsys)
+    assert expected in message and str(data) in message
+    assert not list((tmp_path / "w").rglob("*.json*"))  # nothing is written but an empty folder
+
+
+@pytest.mark.parametrize(
+    "flags, expected",
+    [
+        (["--run.stepz", "3"], ["--run.stepz", "--run.steps"]),
+        (["--run.steps", "three"], ["--run.steps", "'three'"]),
+        (["--run.steps", "0"], ["run.steps is 0"]),
+        (["--network.dropout", "2"], ["network.dropout is 2.0"]),
+        (["--network.channel-mult", "1", "1", "1", "1"], ["a patch of 4 pixels does not suit 4 levels"]),
+        (["--patches.sizes", "4", "8"], ["one entry per patch size"]),
+        (["--optimiser.learning-rate", "nan"], ["optimiser.learning_rate is nan"]),
+        (["--config"], ["--config", "expected one argument"]),
+        (["--data.low", "0.5"], ["data.low and data.high belong together"]),
+    ],
+)
+def test_mistyped_settings_touch_nothing(folder, tmp_path, capsys, flags, expected):
+    start = ["--workdir", tmp_path / "w"] if "--config" in flags else ["--config", folder / "tiny.py"]
+    message = refused(main, [*start, "--workdir", tmp_path / "w", *flags], capsys)
+    assert all(part in message for part in expected), message
+    assert not (tmp_path / "w").exists()
+
+
+def test_what_is_held_out_must_exist(folder, tmp_path, capsys):
+    start = ["--config", folder / "tiny.py", "--workdir", tmp_path / "w"]
+    assert "there is no validation slice 6, the set has 6" in refused(main, [*start, "--data.validation", "6"], capsys)
+    assert "none of 6 slices is left" in refused(main, [*start, "--data.validation-gap", "9"], capsys)
+    assert "no.npy: no such file" in refused(main, [*start, "--data.path", "no.npy"], capsys)
+    assert "data.path is empty" in refused(main, [*start, "--data.path", ""], capsys)
+
+
+def test_where_to_work_must_be_said(folder, tmp_path, capsys):
+    assert "--workdir DIR" in refused(main, ["--config", folder / "tiny.py"], capsys)
+    assert "no checkpoint to go on from" in refused(main, ["--workdir", tmp_path / "w"], capsys)
+    assert "no such Python file" in refused(main, ["--config", tmp_path / "no.py", "--workdir", tmp_path / "w"], capsys)
+    assert not (tmp_path / "w").exists()
+    checkpoint.folder(tmp_path / "w").mkdir(parents=True)  # a run that was stopped before its first checkpoint
+    assert "no checkpoint to go on from" in refused(main, ["--workdir", tmp_path / "w"], capsys)
+
+
+def test_the_program_itself(tmp_path, folder):
+    """A process of its own, far enough to open the checkpoints: one line, and no chatter of the libraries."""
+    command = [sys.executable, str(ROOT / "train.py"), "--config", str(folder / "tiny.py"), "--workdir", str(tmp_path)]
+    done = subprocess.run(
+        [*command, "--data.path", "nothing.npy"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == "error: nothing.npy: no such file or folder; check the path\n"
+
+
+def _contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -1,0 +1,73 @@
+"""A DPS step costs the same inside a loop and outside, which autodiff's own convolutions do not achieve on the CPU.
+
+The margin is wide (plain gradients are 3 to 20 times slower in a loop) and the best of several rounds counts, so that a
+busy machine does not fail the test. benchmarks/conv_in_scan.py measures the same with the real network.
+"""
+
+from __future__ import annotations
+
+import time
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+from tiny import random_params
+
+from padis_jax import unet
+from padis_jax.denoiser import denoise_patches
+from padis_jax.unet import NetworkConfig
+
+NETWORK = NetworkConfig(model_channels=64, channel_mult=(1,), num_blocks=1, dropout=0.0)
+SHAPE = (8, 32, 32, 1)
+STEPS = 2
+
+
+def steps():
+    """(STEPS steps in a row, the same in a loop), jitted: x <- x - gradient of 1/2 ||D(x)||^2."""
+    positions, sigma = jnp.zeros((*SHAPE[:3], 2)), jnp.full(SHAPE[0], 0.5)
+
+    def step(params, x):
+        clean, transpose = jax.vjp(lambda a: denoise_patches(NETWORK, params, a, positions, sigma), x)
+        return x - 0.1 * transpose(clean)[0]
+
+    @jax.jit
+    def written_out(params, x):
+        for _ in range(STEPS):
+            x = step(params, x)
+        return x
+
+    @jax.jit
+    def in_loop(params, x):
+        return lax.fori_loop(0, STEPS, lambda _, a: step(params, a), x)
+
+    return written_out, in_loop
+
+
+def best_ratio(rounds=6):
+    """Time in the loop over time outside, least of all rounds of each."""
+    params, x = random_params(NETWORK), jax.random.normal(jax.random.key(0), SHAPE)
+    best = [float("inf")] * 2
+    calls = steps()
+    for call in calls:
+        call(params, x).block_until_ready()
+    for _ in range(rounds):
+        for i, call in enumerate(calls):
+            start = time.perf_counter()
+            call(params, x).block_until_ready()
+            best[i] = min(best[i], time.perf_counter() - start)
+    return best[1] / best[0]
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the defect is of XLA's CPU compiler")
+def test_a_dps_step_is_as_fast_in_a_loop():
+    assert best_ratio() < 1.5
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the defect is of XLA's CPU compiler")
+def test_plain_gradients_would_be_slower(monkeypatch):
+    """Once this fails, the compiler has been mended and conv_same can go."""
+    plain = lambda x, k: lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))  # noqa: E731
+    monkeypatch.setattr(unet, "conv_same", plain)
+    assert best_ratio() > 1.5
