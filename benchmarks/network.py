@@ -5,7 +5,8 @@
 For each config: parameters; the denoiser on the patches of one tiling, which is what a level of DDS costs; a training
 step with the largest patch and its batch; work in GFLOP as XLA counts it, and the rate. The forward pass is also timed
 with the moments of a group taken by reductions over pixels and channels, and with Flax's GroupNorm, instead of the
-matrix-vector products of the package. Seconds are the least of all rounds, which go in turns.
+matrix-vector products of the package. Seconds are the least of all rounds, which go in turns; the CPU seconds beside
+them say which is cheaper even on a machine that does other work too.
 """
 
 from __future__ import annotations
@@ -77,15 +78,16 @@ def gigaflops(executable: Any) -> float:
     return float((cost[0] if isinstance(cost, list) else cost)["flops"]) / 1e9
 
 
-def least_times(calls: dict[str, Call], rounds: int) -> dict[str, float]:
-    """Seconds of each call: the least of `rounds`, in turns, after a first round that is not counted."""
-    best = dict.fromkeys(calls, float("inf"))
+def least_times(calls: dict[str, Call], rounds: int) -> dict[str, tuple[float, float]]:
+    """(seconds, CPU seconds) of each call: the least of `rounds`, in turns, after one that is not counted."""
+    best = dict.fromkeys(calls, (float("inf"), float("inf")))
     for number in range(rounds + 1):
         for name, call in calls.items():
-            start = time.perf_counter()
+            wall, cpu = time.perf_counter(), time.process_time()
             jax.block_until_ready(call())
+            took = time.perf_counter() - wall, time.process_time() - cpu
             if number:
-                best[name] = min(best[name], time.perf_counter() - start)
+                best[name] = min(best[name][0], took[0]), min(best[name][1], took[1])
     return best
 
 
@@ -111,10 +113,11 @@ def measure_forward(config: Config, image_shape: tuple[int, int], rounds: int, n
         calls[name] = functools.partial(executable, *arguments)
         print(f"  forward, {name}: {about}", flush=True)
     count = frame_for(image_shape, config.patches.largest).patch_count
-    for name, seconds in least_times(calls, rounds).items():
+    for name, (seconds, cpu) in least_times(calls, rounds).items():
         rate = work / seconds
         print(
-            f"  forward {count} patches, {name:13s} {seconds:7.3f} s  {work:7.1f} GFLOP  {rate:5.0f} GFLOP/s",
+            f"  forward {count} patches, {name:13s} {seconds:7.3f} s ({cpu:.3f} CPU s)  {work:7.1f} GFLOP  "
+            f"{rate:5.0f} GFLOP/s",
             flush=True,
         )
 

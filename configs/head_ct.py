@@ -21,5 +21,5 @@ config = Config(
     patches=PatchConfig(sizes=(16, 32, 56), probabilities=(0.2, 0.3, 0.5), batch=(32, 16, 8), flips=True),
     noise=NoiseConfig(log_mean=-2.1, log_std=1.6, sigma_min=0.002, sigma_max=40.0),
     optimiser=OptimiserConfig(learning_rate=1e-3, warmup_steps=300, ema_half_life=8000, ema_ramp=0.1),
-    run=RunConfig(steps=9000, log_every=50, checkpoint_every=500, validate_every=500),
+    run=RunConfig(steps=9000, log_every=50, checkpoint_every=500, validate_every=500, weights_dtype="float16"),
 )

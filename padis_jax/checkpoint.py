@@ -7,6 +7,7 @@ that is cut off leaves a temporary folder, which is ignored and removed; the che
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,11 @@ def open_checkpoints(workdir: str | Path, *, keep: int = 3) -> Iterator[ocp.Chec
       workdir: folder of the run.
       keep: newest checkpoints that are kept.
     """
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+    # Remains of interrupted saves. Orbax offers to remove them, but in a thread that fails noisily if the block is left
+    # before it has started.
+    for remains in folder(workdir).glob("*.orbax-checkpoint-tmp*"):
+        shutil.rmtree(remains, ignore_errors=True)
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep)
     with ocp.CheckpointManager(
         folder(workdir),
         options=options,

@@ -97,6 +97,7 @@ class RunConfig:
       checkpoint_every: steps between checkpoints.
       keep: checkpoints kept.
       validate_every: steps between evaluations of the validation slices' loss and pictures of denoised patches.
+      weights_dtype: type of the arrays in weights.safetensors; "float16" halves the file.
       tensorboard: also write TensorBoard events (pip install padis_jax[tensorboard]).
     """
 
@@ -106,6 +107,7 @@ class RunConfig:
     checkpoint_every: int = 1000
     keep: int = 3
     validate_every: int = 1000
+    weights_dtype: Literal["float32", "float16"] = "float32"
     tensorboard: bool = False
 
     def __post_init__(self) -> None:

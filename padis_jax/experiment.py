@@ -34,6 +34,7 @@ from padis_jax.weights import Weights
 
 DEFAULT_IMAGE = "data/head_ct.npz"
 DEFAULT_WEIGHTS = "weights/head_ct.safetensors"
+TV_WEIGHTS = {"honest": 1.0, "paper": 0.003}  # python -m benchmarks.tune --method tv --vary tv.weight ...
 SSIM_WINDOW = 11  # pixels: smaller images have no SSIM
 
 
@@ -104,15 +105,15 @@ class SolverConfig:
     """
 
     name: Literal["dds", "dps", "langevin"] = "dds"
-    levels: int = 100
+    levels: int = 50
     inner: int = 1
-    sigma_max: float = 2.0
+    sigma_max: float = 0.2
     sigma_min: float = 0.003
     ladder: Literal["geometric", "edm"] = "geometric"
-    start: Literal["tv", "operator", "noise"] = "noise"
-    average: int = 1
+    start: Literal["tv", "operator", "noise"] = "tv"
+    average: int = 2
     consistency: float = 2e-3
-    cg_steps: int = 5
+    cg_steps: int = 10
     churn: float = 1.0
     kappa: float = 1.0
     zeta: float = 0.0
@@ -134,16 +135,17 @@ class TVConfig:
     """Total variation, the classical yardstick.
 
     Attributes:
-      weight: of the total variation.
+      weight: of the total variation; 0 takes the best of ten on the validation slices for the protocol at 20 views:
+        1 under the honest protocol (1e5 photons), 0.003 without noise.
       iterations: primal-dual iterations.
     """
 
-    weight: float = 0.1
+    weight: float = 0.0
     iterations: int = 500
 
     def __post_init__(self) -> None:
-        if not 0 < self.weight < math.inf or self.iterations < 1:
-            raise UserError(f"tv: weight {self.weight} must be positive, iterations {self.iterations} at least 1")
+        if not 0 <= self.weight < math.inf or self.iterations < 1:
+            raise UserError(f"tv: weight {self.weight} must not be negative, iterations {self.iterations} at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,7 +307,8 @@ def solver_settings(config: SolverConfig, measurement: Measurement) -> Settings:
 
 def run_tv(config: Experiment, scene: Scene) -> Array:
     """The image of total variation, [H, W, C]."""
-    settings = TV(weight=config.tv.weight, iterations=config.tv.iterations)
+    weight = config.tv.weight or TV_WEIGHTS[config.scan.protocol]
+    settings = TV(weight=weight, iterations=config.tv.iterations)
     return total_variation(scene.measurement.sinogram, scene.operator, settings=settings).image
 
 

@@ -91,7 +91,7 @@ def train_step(config: Config, state: TrainState, patches: Array, positions: Arr
     loss, grads = jax.value_and_grad(
         lambda params: denoising_loss(key, config.network, config.noise, params, patches, positions)
     )(state.params)
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     updates, moments = make_optimiser(config.optimiser, config.run.steps).update(grads, state.optimiser, state.params)
     params = optax.apply_updates(state.params, updates)
     seen = state.seen + patches.shape[0]

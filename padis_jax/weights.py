@@ -1,4 +1,4 @@
-"""Weights as one safetensors file: float32 arrays, and everything needed to use them as JSON in the file's metadata.
+"""Weights as one safetensors file: float32 or float16 arrays, and all that is needed to use them as JSON metadata.
 
 The metadata holds the network config, the frame (patch size, image size, padding: positions depend on them), the window
 (what 0 and 1 stand for) and the provenance (data, licence, how they were trained). Nothing in the file is executed.
@@ -50,6 +50,8 @@ def save_weights(
     frame: Frame,
     window: Window,
     provenance: Mapping[str, Any],
+    *,
+    dtype: Literal["float32", "float16"] = "float32",
 ) -> None:
     """Writes a weights file, atomically.
 
@@ -60,12 +62,33 @@ def save_weights(
       frame: geometry of the images that were trained on.
       window: their intensity window.
       provenance: data, licence, training; anything JSON can hold.
+      dtype: type of the stored arrays; "float16" halves the file and rounds the parameters to 11 bits.
+
+    Raises:
+      ValueError: if a parameter is not finite in that type.
     """
-    arrays = {name: np.ascontiguousarray(a) for name, a in flatten_dict(params, sep=".").items()}
+    with np.errstate(over="ignore"):  # what overflows is refused below
+        arrays = {name: np.ascontiguousarray(a, dtype) for name, a in flatten_dict(params, sep=".").items()}
+    if bad := [name for name, a in arrays.items() if not np.isfinite(a).all()]:
+        raise ValueError(f"parameter {bad[0]} is not finite as {dtype}; nothing was written")
     about: dict[str, Any] = {"network": network, "frame": frame, "window": window}
     metadata = {name: json.dumps(dataclasses.asdict(item)) for name, item in about.items()}
     metadata |= {"provenance": json.dumps(dict(provenance)), "format": "padis_jax 1"}
-    write_bytes(path, safetensors.numpy.save(arrays, metadata=metadata))
+    write_bytes(path, _sorted_metadata(safetensors.numpy.save(arrays, metadata=metadata)))
+
+
+def _sorted_metadata(data: bytes) -> bytes:
+    """The library writes metadata in random order; equal weights should have equal files, and so equal hashes.
+
+    A file is the length of the header (8 bytes, little-endian), the header in JSON, and the arrays, whose places are
+    counted from the end of the header.
+    """
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the arrays stay aligned
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def load_weights(path: str | Path) -> Weights:
@@ -102,7 +125,7 @@ def load_weights(path: str | Path) -> Weights:
     except ValueError as error:
         raise UserError(f"{path}: frame and network in its metadata do not fit: {error}") from error
     _check_architecture(path, arrays, network)
-    params = unflatten_dict({name: jnp.asarray(a) for name, a in arrays.items()}, sep=".")
+    params = unflatten_dict({name: jnp.asarray(a, jnp.float32) for name, a in arrays.items()}, sep=".")
     return Weights(params, network, frame, window, about["provenance"], file_hash(path))
 
 
@@ -143,7 +166,7 @@ def _check_architecture(path: Path, arrays: Mapping[str, np.ndarray], network: N
         found = arrays[name].shape if name in arrays else "nothing"
         if wanted != found:
             raise UserError(f"{path}: array {name} is {found}, but the network in its metadata needs {wanted}")
-        if arrays[name].dtype != np.float32:
-            raise UserError(f"{path}: array {name} is {arrays[name].dtype}, expected float32")
+        if arrays[name].dtype not in (np.float32, np.float16):
+            raise UserError(f"{path}: array {name} is {arrays[name].dtype}, expected float32 or float16")
         if not np.isfinite(arrays[name]).all():
             raise UserError(f"{path}: array {name} holds NaN or infinity; the training that wrote it went wrong")

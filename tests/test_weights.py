@@ -14,7 +14,7 @@ import safetensors.numpy
 from tiny import NETWORK, random_params, write_weights
 
 from padis_jax.errors import UserError
-from padis_jax.images import HOUNSFIELD
+from padis_jax.images import HOUNSFIELD, PLAIN
 from padis_jax.patches import frame_for
 from padis_jax.prior import patch_prior
 from padis_jax.unet import NetworkConfig
@@ -99,9 +99,9 @@ CASES = {
         ),
         "bfloat16",
     ),
-    "float16 array": (
-        lambda good, path: _rewritten(good, path, arrays=lambda a: a | {KERNEL: a[KERNEL].astype(np.float16)}),
-        f"array {KERNEL} is float16, expected float32",
+    "float64 array": (
+        lambda good, path: _rewritten(good, path, arrays=lambda a: a | {KERNEL: a[KERNEL].astype(np.float64)}),
+        f"array {KERNEL} is float64, expected float32 or float16",
     ),
     "NaN": (
         lambda good, path: _rewritten(good, path, arrays=lambda a: a | {KERNEL: a[KERNEL] * np.nan}),
@@ -184,3 +184,22 @@ def test_the_shipped_weights():
     assert (weights.frame, weights.window) == (frame_for((256, 256), 56), HOUNSFIELD)
     assert weights.network.sigma_data == 0.28 and isinstance(weights.network, NetworkConfig)
     assert {"data", "steps", "config"} <= set(weights.provenance) and "GPL-2" in weights.provenance["data"]
+
+
+def test_half_precision_halves_the_file_and_comes_back_as_float32(tmp_path):
+    for dtype in ("float32", "float16"):
+        frame = frame_for((16, 16), 8)
+        save_weights(tmp_path / dtype, random_params(), NETWORK, frame, PLAIN, {}, dtype=dtype)
+    half, full = (load_weights(tmp_path / dtype).params for dtype in ("float16", "float32"))
+    assert (tmp_path / "float16").stat().st_size < 0.7 * (tmp_path / "float32").stat().st_size
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(half))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-7), half, full)
+    kernel = random_params()["enc0_conv"]["kernel"]
+    assert 0 < np.abs(half["enc0_conv"]["kernel"] - kernel).max() < 1e-3  # it was rounded
+
+
+def test_what_float16_cannot_hold_is_not_written(tmp_path):
+    params = jax.tree.map(lambda a: a + 1e6, random_params())
+    with pytest.raises(ValueError, match="is not finite as float16"):
+        save_weights(tmp_path / "w", params, NETWORK, frame_for((16, 16), 8), PLAIN, {}, dtype="float16")
+    assert not list(tmp_path.iterdir())

@@ -3,7 +3,7 @@
     python sample.py                                          the demo: held-out slice 41, 20 views, 1e5 photons per ray
     python sample.py --image.index 62 --scan.views 60         another slice, more views
     python sample.py --scan.protocol paper                    noiseless, the same projector, as in the paper
-    python sample.py --solver.name dps --solver.levels 100 --solver.inner 10 --solver.sigma-max 10   the paper's VE-DPS
+    python sample.py --config configs/dps.py                   the paper's VE-DPS, 1000 evaluations
     python sample.py --weights runs/mine/weights.safetensors --image.path pictures/ --scan.protocol paper
 
 The results folder (--workdir, by default results/) receives comparison.png, reconstruction.npz (truth, FBP, TV and the

@@ -184,7 +184,15 @@ def export(workdir: Path, config: Config, state: TrainState, task: Task) -> None
         "software": f"padis_jax {padis_jax.__version__}, jax {jax.__version__}",
     }
     path = workdir / "weights.safetensors"
-    save_weights(path, jax.device_get(state.ema), config.network, task.frame, task.window, provenance)
+    save_weights(
+        path,
+        jax.device_get(state.ema),
+        config.network,
+        task.frame,
+        task.window,
+        provenance,
+        dtype=config.run.weights_dtype,
+    )
     if (workdir / "log.jsonl").exists():
         save_figure(workdir / "loss.png", training_curves(workdir / "log.jsonl"))
     print(f"{path} written; reconstruct with: python sample.py --weights {path}", file=sys.stderr)
