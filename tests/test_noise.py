@@ -39,13 +39,13 @@ def _mean_loss(sigma, *, size, count, patches=None):
 
 def test_the_weighted_loss_of_an_untrained_network_is_flat_in_sigma(silent_network):
     """On data of deviation sigma_data, D = c_skip x leaves an error of variance 1/weight: the loss is 1."""
-    for sigma in (0.003, 0.05, 0.3, 2.0, 30.0):
+    for sigma in (0.003, 0.3, 30.0):
         assert abs(_mean_loss(sigma, size=8, count=200) - 1) < 0.05
 
 
 def test_the_loss_is_a_mean_over_pixels(silent_network):
     """The same for small and large patches, so that none dominates; and of the size that arithmetic gives."""
-    assert abs(_mean_loss(0.3, size=4, count=800) - _mean_loss(0.3, size=16, count=50)) < 0.05
+    assert abs(_mean_loss(0.3, size=4, count=800) - _mean_loss(0.3, size=8, count=200)) < 0.05
     # A constant image: D - x = (c_skip - 1) x + c_skip sigma z.
     s, sigma, value = 0.3, 0.5, 0.7
     skip = s**2 / (s**2 + sigma**2)

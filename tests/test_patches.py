@@ -7,7 +7,7 @@ import pytest
 
 from padis_jax.patches import Frame, frame_for, random_offset, tile, untile
 
-SHAPES = [(7, 11, 4, 1), (11, 7, 4, 3), (12, 12, 4, 1), (13, 9, 5, 3), (5, 6, 8, 1), (16, 3, 1, 1)]
+SHAPES = [(7, 11, 4, 1), (13, 9, 5, 3), (5, 6, 8, 1), (16, 3, 1, 1)]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_untile_puts_back_what_tile_took_at_every_offset(height, width, patch, c
         np.testing.assert_array_equal(frame.crop(back), frame.crop(plane))  # every tiling covers the whole image
 
 
-@pytest.mark.parametrize("height, width, patch, channels", SHAPES[:3])
+@pytest.mark.parametrize("height, width, patch, channels", SHAPES[:2])
 def test_tiles_run_row_by_row(height, width, patch, channels):
     frame = frame_for((height, width), patch)
     hp, wp = frame.padded_shape
@@ -70,12 +70,15 @@ def test_tiles_run_row_by_row(height, width, patch, channels):
 def test_transposes_are_exact(height, width, patch, channels):
     """On small integers float32 adds without rounding, so the dot products are equal to the last bit."""
     frame, rng = frame_for((height, width), patch), np.random.default_rng(0)
-    plane = jnp.asarray(rng.integers(-8, 9, (*frame.padded_shape, channels)), jnp.float32)
-    patches = jnp.asarray(rng.integers(-8, 9, (frame.patch_count, patch, patch, channels)), jnp.float32)
-    image = jnp.asarray(rng.integers(-8, 9, (height, width, channels)), jnp.float32)
-    offset = random_offset(jax.random.key(1), frame)
-    assert jnp.vdot(tile(frame, plane, offset), patches) == jnp.vdot(plane, untile(frame, patches, offset))
-    assert jnp.vdot(frame.pad(image), plane) == jnp.vdot(image, frame.crop(plane))
+    plane = rng.integers(-8, 9, (*frame.padded_shape, channels)).astype(np.float32)
+    patches = rng.integers(-8, 9, (frame.patch_count, patch, patch, channels)).astype(np.float32)
+    image = rng.integers(-8, 9, (height, width, channels)).astype(np.float32)
+    offset = jnp.asarray((frame.margin[0] - 1, frame.margin[1] // 2))
+    tiled, untiled, padded, cropped = jax.jit(
+        lambda: (tile(frame, plane, offset), untile(frame, patches, offset), frame.pad(image), frame.crop(plane))
+    )()
+    assert np.vdot(tiled, patches) == np.vdot(plane, untiled)
+    assert np.vdot(padded, plane) == np.vdot(image, cropped)
 
 
 def test_random_offsets_are_all_drawn_and_no_others():
