@@ -142,8 +142,8 @@ class Conv3x3(nn.Module):
 class GroupNorm(nn.Module):
     """Group normalisation with min(32, C/4) groups, as one affine map per channel and image.
 
-    The mean and mean square of a channel are matrix-vector products with a vector of ones: XLA's CPU code runs those at
-    memory speed, a reduction over (h, w, channels of the group) several times slower (benchmarks/network.py compares).
+    The mean and mean square of a channel are matrix-vector products with a vector of ones, a little faster on the CPU than
+    reductions over (h, w, channels of the group); benchmarks/network.py compares.
     """
 
     dtype: Any = jnp.float32
