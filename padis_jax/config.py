@@ -93,6 +93,8 @@ class RunConfig:
     Attributes:
       steps: training steps; the cosine decay ends there.
       seed: root of all randomness.
+      start_weights: a weights file whose parameters the first step starts from, instead of random ones: to train longer
+        what was trained elsewhere, or to adapt a prior to few images. Network and image size must be the same.
       log_every: steps between lines of the log; the loss is also checked for NaN then.
       checkpoint_every: steps between checkpoints.
       keep: checkpoints kept.
@@ -103,6 +105,7 @@ class RunConfig:
 
     steps: int = 100_000
     seed: int = 0
+    start_weights: str = ""
     log_every: int = 50
     checkpoint_every: int = 1000
     keep: int = 3

@@ -59,9 +59,10 @@ def make_optimiser(config: OptimiserConfig, steps: int) -> optax.GradientTransfo
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), adam) if config.clip_norm else adam
 
 
-def init_state(config: Config) -> TrainState:
-    """The state before the first step, from the config's seed."""
-    params = init_network(jax.random.fold_in(jax.random.key(config.run.seed), 0), config.network)
+def init_state(config: Config, params: Params | None = None) -> TrainState:
+    """The state before the first step: of these parameters, or of random ones from the config's seed."""
+    if params is None:
+        params = init_network(jax.random.fold_in(jax.random.key(config.run.seed), 0), config.network)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         seen=jnp.zeros((), jnp.float32),

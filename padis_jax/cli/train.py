@@ -39,7 +39,7 @@ from padis_jax.loss import denoising_loss
 from padis_jax.patches import Frame, frame_for
 from padis_jax.split import Split, split_slices
 from padis_jax.training import Metrics, TrainState, init_state, train_step
-from padis_jax.weights import save_weights
+from padis_jax.weights import file_hash, load_weights, save_weights
 
 VALIDATION_PATCHES = 64
 PICTURE_SIGMAS = (0.05, 0.2, 0.8)
@@ -95,7 +95,7 @@ def train(config: Config, workdir: Path, manager: ocp.CheckpointManager) -> Trai
       UserError: if the loss stops being finite, or for what `load_task` and `checkpoint.restore` refuse.
     """
     task = load_task(config)
-    state = checkpoint.restore(manager, jax.eval_shape(lambda: init_state(config))) or init_state(config)
+    state = checkpoint.restore(manager, jax.eval_shape(lambda: init_state(config))) or first_state(config, task.frame)
     start = int(state.step)
     if start >= config.run.steps:
         print(f"{workdir}: trained for {start} steps already; raise --run.steps to go on", file=sys.stderr)
@@ -167,6 +167,26 @@ def load_task(config: Config) -> Task:
     return Task(padded, _validation_batch(images, split, frame, config), frame, images.window)
 
 
+def first_state(config: Config, frame: Frame) -> TrainState:
+    """The state before the first step: random parameters, or those of `config.run.start_weights`.
+
+    Raises:
+      UserError: if those weights cannot be read, or are of another network or image size.
+    """
+    if not config.run.start_weights:
+        return init_state(config)
+    weights = load_weights(config.run.start_weights)
+    for name, wanted, found in (("network", config.network, weights.network), ("frame", frame, weights.frame)):
+        # Dropout is a setting of training and changes no parameter.
+        found = dataclasses.replace(found, dropout=config.network.dropout) if name == "network" else found
+        if wanted != found:
+            raise UserError(
+                f"run.start_weights {config.run.start_weights}: its {name} is {found}, but this run has {wanted}; make "
+                "them equal, or leave --run.start-weights out"
+            )
+    return init_state(config, weights.params)
+
+
 def validate(config: Config, state: TrainState, batch: Batch) -> float:
     """Loss of the averaged parameters on a fixed batch with fixed noise, dropout off."""
     loss = _validation_loss(config, state.ema, jnp.asarray(batch.patches), jnp.asarray(batch.positions))
@@ -175,12 +195,14 @@ def validate(config: Config, state: TrainState, batch: Batch) -> float:
 
 def export(workdir: Path, config: Config, state: TrainState, task: Task) -> None:
     """Writes the averaged parameters as weights.safetensors, with the loss curves beside them."""
+    begun = config.run.start_weights
     provenance: dict[str, Any] = {
         "data": config.data.provenance or config.data.path,
         "training_images": len(task.padded),
         "steps": int(state.step),
         "patches_seen": float(state.seen),
         "config": dataclasses.asdict(config),
+        "start_weights_sha256": file_hash(begun) if begun and Path(begun).exists() else None,
         "software": f"padis_jax {padis_jax.__version__}, jax {jax.__version__}",
     }
     path = workdir / "weights.safetensors"
