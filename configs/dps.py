@@ -6,7 +6,7 @@
 operator (solvers/dps.py).
 """
 
-from padis_jax.experiment import Experiment, ScanConfig, SolverConfig
+from padis_jax.experiment_config import Experiment, ScanConfig, SolverConfig
 
 config = Experiment(
     scan=ScanConfig(protocol="paper"),

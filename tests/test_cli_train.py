@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -86,6 +87,27 @@ def test_a_resumed_run_goes_on_from_the_newest_checkpoint(run):
         assert manager.latest_step() == 6
         assert checkpoint.saved_config(manager)["config"]["run"]["steps"] == 6
     assert (workdir / "weights.safetensors").read_bytes() != after_four["weights.safetensors"]
+
+
+def test_a_run_can_start_from_weights(run, folder, tmp_path):
+    """A learning rate of next to nothing leaves the parameters where the weights had them; dropout may differ."""
+    start = run[0] / "weights.safetensors"
+    flags = {"run.start-weights": start, "optimiser.learning-rate": 1e-12, "run.steps": 1, "network.dropout": 0.3}
+    words = [str(word) for flag, value in flags.items() for word in (f"--{flag}", value)]
+    main(["--config", str(folder / "tiny.py"), "--workdir", str(tmp_path / "more"), *words])
+    old, new = load_weights(start), load_weights(tmp_path / "more" / "weights.safetensors")
+    for a, b in zip(jax.tree.leaves(old.params), jax.tree.leaves(new.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-7)
+    assert new.provenance["start_weights_sha256"] == old.digest
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "name"), [("network.model-channels", "16", "network"), ("patches.sizes", "8", "frame")]
+)
+def test_start_weights_of_another_network_or_frame(run, folder, capsys, tmp_path, flag, value, name):
+    words = ["--run.start-weights", run[0] / "weights.safetensors", f"--{flag}", value]
+    message = refused(main, ["--config", folder / "tiny.py", "--workdir", tmp_path / "other", *words], capsys)
+    assert f"its {name} is" in message and "leave --run.start-weights out" in message
 
 
 def test_a_finished_run_says_so(run, capsys):

@@ -107,6 +107,16 @@ def test_run_works_under_vmap_and_jit():
         np.testing.assert_allclose(one, sampling.run(key, step, STATE, NOISES)[0], atol=1e-5)
 
 
+def test_the_whole_run_can_be_differentiated():
+    step = Partial(counted_step([]), KERNEL)
+
+    def end(scale):
+        return sampling.run(jax.random.key(0), step, scale * STATE, NOISES)[0].sum()
+
+    slope, width = jax.grad(end)(1.0), 1e-2
+    np.testing.assert_allclose(slope, (end(1 + width) - end(1 - width)) / (2 * width), rtol=2e-2)
+
+
 def test_chunk_must_be_positive():
     with pytest.raises(ValueError, match="chunk is 0"):
         sampling.run(jax.random.key(0), Partial(counted_step([]), KERNEL), STATE, NOISES, chunk=0)

@@ -176,9 +176,8 @@ def first_state(config: Config, frame: Frame) -> TrainState:
     if not config.run.start_weights:
         return init_state(config)
     weights = load_weights(config.run.start_weights)
-    for name, wanted, found in (("network", config.network, weights.network), ("frame", frame, weights.frame)):
-        # Dropout is a setting of training and changes no parameter.
-        found = dataclasses.replace(found, dropout=config.network.dropout) if name == "network" else found
+    network = dataclasses.replace(weights.network, dropout=config.network.dropout)  # of training, not of the parameters
+    for name, wanted, found in (("network", config.network, network), ("frame", frame, weights.frame)):
         if wanted != found:
             raise UserError(
                 f"run.start_weights {config.run.start_weights}: its {name} is {found}, but this run has {wanted}; make "

@@ -4,10 +4,10 @@ A solver gives a step, (key, state, noise) -> (state, info), and nothing else. T
 inner repetition with keys that are split beforehand, so that neither the progress bar nor its interval changes a
 result.
 
-The loop is a `fori_loop` between bounds that are arguments of the compiled program. One program therefore serves any
-chunk length, and running in chunks is bitwise the same as running in one go: it is the same code, stopped and started
-again. (Scans of different lengths are different programs, and XLA may round them differently; a remainder would compile
-again.) The price is that the loop as a whole cannot be differentiated backwards; a step can.
+The loop is one `lax.scan` over all steps. To run in chunks, the same compiled scan is called again with other bounds,
+and the steps outside of [start, stop) are skipped by a `cond`. So any chunk length is bitwise the same as one go and
+compiles nothing (scans of different lengths would be different programs, which XLA may round differently), and the run
+as a whole can be differentiated.
 """
 
 from __future__ import annotations
@@ -128,9 +128,9 @@ def _empty_infos(step: Step, keys: Array, state: State, noises: Noise) -> Info:
 def _advance(
     step: Step, keys: Array, state: State, noises: Noise, infos: Info, start: ArrayLike, stop: ArrayLike
 ) -> tuple[State, Info]:
-    def body(i: Array, carry: tuple[State, Info]) -> tuple[State, Info]:
-        state, infos = carry
-        state, info = _call(step, keys[i], state, _at(noises, i))
-        return state, jax.tree.map(lambda all_, one: all_.at[i].set(one), infos, info)
+    def body(state: State, at: tuple[Array, Array, Noise, Info]) -> tuple[State, Info]:
+        i, key, noise, before = at
+        due = (start <= i) & (i < stop)
+        return lax.cond(due, lambda state: _call(step, key, state, noise), lambda state: (state, before), state)
 
-    return lax.fori_loop(start, stop, body, (state, infos))
+    return lax.scan(body, state, (jnp.arange(keys.shape[0]), keys, noises, infos))
