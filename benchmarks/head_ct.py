@@ -1,11 +1,12 @@
 """The figures of the README: methods on held-out slices of the head CT, and evidence that the prior does not remember.
 
-    python -m benchmarks.head_ct --protocol honest
-    python -m benchmarks.head_ct --protocol paper
-    python -m benchmarks.head_ct --protocol paper --distances     every left-out slice, PSNR against distance
+    python -m benchmarks.head_ct                              honest protocol
+    python -m benchmarks.head_ct --scan.protocol paper
+    python -m benchmarks.head_ct --scan.protocol paper --distances --solver.average 1
 
-Rows: FBP, TV, the mean of the two nearest training slices (what memory alone could give) and the fast solver. Writes a
-JSON file and a Markdown table to --out, and the picture of PSNR against the distance to the nearest training slice.
+The last takes every left-out slice and draws PSNR against the distance to the nearest training slice. Other flags are
+those of sample.py. Rows: FBP, TV, the mean of the two nearest training slices (what memory alone could give) and the
+diffusion solver. Writes a JSON file, a Markdown table and a picture of every slice to --out.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from padis_jax import experiment as ex
+from padis_jax.cli.arguments import parse
 from padis_jax.errors import one_line_errors
 from padis_jax.figures import comparison, psnr_against_distance, save_figure
 from padis_jax.files import write_bytes, write_json
@@ -26,28 +28,26 @@ from padis_jax.images import ImageSet, read_images
 from padis_jax.split import Split, split_slices
 from padis_jax.weights import load_weights
 
-METHODS = ("FBP", "TV", "nearest training slices", "DDS")
+NEAREST = "nearest training slices"
 
 
 @one_line_errors()
 def main() -> None:
     """Runs the table or the distance plot."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--protocol", choices=("honest", "paper"), default="honest")
-    parser.add_argument("--photons", type=float, default=1e5)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--slices", type=int, nargs="+", help="slices to reconstruct; the four test slices without it")
     parser.add_argument("--distances", action="store_true", help="all left-out slices, and the plot against distance")
-    parser.add_argument("--weights", default=ex.DEFAULT_WEIGHTS)
     parser.add_argument("--out", type=Path, default=Path("results/head_ct"))
-    args = parser.parse_args()
+    args, rest = parser.parse_known_args()
+    base = parse(ex.Experiment, rest, default=ex.Experiment(), prog="benchmarks.head_ct", description=__doc__ or "")
 
-    images, weights = read_images(ex.DEFAULT_IMAGE), load_weights(args.weights)
+    images, weights = read_images(base.image.path), load_weights(base.weights)
     split = split_slices(len(images.names))
     left_out = sorted({*split.test, *split.validation, *split.gap})
     slices = args.slices or (left_out if args.distances else split.test)
-    base = ex.Experiment(
-        weights=args.weights, scan=dataclasses.replace(ex.ScanConfig(), protocol=args.protocol, photons=args.photons)
-    )
+    solver, protocol = base.solver.name.upper(), base.scan.protocol
     rows: dict[int, list[ex.Row]] = {}
     for index in tqdm(slices, desc="slices"):
         config = dataclasses.replace(base, image=ex.ImageConfig(index=index))
@@ -59,12 +59,12 @@ def main() -> None:
         rows[index] = [
             ex.score("FBP", start, scene, seconds=fbp_seconds),
             ex.score("TV", tv, scene, seconds=tv_seconds),
-            ex.score("nearest training slices", nearest_mean(images, split, index), scene),
-            ex.score("DDS", image, scene, evaluations=evaluations, seconds=seconds),
+            ex.score(NEAREST, nearest_mean(images, split, index), scene),
+            ex.score(solver, image, scene, evaluations=evaluations, seconds=seconds),
         ]
-        figure = comparison(scene.truth, {"FBP": start, "TV": tv, "DDS": image}, window=scene.window, origin="lower")
-        save_figure(args.out / f"{args.protocol}_slice{index}.png", figure)
-    name = f"{args.protocol}_{args.photons:g}" if args.protocol == "honest" else args.protocol
+        figure = comparison(scene.truth, {"FBP": start, "TV": tv, solver: image}, window=scene.window, origin="lower")
+        save_figure(args.out / f"{protocol}_slice{index}.png", figure)
+    name = f"{protocol}_{base.scan.photons:g}" if protocol == "honest" else protocol
     name += "_distances" if args.distances else ""
     text = markdown(rows)
     write_bytes(args.out / f"{name}.md", text.encode())
@@ -93,14 +93,15 @@ def nearest_mean(images: ImageSet, split: Split, index: int) -> np.ndarray:
 def distance_plot(rows: dict[int, list[ex.Row]], split: Split) -> Any:
     """PSNR of every method against the distance to the nearest training slice."""
     distance = [split.distance(index) for index in rows]
-    found = {m: [next(r.psnr for r in rs if r.method == m) for rs in rows.values()] for m in METHODS}
+    methods = [r.method for r in next(iter(rows.values()))]
+    found = {m: [rs[i].psnr for rs in rows.values()] for i, m in enumerate(methods)}
     return psnr_against_distance(distance, found)
 
 
 def markdown(rows: dict[int, list[ex.Row]]) -> str:
     """PSNR / SSIM / RMSE per slice and their means."""
     lines = ["| method | " + " | ".join(f"slice {i}" for i in rows) + " | mean |", "|---" * (len(rows) + 2) + "|"]
-    for position, method in enumerate(METHODS):
+    for position, method in enumerate(r.method for r in next(iter(rows.values()))):
         found = [rs[position] for rs in rows.values()]
         cells = [f"{r.psnr:.2f} dB, {r.ssim:.3f}, {r.rmse:.0f} HU" for r in found]
         psnr, ssim, rmse, seconds = (

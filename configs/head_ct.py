@@ -4,7 +4,7 @@ python train.py --config configs/head_ct.py --workdir runs/head_ct
 
 Cost: the shipped weights are those after 6500 of the 9000 steps, which took 106 minutes on two shared CPU cores.
 Figure to expect: a validation loss of 0.105 after 6500 steps; with those weights the fast solver reaches 34.59 dB on
-the four test slices (20 views, paper's protocol): python -m benchmarks.head_ct --protocol paper
+the four test slices (20 views, paper's protocol): python -m benchmarks.head_ct --scan.protocol paper
 """
 
 from padis_jax.batches import PatchConfig
