@@ -195,12 +195,13 @@ def validate(config: Config, state: TrainState, batch: Batch) -> float:
 def export(workdir: Path, config: Config, state: TrainState, task: Task) -> None:
     """Writes the averaged parameters as weights.safetensors, with the loss curves beside them."""
     begun = config.run.start_weights
+    settings = dataclasses.replace(config, run=dataclasses.replace(config.run, start_weights=Path(begun).name))
     provenance: dict[str, Any] = {
         "data": config.data.provenance or config.data.path,
         "training_images": len(task.padded),
         "steps": int(state.step),
         "patches_seen": float(state.seen),
-        "config": dataclasses.asdict(config),
+        "config": dataclasses.asdict(settings),
         "start_weights_sha256": file_hash(begun) if begun and Path(begun).exists() else None,
         "software": f"padis_jax {padis_jax.__version__}, jax {jax.__version__}",
     }
