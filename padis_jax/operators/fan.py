@@ -83,7 +83,7 @@ class FanGeometry:
         )
 
     def smear(self, sinogram: Array) -> Array:
-        """[views, bins] -> [H, W]: sum over the views, interpolated at every pixel, of D/L^2 times their values (for FBP)."""
+        """[views, bins] -> [H, W]: sum over the views of D/L^2 times the value at the pixel (for FBP)."""
         return _smear(self, sinogram)
 
 

@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -19,6 +18,7 @@ from padis_jax.operators import linear
 from padis_jax.operators.fan import FanGeometry
 from padis_jax.operators.fbp import fbp
 from padis_jax.operators.parallel import ParallelGeometry
+from padis_jax.operators.planes import checked, checked_size, per_channel
 
 Geometry = ParallelGeometry | FanGeometry
 
@@ -43,11 +43,11 @@ class RayTransform:
 
     def __call__(self, image: Array) -> Array:
         """Line integrals, in the image's unit times the unit of length: [H, W(, C)] -> [views, bins(, C)]."""
-        return per_channel(self.geometry.project, _checked("image", image, self.image_shape))
+        return per_channel(self.geometry.project, checked("image", image, self.image_shape))
 
     def T(self, measurement: Array) -> Array:
         """The exact transpose: [views, bins(, C)] -> [H, W(, C)]."""
-        return per_channel(self.geometry.backproject, _checked("measurement", measurement, self.measurement_shape))
+        return per_channel(self.geometry.backproject, checked("measurement", measurement, self.measurement_shape))
 
     def start(self, measurement: Array) -> Array:
         """Filtered backprojection with the Hann filter cut off at 0.9 of the Nyquist frequency."""
@@ -56,7 +56,7 @@ class RayTransform:
     def pinv(self, measurement: Array) -> Array:
         """The Moore-Penrose solution A+ y, by converged conjugate gradients (a few hundred of A and A')."""
         solve = functools.partial(linear.pseudo_inverse, self.geometry.project, self.geometry.backproject)
-        return per_channel(solve, _checked("measurement", measurement, self.measurement_shape))
+        return per_channel(solve, checked("measurement", measurement, self.measurement_shape))
 
 
 def ParallelBeam(  # noqa: N802 (a factory named like the object it makes)
@@ -178,8 +178,7 @@ def _checked_scan(
     theta = np.asarray(angles, np.float64)
     if theta.ndim != 1 or theta.size == 0 or not np.isfinite(theta).all():
         raise ValueError(f"{name}: angles must be a non-empty list of finite radians, got shape {theta.shape}")
-    if len(image_shape) != 2 or min(image_shape) < 1:
-        raise ValueError(f"{name}: image_shape must be (H, W), both positive, got {tuple(image_shape)}")
+    checked_size(name, image_shape)
     if detector_count < 1:
         raise ValueError(f"{name}: detector_count must be positive, got {detector_count}")
     return tuple(theta.tolist())
@@ -195,20 +194,3 @@ def _check_finite(name: str, **lengths: float) -> None:
     for field, length in lengths.items():
         if not np.isfinite(length):
             raise ValueError(f"{name}: {field} must be finite, got {length}")
-
-
-def _checked(what: str, array: Array, plane: tuple[int, int]) -> Array:
-    """`array` in float32 or better; ValueError unless its shape is `plane`, or `plane` with channels last."""
-    array = jnp.asarray(array)
-    if array.ndim not in (2, 3) or array.shape[:2] != plane:
-        raise ValueError(f"operator: expected {what} of shape {plane} or {(*plane, 'C')}, got {array.shape}")
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
-
-
-def per_channel(function: linear.Map, array: Array) -> Array:
-    """Apply a map of planes to [a, b], or to every channel of [a, b, C]."""
-    if array.ndim == 2:
-        return function(array)
-    if array.shape[2] == 1:
-        return function(array[:, :, 0])[:, :, None]
-    return jax.vmap(function, in_axes=2, out_axes=2)(array)
