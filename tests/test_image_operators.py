@@ -1,4 +1,4 @@
-"""Blur, reduction, masks and the identity: transposes, norms, pseudo-inverses, and other implementations of the same."""
+"""Blur, reduction, masks, identity: transposes, norms, pseudo-inverses, and other implementations of the same."""
 
 import functools
 
