@@ -2,8 +2,9 @@
 
 `TASKS[name].build(image_shape, channels, key)` makes the operator; what is drawn (masks) follows from the key alone.
 `simulate` measures an image with it: Gaussian noise for any task, photon counts for tomography. Lengths of tomography
-are in pixels, and its detector has twice as many bins, one pixel wide, as the image's longer side has pixels. Where the
-PaDIS paper has the task (arXiv 2406.02462, section 4), geometry and noise are the paper's at 256 x 256 pixels.
+are in pixels, and its detector has twice as many bins, one pixel wide, as the image's longer side has pixels. Blurs are
+circular, so that their pseudo-inverse has a closed form. Where the PaDIS paper has the task (arXiv 2406.02462, section
+4), geometry and noise are the paper's at 256 x 256 pixels; it does not say what its blurs take for what lies outside.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ def _fan(views: int, span: float) -> Build:
 
 
 def _blur(kernel: np.ndarray) -> Build:
-    return lambda shape, key: Blur(image_shape=shape, kernel=kernel, boundary="reflect")
+    return lambda shape, key: Blur(image_shape=shape, kernel=kernel, boundary="circular")
 
 
 def _reduce(factor: int, method: Any = "block") -> Build:
