@@ -12,6 +12,7 @@ wholly inside the image count. Nothing is clipped here: the convention for table
 from __future__ import annotations
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -114,6 +115,28 @@ def relative_error(estimate: ArrayLike, reference: ArrayLike) -> Array:
     a, b = jnp.asarray(estimate), jnp.asarray(reference)
     _same_shape(a.shape, b.shape)
     return jnp.linalg.norm((a - b).ravel()) / jnp.linalg.norm(b.ravel())
+
+
+def matthews(found: np.ndarray, truth: np.ndarray) -> float:
+    """Matthews correlation coefficient of two segmentations: their Pearson correlation as 0 and 1.
+
+    Args:
+      found: boolean, any shape.
+      truth: boolean, of the same shape.
+
+    Returns:
+      In [-1, 1]; 0 where one of them is constant.
+
+    Raises:
+      ValueError: if the shapes differ or an array is not boolean.
+    """
+    a, b = np.asarray(found), np.asarray(truth)
+    _same_shape(a.shape, b.shape)
+    if a.dtype != bool or b.dtype != bool:
+        raise ValueError(f"matthews: both must be boolean, got {a.dtype} and {b.dtype}")
+    x, y = a - a.mean(), b - b.mean()
+    scale = math.sqrt(float((x**2).sum() * (y**2).sum()))
+    return float((x * y).sum()) / scale if scale else 0.0
 
 
 def head_mask(image: ArrayLike, *, window: Window = HOUNSFIELD, threshold: float = -500.0) -> np.ndarray:

@@ -23,6 +23,9 @@ AWKWARD = {
     "wide bins": dict(image_shape=(10, 11), angles=[0.1, 0.8, 1.6], detector_count=9, detector_spacing=1.9),
     "offset past the edge": dict(image_shape=(12, 12), angles=[0.5, 1.2], detector_count=12, detector_offset=6.7),
     "detector beside the image": dict(image_shape=(8, 8), angles=[0.5, 1.2], detector_count=12, detector_offset=40.0),
+    "axis beside the middle": dict(
+        image_shape=(9, 12), angles=[0.5, 1.2, 4.0], detector_count=20, detector_offset=0.4, rotation_offset=2.3
+    ),
     "one view, one bin": dict(image_shape=(5, 5), angles=[0.7], detector_count=1),
 }
 
@@ -31,14 +34,24 @@ def relative(a, b):
     return np.linalg.norm(np.asarray(a, np.float64) - b) / max(np.linalg.norm(b), 1e-30)
 
 
-def joseph(image, *, image_shape, angles, detector_count, detector_spacing=1.0, pixel_size=1.0, detector_offset=0.0):
+def joseph(
+    image,
+    *,
+    image_shape,
+    angles,
+    detector_count,
+    detector_spacing=1.0,
+    pixel_size=1.0,
+    detector_offset=0.0,
+    rotation_offset=0.0,
+):
     """The definition, one ray at a time."""
     (h, w), p = image_shape, pixel_size
     sinogram = np.zeros((len(angles), detector_count))
     for v, t in enumerate(angles):
         cos, sin = np.cos(t), np.sin(t)
         for b in range(detector_count):
-            u = (b - (detector_count - 1) / 2) * detector_spacing + detector_offset
+            u = (b - (detector_count - 1) / 2) * detector_spacing + detector_offset - rotation_offset
             if abs(cos) >= abs(sin):
                 y = ((h - 1) / 2 - np.arange(h)) * p
                 position, lines = (u - y * sin) / cos / p + (w - 1) / 2, image
@@ -175,6 +188,7 @@ def test_norm_and_pseudo_inverse_against_the_dense_matrix():
         (dict(detector_spacing=0.0), "detector_spacing"),
         (dict(pixel_size=-1.0), "pixel_size"),
         (dict(detector_offset=np.inf), "detector_offset"),
+        (dict(rotation_offset=np.nan), "rotation_offset"),
     ],
 )
 def test_impossible_geometry_is_refused(change, message):

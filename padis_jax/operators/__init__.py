@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from padis_jax.operators.blur import Blur, Convolution, gaussian_kernel, motion_kernel, uniform_kernel
 from padis_jax.operators.fbp import fbp
 from padis_jax.operators.linear import (
     LinearOperator,
@@ -11,20 +12,37 @@ from padis_jax.operators.linear import (
     from_functions,
     operator_norm,
 )
+from padis_jax.operators.mask import Identity, Inpaint, Masking, Unchanged, box_mask, random_mask, stroke_mask
 from padis_jax.operators.measurement import Measurement, honest_measurement, paper_measurement
-from padis_jax.operators.tomography import ParallelBeam, RayTransform
+from padis_jax.operators.resample import Downsample, Resampling
+from padis_jax.operators.tomography import FanBeam, ParallelBeam, RayTransform
 
 __all__ = [
+    "Blur",
+    "Convolution",
+    "Downsample",
+    "FanBeam",
+    "Identity",
+    "Inpaint",
     "LinearOperator",
+    "Masking",
     "Measurement",
     "Operator",
     "ParallelBeam",
     "RayTransform",
+    "Resampling",
+    "Unchanged",
+    "box_mask",
     "conjugate_gradient",
     "dot_test",
     "fbp",
     "from_functions",
+    "gaussian_kernel",
     "honest_measurement",
+    "motion_kernel",
     "operator_norm",
     "paper_measurement",
+    "random_mask",
+    "stroke_mask",
+    "uniform_kernel",
 ]

@@ -23,7 +23,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from padis_jax.operators.linear import Operator
-from padis_jax.operators.tomography import RayTransform, per_channel
+from padis_jax.operators.planes import per_channel
+from padis_jax.operators.tomography import RayTransform
 
 MU_WATER = 0.02  # per mm, at about 70 keV
 

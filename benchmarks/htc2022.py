@@ -1,0 +1,139 @@
+"""Real limited-angle scans: the discs of the Helsinki Tomography Challenge 2022, and how well their holes are found.
+
+    python -m benchmarks.htc2022 --data htc2022.npz --joined      is the geometry right: FBP of all views of phantom tb
+    python -m benchmarks.htc2022 --data htc2022.npz               every arc, and --views drawn from all: FBP, TV
+    python -m benchmarks.htc2022 --data htc2022.npz --weights W   the same, and DDS with that prior
+
+--data, or the environment variable HTC2022, names the file (padis_jax/htc2022.py says what is in it). Images are
+--side pixels wide; detector bins are joined and views left out by --bin and --thin, which saves time. Score: Otsu's
+threshold on the image, brought to the truth's 512 x 512 pixels by linear interpolation, then the Matthews correlation
+coefficient. The attenuation of the material, by which measurements are divided, is the median of the material in the
+FBP of all views of tb: one number of the scanner, no shape. The noise of a ray is estimated from second differences of
+neighbouring bins, unless --noise gives it (material = 1, times mm).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from skimage.filters import threshold_otsu
+
+from padis_jax import load_prior, reconstruct
+from padis_jax.errors import UserError, one_line_errors
+from padis_jax.experiment import timed
+from padis_jax.files import write_bytes, write_json, write_npz
+from padis_jax.htc2022 import Arc, Phantom, bin_detector, draw_views, join, read_htc2022, scanner
+from padis_jax.metrics import matthews
+from padis_jax.operators import fbp
+from padis_jax.solvers.dds import DDS
+from padis_jax.solvers.tv import TV, total_variation
+
+
+def score(image: np.ndarray | jax.Array, truth: np.ndarray) -> float:
+    """Matthews coefficient of an image [side, side] after Otsu's threshold at the truth's size."""
+    large = np.asarray(jax.image.resize(jnp.asarray(image), truth.shape, "linear"))
+    return matthews(large > threshold_otsu(large), truth)
+
+
+def material(phantom: Phantom, side: int, by: int) -> tuple[float, float]:
+    """Attenuation of the material per mm, and the score of the image it is taken from: FBP of all views."""
+    arc = bin_detector(join(phantom.arcs), by)
+    image = np.asarray(fbp(scanner(arc, side), jnp.asarray(arc.sinogram)))
+    return float(np.median(image[image > threshold_otsu(image)])), score(image, phantom.truth)
+
+
+def ray_noise(sinogram: np.ndarray) -> float:
+    """Deviation of white noise, from the median of |y[b-1] - 2 y[b] + y[b+1]|, whose own deviation is sqrt(6) of it."""
+    return float(np.median(np.abs(np.diff(sinogram, 2, axis=1))) / 0.6745 / np.sqrt(6))
+
+
+def methods(arc: Arc, args: argparse.Namespace, prior: Any, attenuation: float) -> dict[str, tuple[np.ndarray, float]]:
+    """Image and seconds of every method."""
+    operator = scanner(arc, args.side)
+    y = jnp.asarray(arc.sinogram / attenuation)
+    found = {"FBP": timed(operator.start, y)}
+    settings = TV(weight=args.tv_weight, iterations=args.tv_iterations)
+    found["TV"] = timed(lambda: total_variation(y[..., None], operator, settings=settings).image[..., 0])
+    if prior is not None:
+        noise = args.noise or ray_noise(np.asarray(y))
+
+        def dds() -> jax.Array:
+            key, run = jax.random.key(args.seed), DDS(noise=noise, nonnegative=True)
+            result = reconstruct(
+                key, y[..., None], operator, prior, settings=run, levels=args.levels, sigma_max=args.sigma_max
+            )
+            return result.image[..., 0]
+
+        found["DDS"] = timed(dds)
+    return {name: (np.asarray(image), seconds) for name, (image, seconds) in found.items()}
+
+
+@one_line_errors()
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=os.environ.get("HTC2022", ""), help="the .npz; or set HTC2022")
+    parser.add_argument("--joined", action="store_true", help="the joined arcs of tb only")
+    parser.add_argument("--weights", help="of a prior of discs, for DDS")
+    parser.add_argument("--phantoms", nargs="+", default=["tb"])
+    parser.add_argument("--views", type=int, default=20)
+    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--bin", type=int, default=2, help="detector bins joined to one")
+    parser.add_argument("--thin", type=int, default=2, help="of the views of an arc, every how manieth is used")
+    parser.add_argument("--tv-weight", type=float, default=1.0)
+    parser.add_argument("--tv-iterations", type=int, default=500)
+    parser.add_argument("--noise", type=float, default=0.0)
+    parser.add_argument("--levels", type=int, default=100)
+    parser.add_argument("--sigma-max", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("results/htc2022"))
+    args = parser.parse_args()
+    if not args.data:
+        raise UserError("no data: give --data FILE, or set HTC2022; padis_jax/htc2022.py says what the file holds")
+    phantoms = read_htc2022(args.data)
+    for name in ("tb", *args.phantoms):
+        if name not in phantoms:
+            raise UserError(f"{args.data}: there is no phantom {name}; it holds {', '.join(phantoms)}")
+
+    attenuation, joined = material(phantoms["tb"], args.side, args.bin)
+    print(f"tb, all views joined, FBP: Matthews coefficient {joined:.4f}; attenuation {attenuation:.5f} per mm")
+    if args.joined:
+        return
+    prior = load_prior(args.weights) if args.weights else None
+    rows: list[dict[str, Any]] = []
+    images: dict[str, np.ndarray] = {}
+    for name in args.phantoms:
+        phantom = phantoms[name]
+        thinned = [Arc(a.name, a.angles[:: args.thin], a.sinogram[:: args.thin]) for a in phantom.arcs]
+        for arc in [draw_views(join(phantom.arcs, f"{name}, all"), args.views), *thinned]:
+            arc = bin_detector(arc, args.bin)
+            row: dict[str, Any] = {"scan": arc.name, "degrees": round(arc.degrees, 1), "views": len(arc.angles)}
+            for method, (image, seconds) in methods(arc, args, prior, attenuation).items():
+                row[method] = {"matthews": score(image, phantom.truth), "seconds": seconds}
+                images[f"{arc.name}/{method}"] = image
+            rows.append(row)
+            print(table([row]).splitlines()[-1], flush=True)
+    write_json(args.out / "arcs.json", {"settings": vars(args), "joined": joined, "rows": rows})
+    write_npz(args.out / "images.npz", images)
+    write_bytes(args.out / "arcs.md", table(rows).encode())
+    print(table(rows))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Matthews coefficients in Markdown."""
+    names = [name for name in ("FBP", "TV", "DDS") if name in rows[0]]
+    lines = ["| scan | degrees | views | " + " | ".join(names) + " |", "|---" * (3 + len(names)) + "|"]
+    for row in rows:
+        cells = [f"{row[name]['matthews']:.4f}" for name in names]
+        lines.append(f"| {row['scan']} | {row['degrees']:g} | {row['views']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Superresolution: the measurement is the image made smaller by an integer factor s, along each axis by a matrix,
+
+    A x = R_h x R_w',       A' y = R_h' y R_w,       A+ y = R_h+ y R_w+',       ||A|| = ||R_h|| ||R_w||.
+
+block: the mean of s x s pixels. bicubic: Keys' kernel with coefficient a = -1/2 (IEEE Trans. ASSP 29, 1153, 1981),
+stretched by s against aliasing,
+
+    k(t) = (a + 2)|t|^3 - (a + 3) t^2 + 1  for |t| <= 1,      a (|t|^3 - 5 t^2 + 8 |t| - 4)  for 1 < |t| < 2,
+    R[i, j] = k((j + 1/2)/s - (i + 1/2)) / sum over the pixels j within the image,
+
+so that near the edge the weights of the pixels that are there sum to 1: the bicubic reduction of Pillow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from padis_jax.operators.planes import Planes, checked_size, leaf
+
+Method = Literal["block", "bicubic"]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["rows", "columns", "rows_inverse", "columns_inverse", "norm"],
+    meta_fields=["image_shape", "factor"],
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Resampling(Planes):
+    """Reduction by a factor; built by `Downsample`. `start` repeats every pixel (nearest neighbour).
+
+    Attributes:
+      image_shape: (H, W).
+      factor: s.
+      rows: R_h, [H/s, H].
+      columns: R_w, [W/s, W].
+      rows_inverse: R_h+, [H, H/s].
+      columns_inverse: R_w+, [W, W/s].
+      norm: ||A||.
+    """
+
+    image_shape: tuple[int, int]
+    factor: int
+    rows: Array
+    columns: Array
+    rows_inverse: Array
+    columns_inverse: Array
+    norm: Array
+
+    @property
+    def measurement_shape(self) -> tuple[int, int]:
+        """(H/s, W/s)."""
+        return self.image_shape[0] // self.factor, self.image_shape[1] // self.factor
+
+    def forward(self, plane: Array) -> Array:
+        """R_h x R_w'."""
+        return _both(self.rows, plane, self.columns)
+
+    def adjoint(self, plane: Array) -> Array:
+        """R_h' y R_w."""
+        return _both(self.rows.T, plane, self.columns.T)
+
+    def inverse(self, plane: Array) -> Array:
+        """R_h+ y R_w+'."""
+        return _both(self.rows_inverse, plane, self.columns_inverse)
+
+    def first(self, plane: Array) -> Array:
+        """Every pixel repeated."""
+        return jnp.repeat(jnp.repeat(plane, self.factor, 0), self.factor, 1)
+
+
+def _both(left: Array, plane: Array, right: Array) -> Array:
+    """left plane right', in full precision (accelerators round products of float32 otherwise)."""
+    left, right = left.astype(plane.dtype), right.astype(plane.dtype)
+    return jnp.linalg.multi_dot([left, plane, right.T], precision=lax.Precision.HIGHEST)
+
+
+def Downsample(  # noqa: N802 (a factory named like the object it makes)
+    *, image_shape: tuple[int, int], factor: int, method: Method = "block"
+) -> Resampling:
+    """Superresolution's forward model.
+
+    Args:
+      image_shape: (H, W) in pixels, multiples of `factor`.
+      factor: s, at least 1.
+      method: "block" or "bicubic".
+
+    Raises:
+      ValueError: a size that `factor` does not divide, or an unknown method.
+    """
+    shape = checked_size("Downsample", image_shape)
+    if factor < 1 or shape[0] % factor or shape[1] % factor:
+        raise ValueError(f"Downsample: factor {factor} must be positive and divide the image's {shape}")
+    if method not in get_args(Method):
+        raise ValueError(f"Downsample: method must be one of {', '.join(get_args(Method))}, got {method!r}")
+    rows, columns = (reduction(n, factor, method) for n in shape)
+    norm = np.linalg.norm(rows, 2) * np.linalg.norm(columns, 2)
+    inverses = (leaf(np.linalg.pinv(matrix)) for matrix in (rows, columns))
+    return Resampling(shape, int(factor), leaf(rows), leaf(columns), *inverses, leaf(norm))
+
+
+def reduction(n: int, factor: int, method: Method) -> np.ndarray:
+    """R of one axis: [n / factor, n]."""
+    if method == "block":
+        return np.kron(np.eye(n // factor), np.full((1, factor), 1 / factor))
+    t = np.abs((np.arange(n) + 0.5) / factor - (np.arange(n // factor)[:, None] + 0.5))
+    near, far = 1.5 * t**3 - 2.5 * t**2 + 1, -0.5 * (t**3 - 5 * t**2 + 8 * t - 4)
+    weight = np.where(t <= 1, near, np.where(t < 2, far, 0))
+    return weight / weight.sum(1, keepdims=True)

@@ -1,0 +1,134 @@
+"""Synthetic discs with holes, from a seed: what the prior for the Helsinki Tomography Challenge 2022 is trained on.
+
+    python -m padis_jax.phantoms --out runs/discs.npz --count 400
+
+The challenge describes its targets in words: homogeneous acrylic discs of 70 mm, not all centred alike, with holes of
+differing, irregular shapes at random places, few and simple ones up to many and complex ones. The statistics below were
+chosen from that description; no measured disc or segmentation was looked at. A value is the fraction of the pixel that
+is material, over SAMPLES x SAMPLES points. Lengths are in mm.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from padis_jax.errors import UserError, one_line_errors
+from padis_jax.files import write_npz
+from padis_jax.htc2022 import TRUTH_PIXEL_MM, TRUTH_SIDE
+
+FIELD = TRUTH_PIXEL_MM * TRUTH_SIDE  # side of the image
+RADIUS = 35.0
+SHIFT = 1.5  # of the centre, at most, along each axis
+MOST_HOLES = 20
+HOLE_RADII = 1.5, 10.0  # of the circle around a hole; drawn evenly in their logarithm
+WALL = 1.0  # between the circles of two holes, and to the edge, at least
+SAMPLES = 4
+
+# Holes within the unit circle: whether the points x, y are in the hole.
+Shape = Callable[[np.random.Generator, np.ndarray, np.ndarray], np.ndarray]
+
+
+def ellipse(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """From a circle to three times as long as wide."""
+    return x**2 + (y * rng.uniform(1, 3)) ** 2 < 1
+
+
+def bar(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """A rectangle, the corners of which are on the circle, from a square to a slit."""
+    half = np.arctan(1 / rng.uniform(1, 6))
+    return (np.abs(x) < np.cos(half)) & (np.abs(y) < np.sin(half))
+
+
+def polygon(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Three to eight corners in order of their angle, each at its own distance from the centre; star-shaped."""
+    corners = int(rng.integers(3, 9))
+    angle = (np.arange(corners) + rng.uniform(-0.3, 0.3, corners)) * 2 * np.pi / corners
+    radius = rng.uniform(0.45, 1, corners)
+    px, py = radius * np.cos(angle), radius * np.sin(angle)
+    inside = np.zeros(x.shape, bool)
+    for i in range(corners):  # even-odd rule, with the ray to the right
+        x0, y0, x1, y1 = px[i], py[i], px[i - 1], py[i - 1]
+        crosses = (y0 > y) != (y1 > y)
+        inside ^= crosses & (x < x0 + (y - y0) * (x1 - x0) / (y1 - y0 if y1 != y0 else 1.0))
+    return inside
+
+
+def blob(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """A smooth irregular outline: its radius is a short Fourier series of the angle."""
+    angle = np.arctan2(y, x)
+    order = np.arange(2, 7)
+    amplitude, phase = rng.normal(0, 0.35 / order), rng.uniform(0, 2 * np.pi, 5)
+    waves = sum(a * np.cos(n * angle + p) for n, a, p in zip(order, amplitude, phase, strict=True))
+    return np.hypot(x, y) < np.clip(0.65 + 0.65 * waves, 0.15, 1)
+
+
+def cross(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Two bars, or halves of them, at a right angle: a cross, a T or an L."""
+    width, reach = rng.uniform(0.12, 0.3), rng.uniform(0.6, 0.95)
+    first, second = rng.choice([-width, -reach], 2)  # where each bar begins
+    return ((np.abs(y) < width) & (x > first) & (x < reach)) | ((np.abs(x) < width) & (y > second) & (y < reach))
+
+
+def ring(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """A sector of a ring, at most 300 degrees, so that what it encloses is held."""
+    radius = np.hypot(x, y)
+    return (radius < 1) & (radius > rng.uniform(0.35, 0.75)) & (np.abs(np.arctan2(y, x)) < rng.uniform(0.5, 2.6))
+
+
+SHAPES: tuple[Shape, ...] = (ellipse, bar, polygon, blob, cross, ring)
+
+
+def disc(seed: int, index: int, *, side: int = 256) -> np.ndarray:
+    """One disc, float32 [side, side] in [0, 1]; a function of its arguments."""
+    rng = np.random.default_rng([seed, index])
+    axis = (np.arange(side * SAMPLES) + 0.5) / (side * SAMPLES) * FIELD - FIELD / 2
+    centre = rng.uniform(-SHIFT, SHIFT, 2)
+    x, y = axis[None] - centre[0], -axis[:, None] - centre[1]
+    solid = x**2 + y**2 < RADIUS**2
+    taken: list[tuple[float, float, float]] = []
+    for _ in range(int(rng.integers(0, MOST_HOLES + 1))):
+        for _ in range(20):  # a place where it fits, else no hole
+            size = float(np.exp(rng.uniform(*np.log(HOLE_RADII))))
+            distance, angle = (RADIUS - WALL - size) * np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
+            at = float(distance * np.cos(angle)), float(distance * np.sin(angle))
+            if all(np.hypot(at[0] - ox, at[1] - oy) > size + other + WALL for ox, oy, other in taken):
+                taken.append((*at, size))
+                _cut(rng, solid, x, y, at, size)
+                break
+    return solid.reshape(side, SAMPLES, side, SAMPLES).mean((1, 3), dtype=np.float32)
+
+
+def _cut(
+    rng: np.random.Generator, solid: np.ndarray, x: np.ndarray, y: np.ndarray, at: tuple[float, float], size: float
+) -> None:
+    """Takes a hole of random shape and turn out of `solid`, in place."""
+    columns, rows = np.abs(x[0] - at[0]) < size, np.abs(y[:, 0] - at[1]) < size
+    dx, dy = (x[:, columns] - at[0]) / size, (y[rows] - at[1]) / size
+    turn = rng.uniform(0, 2 * np.pi)
+    along, across = dx * np.cos(turn) + dy * np.sin(turn), dy * np.cos(turn) - dx * np.sin(turn)
+    solid[np.ix_(rows, columns)] &= ~SHAPES[int(rng.integers(len(SHAPES)))](rng, along, across)
+
+
+@one_line_errors()
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="the .npz: `volume` [count, side, side], in [0, 1]")
+    parser.add_argument("--count", type=int, default=400)
+    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    if min(args.count, args.side) < 1 or args.seed < 0:
+        raise UserError(f"--count {args.count} and --side {args.side} must be positive, --seed {args.seed} at least 0")
+    volume = np.stack([disc(args.seed, index, side=args.side) for index in range(args.count)])
+    pixel = FIELD / args.side
+    write_npz(args.out, {"volume": volume.astype(np.float16), "spacing": np.asarray([pixel, pixel, pixel])})
+    print(f"{args.out}: {args.count} discs of {args.side} x {args.side} pixels")
+
+
+if __name__ == "__main__":
+    main()

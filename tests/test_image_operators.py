@@ -1,0 +1,194 @@
+"""Blur, reduction, masks, identity: transposes, norms, pseudo-inverses, and other implementations of the same."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from padis_jax.operators import (
+    Blur,
+    Downsample,
+    Identity,
+    Inpaint,
+    box_mask,
+    dot_test,
+    gaussian_kernel,
+    motion_kernel,
+    random_mask,
+    stroke_mask,
+    uniform_kernel,
+)
+
+H, W = 12, 16
+RNG = np.random.default_rng(0)
+IMAGE = RNG.random((H, W))
+LOPSIDED = RNG.random((4, 5)) - 0.3
+MASK = RNG.random((H, W)) < 0.4
+SHAPE = dict(image_shape=(H, W))
+FACTORIES = {
+    "blur, circular": lambda: Blur(**SHAPE, kernel=LOPSIDED),
+    "blur, reflect": lambda: Blur(**SHAPE, kernel=LOPSIDED, boundary="reflect"),
+    "blur, zero": lambda: Blur(**SHAPE, kernel=uniform_kernel(3), boundary="zero"),
+    "block": lambda: Downsample(**SHAPE, factor=4),
+    "bicubic": lambda: Downsample(**SHAPE, factor=2, method="bicubic"),
+    "inpainting": lambda: Inpaint(mask=MASK),
+    "denoising": lambda: Identity(**SHAPE),
+}
+
+
+@functools.cache
+def make(name):
+    return FACTORIES[name]()
+
+
+def relative(a, b):
+    return np.linalg.norm(np.asarray(a, np.float64) - b) / max(np.linalg.norm(b), 1e-30)
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_the_transpose_is_exact_for_one_channel_and_three(name):
+    operator = make(name)
+    assert dot_test(operator, (H, W), key=jax.random.key(0)) < 1e-5
+    with jax.enable_x64(True):
+        assert dot_test(operator, (H, W, 3), key=jax.random.key(0), dtype=jnp.float64) < 1e-12
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_norm_and_pseudo_inverse_are_those_of_the_matrix(name):
+    operator = make(name)
+    with jax.enable_x64(True):
+        basis = jnp.eye(H * W).reshape(H, W, H * W)
+        matrix = np.asarray(operator(basis)).reshape(-1, H * W)  # an image of many channels
+        np.testing.assert_allclose(operator.norm, np.linalg.norm(matrix, 2), rtol=1e-3)
+        y = operator(jnp.asarray(IMAGE))
+        x = operator.pinv(y)
+        assert relative(operator(x), np.asarray(y)) < 1e-5  # A A+ A = A
+        if "blur" not in name or "circular" in name:  # the others by conjugate gradients, slow to the last digit
+            off_range = RNG.standard_normal(y.shape)
+            expected = np.linalg.pinv(matrix, rcond=1e-5) @ off_range.ravel()
+            assert relative(np.ravel(operator.pinv(jnp.asarray(off_range))), expected) < 1e-5
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_under_jit_vmap_and_grad_as_an_argument(name):
+    operator, traces = make(name), []
+
+    @jax.jit
+    def loss_gradient(operator, images, y):
+        traces.append(1)
+        return jax.vmap(jax.grad(lambda x: 0.5 * jnp.sum((operator(x) - y) ** 2)))(images)
+
+    images = jnp.asarray(RNG.random((2, H, W, 3)), jnp.float32)
+    y = operator(images[0])
+    assert y.shape == (*operator.measurement_shape, 3)
+    gradient = loss_gradient(operator, images, y)
+    np.testing.assert_allclose(gradient[1], operator.T(operator(images[1]) - y), atol=2e-5)
+    loss_gradient(FACTORIES[name](), images, y)  # made anew it is the same program
+    assert len(traces) == 1
+    assert operator.start(y).shape == operator.pinv(y).shape == (H, W, 3)
+
+
+@pytest.mark.parametrize(("boundary", "theirs"), [("circular", "wrap"), ("reflect", "reflect"), ("zero", "constant")])
+@pytest.mark.parametrize("kernel", [uniform_kernel(3), LOPSIDED, motion_kernel(4.3, 0.7)], ids=["3x3", "any", "motion"])
+def test_blur_is_scipys_convolution(kernel, boundary, theirs):
+    odd = np.pad(kernel, [(0, 1 - n % 2) for n in kernel.shape])  # an even kernel's centre is at n // 2 here
+    with jax.enable_x64(True):
+        found = Blur(**SHAPE, kernel=kernel, boundary=boundary)(jnp.asarray(IMAGE))
+    np.testing.assert_allclose(found, ndimage.convolve(IMAGE, odd, mode=theirs), atol=1e-12)
+
+
+def test_gaussian_kernel_is_scipys():
+    impulse = np.zeros((25, 25))
+    impulse[12, 12] = 1
+    np.testing.assert_allclose(gaussian_kernel(1.5, 25), ndimage.gaussian_filter(impulse, 1.5, truncate=9), atol=1e-7)
+    assert gaussian_kernel(1.5).shape == (13, 13)
+
+
+def test_motion_kernel_has_the_moments_of_a_line():
+    for length, angle in ((9.0, 0.0), (7.5, 0.6), (5.0, 2.2)):
+        kernel = motion_kernel(length, angle)
+        half = kernel.shape[0] // 2
+        y, x = half - np.mgrid[: 2 * half + 1, : 2 * half + 1][0], np.mgrid[: 2 * half + 1, : 2 * half + 1][1] - half
+        np.testing.assert_allclose([kernel.sum(), (kernel * x).sum(), (kernel * y).sum()], [1, 0, 0], atol=1e-6)
+        np.testing.assert_allclose((kernel * x * y).sum(), length**2 / 12 * np.cos(angle) * np.sin(angle), atol=0.02)
+        # A bilinear share widens each axis by at most 1/4.
+        spread = (kernel * x**2).sum() - length**2 / 12 * np.cos(angle) ** 2
+        assert -0.01 < spread < 0.26
+    np.testing.assert_array_equal(motion_kernel(0.0, 1.0), [[1.0]])
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_reductions_are_pillows(factor):
+    image = RNG.random((16, 24))
+    small = 24 // factor, 16 // factor
+    for method, theirs in (("block", Image.Resampling.BOX), ("bicubic", Image.Resampling.BICUBIC)):
+        found = Downsample(image_shape=(16, 24), factor=factor, method=method)(jnp.asarray(image))
+        expected = np.asarray(Image.fromarray(image.astype(np.float32)).resize(small, theirs))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_starts():
+    small = Downsample(**SHAPE, factor=4)
+    np.testing.assert_array_equal(small.start(jnp.arange(12.0).reshape(3, 4))[4:8, 8:12], np.full((4, 4), 6.0))
+    holes = make("inpainting")
+    filled = np.asarray(holes.start(holes(jnp.asarray(IMAGE))))
+    known = np.argwhere(MASK)
+    for pixel in np.argwhere(~MASK):
+        distance = np.sum((known - pixel) ** 2, 1)
+        nearest = known[distance == distance.min()]  # of several, any
+        assert np.isclose(filled[tuple(pixel)], IMAGE[tuple(nearest.T)]).any()
+    np.testing.assert_allclose(filled[MASK], IMAGE[MASK], rtol=1e-6)
+    blurred = jnp.asarray(IMAGE, jnp.float32)
+    np.testing.assert_array_equal(make("blur, circular").start(blurred), blurred)
+
+
+def test_masks_follow_their_key_and_cover_what_they_say():
+    shape = (64, 96)
+    makers = {
+        "random": functools.partial(random_mask, image_shape=shape, known=0.3),
+        "box": functools.partial(box_mask, image_shape=shape, size=(20, 30)),
+        "strokes": functools.partial(stroke_mask, image_shape=shape, strokes=3, steps=5, width=0.1),
+    }
+    for name, draw in makers.items():
+        first = np.asarray(draw(jax.random.key(0)))
+        assert first.shape == shape and first.dtype == bool, name
+        np.testing.assert_array_equal(first, draw(jax.random.key(0)))
+        assert (first != np.asarray(draw(jax.random.key(1)))).any(), name
+    assert abs(np.mean(makers["random"](jax.random.key(2))) - 0.3) < 0.03
+    box = ~np.asarray(makers["box"](jax.random.key(2)))
+    rows, columns = np.flatnonzero(box.any(1)), np.flatnonzero(box.any(0))
+    assert len(rows) == np.ptp(rows) + 1 == 20 and len(columns) == np.ptp(columns) + 1 == 30 and box.sum() == 600
+    missing = [1 - float(np.mean(makers["strokes"](jax.random.key(i)))) for i in range(3)]
+    assert all(0.005 < fraction < 0.4 for fraction in missing)
+    # Nowhere wider than the given width: no pixel is deeper in than half of it.
+    painted = np.pad(~np.asarray(stroke_mask(jax.random.key(3), shape, strokes=1, steps=1, width=0.1)), 1)
+    assert 1 < ndimage.distance_transform_edt(painted).max() <= 0.1 * 64 / 2 + 1
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Blur(**SHAPE, kernel=np.zeros((3, 3))), "kernel"),
+        (lambda: Blur(**SHAPE, kernel=np.ones((13, 3))), "larger than the image"),
+        (lambda: Blur(**SHAPE, kernel=np.ones((3, 3)), boundary="wrap"), "circular, reflect, zero, got 'wrap'"),
+        (lambda: Downsample(**SHAPE, factor=5), "factor 5"),
+        (lambda: Downsample(**SHAPE, factor=2, method="cubic"), "block, bicubic"),
+        (lambda: Inpaint(mask=np.zeros((4, 4))), "known pixel"),
+        (lambda: Inpaint(mask=np.full((4, 4), 0.5)), "0 and 1"),
+        (lambda: Identity(image_shape=(4, 0)), "image_shape"),
+        (lambda: gaussian_kernel(0.0), "sigma"),
+        (lambda: gaussian_kernel(1.0, 4), "odd"),
+        (lambda: motion_kernel(-1.0, 0.0), "length"),
+        (lambda: random_mask(jax.random.key(0), (4, 4), known=1.5), "known"),
+        (lambda: box_mask(jax.random.key(0), (4, 4), size=(5, 1)), "boxes"),
+        (lambda: stroke_mask(jax.random.key(0), (4, 4), width=0.0), "width"),
+        (lambda: Identity(image_shape=(4, 4))(jnp.ones((4, 5))), r"image of shape \(4, 4\)"),
+    ],
+)
+def test_impossible_operators_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

@@ -1,0 +1,78 @@
+"""Synthetic discs: repeatable, of the stated size, with holes of every shape, and readable by the training script."""
+
+import sys
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from padis_jax import phantoms
+from padis_jax.images import Window, read_images
+
+SIDE = 96
+PIXEL = phantoms.FIELD / SIDE
+
+
+def test_a_disc_follows_from_seed_and_index():
+    first = phantoms.disc(0, 3, side=SIDE)
+    assert first.dtype == np.float32 and first.shape == (SIDE, SIDE)
+    np.testing.assert_array_equal(first, phantoms.disc(0, 3, side=SIDE))
+    assert (first != phantoms.disc(0, 4, side=SIDE)).any() and (first != phantoms.disc(1, 3, side=SIDE)).any()
+
+
+def test_discs_have_the_size_and_the_holes_that_the_module_states():
+    counts = []
+    for index in range(20):
+        image = phantoms.disc(7, index, side=SIDE)
+        assert image.min() == 0 and image.max() == 1
+        filled = ndimage.binary_fill_holes(image > 0.5)
+        radius = np.sqrt(filled.sum() / np.pi) * PIXEL
+        np.testing.assert_allclose(radius, phantoms.RADIUS, rtol=0.01)  # holes keep clear of the edge
+        centre = (np.asarray(ndimage.center_of_mass(filled)) - (SIDE - 1) / 2) * PIXEL
+        assert np.abs(centre).max() < phantoms.SHIFT + 0.2
+        counts.append(ndimage.label(filled & (image < 0.5))[1])
+    assert min(counts) <= 3 and 8 <= max(counts) <= 2 * phantoms.MOST_HOLES  # thin walls of a hole may close
+    partial = (image > 0) & (image < 1)
+    assert np.isin(np.round(image[partial] * phantoms.SAMPLES**2, 4) % 1, 0).all() and partial.any()
+
+
+def test_a_finer_image_is_the_same_disc():
+    coarse, fine = phantoms.disc(2, 0, side=48), phantoms.disc(2, 0, side=96)
+    assert np.abs(coarse - fine.reshape(48, 2, 48, 2).mean((1, 3))).max() < 0.3
+    assert np.abs(coarse.mean() - fine.mean()) < 1e-3
+
+
+@pytest.mark.parametrize("shape", phantoms.SHAPES, ids=lambda shape: shape.__name__)
+def test_every_shape_lies_in_its_circle_and_is_not_empty(shape):
+    axis = np.linspace(-1.2, 1.2, 97)
+    x, y = np.broadcast_arrays(axis[None], axis[:, None])
+    areas = []
+    for seed in range(10):
+        inside = shape(np.random.default_rng(seed), x, y)
+        assert not (inside & (x**2 + y**2 > 1 + 1e-9)).any()
+        areas.append(inside.mean() * 2.4**2 / np.pi)
+    assert min(areas) > 0.03 and np.ptp(areas) > 0.05
+
+
+def test_a_polygon_has_the_area_of_its_corners():
+    axis = np.linspace(-1, 1, 401)
+    x, y = np.broadcast_arrays(axis[None], axis[:, None])
+    inside = phantoms.polygon(np.random.default_rng(5), x, y)
+    rng = np.random.default_rng(5)
+    corners = int(rng.integers(3, 9))
+    angle = (np.arange(corners) + rng.uniform(-0.3, 0.3, corners)) * 2 * np.pi / corners
+    radius = rng.uniform(0.45, 1, corners)
+    shoelace = 0.5 * np.sum(radius * np.roll(radius, -1) * np.sin(np.roll(angle, -1) - angle))
+    np.testing.assert_allclose(inside.mean() * (401 / 200) ** 2, shoelace, rtol=0.01)
+
+
+def test_the_command_writes_what_training_reads(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "discs.npz"
+    monkeypatch.setattr(sys, "argv", ["phantoms", "--out", str(out), "--count", "3", "--side", "32", "--seed", "5"])
+    phantoms.main()
+    images = read_images(out, window=Window("1", 0.0, 1.0))
+    np.testing.assert_allclose(images.images[1, :, :, 0], phantoms.disc(5, 1, side=32), atol=1e-3)
+    monkeypatch.setattr(sys, "argv", ["phantoms", "--out", str(out), "--count", "0"])
+    with pytest.raises(SystemExit) as stopped:
+        phantoms.main()
+    assert stopped.value.code == 2 and "--count 0" in capsys.readouterr().err

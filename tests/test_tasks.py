@@ -1,0 +1,75 @@
+"""Named tasks: every one makes an operator that fits its description, and measures with the noise it names."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from padis_jax.operators import RayTransform
+from padis_jax.operators.planes import Planes
+from padis_jax.tasks import TASKS, find_task, markdown, simulate
+
+IMAGES = [name for name, task in TASKS.items() if not task.tomography]
+PROBLEMS = Path(__file__).parents[1] / "docs" / "problems.md"
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_tasks_on_colour_images(name):
+    task, shape = TASKS[name], (24, 32)
+    operator = task.build(shape, 3, jax.random.key(0))
+    assert isinstance(operator, Planes)
+    image = jnp.full((*shape, 3), 0.5)
+    found = simulate(task, jax.random.key(1), image, operator)
+    clean = operator(image)
+    noise = np.asarray(found.sinogram - clean)
+    assert abs(noise.std() / task.sigma - 1) < 0.2
+    assert float(found.noise_sigma) == pytest.approx(task.sigma)
+    np.testing.assert_array_equal(simulate(task, jax.random.key(1), image, operator, sigma=0.0).sinogram, clean)
+    factor = {"sr2": 2, "sr4": 4, "sr8": 8, "sr4_bicubic": 4}.get(name, 1)
+    assert clean.shape == (24 // factor, 32 // factor, 3)
+    if not name.startswith("inpaint"):
+        np.testing.assert_allclose(clean, 0.5, atol=1e-5)  # means preserve a constant
+    with pytest.raises(ValueError, match="photons are counted in tomography"):
+        simulate(task, jax.random.key(1), image, operator, photons=1e4, pixel_mm=1.0)
+
+
+def test_tomographic_tasks():
+    shape, key = (16, 12), jax.random.key(0)
+    expected = {"ct8": 8, "ct20": 20, "ct60": 60, "fan180": 180, "limited120": 60}
+    assert expected.keys() == {name for name, task in TASKS.items() if task.tomography}
+    for name, views in expected.items():
+        with pytest.raises(ValueError, match="must have 1 channel, not 3"):
+            TASKS[name].build(shape, 3, key)
+        assert f"{views} views" in TASKS[name].description
+    fan = TASKS["fan180"].build((6, 5), 1, key)
+    assert fan.measurement_shape == (180, 12)
+    assert fan.geometry.source_distance == fan.geometry.detector_distance == 6
+    assert 0 < min(fan.geometry.angles) < max(fan.geometry.angles) < np.pi
+    operator = TASKS["ct8"].build(shape, 1, key)
+    assert isinstance(operator, RayTransform)
+    assert operator.measurement_shape == (8, 32)
+    image = jnp.full((*shape, 1), 0.3)
+    counted = simulate(TASKS["ct8"], key, image, operator, photons=1e4, pixel_mm=2.0)
+    assert counted.protocol == "honest"
+    assert simulate(TASKS["ct8"], key, image, operator).noise_sigma == 0
+    with pytest.raises(ValueError, match="pixel size"):
+        simulate(TASKS["ct8"], key, image, operator, photons=1e4)
+
+
+def test_masks_follow_the_key():
+    for name in ("inpaint_random", "inpaint_box", "inpaint_strokes"):
+        masks = [np.asarray(TASKS[name].build((32, 32), 1, jax.random.key(k)).mask) for k in (0, 0, 1)]
+        np.testing.assert_array_equal(masks[0], masks[1])
+        assert (masks[0] != masks[2]).any()
+
+
+def test_unknown_tasks_are_named_with_the_known_ones():
+    assert find_task("sr4") is TASKS["sr4"]
+    with pytest.raises(ValueError, match="no task 'sr5'.*ct20.*denoise"):
+        find_task("sr5")
+
+
+def test_the_table_of_the_documentation():
+    assert markdown() in PROBLEMS.read_text()
