@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from padis_jax.images import StreamedImages
 from padis_jax.patches import Frame
 from padis_jax.positions import plane_positions
 
@@ -56,17 +57,19 @@ class Batch(NamedTuple):
     positions: np.ndarray
 
 
-def pad_images(images: np.ndarray, frame: Frame) -> np.ndarray:
-    """[n, H, W, C] -> [n, H + 2 M_y, W + 2 M_x, C], zeros around."""
+def pad_images(images: np.ndarray | StreamedImages, frame: Frame) -> np.ndarray | StreamedImages:
+    """[n, H, W, C] -> [n, H + 2 M_y, W + 2 M_x, C], zeros around. Streamed images stay streamed."""
     my, mx = frame.margin
+    if isinstance(images, StreamedImages):
+        return images.padded((my, mx))
     return np.pad(images, ((0, 0), (my, my), (mx, mx), (0, 0)))
 
 
-def draw_batch(padded: np.ndarray, config: PatchConfig, seed: int, step: int) -> Batch:
+def draw_batch(padded: np.ndarray | StreamedImages, config: PatchConfig, seed: int, step: int) -> Batch:
     """The batch of one training step.
 
     Args:
-      padded: [n, Hp, Wp, C] from `pad_images`.
+      padded: [n, Hp, Wp, C] from `pad_images`; streamed images give the same batch as those in memory.
       config: sizes, probabilities, counts.
       seed: root seed of the run.
       step: number of the step, from 0.
@@ -79,18 +82,21 @@ def draw_batch(padded: np.ndarray, config: PatchConfig, seed: int, step: int) ->
     return crop_batch(rng, padded, config.sizes[index], config.batch[index], flips=config.flips)
 
 
-def crop_batch(rng: np.random.Generator, padded: np.ndarray, size: int, count: int, *, flips: bool = False) -> Batch:
+def crop_batch(
+    rng: np.random.Generator, padded: np.ndarray | StreamedImages, size: int, count: int, *, flips: bool = False
+) -> Batch:
     """`count` crops of `size` pixels, uniform over images and corners."""
     n, height, width, _ = padded.shape
     plane = plane_positions((height, width))
     image = rng.integers(0, n, count)
     top, left = rng.integers(0, height - size + 1, count), rng.integers(0, width - size + 1, count)
     mirrored = rng.random(count) < 0.5 if flips else np.zeros(count, bool)
+    images = padded.fetch(image) if isinstance(padded, StreamedImages) else padded
     patches = []
     for i, y, x, mirror in zip(image, top, left, mirrored, strict=True):
         if mirror:  # the crop at column x of the mirrored image is the mirrored crop at column width - size - x
-            patches.append(padded[i, y : y + size, width - size - x : width - x][:, ::-1])
+            patches.append(images[i][y : y + size, width - size - x : width - x][:, ::-1])
         else:
-            patches.append(padded[i, y : y + size, x : x + size])
+            patches.append(images[i][y : y + size, x : x + size])
     positions = [plane[y : y + size, x : x + size] for y, x in zip(top, left, strict=True)]
     return Batch(np.stack(patches).astype(np.float32), np.stack(positions))

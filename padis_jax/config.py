@@ -28,7 +28,7 @@ class DataConfig:
     """What is trained on.
 
     Attributes:
-      path: a .npz volume, a .npy array or a folder of pictures (images.read_images).
+      path: DICOM, NIfTI, pictures, arrays, MATLAB or HDF5: a file, a folder or a glob (images.read_images).
       low: value that becomes 0; with `high` it overrides the file's own window (HU: -1000 to 1000).
       high: value that becomes 1.
       unit: unit of `low` and `high`.
@@ -36,6 +36,9 @@ class DataConfig:
       test_gap: neighbours left out with each test slice.
       validation: slices for tuning; left out with `validation_gap` neighbours on either side.
       validation_gap: neighbours left out with each validation slice.
+      test_volumes: names of whole volumes (padis-data inspect lists them) that are tested on and not trained on.
+      validation_volumes: the same for tuning.
+      memory_gb: a set that would take more gigabytes as float32 is read as it is needed; 0 for every set.
       limit: train on this many images only, spread evenly; 0 means all.
       provenance: where the images come from and under which licence; copied into the weights.
     """
@@ -48,12 +51,17 @@ class DataConfig:
     test_gap: int = 0
     validation: tuple[int, ...] = ()
     validation_gap: int = 0
+    test_volumes: tuple[str, ...] = ()
+    validation_volumes: tuple[str, ...] = ()
+    memory_gb: float = 2.0
     limit: int = 0
     provenance: str = ""
 
     def __post_init__(self) -> None:
         if (self.low is None) != (self.high is None):
             raise UserError("data.low and data.high belong together: give both or neither")
+        if not 0 <= self.memory_gb < math.inf:
+            raise UserError(f"data.memory_gb is {self.memory_gb}: it must be finite and not negative")
         if self.limit < 0:
             raise UserError(f"data.limit is {self.limit}: give 0 for all images, or how many")
 

@@ -5,7 +5,7 @@ Neighbouring slices of a volume look alike, so a slice that is left out takes it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from padis_jax.errors import UserError
@@ -34,15 +34,17 @@ def split_slices(
     validation: Sequence[int] = HEAD_CT_VALIDATION,
     test_gap: int = 3,
     validation_gap: int = 2,
+    volumes: Sequence[int] = (),
 ) -> Split:
     """Splits slices 0 .. count - 1.
 
     Args:
-      count: slices in the volume.
+      count: slices in the set.
       test: slices for the reported figures; every slice within `test_gap` of one is left out of training.
       validation: slices for tuning; every slice within `validation_gap` of one is left out of training.
       test_gap: in slices, 0 or more.
       validation_gap: the same.
+      volumes: how many slices each volume has, in order; a gap ends where its volume ends. Without it: one volume.
 
     Returns:
       A Split; its four parts are disjoint, sorted, and together are all slices.
@@ -58,8 +60,11 @@ def split_slices(
                 raise UserError(f"split: there is no {kind} slice {index}, the set has {count}, counted from 0")
     if both := sorted(set(test) & set(validation)):
         raise UserError(f"split: slice {both[0]} is named for test and for validation; take it out of one of them")
-    left_out = {i for i in range(count) if any(abs(i - t) <= test_gap for t in test)}
-    left_out |= {i for i in range(count) if any(abs(i - v) <= validation_gap for v in validation)}
+    if volumes and sum(volumes) != count:
+        raise ValueError(f"split: volumes of {sum(volumes)} slices are not a set of {count}")
+    of = [number for number, size in enumerate(volumes or (count,)) for _ in range(size)]
+    left_out = {i for i in range(count) if any(of[i] == of[t] and abs(i - t) <= test_gap for t in test)}
+    left_out |= {i for i in range(count) if any(of[i] == of[v] and abs(i - v) <= validation_gap for v in validation)}
     if len(left_out) == count:
         raise UserError(f"split: none of {count} slices is left to train on; use smaller gaps or fewer held-out slices")
     return Split(
@@ -68,3 +73,27 @@ def split_slices(
         test=tuple(sorted(set(test))),
         gap=tuple(sorted(left_out - set(test) - set(validation))),
     )
+
+
+def slices_of_volumes(volumes: Mapping[str, int], names: Sequence[str]) -> tuple[int, ...]:
+    """The slices of whole volumes, to be held out by patient instead of by slice.
+
+    Args:
+      volumes: name -> number of slices, in order (`ImageSet.volumes`).
+      names: of the wanted volumes; the last part of a name's path is enough where only one volume has it.
+
+    Raises:
+      UserError: for a name that no volume has, or several have.
+    """
+    starts, start = {}, 0
+    for volume, count in volumes.items():
+        starts[volume] = range(start, start + count)
+        start += count
+    chosen: list[int] = []
+    for name in names:
+        found = [name] if name in starts else [v for v in starts if v.endswith(f"/{name}")]
+        if len(found) != 1:
+            known = ", ".join(list(volumes)[:8])
+            raise UserError(f"split: {len(found)} volumes are called {name!r}; there are {known}")
+        chosen += starts[found[0]]
+    return tuple(chosen)

@@ -33,11 +33,11 @@ from padis_jax.denoiser import denoise_patches
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.figures import patch_grid, save_figure, training_curves
 from padis_jax.files import write_json
-from padis_jax.images import ImageSet, Window, read_images
+from padis_jax.images import ImageSet, StreamedImages, Window, read_images
 from padis_jax.log import Log
 from padis_jax.loss import denoising_loss
 from padis_jax.patches import Frame, frame_for
-from padis_jax.split import Split, split_slices
+from padis_jax.split import Split, slices_of_volumes, split_slices
 from padis_jax.training import Metrics, TrainState, init_state, train_step
 from padis_jax.weights import file_hash, load_weights, save_weights
 
@@ -48,7 +48,7 @@ PICTURE_SIGMAS = (0.05, 0.2, 0.8)
 class Task(NamedTuple):
     """What a run works on: padded training images [n, Hp, Wp, C], a fixed validation batch or None, geometry."""
 
-    padded: np.ndarray
+    padded: np.ndarray | StreamedImages
     validation: Batch | None
     frame: Frame
     window: Window
@@ -147,7 +147,9 @@ def load_task(config: Config) -> Task:
     window = None
     if config.data.low is not None and config.data.high is not None:
         window = Window(config.data.unit, config.data.low, config.data.high)
-    images = read_images(config.data.path, window=window)
+    images = read_images(config.data.path, window=window, memory=int(config.data.memory_gb * 1e9))
+    for note in images.notes:
+        print(f"note: {note}", file=sys.stderr)
     n, height, width, channels = images.images.shape
     if channels != config.network.image_channels:
         raise UserError(
@@ -157,10 +159,11 @@ def load_task(config: Config) -> Task:
     frame = frame_for((height, width), config.patches.largest)
     split = split_slices(
         n,
-        test=config.data.test,
-        validation=config.data.validation,
+        test=(*config.data.test, *slices_of_volumes(images.volumes, config.data.test_volumes)),
+        validation=(*config.data.validation, *slices_of_volumes(images.volumes, config.data.validation_volumes)),
         test_gap=config.data.test_gap,
         validation_gap=config.data.validation_gap,
+        volumes=tuple(images.volumes.values()),
     )
     train_slices = _limited(split, config.data.limit)
     padded = pad_images(images.select(train_slices).images, frame)

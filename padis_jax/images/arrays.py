@@ -1,0 +1,81 @@
+"""NumPy files: .npy, mapped from the disk, and .npz."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.lib import format as npy
+
+from padis_jax.errors import UserError
+from padis_jax.images.guard import check_size, decoding
+from padis_jax.images.source import Source, array_source, stack_arrays
+from padis_jax.images.variables import as_spacing, as_unit, choose
+from padis_jax.images.window import HOUNSFIELD
+
+
+def open_npy(path: Path) -> Source:
+    """[H, W], [N, H, W] or [N, H, W, C]; slices are read from the disk when they are needed.
+
+    Raises:
+      UserError: for a damaged file, objects, or another shape.
+    """
+    with decoding(path, ".npy of numbers"):
+        _check_magic(path, npy.MAGIC_PREFIX)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    stacked = stack_arrays(path, array)
+    check_size(path, stacked.shape, array.dtype.itemsize, path.stat().st_size)
+    return array_source(path, stacked, names=[f"{path.stem} {index}" for index in range(len(stacked))])
+
+
+def open_npz(path: Path, variable: str | None = None) -> Source:
+    """`volume` [N, H, W] in Hounsfield units, or the one array of images, or the named one.
+
+    Beside it, `spacing` [3] in mm, and `unit`, a text. Read whole, because the archive is compressed.
+
+    Raises:
+      UserError: for a damaged file, objects, an array that is not there, or values that are no Hounsfield units.
+    """
+    with decoding(path, ".npz of arrays"):
+        _check_magic(path, b"PK")
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
+            headers = {name: _header(archive.zip, name) for name in archive.files}
+            numeric = {name: shape for name, (shape, dtype) in headers.items() if dtype.kind in "fiub"}
+            name = choose(path, numeric, variable, usual="volume")
+            array = archive[name]
+            beside = {key: archive[key] for key in ("spacing", "unit") if key in headers and key != name}
+    if name == "volume" and (array.ndim != 3 or 0 in array.shape):
+        raise UserError(f"{path}: `volume` has shape {array.shape}, expected [slices, rows, columns]")
+    stacked = array[..., None] if name == "volume" else stack_arrays(path, array, f"`{name}`")
+    unit = as_unit(path, beside["unit"]) if "unit" in beside else HOUNSFIELD.unit if name == "volume" else None
+    if unit == HOUNSFIELD.unit and array.dtype.kind == "f" and array.min() >= 0.0 and array.max() <= 1.0:
+        raise UserError(f"{path}: `{name}` lies in [0, 1], which are no Hounsfield units; give its window")
+    spacing = as_spacing(path, beside["spacing"]) if "spacing" in beside else None
+    names = [f"slice {index}" for index in range(len(stacked))]
+    return array_source(path, stacked, names=names, unit=unit, spacing=spacing)
+
+
+def _check_magic(path: Path, magic: bytes) -> None:
+    """NumPy takes a file that starts in any other way for a pickle, and then suggests to allow that."""
+    with open(path, "rb") as handle:
+        if handle.read(len(magic)) != magic:
+            raise ValueError(f"it does not start with {magic!r}")
+
+
+def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """(shape, type) of a member; the archive's and the array's own statement of its size must agree."""
+    member = name if name in archive.namelist() else f"{name}.npy"
+    about = archive.getinfo(member)
+    with archive.open(member) as handle:
+        version = npy.read_magic(handle)
+        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
+        shape, _, dtype = read(handle)
+    if dtype.hasobject:
+        return shape, dtype
+    if 0 not in shape:
+        needed = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        if needed > about.file_size:
+            raise UserError(f"{archive.filename}: `{name}` declares {needed} bytes, but holds {about.file_size}")
+        check_size(f"{archive.filename}", (1, *shape), dtype.itemsize, about.compress_size + 64, compressed=True)
+    return shape, dtype

@@ -1,0 +1,79 @@
+"""What stands between a file from elsewhere and the program: sizes are checked before memory is taken, and whatever a
+decoder raises becomes one line that names the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from padis_jax.errors import UserError
+
+MAX_SLICE = 2**28  # values of one slice, 16384 x 16384: larger sizes are damage or malice
+MAX_RATIO = 1100  # deflate, the strongest compression in these formats, does not exceed 1032 : 1
+
+
+@contextlib.contextmanager
+def decoding(path: str | Path, what: str) -> Iterator[None]:
+    """Turns every exception of a decoder into a UserError; to be put around library calls on foreign bytes only.
+
+    Decoders of medical and picture formats raise whatever they stumble over (struct.error, KeyError, RecursionError,
+    AttributeError ...), so no shorter list of exceptions would be complete.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except MemoryError as error:
+        raise UserError(f"{path}: this {what} does not fit into memory; is the file damaged?") from error
+    except PermissionError as error:
+        raise UserError(f"{path}: may not be read ({error.strerror}); change its permissions") from error
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{path}: not a readable {what}; it is damaged or truncated: {reason}") from error
+
+
+def library(module: str, extra: str, formats: str) -> Any:
+    """Imports an optional library.
+
+    Args:
+      module: its import name.
+      extra: the extra of this package that brings it.
+      formats: what it is needed for, plural.
+
+    Raises:
+      UserError: if it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f"{formats} need the library {module}, which is not installed: pip install 'padis_jax[{extra}]'"
+        ) from error
+
+
+def check_size(path: str | Path, shape: Sequence[int], itemsize: int, stored: int, *, compressed: bool = False) -> None:
+    """Refuses sizes in a header that the file cannot hold, before anything of that size is allocated.
+
+    Args:
+      path: for the message.
+      shape: (N, H, W, C) as declared.
+      itemsize: bytes per value.
+      stored: bytes of the file, or of the part that holds the values.
+      compressed: whether `stored` is compressed.
+
+    Raises:
+      UserError: if a slice is beyond MAX_SLICE values, no value is left, or the values need more than is stored.
+    """
+    size = "x".join(str(n) for n in shape)
+    if min(shape) < 1:
+        raise UserError(f"{path}: its size is {size}, which holds no values")
+    if math.prod(shape[1:]) > MAX_SLICE:
+        raise UserError(f"{path}: declares slices of {math.prod(shape[1:])} values ({size}), more than {MAX_SLICE}")
+    needed = math.prod(shape) * itemsize
+    if needed > stored * (MAX_RATIO if compressed else 1):
+        raise UserError(f"{path}: declares {needed} bytes of values ({size}) but holds {stored}; truncated or damaged")

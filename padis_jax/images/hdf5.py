@@ -1,0 +1,76 @@
+"""HDF5 files, and MATLAB's version 7.3, which is HDF5 with the axes reversed. Slices are read when they are needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from padis_jax.errors import UserError
+from padis_jax.images.guard import check_size, decoding, library
+from padis_jax.images.source import Origin, Source, full_scale
+from padis_jax.images.variables import as_spacing, as_unit, choose
+
+
+def open_hdf5(path: Path, variable: str | None = None, *, matlab: bool = False) -> Source:
+    """The named data set, or the only one that can be images: [H, W], [N, H, W] or [N, H, W, C].
+
+    `spacing` (3 lengths in mm) and `unit` are read from its attributes, or `spacing` from a data set of that name.
+
+    Args:
+      path: the file.
+      variable: name of the data set, such as "images" or "scan/volume".
+      matlab: axes are MATLAB's, reversed: [(slices, )(channels, )columns, rows] stands for what MATLAB shows as
+        [rows, columns(, channels)(, slices)].
+
+    Raises:
+      UserError: for a damaged file, a data set that is not there or lies in another file, or several that could be
+        meant.
+    """
+    h5py = library("h5py", "medical", "HDF5 files and MATLAB files of version 7.3")
+    with decoding(path, "HDF5 file"), h5py.File(path, "r") as file:
+        shapes: dict[str, tuple[int, ...]] = {}
+
+        def visit(name: str, item: Any) -> None:  # does not follow links into other files
+            if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiub" and not name.startswith("#"):
+                shapes[name] = tuple(item.shape[::-1] if matlab else item.shape)
+
+        file.visititems(visit)
+        name = choose(path, shapes, variable)
+        data = file[name]
+        if data.external or data.is_virtual:
+            raise UserError(f"{path}: the values of {name} lie in other files; copy them into this one (h5repack)")
+        shape, dtype, stored = tuple(data.shape), data.dtype, data.id.get_storage_size()
+        spacing = data.attrs.get("spacing")
+        if spacing is None and shapes.get("spacing") is not None and int(np.prod(shapes["spacing"])) == 3:
+            spacing = file["spacing"][()]
+        unit = data.attrs.get("unit")
+    shown = shape[::-1] if matlab else shape
+    if matlab and len(shown) > 2:
+        shown = (shown[-1], *shown[:-1])
+    if len(shown) == 3 and shown[-1] <= 4:
+        raise UserError(f"{path}: {name} of shape {shown} is read as [N, H, W]; store colour images as [N, H, W, C]")
+    if len(shown) not in (2, 3, 4):
+        raise UserError(f"{path}: {name} has {len(shape)} axes ({shape}), expected 2 to 4")
+    full = shown if len(shown) == 4 else (*shown, 1) if len(shown) == 3 else (1, *shown, 1)
+    check_size(path, full, dtype.itemsize, stored, compressed=True)
+
+    def read(index: int) -> np.ndarray:
+        with decoding(path, f"slice {index} of {name}"), h5py.File(path, "r") as file:
+            data = file[name]
+            values = np.asarray(data[()] if len(shape) == 2 else data[index])
+        return np.ascontiguousarray(values.T if matlab else values).reshape(full[1:])
+
+    count, height, width, channels = full
+    return Source(
+        path=str(path),
+        read=read,
+        shape=(count, height, width, channels),
+        dtype=dtype,
+        names=tuple(f"{name} {index}" for index in range(count)),
+        origins=tuple(Origin(path, index, "") for index in range(count)),
+        unit=None if unit is None else as_unit(path, unit),
+        full=full_scale(dtype) if unit is None else None,
+        spacing=None if spacing is None else as_spacing(path, spacing),
+    )

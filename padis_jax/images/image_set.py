@@ -1,0 +1,55 @@
+"""Images of one size in [0, 1] with what is needed to write results beside them: window, spacing and origin."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from padis_jax.errors import UserError
+from padis_jax.images.source import Origin, Spacing
+from padis_jax.images.streamed import StreamedImages
+from padis_jax.images.window import Window
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images of one size.
+
+    Attributes:
+      images: float32 [N, H, W, C] in [0, 1]; an array, or one that is read as it is indexed.
+      names: N names for messages and files.
+      window: what 0 and 1 stand for.
+      spacing: millimetres between slices, rows and columns, where the file tells.
+      origins: N Origins (file, number in the file, volume); empty for images that come from no file.
+      notes: what a user should know about the files, each a line.
+    """
+
+    images: np.ndarray | StreamedImages
+    names: tuple[str, ...]
+    window: Window
+    spacing: Spacing | None = None
+    origins: tuple[Origin, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def volumes(self) -> dict[str, int]:
+        """Name -> number of images of each volume, in order; their images are consecutive."""
+        counts: dict[str, int] = {}
+        for origin in self.origins:
+            counts[origin.volume] = counts.get(origin.volume, 0) + 1
+        return counts
+
+    def select(self, indices: Sequence[int]) -> ImageSet:
+        """The images at `indices`, in that order; UserError if there is no such image."""
+        for index in indices:
+            if not 0 <= index < len(self.names):
+                raise UserError(f"there is no image {index}: the set has {len(self.names)}, counted from 0")
+        images = self.images
+        return dataclasses.replace(
+            self,
+            images=images.select(indices) if isinstance(images, StreamedImages) else images[list(indices)],
+            names=tuple(self.names[index] for index in indices),
+            origins=tuple(self.origins[index] for index in indices) if self.origins else (),
+        )

@@ -1,0 +1,106 @@
+"""NIfTI: a volume as axial slices, shown as DICOM shows them, whatever the order of the axes in the file.
+
+NIfTI's affine maps voxels to millimetres towards right, anterior, superior. Slices here go from feet to head, their
+rows to the back and their columns to the patient's left, so that a volume exported from a DICOM series gives the same
+images. Axes are permuted and reversed for that, never interpolated; an oblique volume keeps its nearest axes.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from padis_jax.errors import UserError
+from padis_jax.images.guard import check_size, decoding, library
+from padis_jax.images.source import Origin, Source, full_scale
+
+# The affine's axes (0 right, 1 anterior, 2 superior) of slices, rows and columns, and their sense.
+_SHOWN = ((2, 1), (1, -1), (0, -1))
+
+
+class Layout(NamedTuple):
+    """Stored axes of (slices, rows, columns), and whether each runs against the stored direction."""
+
+    axes: tuple[int, int, int]
+    reversed: tuple[bool, bool, bool]
+
+
+def layout(affine: np.ndarray) -> Layout:
+    """How a volume with this affine [4, 4] is stored."""
+    nibabel = library("nibabel", "medical", "NIfTI files")
+    orientation = nibabel.io_orientation(affine)  # for each stored axis: (axis of the affine, sense)
+    axes, flips = [], []
+    for wanted, sense in _SHOWN:
+        stored = int(np.flatnonzero(orientation[:, 0] == wanted)[0])
+        axes.append(stored)
+        flips.append(orientation[stored, 1] != sense)
+    return Layout((axes[0], axes[1], axes[2]), (bool(flips[0]), bool(flips[1]), bool(flips[2])))
+
+
+def open_nifti(path: Path) -> Source:
+    """A volume of three axes (a fourth of length 1 is dropped); unit not told; scaling of the header applied.
+
+    A .nii is read slice by slice; a .nii.gz is unpacked when the first slice is read, and kept in its stored type.
+
+    Raises:
+      UserError: for a damaged file, other axes, or values that are no real numbers.
+    """
+    nibabel = library("nibabel", "medical", "NIfTI files")
+    with decoding(path, "NIfTI file"):
+        image = nibabel.load(path, mmap=True)
+        if not isinstance(image, nibabel.Nifti1Image):
+            raise UserError(f"{path}: is {type(image).__name__}, not NIfTI; convert it")
+        shape = tuple(int(n) for n in image.shape)
+        dtype = np.dtype(image.get_data_dtype())
+        affine = np.asarray(image.affine, float)
+        slope, intercept = image.dataobj.slope, image.dataobj.inter
+    if len(shape) > 3 and set(shape[3:]) == {1}:
+        shape = shape[:3]
+    if len(shape) != 3:
+        raise UserError(f"{path}: has {len(shape)} axes {shape}, expected a volume of three; save one frame of it")
+    if dtype.kind not in "fiub":
+        raise UserError(f"{path}: voxels of type {dtype} are no real numbers")
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        raise UserError(f"{path}: its affine {affine.tolist()} is singular; mend the header")
+    if not (np.isfinite(slope) and np.isfinite(intercept)):
+        raise UserError(f"{path}: scl_slope {slope} and scl_inter {intercept} must be finite; mend the header")
+    gzipped = path.name.lower().endswith(".gz")
+    check_size(path, (shape[0], shape[1], shape[2], 1), dtype.itemsize, path.stat().st_size, compressed=gzipped)
+    order = layout(affine)
+    count, height, width = (shape[axis] for axis in order.axes)
+    check_size(path, (count, height, width, 1), 0, 0)
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    whole: list[np.ndarray] = []
+    lock = threading.Lock()
+
+    def read(index: int) -> np.ndarray:
+        at = count - 1 - index if order.reversed[0] else index
+        place: list[int | slice] = [slice(None)] * len(image.shape)
+        place[order.axes[0]] = at
+        place[3:] = [0] * (len(image.shape) - 3)
+        with decoding(path, "NIfTI file"):
+            if gzipped:
+                with lock:
+                    if not whole:
+                        whole.append(np.asarray(image.dataobj.get_unscaled()))
+                plane = whole[0][tuple(place)]
+                plane = plane if (slope, intercept) == (1.0, 0.0) else plane * slope + intercept
+            else:
+                plane = np.asarray(image.dataobj[tuple(place)])
+        rows, columns = order.axes[1:]
+        plane = plane.T if rows > columns else plane
+        return plane[:: -1 if order.reversed[1] else 1, :: -1 if order.reversed[2] else 1, None]
+
+    return Source(
+        path=str(path),
+        read=read,
+        shape=(count, height, width, 1),
+        dtype=dtype if (slope, intercept) == (1.0, 0.0) else np.dtype(np.float64),
+        names=tuple(f"slice {index}" for index in range(count)),
+        origins=tuple(Origin(path, index, "") for index in range(count)),
+        full=full_scale(dtype) if (slope, intercept) == (1.0, 0.0) else None,
+        spacing=(float(lengths[order.axes[0]]), float(lengths[order.axes[1]]), float(lengths[order.axes[2]])),
+    )

@@ -1,0 +1,97 @@
+"""Reading: a path to images in [0, 1], whatever the format. docs/formats.md has a how-to for each."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from padis_jax.images.arrays import open_npy, open_npz
+from padis_jax.images.dicom import open_dicom
+from padis_jax.images.hdf5 import open_hdf5
+from padis_jax.images.image_set import ImageSet
+from padis_jax.images.locate import locate, unique
+from padis_jax.images.matlab import open_mat
+from padis_jax.images.nifti import open_nifti
+from padis_jax.images.pictures import open_pictures
+from padis_jax.images.source import Source, join
+from padis_jax.images.streamed import StreamedImages, in_parallel
+from padis_jax.images.window import PLAIN, Window
+
+MEMORY = 2**31  # bytes of float32 images that are held in memory
+
+_OPENERS: dict[str, Callable[[Sequence[Path], str | None], Source]] = {
+    "npy": lambda files, variable: open_npy(files[0]),
+    "npz": lambda files, variable: open_npz(files[0], variable),
+    "mat": lambda files, variable: open_mat(files[0], variable),
+    "hdf5": lambda files, variable: open_hdf5(files[0], variable),
+    "nifti": lambda files, variable: open_nifti(files[0]),
+    "picture": lambda files, variable: open_pictures(files),
+    "dicom": lambda files, variable: open_dicom(files),
+}
+
+
+def open_source(path: str | Path) -> Source:
+    """The slices behind a path, in the files' own values; headers are read, the values are not.
+
+    Args:
+      path: FILE, FOLDER or GLOB, with `::NAME` for an array in a .npz, .mat or .hdf5 file.
+
+    Raises:
+      UserError: one line which names the file, what is wrong with it, and the remedy.
+    """
+    groups, variable, notes = locate(path)
+    sources = []
+    for group in unique(groups):
+        source = _OPENERS[group.kind](group.files, variable)
+        origins = tuple(
+            origin._replace(volume="/".join(filter(None, (group.name, origin.volume)))) for origin in source.origins
+        )
+        sources.append(dataclasses.replace(source, origins=origins))
+    joined = join(sources, str(path))
+    return dataclasses.replace(joined, notes=(*notes, *joined.notes))
+
+
+def read_images(
+    path: str | Path, *, window: Window | None = None, fit: Window | None = None, memory: int = MEMORY
+) -> ImageSet:
+    """Reads DICOM, NIfTI, pictures, arrays, MATLAB and HDF5 files.
+
+    Args:
+      path: FILE, FOLDER or GLOB, with `::NAME` for an array in a .npz, .mat or .hdf5 file. Folder: its files in the
+        order of their names (DICOM: by position), or, if it has none of a known kind, those of the folders below, a
+        volume each. All must have one size.
+      window: the stored values that become 0 and 1, whatever the file says.
+      fit: a window to take where the file's values are in its unit, or in a unit that the file does not tell. That of
+        the weights is given here. Without either: -1000..1000 HU for values in HU; the full range for pictures and
+        bytes; other floats must lie in [0, 1] already, and other integers are refused.
+      memory: bytes; a set that would take more as float32 is read as it is needed. 0: every set is.
+
+    Returns:
+      An ImageSet; its values do not depend on `memory`.
+
+    Raises:
+      UserError: one line which names the file, what is wrong with it, and the remedy.
+    """
+    source = open_source(path)
+    stored, reported = source.windows(window, fit)
+    strict = stored == PLAIN and window is None
+
+    def scaled(index: int) -> np.ndarray:
+        return source.scaled(index, stored, strict=strict)
+
+    images: np.ndarray | StreamedImages
+    if 4 * math.prod(source.shape) > memory:
+        images = StreamedImages(scaled, source.shape)
+    else:
+        array = np.empty(source.shape, np.float32)
+
+        def fill(index: int) -> None:
+            array[index] = scaled(index)
+
+        in_parallel(fill, range(len(array)))
+        images = array
+    return ImageSet(images, source.names, reported, source.spacing, source.origins, source.notes)

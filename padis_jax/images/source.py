@@ -1,0 +1,202 @@
+"""What a reader hands over: slices of one size in the file's own values, read when they are asked for."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from padis_jax.errors import UserError
+from padis_jax.images.window import HOUNSFIELD, PLAIN, Window
+
+Spacing = tuple[float, float, float]
+
+
+class Origin(NamedTuple):
+    """Where an image comes from: its file, its number in that file from 0, and the volume it belongs to.
+
+    A reader leaves `volume` empty, or tells the file where its files are volumes; `open_source` gives it its full name.
+    """
+
+    file: Path
+    number: int
+    volume: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """Slices of one size.
+
+    Attributes:
+      path: what the user named, for messages.
+      read: index -> values [H, W, C] of one slice, real numbers; may be called from several threads.
+      shape: (N, H, W, C).
+      dtype: type of the values as stored.
+      names: N names for messages and files.
+      origins: N Origins.
+      unit: unit of the values where the file tells it ("HU"), else None.
+      full: the value that is white, for pictures and bytes; else None.
+      spacing: mm between slices, rows and columns, where the file tells it.
+      notes: what a user should know, each a line.
+    """
+
+    path: str
+    read: Callable[[int], np.ndarray]
+    shape: tuple[int, int, int, int]
+    dtype: np.dtype
+    names: tuple[str, ...]
+    origins: tuple[Origin, ...]
+    unit: str | None = None
+    full: float | None = None
+    spacing: Spacing | None = None
+    notes: tuple[str, ...] = ()
+
+    def windows(self, window: Window | None, fit: Window | None) -> tuple[Window, Window]:
+        """(window of the stored values, window to report); see `read_images` for the rule.
+
+        Raises:
+          UserError: if neither the file nor the caller says which values become 0 and 1.
+        """
+        if window is not None:
+            return window, window
+        if self.full is not None:
+            return Window(PLAIN.unit, 0.0, self.full), PLAIN
+        if self.unit == PLAIN.unit:
+            return PLAIN, PLAIN
+        if self.unit is not None and fit is not None and fit.unit == self.unit:
+            return fit, fit
+        if self.unit == HOUNSFIELD.unit:
+            return HOUNSFIELD, HOUNSFIELD
+        if self.unit is not None:
+            raise UserError(f"{self.path}: values in {self.unit!r} have no usual range; give a window (low, high)")
+        if self.dtype.kind == "f":
+            if fit is None or fit == PLAIN:
+                return PLAIN, PLAIN
+            middle = self.read(self.shape[0] // 2)
+            plain = 0.0 <= float(np.nanmin(middle)) and float(np.nanmax(middle)) <= 1.0
+            return (PLAIN, PLAIN) if plain else (fit, fit)
+        if fit is not None and fit.unit != PLAIN.unit:
+            return fit, fit
+        raise UserError(f"{self.path}: values of type {self.dtype}, of no known range; give a window (low, high)")
+
+    def scaled(self, index: int, window: Window, *, strict: bool) -> np.ndarray:
+        """Slice `index` as float32 [H, W, C] in [0, 1].
+
+        Args:
+          index: from 0.
+          window: of the stored values.
+          strict: refuse values outside the window instead of clipping them.
+
+        Raises:
+          UserError: if a value is not finite, or outside the window where that is strict.
+        """
+        values = self.read(index)
+        where = f"{self.origins[index].file}: {self.names[index]}"
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            bad = tuple(int(axis) for axis in np.argwhere(~np.isfinite(values))[0])
+            shown = bad[:2] if values.shape[-1] == 1 else bad
+            raise UserError(f"{where} is {values[bad]} at index {shown}; mend or leave out that image")
+        if strict and values.dtype.kind == "f":
+            low, high = float(values.min()), float(values.max())
+            if low < window.low or high > window.high:
+                raise UserError(f"{where} runs from {low:g} to {high:g}, not within [0, 1]; give a window (low, high)")
+        return window.to_unit(values.astype(np.float32)).astype(np.float32, copy=False)
+
+
+def array_source(
+    path: Path,
+    array: np.ndarray,
+    *,
+    names: Sequence[str],
+    unit: str | None = None,
+    spacing: Spacing | None = None,
+) -> Source:
+    """A Source of an array [N, H, W, C] in memory or mapped from the disk."""
+    n, height, width, channels = array.shape
+    return Source(
+        path=str(path),
+        read=lambda index: np.asarray(array[index]),
+        shape=(n, height, width, channels),
+        dtype=array.dtype,
+        names=tuple(names),
+        origins=tuple(Origin(path, index, "") for index in range(n)),
+        unit=unit,
+        full=full_scale(array.dtype) if unit is None else None,
+        spacing=spacing,
+    )
+
+
+def full_scale(dtype: np.dtype) -> float | None:
+    """The value of white where the type alone tells it: bytes and truth values."""
+    return {"uint8": 255.0, "bool": 1.0}.get(dtype.name)
+
+
+def stack_arrays(path: Path | str, array: np.ndarray, what: str = "the array") -> np.ndarray:
+    """[H, W], [N, H, W] or [N, H, W, C] -> [N, H, W, C], nothing copied.
+
+    Raises:
+      UserError: for another shape, no values, or values that are no real numbers.
+    """
+    shape = tuple(array.shape)
+    if array.dtype.kind not in "fiub":
+        raise UserError(f"{path}: {what} has dtype {array.dtype}, expected real numbers")
+    if len(shape) == 3 and shape[-1] <= 4:
+        raise UserError(f"{path}: shape {shape} is read as [N, H, W]; store colour images as [N, H, W, C]")
+    if len(shape) not in (2, 3, 4) or 0 in shape:
+        raise UserError(f"{path}: {what} has shape {shape}, expected [H, W], [N, H, W] or [N, H, W, C], none of them 0")
+    return array[None, ..., None] if len(shape) == 2 else array[..., None] if len(shape) == 3 else array
+
+
+def join(sources: Sequence[Source], path: str) -> Source:
+    """Several sources of one size, unit and depth, one after the other.
+
+    Raises:
+      UserError: which names the first file that differs, and how.
+    """
+    first = sources[0]
+    if len(sources) == 1:
+        return dataclasses.replace(first, path=path)
+    notes = [note for source in sources for note in source.notes]
+    spacing = first.spacing
+    for source in sources[1:]:
+        for what in ("size", "unit", "depth"):
+            one, other = _describe(first, what), _describe(source, what)
+            if one != other:
+                raise UserError(
+                    f"{source.origins[0].file}: {other}, but {first.origins[0].file.name} is {one}; bring all to one "
+                    "size and kind"
+                )
+        if spacing is not None and (source.spacing is None or not np.allclose(spacing, source.spacing, rtol=1e-3)):
+            notes.append(f"{source.path}: its spacing {source.spacing} differs from {first.path} ({first.spacing})")
+            spacing = None
+    ends = np.cumsum([source.shape[0] for source in sources]).tolist()
+
+    def read(index: int) -> np.ndarray:
+        at = bisect.bisect_right(ends, index)
+        return sources[at].read(index - (ends[at - 1] if at else 0))
+
+    return Source(
+        path=path,
+        read=read,
+        shape=(ends[-1], *first.shape[1:]),
+        dtype=np.result_type(*(source.dtype for source in sources)),
+        names=tuple(name for source in sources for name in source.names),
+        origins=tuple(origin for source in sources for origin in source.origins),
+        unit=first.unit,
+        full=first.full,
+        spacing=spacing,
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _describe(source: Source, what: str) -> str:
+    if what == "size":
+        _, height, width, channels = source.shape
+        return f"{width} x {height} {'grey' if channels == 1 else 'colour'}"
+    if what == "unit":
+        return f"in {source.unit or 'no known unit'}"
+    return "of plain values" if source.full is None else f"of white at {source.full:g}"

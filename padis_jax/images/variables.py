@@ -1,0 +1,57 @@
+"""Which of a file's arrays holds the images, by name or because there is only one; and what is told beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from padis_jax.errors import UserError
+from padis_jax.images.source import Spacing
+
+
+def choose(path: Path, arrays: Mapping[str, tuple[int, ...]], wanted: str | None, *, usual: str | None = None) -> str:
+    """The name of the array of images.
+
+    Args:
+      path: the file, for messages.
+      arrays: name -> shape of every numeric array in the file.
+      wanted: the name that the user gave, or None.
+      usual: a name that is taken without asking where it is there.
+
+    Raises:
+      UserError: if the wanted one is not there, none has two to four axes, or several have.
+    """
+    listed = ", ".join(f"{name} {shape}" for name, shape in list(arrays.items())[:8]) or "nothing"
+    if wanted is not None:
+        if wanted not in arrays:
+            raise UserError(f"{path}: holds {listed}, but no array {wanted!r}")
+        return wanted
+    if usual is not None and usual in arrays:
+        return usual
+    fitting = [name for name, shape in arrays.items() if 2 <= len(shape) <= 4 and min(shape[:2]) > 1]
+    if len(fitting) > 1:
+        raise UserError(f"{path}: holds several arrays ({listed}); name one: {path}::{fitting[0]}")
+    if not fitting:
+        called = f" `{usual}`" if usual else ""
+        raise UserError(f"{path}: holds {listed}, but no array{called} of images [slices, rows, columns]")
+    return fitting[0]
+
+
+def as_spacing(path: Path, value: np.ndarray) -> Spacing:
+    """Three positive lengths in mm: between slices, rows and columns."""
+    value = np.asarray(value)
+    lengths = value.ravel()
+    if lengths.shape != (3,) or value.dtype.kind not in "fiu" or not (np.isfinite(lengths) & (lengths > 0.0)).all():
+        raise UserError(f"{path}: `spacing` is {value.tolist()}, expected three positive lengths in mm")
+    return float(lengths[0]), float(lengths[1]), float(lengths[2])
+
+
+def as_unit(path: Path, value: object) -> str:
+    """The name of a unit: a short text."""
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(np.asarray(value).ravel()[:1].tolist())
+    text = text[2:-2] if text.startswith("['") else text
+    if not 0 < len(text) <= 32 or not text.isprintable():
+        raise UserError(f"{path}: `unit` is {text[:40]!r}, expected a short text such as HU")
+    return text

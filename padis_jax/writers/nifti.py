@@ -1,0 +1,107 @@
+"""NIfTI: float32 in the unit of the values, in the place in space that the source had.
+
+A NIfTI source gives its header and affine; the result goes back into its order of axes. Of a DICOM series the affine is
+
+    x = position + column index * column spacing * row direction + row index * row spacing * column direction
+
+with x and y negated, since DICOM counts towards left and back and NIfTI towards right and front. Other sources need a
+spacing; their axes are taken as axial (rows to the back, columns to the left, slices to the head).
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import warnings
+from typing import Any
+
+import numpy as np
+
+from padis_jax.errors import UserError
+from padis_jax.images.dicom import read_header
+from padis_jax.images.guard import decoding, library
+from padis_jax.images.locate import kind_of
+from padis_jax.images.nifti import layout
+from padis_jax.writers.result import Result
+
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def nifti_bytes(result: Result) -> bytes:
+    """All images as one gzipped NIfTI volume.
+
+    Raises:
+      UserError: if the source tells no spacing, or its images are not neighbours in one volume, or are colour.
+    """
+    nibabel = library("nibabel", "medical", "NIfTI files")
+    source, values = result.source, result.values
+    if values.shape[-1] != 1:
+        raise UserError("a result in colour is not written as NIfTI; use png, tiff or npz")
+    kind = kind_of(source.origins[0].file) if source.origins else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if kind == "nifti":
+            image = _like_nifti(nibabel, result)
+        else:
+            affine = _dicom_affine(result) if kind == "dicom" else _plain_affine(result)
+            image = nibabel.Nifti1Image(values[..., 0].transpose(2, 1, 0), affine)  # [columns, rows, slices]
+            image.set_sform(affine, code=1)
+            image.set_qform(affine, code=1)
+            image.header.set_xyzt_units("mm")
+        image.header["descrip"] = result.description.encode("ascii", "replace")[:79]
+    buffer = io.BytesIO()
+    with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as packed:  # no time: equal results, equal files
+        packed.write(image.to_bytes())
+    return buffer.getvalue()
+
+
+def _like_nifti(nibabel: Any, result: Result) -> Any:
+    origins = result.source.origins
+    file, first = origins[0].file, origins[0].number
+    if [(o.file, o.number) for o in origins] != [(file, first + step) for step in range(len(origins))]:
+        raise UserError(f"{file}: the images of a NIfTI result must be neighbouring slices of one volume; use npz")
+    with decoding(file, "NIfTI header that is to be carried over"):
+        source = nibabel.load(file)
+        affine, header, order = np.array(source.affine), source.header.copy(), layout(source.affine)
+        count = source.shape[order.axes[0]]
+        codes = int(header["sform_code"]), int(header["qform_code"])
+    data = result.values[..., 0]
+    data = data[tuple(slice(None, None, -1 if flip else 1) for flip in order.reversed)]
+    data = data.transpose([order.axes.index(axis) for axis in range(3)])
+    start = np.zeros(4)
+    start[order.axes[0]] = count - first - len(origins) if order.reversed[0] else first
+    start[3] = 1.0
+    affine[:, 3] = affine @ start
+    header.set_data_dtype(np.float32)
+    header.set_data_shape(data.shape)
+    header.set_slope_inter(1.0, 0.0)
+    header["cal_min"] = header["cal_max"] = 0.0  # the source's display range
+    image = nibabel.Nifti1Image(data, affine, header)
+    image.set_sform(affine, code=codes[0] or 1)
+    image.set_qform(affine, code=codes[1])
+    return image
+
+
+def _dicom_affine(result: Result) -> np.ndarray:
+    origins = result.source.origins
+    slices = [read_header(origin.file) for origin in (origins[0], origins[-1])]
+    first = slices[0]
+    if first.position is None or first.orientation is None or first.pixel_spacing is None:
+        raise UserError(f"{first.file}: has no position, orientation or pixel spacing, which NIfTI needs; use npz")
+    along_row, along_column = first.orientation[:3], first.orientation[3:]
+    step = np.cross(along_row, along_column) * (result.source.spacing[0] if result.source.spacing else 1.0)
+    if len(origins) > 1 and slices[1].position is not None:
+        step = (slices[1].position - first.position) / (len(origins) - 1)
+    affine = np.eye(4)
+    affine[:3, 0] = along_row * first.pixel_spacing[1]
+    affine[:3, 1] = along_column * first.pixel_spacing[0]
+    affine[:3, 2] = step
+    affine[:3, 3] = first.position
+    return _LPS_TO_RAS @ affine
+
+
+def _plain_affine(result: Result) -> np.ndarray:
+    if result.source.spacing is None:
+        raise UserError("a NIfTI result needs the spacing of the voxels, which the source does not tell; use npz")
+    between, rows, columns = result.source.spacing
+    return _LPS_TO_RAS @ np.diag([columns, rows, between, 1.0])

@@ -1,0 +1,81 @@
+"""Pictures: PNG of 8 bits for the eye, PNG and TIFF of 16 bits for results.
+
+    pixel = round(65535 clip((v - low) / (high - low), 0, 1))
+
+What 0 and 65535 stand for is written into the file (PNG text `window`, TIFF ImageDescription).
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from padis_jax.files import write_bytes
+from padis_jax.images.guard import library
+from padis_jax.writers.result import Result
+
+_DEEP = "pictures with colour of 16 bits per channel"
+
+
+def write_png(path: str | Path, image: np.ndarray | jax.Array) -> None:
+    """Writes an image in [0, 1] (clipped) as an 8-bit PNG, atomically.
+
+    Args:
+      path: the file.
+      image: [H, W], [H, W, 1] (grey) or [H, W, 3] (colour).
+
+    Raises:
+      ValueError: for another shape.
+      UserError: if the file cannot be written; an earlier one is unchanged then.
+    """
+    pixels = np.asarray(image)
+    pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
+    if pixels.ndim != 2 and (pixels.ndim != 3 or pixels.shape[-1] != 3):
+        raise ValueError(f"a PNG needs an image [H, W], [H, W, 1] or [H, W, 3], got {pixels.shape}")
+    buffer = io.BytesIO()
+    Image.fromarray(np.rint(pixels.clip(0.0, 1.0) * 255.0).astype(np.uint8)).save(buffer, format="PNG")
+    write_bytes(path, buffer.getvalue())
+
+
+def png_bytes(result: Result, index: int) -> bytes:
+    """Image `index` as a PNG of 16 bits, grey or colour."""
+    pixels = _sixteen_bits(result)[index]
+    buffer = io.BytesIO()
+    if pixels.shape[-1] == 1:
+        about = PngImagePlugin.PngInfo()
+        about.add_text("window", _window_text(result))
+        about.add_text("Description", result.description)
+        Image.fromarray(pixels[..., 0]).save(buffer, format="PNG", pnginfo=about)
+    else:
+        height, width, channels = pixels.shape
+        writer = library("png", "pictures", _DEEP).Writer(width, height, greyscale=False, bitdepth=16)
+        writer.write(buffer, pixels.reshape(height, width * channels))
+    return buffer.getvalue()
+
+
+def tiff_bytes(result: Result) -> bytes:
+    """All images as the pages of one TIFF of 16 bits, grey or colour."""
+    pixels = _sixteen_bits(result)
+    about = f"{result.description}; {_window_text(result)}"
+    buffer = io.BytesIO()
+    if pixels.shape[-1] == 1:
+        pages = [Image.fromarray(page[..., 0]) for page in pixels]
+        text = about.encode("ascii", "replace").decode()
+        pages[0].save(buffer, format="TIFF", save_all=True, append_images=pages[1:], description=text)
+    else:
+        tifffile = library("tifffile", "pictures", _DEEP)
+        tifffile.imwrite(buffer, pixels, photometric="rgb", description=about.encode("ascii", "replace"))
+    return buffer.getvalue()
+
+
+def _sixteen_bits(result: Result) -> np.ndarray:
+    return np.rint(result.window.to_unit(result.values.astype(np.float64)) * 65535.0).astype(np.uint16)
+
+
+def _window_text(result: Result) -> str:
+    window = result.window
+    return f"0 is {window.low:g} {window.unit}, 65535 is {window.high:g} {window.unit}"

@@ -1,0 +1,54 @@
+"""A result with its unit and its source, ready to be written: [0, 1] goes back through the window of the weights."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from padis_jax.images import ImageSet, Window
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Result:
+    """Images in their own unit.
+
+    Attributes:
+      values: float32 [N, H, W, C] in `window.unit`; nothing is clipped.
+      window: the values that become black and white in formats of integers without a scale (PNG, TIFF).
+      source: the N images that the result is of: spacing, and files whose headers are carried over.
+      description: what was done, one line; goes into the headers.
+    """
+
+    values: np.ndarray
+    window: Window
+    source: ImageSet
+    description: str
+
+
+def result(
+    images: np.ndarray | jax.Array, source: ImageSet, description: str, *, window: Window, deviation: bool = False
+) -> Result:
+    """A Result from images in [0, 1].
+
+    Args:
+      images: [N, H, W, C] in units of the window; standard deviations if `deviation`.
+      source: the N images that they are of.
+      description: what was done, one line.
+      window: of the prior: v = low + x (high - low), for standard deviations s (high - low).
+      deviation: the images are standard deviations, which have no offset; black is 0 then.
+
+    Raises:
+      ValueError: if the sizes or counts differ, or a value is not finite.
+    """
+    array = np.asarray(images, np.float32)
+    if array.shape != tuple(source.images.shape):
+        raise ValueError(f"a result {array.shape} is not of images {tuple(source.images.shape)}")
+    if not np.isfinite(array).all():
+        raise ValueError("a result to be written must be finite")
+    scale = window.high - window.low
+    if deviation:
+        return Result(array * np.float32(scale), Window(window.unit, 0.0, scale), source, description)
+    values = (window.low + array.astype(np.float64) * scale).astype(np.float32)
+    return Result(values, window, source, description)

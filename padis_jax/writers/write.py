@@ -1,0 +1,76 @@
+"""Writes a result in a format that is named on the command line."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from padis_jax.files import write_bytes
+from padis_jax.writers.dicom import dicom_files
+from padis_jax.writers.nifti import nifti_bytes
+from padis_jax.writers.pictures import png_bytes, tiff_bytes
+from padis_jax.writers.result import Result
+
+Format = Literal["dicom", "nifti", "png", "tiff", "npz"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+
+def write_result(stem: str | Path, kind: Format, result: Result) -> list[Path]:
+    """Writes `stem/00001.dcm` ..., `stem.nii.gz`, `stem.png` (several: `stem_00001.png` ...), `stem.tif` or `stem.npz`.
+
+    Args:
+      stem: path without suffix.
+      kind: the format.
+      result: what is written.
+
+    Returns:
+      The files.
+
+    Raises:
+      UserError: if the source lacks what the format needs, or a file cannot be written; nothing is half written.
+    """
+    stem = Path(stem)
+    count = len(result.values)
+    if kind == "dicom":
+        encoded = {stem / f"{index + 1:05d}.dcm": data for index, data in enumerate(dicom_files(result))}
+    elif kind == "nifti":
+        encoded = {stem.with_name(f"{stem.name}.nii.gz"): nifti_bytes(result)}
+    elif kind == "png":
+        names = [stem.name] if count == 1 else [f"{stem.name}_{index + 1:05d}" for index in range(count)]
+        encoded = {stem.with_name(f"{name}.png"): png_bytes(result, index) for index, name in enumerate(names)}
+    elif kind == "tiff":
+        encoded = {stem.with_name(f"{stem.name}.tif"): tiff_bytes(result)}
+    elif kind == "npz":
+        encoded = {stem.with_name(f"{stem.name}.npz"): _npz_bytes(result)}
+    else:
+        raise ValueError(f"write_result: format {kind!r} is none of {', '.join(FORMATS)}")
+    for path, data in encoded.items():
+        write_bytes(path, data)
+    return list(encoded)
+
+
+def check_format(kind: Format, result: Result) -> None:
+    """Refuses, before any long work, a format that this source cannot be written in.
+
+    Raises:
+      UserError: as `write_result` would.
+    """
+    if kind == "dicom":
+        dicom_files(result)
+    elif kind == "nifti":
+        nifti_bytes(result)
+
+
+def _npz_bytes(result: Result) -> bytes:
+    """`volume` [N, H, W] (`images` [N, H, W, C] for colour) in the unit, `unit`, and `spacing` where it is known."""
+    values = result.values
+    arrays = {"volume": values[..., 0]} if values.shape[-1] == 1 else {"images": values}
+    arrays["unit"] = np.asarray(result.window.unit)
+    if result.source.spacing is not None:
+        arrays["spacing"] = np.asarray(result.source.spacing)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()

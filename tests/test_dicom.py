@@ -1,0 +1,151 @@
+"""DICOM in: order, units and spacing; series that are mixed, incomplete or damaged are refused by name."""
+
+import numpy as np
+import pydicom
+import pytest
+from medical import ramp, write_series, write_slice
+
+from padis_jax.errors import UserError
+from padis_jax.images import HOUNSFIELD, PLAIN, Window, open_source, read_images
+
+VOLUME = ramp()
+
+
+def test_a_series_is_sorted_by_position_and_in_hounsfield_units(tmp_path):
+    write_series(tmp_path / "ct", VOLUME)
+    (tmp_path / "ct" / "notes.txt").write_text("passed over")
+    read = read_images(tmp_path / "ct")
+    assert read.window == HOUNSFIELD and read.spacing == (1.5, 0.9, 0.8) and read.notes == ()
+    np.testing.assert_allclose(read.images[..., 0], np.clip((VOLUME + 1000.0) / 2000.0, 0, 1), atol=1e-6)
+    assert read.names[0] == "004.dcm" and read.origins[0] == (tmp_path / "ct" / "004.dcm", 0, "ct")
+    brain = Window("HU", -900.0, -500.0)
+    np.testing.assert_allclose(read_images(tmp_path / "ct", fit=brain).images[..., 0], brain.to_unit(VOLUME), atol=1e-6)
+    assert read_images(tmp_path / "ct", fit=PLAIN).window == HOUNSFIELD  # of another unit
+
+
+def test_the_normal_decides_the_order_not_the_axis(tmp_path):
+    """Rows that run to the front turn the normal round; sagittal slices are sorted from left to right."""
+    for index, values in enumerate(VOLUME):
+        write_slice(tmp_path / "up" / f"{index}.dcm", values, z=index, ImageOrientationPatient=[1, 0, 0, 0, -1, 0])
+        write_slice(
+            tmp_path / "side" / f"{index}.dcm",
+            values,
+            ImageOrientationPatient=[0, 1, 0, 0, 0, -1],
+            ImagePositionPatient=[-2.0 * index, 0, 0],
+        )
+    assert [o.file.stem for o in read_images(tmp_path / "up").origins] == ["3", "2", "1", "0"]
+    side = read_images(tmp_path / "side")
+    assert [o.file.stem for o in side.origins] == ["0", "1", "2", "3"] and side.spacing == (2.0, 0.9, 0.8)
+
+
+def test_each_slice_has_its_own_scaling(tmp_path):
+    write_slice(tmp_path / "a.dcm", VOLUME[0], z=0, slope=0.5, intercept=-2000.0)
+    write_slice(tmp_path / "b.dcm", VOLUME[1], z=1, slope=1.0, intercept=-1024.0)
+    source = open_source(tmp_path)
+    np.testing.assert_array_equal([source.read(0)[..., 0], source.read(1)[..., 0]], VOLUME[:2])
+
+
+def test_files_without_a_suffix_single_files_and_globs(tmp_path):
+    write_series(tmp_path, VOLUME)
+    for file in list(tmp_path.iterdir()):
+        file.rename(file.with_suffix(""))
+    assert read_images(tmp_path).images.shape == (4, 6, 5, 1)
+    one = read_images(tmp_path / "002")
+    np.testing.assert_allclose(one.images[0, ..., 0], HOUNSFIELD.to_unit(VOLUME[2].astype(float)), atol=1e-6)
+    assert one.spacing == (1.5, 0.9, 0.8)  # a slice alone has its thickness
+    assert [o.file.name for o in read_images(f"{tmp_path}/00[12]").origins] == ["002", "001"]
+
+
+def test_folders_of_series_are_volumes(tmp_path):
+    write_series(tmp_path / "b", VOLUME, series="1.2.4")
+    write_series(tmp_path / "a" / "deep", VOLUME[:3] + 1, series="1.2.5")
+    read = read_images(tmp_path)
+    assert read.volumes == {f"{tmp_path.name}/a/deep": 3, f"{tmp_path.name}/b": 4}
+    np.testing.assert_allclose(read.images[3, 0, 0], 0.0)
+
+
+def test_compressed_pixels(tmp_path):
+    data = pydicom.dcmread(write_slice(tmp_path / "x.dcm", VOLUME[0]))
+    data.compress(pydicom.uid.RLELossless)
+    data.save_as(tmp_path / "x.dcm")
+    np.testing.assert_array_equal(open_source(tmp_path / "x.dcm").read(0)[..., 0], VOLUME[0])
+
+
+def test_other_modalities_need_a_window(tmp_path):
+    write_series(tmp_path, VOLUME, Modality="MR", RescaleType=None)
+    with pytest.raises(UserError, match="uint16, of no known range; give a window"):
+        read_images(tmp_path)
+    window = Window("a.u.", -1000.0, 500.0)
+    assert read_images(tmp_path, fit=window).window == window
+
+
+def test_a_gap_is_noted(tmp_path):
+    for index in (0, 1, 2, 4, 5):
+        write_slice(tmp_path / f"{index}.dcm", VOLUME[0], z=2.0 * index)
+    read = read_images(tmp_path)
+    assert read.spacing == (2.0, 0.9, 0.8)
+    assert read.notes == (f"{tmp_path}: 2.dcm and 4.dcm are 4 mm apart, others 2 mm; a slice may be missing",)
+
+
+def mixed(folder):
+    write_series(folder, VOLUME)
+    write_slice(folder / "x.dcm", VOLUME[0], series="9.9", SeriesDescription="scout")
+
+
+def pair(folder, **fields):
+    write_slice(folder / "a.dcm", VOLUME[0], z=0)
+    write_slice(folder / "b.dcm", VOLUME[0], **({"z": 1} | fields))
+
+
+def one(folder, **fields):
+    write_slice(folder / "a.dcm", VOLUME[0], **fields)
+
+
+def cut(folder, keep):
+    one(folder)
+    data = (folder / "a.dcm").read_bytes()
+    (folder / "a.dcm").write_bytes(data[: int(len(data) * keep)])
+
+
+BAD = {
+    "two series": (
+        mixed,
+        r"2 series: CT '3 axial thin' \(4 files, 001.dcm\); CT '3 scout' \(1 files, x.dcm\); give each",
+    ),
+    "one place": (lambda d: pair(d, z=0), "a.dcm and b.dcm lie at the same position"),
+    "size": (lambda d: pair(d, Rows=3), r"b.dcm: its size is \(3, 5\), but a.dcm has \(6, 5\)"),
+    "orientation": (
+        lambda d: pair(d, ImageOrientationPatient=[1, 0, 0, 0, 0, 1]),
+        r"b.dcm: its orientation is \[1.0, 0.0",
+    ),
+    "spacing": (lambda d: pair(d, PixelSpacing=[0.9, 0.7]), r"b.dcm: its pixel spacing is \(0.9, 0.7\)"),
+    "no position": (lambda d: pair(d, ImagePositionPatient=None), "b.dcm: has no ImagePositionPatient"),
+    "no scaling": (lambda d: one(d, RescaleSlope=None), "a.dcm: a CT slice without RescaleSlope"),
+    "zero slope": (lambda d: one(d, RescaleSlope=0), "a.dcm: RescaleSlope 0.0 .* no scaling"),
+    "frames": (lambda d: one(d, NumberOfFrames=2), "a.dcm: holds 2 frames; split it"),
+    "colour": (lambda d: one(d, PhotometricInterpretation="RGB"), "a.dcm: photometric interpretation 'RGB' is not"),
+    "no image": (lambda d: one(d, Rows=None), "a.dcm: a DICOM file without an image"),
+    "huge": (lambda d: one(d, Rows=65535, Columns=65535), "a.dcm: declares 65535 x 65535 pixels"),
+    "pixels cut": (lambda d: cut(d, 0.97), "a.dcm: not a readable DICOM image"),
+    "header cut": (lambda d: cut(d, 0.3), "a.dcm: "),
+    "text": (lambda d: (d / "a.dcm").write_text("DICOM"), "a.dcm: not a readable DICOM header"),
+    "empty": (lambda d: (d / "a.dcm").write_bytes(b""), "a.dcm: not a readable DICOM header"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_read_is_refused_by_name(tmp_path, case):
+    make, message = BAD[case]
+    make(tmp_path)
+    with pytest.raises(UserError, match=message) as caught:
+        read_images(tmp_path)
+    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+
+
+def test_a_missing_library_names_the_extra(tmp_path, monkeypatch):
+    import sys
+
+    one(tmp_path)
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(UserError, match=r"DICOM files need the library pydicom.*pip install 'padis_jax\[medical\]'"):
+        read_images(tmp_path)

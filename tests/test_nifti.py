@@ -1,0 +1,95 @@
+"""NIfTI in: the same images whatever the order of the stored axes, units by a window, damage refused."""
+
+import gzip
+
+import nibabel
+import numpy as np
+import pytest
+from medical import ramp, write_nifti, write_series
+
+from padis_jax.errors import UserError
+from padis_jax.images import HOUNSFIELD, open_source, read_images
+
+VOLUME = ramp()
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "LAS", "SAL", "PIR", "ASR"])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_slices_are_shown_the_same_way_whatever_the_axes(tmp_path, axes, suffix):
+    source = open_source(write_nifti(tmp_path / f"x{suffix}", VOLUME, axes=axes))
+    assert source.shape == (4, 6, 5, 1) and source.dtype == np.int16 and source.unit is None
+    np.testing.assert_allclose(source.spacing, (1.5, 0.9, 0.8), rtol=1e-6)
+    for index, expected in enumerate(VOLUME):
+        np.testing.assert_array_equal(source.read(index)[..., 0], expected)
+
+
+def test_as_dicom_shows_the_same_patient(tmp_path):
+    dicom = read_images(write_series(tmp_path / "ct", VOLUME))
+    nifti = read_images(write_nifti(tmp_path / "x.nii", VOLUME, axes="RAS"), fit=HOUNSFIELD)
+    np.testing.assert_allclose(dicom.images, nifti.images, atol=1e-6)
+    assert nifti.window == HOUNSFIELD
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_the_headers_scaling_is_applied(tmp_path, suffix):
+    source = open_source(write_nifti(tmp_path / f"x{suffix}", VOLUME.astype(float), slope=0.5))
+    np.testing.assert_allclose(source.read(2)[..., 0], VOLUME[2], atol=0.26)
+    assert abs(source.read(2)).max() > 300
+
+
+def test_the_unit_is_not_guessed(tmp_path):
+    path = write_nifti(tmp_path / "x.nii", VOLUME)
+    with pytest.raises(UserError, match="x.nii: values of type int16, of no known range; give a window"):
+        read_images(path)
+    np.testing.assert_allclose(
+        read_images(path, window=HOUNSFIELD).images[..., 0], HOUNSFIELD.to_unit(VOLUME.astype(float)), atol=1e-6
+    )
+    plain = write_nifti(tmp_path / "y.nii", np.linspace(0, 1, 120, dtype=np.float32).reshape(4, 6, 5))
+    assert read_images(plain, fit=HOUNSFIELD).window.unit == "1"  # within [0, 1]: no Hounsfield units
+
+
+def _saved(path, array, affine=None):
+    nibabel.save(nibabel.Nifti1Image(array, np.eye(4) if affine is None else affine), path)
+    return path
+
+
+def _cut(path, keep, packed=False):
+    write_nifti(path, VOLUME)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])
+    return path
+
+
+def _declares(path, size):
+    """A header that claims a huge volume over a small file."""
+    write_nifti(path, VOLUME)
+    data = bytearray(path.read_bytes())
+    data[42:48] = np.array([size] * 3, "<i2").tobytes()
+    path.write_bytes(bytes(data))
+    return path
+
+
+def _text(path):
+    path.write_bytes(gzip.compress(b"text") if path.suffix == ".gz" else b"text")
+    return path
+
+
+BAD = {
+    "four axes": (lambda d: _saved(d / "x.nii", np.zeros((4, 4, 4, 2), np.int16)), r"x.nii: has 4 axes \(4, 4, 4, 2\)"),
+    "complex": (lambda d: _saved(d / "x.nii", np.zeros((4, 4, 4), np.complex64)), "complex64 are no real numbers"),
+    "cut": (lambda d: _cut(d / "x.nii", 0.8), "x.nii: declares 240 bytes of values|x.nii: not a readable NIfTI"),
+    "cut header": (lambda d: _cut(d / "x.nii", 0.4), "x.nii: not a readable NIfTI file"),
+    "cut gz": (lambda d: _cut(d / "x.nii.gz", 0.8), "x.nii.gz: not a readable NIfTI file"),
+    "huge": (lambda d: _declares(d / "x.nii", 30000), "x.nii: declares slices of 900000000 values"),
+    "too large": (lambda d: _declares(d / "x.nii", 1000), "x.nii: declares 2000000000 bytes .* but holds 592"),
+    "text": (lambda d: _text(d / "x.nii"), "x.nii: not a readable NIfTI file"),
+    "packed text": (lambda d: _text(d / "x.nii.gz"), "x.nii.gz: not a readable NIfTI file"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_read_is_refused(tmp_path, case):
+    make, message = BAD[case]
+    with pytest.raises(UserError, match=message) as caught:
+        read_images(make(tmp_path), fit=HOUNSFIELD)
+    assert "\n" not in str(caught.value)
