@@ -18,6 +18,7 @@ from jax import Array
 
 from padis_jax.errors import UserError
 from padis_jax.images import HOUNSFIELD, ImageSet, Window, read_images
+from padis_jax.measured import MeasurementConfig
 from padis_jax.metrics import head_mask, psnr, relative_error, rmse, ssim, ssim_gaussian
 from padis_jax.operators import ParallelBeam
 from padis_jax.operators.measurement import Measurement, honest_measurement, paper_measurement
@@ -156,6 +157,7 @@ class Experiment:
       weights: weights file from train.py.
       image: what is measured.
       scan: how it is measured.
+      measurement: a measured scan instead of `image` and `scan`.
       solver: how it is reconstructed.
       tv: settings of the yardstick.
       seed: root of all randomness.
@@ -168,6 +170,7 @@ class Experiment:
     weights: str = DEFAULT_WEIGHTS
     image: ImageConfig = dataclasses.field(default_factory=ImageConfig)
     scan: ScanConfig = dataclasses.field(default_factory=ScanConfig)
+    measurement: MeasurementConfig = dataclasses.field(default_factory=MeasurementConfig)
     solver: SolverConfig = dataclasses.field(default_factory=SolverConfig)
     tv: TVConfig = dataclasses.field(default_factory=TVConfig)
     seed: int = 0

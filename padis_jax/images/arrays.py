@@ -40,7 +40,7 @@ def open_npz(path: Path, variable: str | None = None) -> Source:
     with decoding(path, ".npz of arrays"):
         _check_magic(path, b"PK")
         with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
-            headers = {name: _header(archive.zip, name) for name in archive.files}
+            headers = {name: header(archive.zip, name) for name in archive.files}
             numeric = {name: shape for name, (shape, dtype) in headers.items() if dtype.kind in "fiub"}
             name = choose(path, numeric, variable, usual="volume")
             array = archive[name]
@@ -63,7 +63,7 @@ def _check_magic(path: Path, magic: bytes) -> None:
             raise ValueError(f"it does not start with {magic!r}")
 
 
-def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
+def header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
     """(shape, type) of a member; the archive's and the array's own statement of its size must agree."""
     member = name if name in archive.namelist() else f"{name}.npy"
     about = archive.getinfo(member)

@@ -1,0 +1,280 @@
+"""Does a geometry fit its measurements? A fault in it makes views contradict each other, which no image explains.
+
+For a candidate correction the measurements are resampled to what a right detector would have seen, on a coarse grid;
+an image is fitted by a few steps of conjugate gradients, and what it cannot explain is the candidate's residual
+
+    r = ||A x_k - y|| / ||y||,      x_k in the Krylov space of A'y.
+
+Corrections are undone in the data and not in the operator, so that one compiled function serves all of them.
+
+What no measurement can tell: the image's rotation; its mirror image (both the sense of rotation and the direction of
+the detector reversed); and, for parallel beams, the pitch (the image's size) and each of the two reversals alone, where
+the rotation axis is in the detector's middle.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from scipy.optimize import minimize_scalar
+
+from padis_jax.operators.geometry_file import ScanGeometry
+
+BINS, VIEWS, STEPS = 80, 120, 12  # of the coarse problem; steps of conjugate gradients
+SHIFTS = np.linspace(-0.12, 0.12, 25)  # of the detector's width
+PITCHES = np.geomspace(0.6, 1 / 0.6, 21)
+CLEARER = 0.93  # a correction must lower the residual to this part of what simpler ones reach
+
+
+class Correction(NamedTuple):
+    """What would make the measurements consistent.
+
+    Attributes:
+      reverse_bins: the detector is read backwards, or the source goes round the other way (a mirror image apart).
+      reverse_views: the views are stored in the reverse order of the angles.
+      shift_mm: to be added to offset_mm.
+      pitch: factor of spacing_mm.
+      other_unit: the angles are in the other unit than is stated.
+    """
+
+    reverse_bins: bool = False
+    reverse_views: bool = False
+    shift_mm: float = 0.0
+    pitch: float = 1.0
+    other_unit: bool = False
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Names of what is corrected; none where the geometry fits."""
+        named = {
+            "angle unit": self.other_unit,
+            "reversed views": self.reverse_views,
+            "reversed detector or sense of rotation": self.reverse_bins,
+            "shifted detector": self.shift_mm != 0.0,
+            "wrong pitch": self.pitch != 1.0,
+        }
+        return tuple(name for name, there in named.items() if there)
+
+    def geometry(self, wrong: ScanGeometry) -> ScanGeometry:
+        """The corrected geometry, for the data as they are stored."""
+        unit, angles, offset = wrong.angle_unit, wrong.angles, wrong.offset_mm
+        if self.other_unit:
+            unit = "radians" if unit == "degrees" else "degrees"
+        if self.reverse_views:
+            angles = angles[::-1]
+        if self.reverse_bins:  # bins along the other direction are a mirror image with the angles negated
+            angles = tuple(-a for a in angles)
+        return dataclasses.replace(
+            wrong,
+            angle_unit=unit,
+            angles=angles,
+            offset_mm=offset * self.pitch + self.shift_mm,
+            spacing_mm=wrong.spacing_mm * self.pitch,
+        )
+
+
+class Finding(NamedTuple):
+    """A candidate: its correction and the residual that remains with it."""
+
+    correction: Correction
+    residual: float
+
+
+class Report(NamedTuple):
+    """Result of a check.
+
+    Attributes:
+      stated: residual of the geometry as it is stated.
+      best: the simplest correction that explains the measurements; without faults where the stated one does.
+      others: the best of each other kind, by residual.
+    """
+
+    stated: float
+    best: Finding
+    others: tuple[Finding, ...]
+
+
+def check_geometry(geometry: ScanGeometry, sinogram: np.ndarray) -> Report:
+    """Looks for the correction that lowers the residual most.
+
+    Args:
+      geometry: as stated.
+      sinogram: [views, bins] line integrals.
+
+    Returns:
+      A Report. A few seconds on two cores.
+
+    Raises:
+      ValueError: for a sinogram of another shape, or fewer than 8 views or 16 bins, too few to contradict each other.
+    """
+    check_shape(geometry, sinogram)
+    if len(geometry.angles) < 8 or geometry.bins < 16:
+        raise ValueError(f"geometry check: {sinogram.shape} are too few views or bins; at least 8 and 16 are needed")
+    residual = _residuals(geometry, sinogram)
+    stated = Finding(Correction(), residual(Correction()))
+    simple = [stated]
+    changes = [Correction(reverse_bins=True), Correction(reverse_views=True)]
+    if geometry.offset_mm:  # stated for the detector as it is read, not as it stands
+        changes.append(Correction(reverse_bins=True, shift_mm=-2 * geometry.offset_mm))
+    for candidate in changes:
+        simple.append(Finding(candidate, residual(candidate)))
+    kinds = [[stated], simple[1:]]
+    for unit in _unit_candidates(geometry):
+        other = dataclasses.replace(geometry, angle_unit=unit)
+        kinds[1].append(Finding(Correction(other_unit=True), _residuals(other, sinogram)(Correction())))
+    starts = sorted(simple, key=lambda f: f.residual)[:2]
+    shifted = [_best_shift(residual, f.correction, geometry) for f in starts]
+    kinds.append(shifted)
+    if geometry.beam == "fan":
+        pitched = [_best_pitch(residual, f.correction, PITCHES) for f in starts]
+        kinds.append(pitched)
+        both = min(shifted + pitched, key=lambda f: f.residual)
+        for _ in range(2):
+            both = _best_pitch(residual, both.correction, both.correction.pitch * np.linspace(0.94, 1.06, 5))
+            both = _best_shift(residual, both.correction, geometry, reach=0.02)
+        kinds.append([both])
+    return _choose(stated, kinds)
+
+
+def find_offset(geometry: ScanGeometry, sinogram: np.ndarray) -> float:
+    """The offset_mm with which the views agree best: the centre of rotation, to a fraction of a bin.
+
+    For a parallel beam the search starts from the sinogram's centre of mass, which goes as
+    x cos t + y sin t + c around the rotation axis (Helgason and Ludwig's condition of order 1).
+
+    Raises:
+      ValueError: for a sinogram of another shape.
+    """
+    check_shape(geometry, sinogram)
+    start = geometry
+    if geometry.beam == "parallel":
+        start = dataclasses.replace(geometry, offset_mm=geometry.offset_mm - _mass_offset(geometry, sinogram))
+    found = _best_shift(_residuals(start, sinogram), Correction(), start)
+    return start.offset_mm + found.correction.shift_mm
+
+
+def check_shape(geometry: ScanGeometry, sinogram: np.ndarray) -> None:
+    """Raises ValueError unless `sinogram` is [views, bins] of finite numbers."""
+    if sinogram.shape != (len(geometry.angles), geometry.bins):
+        raise ValueError(f"sinogram of shape {sinogram.shape}, but the geometry has {len(geometry.angles)} views of "
+                         f"{geometry.bins} bins")  # fmt: skip
+    if not np.isfinite(sinogram).all():
+        raise ValueError("the sinogram holds NaN or infinity")
+    if not np.any(sinogram):
+        raise ValueError("the sinogram is zero everywhere")
+
+
+Residual = Callable[[Correction], float]
+
+
+def _residuals(geometry: ScanGeometry, sinogram: np.ndarray) -> Residual:
+    """The residual of a correction, on the coarse grid."""
+    views = np.unique(np.linspace(0, len(geometry.angles) - 1, min(VIEWS, len(geometry.angles))).round().astype(int))
+    bins = min(BINS, geometry.bins // 2)
+    width = geometry.bins * geometry.spacing_mm
+    coarse = dataclasses.replace(
+        geometry, angles=tuple(np.asarray(geometry.angles)[views]), bins=bins, spacing_mm=width / bins, offset_mm=0.0
+    )
+    pixel = coarse.spacing_mm / coarse.magnification
+    operator = coarse.operator((bins, bins), pixel)
+    edges = (np.arange(bins + 1) - bins / 2) * coarse.spacing_mm
+    sums = np.pad(np.cumsum(sinogram, axis=1, dtype=np.float64), ((0, 0), (1, 0)))
+    places = np.arange(geometry.bins + 1) - geometry.bins / 2  # of the edges of the fine bins
+
+    @jax.jit
+    def misfit(data: Array) -> Array:
+        return jnp.linalg.norm(_cg_residual(operator.geometry.project, operator.geometry.backproject, data))
+
+    def residual(correction: Correction) -> float:
+        spacing = geometry.spacing_mm * correction.pitch
+        # With the angles negated the image is the mirrored one, whose views are these read backwards in u.
+        sign = -1 if correction.reverse_bins else 1
+        at = (sign * edges - geometry.offset_mm * correction.pitch - correction.shift_mm) / spacing
+        rows = sums[::-1] if correction.reverse_views else sums
+        fine = np.stack([np.interp(at, places, row) for row in rows[views]])
+        data = sign * np.diff(fine, axis=1) * (spacing / coarse.spacing_mm)
+        return float(misfit(jnp.asarray(data, jnp.float32)) / max(float(np.linalg.norm(data)), 1e-30))
+
+    return residual
+
+
+def _cg_residual(project: Callable[[Array], Array], backproject: Callable[[Array], Array], y: Array) -> Array:
+    """y - A x_k of conjugate gradients on the normal equations (CGLS), from x = 0."""
+
+    def step(_: int, state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        r, p, s, gamma = state
+        q = project(p)
+        alpha = gamma / jnp.maximum(jnp.vdot(q, q), 1e-30)
+        r = r - alpha * q
+        s = backproject(r)
+        new = jnp.vdot(s, s)
+        return r, s + (new / jnp.maximum(gamma, 1e-30)) * p, s, new
+
+    s = backproject(y)
+    return jax.lax.fori_loop(0, STEPS, step, (y, s, s, jnp.vdot(s, s)))[0]
+
+
+def _best_shift(residual: Residual, start: Correction, geometry: ScanGeometry, *, reach: float = 0.12) -> Finding:
+    width = geometry.bins * geometry.spacing_mm
+    grid = start.shift_mm + width * np.linspace(-reach, reach, 25 if reach > 0.05 else 5)
+    return _line_search(residual, start, "shift_mm", grid)
+
+
+def _best_pitch(residual: Residual, start: Correction, grid: np.ndarray) -> Finding:
+    return _line_search(residual, start, "pitch", grid)
+
+
+def _line_search(residual: Residual, start: Correction, field: str, grid: np.ndarray) -> Finding:
+    """The least residual over one number: the best of a grid, then Brent's method between its neighbours."""
+    values = [residual(start._replace(**{field: float(v)})) for v in grid]
+    at = int(np.argmin(values))
+    low, high = grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)]
+    found = minimize_scalar(
+        lambda v: residual(start._replace(**{field: float(v)})),
+        bounds=(low, high),
+        method="bounded",
+        options={"xatol": 5e-3 * float(grid[1] - grid[0]), "maxiter": 16},
+    )
+    best = min((values[at], float(grid[at])), (float(found.fun), float(found.x)))
+    return Finding(start._replace(**{field: best[1]}), best[0])
+
+
+def _choose(stated: Finding, kinds: list[list[Finding]]) -> Report:
+    """The simplest kind that is clearly better than all simpler ones; kinds come in the order of their freedom."""
+    best = stated
+    for candidates in kinds[1:]:
+        found = min(candidates, key=lambda f: f.residual)
+        if found.residual < CLEARER * best.residual:
+            best = found
+    others = sorted((f for kind in kinds for f in kind if f != best), key=lambda f: f.residual)
+    return Report(stated.residual, best, tuple(others[:6]))
+
+
+def _unit_candidates(geometry: ScanGeometry) -> Iterator[str]:
+    reach = float(np.abs(geometry.angles).max())
+    if geometry.angle_unit == "degrees" and 1 < reach < 2.2 * np.pi:
+        yield "radians"
+    if geometry.angle_unit == "radians" and reach > 2.2 * np.pi:
+        yield "degrees"
+
+
+def _mass_offset(geometry: ScanGeometry, sinogram: np.ndarray) -> float:
+    """c of the least-squares fit of the centres of mass to x cos t + y sin t + c."""
+    u = (np.arange(geometry.bins) - (geometry.bins - 1) / 2) * geometry.spacing_mm + geometry.offset_mm
+    mass = sinogram.sum(1, dtype=np.float64)
+    weight = np.abs(mass)
+    if not (mass > 0.05 * weight.max()).any():
+        return 0.0
+    use = mass > 0.05 * weight.max()
+    centres = (sinogram[use] @ u) / mass[use]
+    t = geometry.radians[use]
+    design = np.stack([np.cos(t), np.sin(t), np.ones_like(t)], 1)
+    if len(t) < 3 or np.linalg.cond(design) > 50:
+        return 0.0
+    return float(np.linalg.lstsq(design, centres, rcond=None)[0][2])
