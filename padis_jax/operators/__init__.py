@@ -12,9 +12,10 @@ from padis_jax.operators.linear import (
     operator_norm,
 )
 from padis_jax.operators.measurement import Measurement, honest_measurement, paper_measurement
-from padis_jax.operators.tomography import ParallelBeam, RayTransform
+from padis_jax.operators.tomography import FanBeam, ParallelBeam, RayTransform
 
 __all__ = [
+    "FanBeam",
     "LinearOperator",
     "Measurement",
     "Operator",

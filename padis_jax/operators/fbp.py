@@ -1,4 +1,6 @@
-"""Filtered backprojection for parallel beams (Kak and Slaney, Principles of Computerized Tomographic Imaging, ch. 3).
+"""Filtered backprojection (Kak and Slaney, Principles of Computerized Tomographic Imaging, ch. 3).
+
+For parallel beams, whose weights are here; those of fan beams are in `fan_fbp`:
 
     f(x, y) = sum_t w_t q_t(x cos t + y sin t),   q_t = s (p_t * h),   sum_t w_t = pi
 
@@ -17,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+WEDGE = 8.0  # a gap of more than so many typical ones between two views is a missing wedge
 Filter = Literal["ram-lak", "shepp-logan", "cosine", "hamming", "hann"]
 
 
@@ -36,6 +39,10 @@ class Geometry(Protocol):
     @property
     def detector_spacing(self) -> float:
         """Distance of two bins."""
+        ...
+
+    def fbp_weights(self) -> np.ndarray:
+        """Weight of every ray before filtering, [views, bins] or [views, 1]."""
         ...
 
     def smear(self, sinogram: Array) -> Array:
@@ -84,21 +91,22 @@ def ramp_spectrum(size: int, spacing: float, *, filter: Filter = "hann", cutoff:
     return np.fft.rfft(h).real * np.where(f <= 1, window, 0) / spacing
 
 
-def view_weights(angles: tuple[float, ...]) -> np.ndarray:
+def view_weights(angles: tuple[float, ...], period: float = np.pi) -> np.ndarray:
     """Share of the half turn that each view stands for, [views], so that crowded angles do not count for more.
 
-    Angles are taken modulo pi (a view and its opposite carry the same rays); each has half of the gap on either side.
-    They are assumed to cover the half turn: a gap of more than eight typical ones is a missing wedge, and not filled.
+    Angles are taken modulo pi (a view and its opposite carry the same rays), or another period; each has half of the
+    gap on either side. They are assumed to cover it: a gap of more than WEDGE typical ones is a missing wedge, and not
+    filled.
     """
-    folded = np.mod(np.asarray(angles, np.float64), np.pi)
+    folded = np.mod(np.asarray(angles, np.float64), period)
     order = np.argsort(folded, kind="stable")
     ordered = folded[order]
-    after = np.diff(ordered, append=ordered[0] + np.pi)
+    after = np.diff(ordered, append=ordered[0] + period)
     # Equal up to rounding is equal, also across the seam at pi, where folding may send one of a pair to the far end.
     distinct = after[after > 1e-9]
     typical = float(np.median(distinct))
-    if after.max() > 8 * typical:
-        after = np.where(after > 8 * typical, typical, after)
+    if after.max() > WEDGE * typical:
+        after = np.where(after > WEDGE * typical, typical, after)
     weights = np.empty_like(folded)
     weights[order] = (after + np.roll(after, 1)) / 2
     # Repeated angles share evenly; the gaps alone would leave those inside a run of three with nothing.
@@ -111,10 +119,10 @@ def view_weights(angles: tuple[float, ...]) -> np.ndarray:
 
 
 def fbp(operator: Scan, sinogram: Array, *, filter: Filter = "hann", cutoff: float = 0.9) -> Array:
-    """Filtered backprojection of a parallel-beam sinogram.
+    """Filtered backprojection of a sinogram.
 
     Args:
-      operator: a `ParallelBeam`.
+      operator: a `ParallelBeam` or a `FanBeam`.
       sinogram: [views, bins] or [views, bins, C] line integrals.
       filter: "ram-lak", "shepp-logan", "cosine", "hamming" or "hann".
       cutoff: fraction of the Nyquist frequency of the detector.
@@ -140,10 +148,11 @@ def _fbp(geometry: Geometry, sinogram: Array, filter: Filter, cutoff: float) -> 
     bins = geometry.detector_count
     size = 2 ** int(np.ceil(np.log2(2 * bins)))  # room for the whole of h, so that views do not wrap around
     spectrum = ramp_spectrum(size, geometry.detector_spacing, filter=filter, cutoff=cutoff)
-    factor = jnp.asarray((view_weights(geometry.angles)[:, None] * spectrum).astype(sinogram.dtype))
+    factor = jnp.asarray(spectrum[None].astype(sinogram.dtype))
+    weights = jnp.asarray(geometry.fbp_weights().astype(sinogram.dtype))
 
     def reconstruct(plane: Array) -> Array:
-        filtered = jnp.fft.irfft(jnp.fft.rfft(plane, size, axis=1) * factor, size, axis=1)[:, :bins]
+        filtered = jnp.fft.irfft(jnp.fft.rfft(plane * weights, size, axis=1) * factor, size, axis=1)[:, :bins]
         return geometry.smear(filtered)
 
     if sinogram.ndim == 2:

@@ -1,0 +1,117 @@
+"""Filtered backprojection of fan beams: right values for full turns, short scans and offsets; Parker's weights."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from padis_jax.operators import FanBeam, fbp
+from padis_jax.operators.fan_fbp import depth_in_scan, ray_shares
+
+FAN = np.arctan(60 / 90)  # half the opening of the detector below
+SHORT = np.pi + 2 * FAN
+
+
+def disk(side=48, radius=15.0, centre=(3.0, -2.0)):
+    y, x = (side - 1) / 2 - np.arange(side)[:, None], np.arange(side)[None] - (side - 1) / 2
+    return np.clip(radius - np.hypot(x - centre[0], y - centre[1]) + 0.5, 0, 1).astype(np.float32)
+
+
+def views(count, span, first=0.4):
+    return first + (np.arange(count) + 0.5) * span / count
+
+
+SCANS = {
+    "full turn": dict(angles=views(120, 2 * np.pi)),
+    "short scan": dict(angles=views(100, SHORT)),
+    "between": dict(angles=views(110, 1.7 * np.pi)),
+    "shuffled, more than a turn": dict(angles=np.random.default_rng(0).permutation(views(180, 3 * np.pi))),
+    "another unit": dict(
+        angles=views(120, 2 * np.pi),
+        pixel_size=0.3,
+        detector_spacing=0.3,
+        source_distance=15.0,
+        detector_distance=12.0,
+    ),
+    "fine bins": dict(angles=views(120, 2 * np.pi), detector_count=240, detector_spacing=0.5),
+    "detector offset": dict(angles=views(120, 2 * np.pi), detector_offset=11.3),
+    "axis offset": dict(angles=views(100, SHORT), rotation_offset=6.0, detector_offset=10.8),
+    "half the detector": dict(angles=views(160, 2 * np.pi), detector_count=60, detector_offset=22.0),
+}
+
+
+@pytest.mark.parametrize("name", SCANS)
+def test_values_are_right(name):
+    image = disk()
+    base = dict(image_shape=image.shape, source_distance=50.0, detector_distance=40.0, detector_count=120)
+    operator = FanBeam(**base | SCANS[name])
+    result = np.asarray(fbp(operator, operator(jnp.asarray(image)), filter="ram-lak", cutoff=1.0))
+    inside, outside = disk(radius=11.0) == 1, disk(radius=18.0) == 0
+    np.testing.assert_allclose(result[inside].mean(), 1, atol=0.005)
+    np.testing.assert_allclose(result[outside].mean(), 0, atol=0.01)
+    assert np.abs(result[inside] - 1).max() < 0.1
+
+
+def parker(beta, gamma, delta):
+    """Parker's weights as he gives them, for a scan of pi + 2 delta from beta = 0, delta >= |gamma|."""
+    if beta <= 2 * delta - 2 * gamma:
+        return np.sin(np.pi / 4 * beta / (delta - gamma)) ** 2
+    if beta <= np.pi - 2 * gamma:
+        return 1.0
+    return np.sin(np.pi / 4 * (np.pi + 2 * delta - beta) / (delta + gamma)) ** 2
+
+
+def test_shares_of_a_short_scan_are_parkers():
+    delta, u = 0.3, np.linspace(-20, 20, 21)
+    count = 60
+    span = np.pi + 2 * delta
+    shares = ray_shares(tuple(views(count, span)), u, total_distance=90.0)
+    gamma = np.arctan(u / 90)
+    # His fan angle turns the other way than ours: the partner of view t is t + pi - 2 g.
+    expected = [[parker(beta, g, delta) for g in gamma] for beta in views(count, span, first=0.0)]
+    np.testing.assert_allclose(shares, expected, atol=1e-12)
+
+
+def test_a_full_turn_is_shared_evenly_and_a_lone_view_not_at_all():
+    u = np.linspace(-20, 20, 11)
+    np.testing.assert_allclose(ray_shares(tuple(views(24, 2 * np.pi)), u, total_distance=90.0), 0.5)
+    np.testing.assert_allclose(ray_shares(tuple(views(30, 0.5)), u, total_distance=90.0), 1.0)
+
+
+def test_shares_of_a_line_add_to_one_over_several_arcs():
+    # Two arcs that face each other in part, and an axis beside the middle.
+    angles = (*views(90, 1.5, 0.0), *views(120, 2.0, 2.5))
+    u, skew, total = np.linspace(-30, 30, 41), 0.04, 90.0
+    shares = ray_shares(angles, u, total_distance=total, skew=skew)
+    partial = (shares > 0.01) & (shares < 0.99)
+    assert 0.02 < partial.mean() < 0.9
+    for v, b in list(zip(*np.nonzero(partial), strict=True))[::50]:
+        gamma = np.arctan(u[b] / total)
+        other = 2 * skew - gamma
+        # that ray as the only view of a bin of its own, in a scan with the same ends
+        mine = depth_in_scan(np.asarray([angles[v]]), angles)
+        facing = depth_in_scan(np.asarray([angles[v] + np.pi + other - gamma]), angles)
+        edge, mirrored = 30.75 - abs(u[b]), 30.75 - abs(total * np.tan(other))
+        there = np.sin(np.pi / 2 * facing * mirrored / (mine * edge + facing * mirrored)) ** 2
+        np.testing.assert_allclose(shares[v, b] + there, 1, atol=1e-9)
+
+
+def test_depth_counts_from_the_ends_of_every_arc():
+    angles = (*views(40, 0.4, 0.0), *views(40, 0.4, 3.0))
+    depth = depth_in_scan(np.asarray([0.1, 0.3, 0.5, 3.2, 3.4001, 6.5]), angles)
+    np.testing.assert_allclose(
+        depth, [0.1, 0.1, 0, 0.2, 0, 6.5 - 2 * np.pi if 6.5 - 2 * np.pi < 0.2 else 0.1832], atol=1e-3
+    )
+    np.testing.assert_array_equal(depth_in_scan(np.asarray([0.1, 4.0]), tuple(views(9, 2 * np.pi))), 1)
+
+
+def test_start_of_a_limited_arc_sees_the_disk():
+    image = disk()
+    operator = FanBeam(
+        image_shape=image.shape,
+        angles=views(60, 2.0),
+        source_distance=50.0,
+        detector_distance=40.0,
+        detector_count=120,
+    )
+    start = np.asarray(operator.start(operator(jnp.asarray(image))))
+    assert np.corrcoef(start.ravel(), image.ravel())[0, 1] > 0.75
