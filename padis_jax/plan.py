@@ -2,7 +2,7 @@
 
     seconds = evaluations x seconds of one,   bytes = parameters and arguments + temporary arrays of one
 
-Compilation is not in the estimate; neither are the operator and the total variation, which take little beside a network.
+Compilation is not in the estimate; neither are the operator and the total variation, small beside a network.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def plan_sampling(
 
 
 def plan_training(config: Config, steps: int) -> Estimate:
-    """Of a training run: every step is taken to be one of the size of patches that is drawn, weighted by its probability.
+    """Of a training run: the step of most pixels is timed, the others are taken to be in proportion to theirs.
 
     Args:
       config: the run's.

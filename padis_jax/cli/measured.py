@@ -1,4 +1,4 @@
-"""Reconstructs a measured scan: what sample.py does with --measurement.path, where there is no truth to compare with."""
+"""Reconstructs a measured scan: sample.py with --measurement.path, where there is no truth to compare with."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from padis_jax.cli.arguments import Manners
 from padis_jax.errors import UserError
 from padis_jax.figures import save_figure
 from padis_jax.files import write_json, write_npz
+from padis_jax.images import Window
 from padis_jax.measured import Scan, load_scan, scaled
 from padis_jax.metrics import relative_error
 from padis_jax.operators.geometry_check import Report, check_geometry
@@ -149,7 +150,7 @@ def describe(report: Report, stated: ScanGeometry) -> str:
 def _write(
     workdir: Path,
     config: ex.Experiment,
-    window: ex.Window,
+    window: Window,
     digest: str,
     geometry: ScanGeometry,
     images: dict[str, Any],

@@ -15,8 +15,9 @@ the rotation axis is in the detector's middle.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,11 +26,15 @@ from jax import Array
 from scipy.optimize import minimize_scalar
 
 from padis_jax.operators.geometry_file import ScanGeometry
+from padis_jax.operators.tomography import Geometry
 
-BINS, VIEWS, STEPS = 80, 120, 12  # of the coarse problem; steps of conjugate gradients
-SHIFTS = np.linspace(-0.12, 0.12, 25)  # of the detector's width
-PITCHES = np.geomspace(0.6, 1 / 0.6, 21)
-CLEARER = 0.93  # a correction must lower the residual to this part of what simpler ones reach
+BINS, VIEWS = 80, 120  # of the problem that is solved
+COARSE, FINE = 12, 40  # steps of conjugate gradients, to find a shift and to judge
+PITCHES = np.geomspace(0.6, 1 / 0.6, 13)
+CLEARER = 0.95  # a correction must lower the residual to this part of what simpler ones reach
+
+
+Field = Literal["shift_mm", "pitch"]
 
 
 class Correction(NamedTuple):
@@ -78,6 +83,10 @@ class Correction(NamedTuple):
             spacing_mm=wrong.spacing_mm * self.pitch,
         )
 
+    def change(self, field: Field, value: float) -> Correction:
+        """With another shift or pitch."""
+        return self._replace(shift_mm=value) if field == "shift_mm" else self._replace(pitch=value)
+
 
 class Finding(NamedTuple):
     """A candidate: its correction and the residual that remains with it."""
@@ -117,29 +126,32 @@ def check_geometry(geometry: ScanGeometry, sinogram: np.ndarray) -> Report:
     if len(geometry.angles) < 8 or geometry.bins < 16:
         raise ValueError(f"geometry check: {sinogram.shape} are too few views or bins; at least 8 and 16 are needed")
     residual = _residuals(geometry, sinogram)
-    stated = Finding(Correction(), residual(Correction()))
-    simple = [stated]
-    changes = [Correction(reverse_bins=True), Correction(reverse_views=True)]
+    discrete = [Correction(), Correction(reverse_bins=True), Correction(reverse_views=True)]
     if geometry.offset_mm:  # stated for the detector as it is read, not as it stands
-        changes.append(Correction(reverse_bins=True, shift_mm=-2 * geometry.offset_mm))
-    for candidate in changes:
-        simple.append(Finding(candidate, residual(candidate)))
-    kinds = [[stated], simple[1:]]
-    for unit in _unit_candidates(geometry):
-        other = dataclasses.replace(geometry, angle_unit=unit)
-        kinds[1].append(Finding(Correction(other_unit=True), _residuals(other, sinogram)(Correction())))
-    starts = sorted(simple, key=lambda f: f.residual)[:2]
-    shifted = [_best_shift(residual, f.correction, geometry) for f in starts]
-    kinds.append(shifted)
+        discrete.append(Correction(reverse_bins=True, shift_mm=-2 * geometry.offset_mm))
+    found = sorted((Finding(c, residual(c, COARSE)) for c in discrete), key=lambda f: f.residual)
+    starts = [f for f in found[:2] if f.residual < 2 * found[0].residual]
+    shifted = [_search(residual, f.correction, "shift_mm", _shifts(geometry), COARSE) for f in starts]
+    start = shifted[int(np.argmin([f.residual for f in shifted]))].correction
+
+    # The same at full depth; every one with its offset tuned by up to half a bin, which is no fault.
+    stated = residual(Correction(), FINE)
+    kinds = [_tuned(residual, c, geometry) for c in dict.fromkeys((Correction(), start._replace(shift_mm=0.0)))]
+    kinds.append(_tuned(residual, start, geometry))
     if geometry.beam == "fan":
-        pitched = [_best_pitch(residual, f.correction, PITCHES) for f in starts]
-        kinds.append(pitched)
-        both = min(shifted + pitched, key=lambda f: f.residual)
-        for _ in range(2):
-            both = _best_pitch(residual, both.correction, both.correction.pitch * np.linspace(0.94, 1.06, 5))
-            both = _best_shift(residual, both.correction, geometry, reach=0.02)
-        kinds.append([both])
-    return _choose(stated, kinds)
+        for at in dict.fromkeys((kinds[-2].correction, kinds[-1].correction)):
+            pitched = _search(residual, at, "pitch", PITCHES, FINE)
+            kinds.append(_tuned(residual, pitched.correction, geometry))
+    for unit in _unit_candidates(geometry):
+        other = _residuals(dataclasses.replace(geometry, angle_unit=unit), sinogram)
+        kinds.append(Finding(Correction(other_unit=True), other(Correction(), FINE)))
+    kinds = [Finding(_without_trifles(f.correction, geometry), f.residual) for f in kinds]
+    best = kinds[0]
+    for finding in sorted(kinds[1:], key=lambda f: len(f.correction.faults)):
+        if finding.residual < CLEARER * best.residual:
+            best = finding
+    others = sorted((f for f in (*kinds, *found) if f != best), key=lambda f: f.residual)
+    return Report(stated, best, tuple(others[:6]))
 
 
 def find_offset(geometry: ScanGeometry, sinogram: np.ndarray) -> float:
@@ -155,8 +167,9 @@ def find_offset(geometry: ScanGeometry, sinogram: np.ndarray) -> float:
     start = geometry
     if geometry.beam == "parallel":
         start = dataclasses.replace(geometry, offset_mm=geometry.offset_mm - _mass_offset(geometry, sinogram))
-    found = _best_shift(_residuals(start, sinogram), Correction(), start)
-    return start.offset_mm + found.correction.shift_mm
+    residual = _residuals(start, sinogram)
+    found = _search(residual, Correction(), "shift_mm", _shifts(start), COARSE)
+    return start.offset_mm + _tuned(residual, found.correction, start).correction.shift_mm
 
 
 def check_shape(geometry: ScanGeometry, sinogram: np.ndarray) -> None:
@@ -170,7 +183,7 @@ def check_shape(geometry: ScanGeometry, sinogram: np.ndarray) -> None:
         raise ValueError("the sinogram is zero everywhere")
 
 
-Residual = Callable[[Correction], float]
+Residual = Callable[[Correction, int], float]  # of a correction, after so many steps
 
 
 def _residuals(geometry: ScanGeometry, sinogram: np.ndarray) -> Residual:
@@ -182,16 +195,12 @@ def _residuals(geometry: ScanGeometry, sinogram: np.ndarray) -> Residual:
         geometry, angles=tuple(np.asarray(geometry.angles)[views]), bins=bins, spacing_mm=width / bins, offset_mm=0.0
     )
     pixel = coarse.spacing_mm / coarse.magnification
-    operator = coarse.operator((bins, bins), pixel)
+    scan = _coarse_scan(coarse, pixel)
     edges = (np.arange(bins + 1) - bins / 2) * coarse.spacing_mm
     sums = np.pad(np.cumsum(sinogram, axis=1, dtype=np.float64), ((0, 0), (1, 0)))
     places = np.arange(geometry.bins + 1) - geometry.bins / 2  # of the edges of the fine bins
 
-    @jax.jit
-    def misfit(data: Array) -> Array:
-        return jnp.linalg.norm(_cg_residual(operator.geometry.project, operator.geometry.backproject, data))
-
-    def residual(correction: Correction) -> float:
+    def residual(correction: Correction, steps: int) -> float:
         spacing = geometry.spacing_mm * correction.pitch
         # With the angles negated the image is the mirrored one, whose views are these read backwards in u.
         sign = -1 if correction.reverse_bins else 1
@@ -199,12 +208,24 @@ def _residuals(geometry: ScanGeometry, sinogram: np.ndarray) -> Residual:
         rows = sums[::-1] if correction.reverse_views else sums
         fine = np.stack([np.interp(at, places, row) for row in rows[views]])
         data = sign * np.diff(fine, axis=1) * (spacing / coarse.spacing_mm)
-        return float(misfit(jnp.asarray(data, jnp.float32)) / max(float(np.linalg.norm(data)), 1e-30))
+        return float(_misfit(scan, jnp.asarray(data, jnp.float32), steps) / max(float(np.linalg.norm(data)), 1e-30))
 
     return residual
 
 
-def _cg_residual(project: Callable[[Array], Array], backproject: Callable[[Array], Array], y: Array) -> Array:
+@functools.lru_cache(maxsize=8)
+def _coarse_scan(coarse: ScanGeometry, pixel: float) -> Geometry:
+    return coarse.operator((coarse.bins, coarse.bins), pixel).geometry
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _misfit(scan: Geometry, data: Array, steps: int) -> Array:
+    return jnp.linalg.norm(_cg_residual(scan.project, scan.backproject, data, steps))
+
+
+def _cg_residual(
+    project: Callable[[Array], Array], backproject: Callable[[Array], Array], y: Array, steps: int
+) -> Array:
     """y - A x_k of conjugate gradients on the normal equations (CGLS), from x = 0."""
 
     def step(_: int, state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
@@ -217,46 +238,49 @@ def _cg_residual(project: Callable[[Array], Array], backproject: Callable[[Array
         return r, s + (new / jnp.maximum(gamma, 1e-30)) * p, s, new
 
     s = backproject(y)
-    return jax.lax.fori_loop(0, STEPS, step, (y, s, s, jnp.vdot(s, s)))[0]
+    return jax.lax.fori_loop(0, steps, step, (y, s, s, jnp.vdot(s, s)))[0]
 
 
-def _best_shift(residual: Residual, start: Correction, geometry: ScanGeometry, *, reach: float = 0.12) -> Finding:
-    width = geometry.bins * geometry.spacing_mm
-    grid = start.shift_mm + width * np.linspace(-reach, reach, 25 if reach > 0.05 else 5)
-    return _line_search(residual, start, "shift_mm", grid)
+def _shifts(geometry: ScanGeometry) -> np.ndarray:
+    return geometry.bins * geometry.spacing_mm * np.linspace(-0.12, 0.12, 25)
 
 
-def _best_pitch(residual: Residual, start: Correction, grid: np.ndarray) -> Finding:
-    return _line_search(residual, start, "pitch", grid)
-
-
-def _line_search(residual: Residual, start: Correction, field: str, grid: np.ndarray) -> Finding:
+def _search(residual: Residual, start: Correction, field: Field, grid: np.ndarray, steps: int) -> Finding:
     """The least residual over one number: the best of a grid, then Brent's method between its neighbours."""
-    values = [residual(start._replace(**{field: float(v)})) for v in grid]
+    values = [residual(start.change(field, float(v)), steps) for v in grid]
     at = int(np.argmin(values))
-    low, high = grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)]
+    low, high = float(grid[max(at - 1, 0)]), float(grid[min(at + 1, len(grid) - 1)])
+    found = _brent(residual, start, field, (low, high), steps, 8)
+    return min(found, Finding(start.change(field, float(grid[at])), values[at]), key=lambda f: f.residual)
+
+
+def _tuned(residual: Residual, start: Correction, geometry: ScanGeometry) -> Finding:
+    """With the best shift within half a bin."""
+    half = 0.5 * geometry.spacing_mm * start.pitch
+    found = _brent(residual, start, "shift_mm", (start.shift_mm - half, start.shift_mm + half), FINE, 7)
+    return min(found, Finding(start, residual(start, FINE)), key=lambda f: f.residual)
+
+
+def _brent(
+    residual: Residual, start: Correction, field: Field, bounds: tuple[float, float], steps: int, evaluations: int
+) -> Finding:
     found = minimize_scalar(
-        lambda v: residual(start._replace(**{field: float(v)})),
-        bounds=(low, high),
+        lambda v: residual(start.change(field, float(v)), steps),
+        bounds=bounds,
         method="bounded",
-        options={"xatol": 5e-3 * float(grid[1] - grid[0]), "maxiter": 16},
+        options={"xatol": 5e-3 * (bounds[1] - bounds[0]), "maxiter": evaluations},
     )
-    best = min((values[at], float(grid[at])), (float(found.fun), float(found.x)))
-    return Finding(start._replace(**{field: best[1]}), best[0])
+    return Finding(start.change(field, float(found.x)), float(found.fun))
 
 
-def _choose(stated: Finding, kinds: list[list[Finding]]) -> Report:
-    """The simplest kind that is clearly better than all simpler ones; kinds come in the order of their freedom."""
-    best = stated
-    for candidates in kinds[1:]:
-        found = min(candidates, key=lambda f: f.residual)
-        if found.residual < CLEARER * best.residual:
-            best = found
-    others = sorted((f for kind in kinds for f in kind if f != best), key=lambda f: f.residual)
-    return Report(stated.residual, best, tuple(others[:6]))
+def _without_trifles(correction: Correction, geometry: ScanGeometry) -> Correction:
+    """Without a shift of less than a bin and a pitch within 2%, which are a matter of tuning."""
+    shift = correction.shift_mm if abs(correction.shift_mm) >= geometry.spacing_mm else 0.0
+    pitch = correction.pitch if abs(correction.pitch - 1) >= 0.02 else 1.0
+    return correction._replace(shift_mm=shift, pitch=pitch)
 
 
-def _unit_candidates(geometry: ScanGeometry) -> Iterator[str]:
+def _unit_candidates(geometry: ScanGeometry) -> Iterator[Literal["degrees", "radians"]]:
     reach = float(np.abs(geometry.angles).max())
     if geometry.angle_unit == "degrees" and 1 < reach < 2.2 * np.pi:
         yield "radians"

@@ -198,16 +198,17 @@ def _from_vectors(vectors: np.ndarray, *, fan: bool) -> dict[str, Any]:
         raise ValueError("ASTRA geometry: source, rotation axis and detector normal are not in line; not supported")
     if fan and values["source_distance_mm"].mean() <= 0:
         raise ValueError("ASTRA geometry: the bins run the other way round; reverse them in data and Vectors")
-    about = {"angles": np.unwrap(np.arctan2(along[:, 1], along[:, 0]))}
+    about: dict[str, Any] = {"angles": np.unwrap(np.arctan2(along[:, 1], along[:, 0]))}
     names = ("spacing_mm", "offset_mm", "source_distance_mm", "detector_distance_mm")[: 4 if fan else 2]
     return about | {name: values[name].mean() for name in names}
 
 
 def _number(geometry: Mapping[str, Any], name: str) -> float:
     value = geometry.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or not abs(value) < 1e12:
+    number = float(value) if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) else math.nan
+    if not abs(number) < 1e12:
         raise ValueError(f"ASTRA geometry: {name} is {str(value)[:40]!r}, expected a number")
-    return float(value)
+    return number
 
 
 def _numbers(geometry: Mapping[str, Any], name: str, axes: int) -> np.ndarray:
