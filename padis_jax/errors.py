@@ -21,7 +21,8 @@ def one_line_errors() -> Iterator[None]:
     """Wraps a script's main, as `with one_line_errors():` or as a decorator `@one_line_errors()`.
 
     A UserError, or an OSError such as a full disk or a missing permission, becomes `error: ...` on stderr and exit code
-    2; Ctrl-C becomes exit code 130. Any other exception is a defect of the program and keeps its traceback.
+    2; Ctrl-C becomes exit code 130, with the text of the KeyboardInterrupt if it has one (what is finished, how to go
+    on). Any other exception is a defect of the program and keeps its traceback.
     """
     try:
         yield
@@ -31,4 +32,4 @@ def one_line_errors() -> Iterator[None]:
         where = f"{error.filename}: " if error.filename else ""
         raise _leave(f"{where}{error.strerror or error}", 2) from error
     except KeyboardInterrupt as error:
-        raise _leave("interrupted", 130) from error
+        raise _leave(str(error) or "interrupted", 130) from error

@@ -10,6 +10,7 @@ import math
 from typing import Literal
 
 from padis_jax.errors import UserError
+from padis_jax.measured import MeasurementConfig
 from padis_jax.writers import Format
 
 DEFAULT_IMAGE = "data/head_ct.npz"
@@ -134,6 +135,7 @@ class Experiment:
       weights: weights file from train.py.
       image: what is measured.
       scan: how it is measured.
+      measurement: a measured scan instead of `image` and `scan`.
       solver: how it is reconstructed.
       tv: settings of the yardstick.
       seed: root of all randomness.
@@ -148,6 +150,7 @@ class Experiment:
     weights: str = DEFAULT_WEIGHTS
     image: ImageConfig = dataclasses.field(default_factory=ImageConfig)
     scan: ScanConfig = dataclasses.field(default_factory=ScanConfig)
+    measurement: MeasurementConfig = dataclasses.field(default_factory=MeasurementConfig)
     solver: SolverConfig = dataclasses.field(default_factory=SolverConfig)
     tv: TVConfig = dataclasses.field(default_factory=TVConfig)
     seed: int = 0

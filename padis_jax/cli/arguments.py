@@ -7,7 +7,7 @@ import contextlib
 import io
 import re
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import tyro
 
@@ -32,6 +32,47 @@ def split_args(args: Sequence[str]) -> tuple[str | None, str | None, list[str]]:
     return known.config, known.workdir, rest
 
 
+class Manners(NamedTuple):
+    """How a program speaks; every program takes these flags.
+
+    Attributes:
+      dry_run: say what would be done, with memory and time, and do nothing.
+      json: print one JSON object on stdout, and nothing else there.
+      quiet: print errors only.
+      verbose: print more than usual.
+    """
+
+    dry_run: bool = False
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+
+MANNERS_HELP = """
+Also, in every program:
+    --dry-run     print the plan with an estimate of memory and time, and do nothing
+    --json        print one JSON object on stdout, for machines
+    --quiet       print errors only;  --verbose  print more
+Exit codes: 0 done, 2 a mistake in files or settings (one line on stderr), 130 interrupted by Ctrl-C.
+"""
+
+
+def split_manners(args: Sequence[str]) -> tuple[Manners, list[str]]:
+    """(Manners, the other arguments).
+
+    Raises:
+      UserError: for --quiet together with --verbose.
+    """
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in Manners._fields:
+        own.add_argument("--" + name.replace("_", "-"), action="store_true")
+    known, rest = own.parse_known_args(args)
+    manners = Manners(**vars(known))
+    if manners.quiet and manners.verbose:
+        raise UserError("--quiet and --verbose contradict each other: give one of them")
+    return manners, rest
+
+
 def parse(kind: type[T], args: Sequence[str], *, default: T, prog: str, description: str) -> T:
     """The dataclass `kind` from command-line arguments.
 
@@ -46,7 +87,7 @@ def parse(kind: type[T], args: Sequence[str], *, default: T, prog: str, descript
       UserError: for unknown flags and bad values.
       SystemExit: with code 0 after `--help`.
     """
-    printed = io.StringIO()
+    printed, description = io.StringIO(), description + MANNERS_HELP
     try:
         if {"-h", "--help"} & set(args):
             return tyro.cli(kind, args=list(args), prog=prog, description=description, default=default)

@@ -4,6 +4,9 @@
     python sample.py --image.index 62 --scan.views 60         another slice, more views
     python sample.py --scan.protocol paper                    noiseless, the same projector, as in the paper
     python sample.py --config configs/dps.py                   the paper's VE-DPS, 1000 evaluations
+    python sample.py --measurement.path scan.npz --measurement.geometry scan.json --measurement.check
+                                                              measured data: does the geometry fit? (docs/geometry.md)
+    python sample.py --measurement.path scan.npz --measurement.geometry scan.json --workdir results/scan
     python sample.py --weights runs/mine/weights.safetensors --image.path pictures/ --scan.protocol paper
     python sample.py --image.path series/ --image.index 30 --save-as dicom     DICOM in, DICOM out
 
@@ -15,6 +18,7 @@ resolved settings, seed and hash of the weights), and the reconstruction in the 
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,12 +30,14 @@ from tqdm import tqdm
 
 import padis_jax
 from padis_jax import experiment as ex
-from padis_jax.cli.arguments import parse, split_args
+from padis_jax.cli.arguments import Manners, parse, split_args, split_manners
+from padis_jax.cli.measured import reconstruct_measured
 from padis_jax.config import load_config_file
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.figures import comparison, save_figure
 from padis_jax.files import write_json, write_npz
 from padis_jax.images import read_images
+from padis_jax.plan import plan_sampling
 from padis_jax.report import write_report
 from padis_jax.weights import load_weights
 from padis_jax.writers import check_format, result, write_result
@@ -42,16 +48,51 @@ NAMES = {"dds": "DDS", "dps": "DPS", "langevin": "Langevin"}
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of sample.py and padis-sample."""
-    config_file, workdir, rest = split_args(sys.argv[1:] if argv is None else argv)
+    manners, args = split_manners(sys.argv[1:] if argv is None else argv)
+    config_file, workdir, rest = split_args(args)
     given = load_config_file(config_file, ex.Experiment) if config_file else ex.Experiment()
     config = parse(
         ex.Experiment, rest, default=given, prog="sample.py [--config FILE] [--workdir DIR]", description=__doc__ or ""
     )
-    sample(config, Path(workdir or "results"))
+    folder = Path(workdir or "results")
+    if config.measurement.check:
+        reconstruct_measured(config, folder, manners)
+        return
+    if manners.dry_run or manners.verbose:
+        _plan(config, folder, manners)
+    if manners.dry_run:
+        return
+    if config.measurement.path:
+        reconstruct_measured(config, folder, manners)
+    else:
+        sample(config, folder, manners)
 
 
-def sample(config: ex.Experiment, workdir: Path) -> list[ex.Row]:
+def _plan(config: ex.Experiment, workdir: Path, manners: Manners) -> None:
+    """Prints what would be done, and what it takes."""
+    weights = load_weights(config.weights)
+    s = config.solver
+    evaluations = s.levels * s.inner * s.average
+    estimate = plan_sampling(
+        weights.network,
+        weights.params,
+        weights.frame,
+        evaluations=evaluations * config.tilings,
+        patch_batch=config.patch_batch,
+        gradient=s.name == "dps",
+    )
+    source = config.measurement.path or f"image {config.image.index} of {config.image.path}, simulated"
+    about = {"measurement": source, "weights": config.weights, "solver": s.name, "workdir": str(workdir)}
+    if manners.json and manners.dry_run:
+        print(json.dumps({"dry_run": True} | about | estimate._asdict()))
+    elif not manners.json:
+        print(f"{source}; {NAMES[s.name]} with {config.weights} into {workdir}; {estimate.text()}")
+
+
+def sample(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -> list[ex.Row]:  # noqa: B008 (frozen)
     """Runs the experiment, prints the table, writes the results folder.
+
+    Interrupted by Ctrl-C, it writes the images that are finished and says how to go on.
 
     Raises:
       UserError: for files, settings and images that do not fit.
@@ -81,7 +122,12 @@ def sample(config: ex.Experiment, workdir: Path) -> list[ex.Row]:
     tv, tv_seconds = ex.timed(ex.run_tv, config, scene)
     rows.append(ex.score("TV", tv, scene, seconds=tv_seconds))
     name = NAMES[config.solver.name]
-    with tqdm(total=config.solver.levels * config.solver.inner * config.solver.average, desc=name, unit="step") as bar:
+    with tqdm(
+        total=config.solver.levels * config.solver.inner * config.solver.average,
+        desc=name,
+        unit="step",
+        disable=manners.quiet or manners.json,
+    ) as bar:
 
         def progress(done: int, total: int, info: Any) -> None:
             bar.update(done - bar.n)
@@ -91,12 +137,21 @@ def sample(config: ex.Experiment, workdir: Path) -> list[ex.Row]:
             solved, seconds = ex.timed(ex.run_solver, config, scene, prior, tv, progress=progress)
         except ValueError as error:
             raise UserError(str(error)) from error
+        except KeyboardInterrupt:
+            _write(workdir, config, weights.digest, scene, {"FBP": start, "TV": tv}, rows, np.zeros(0))
+            raise KeyboardInterrupt(
+                f"interrupted after {bar.n} of {bar.total} steps of {name}; FBP and TV are in {workdir}. Run the same "
+                "command again for the whole result, which its seed decides"
+            ) from None
     image, residuals, evaluations = solved
     if not np.isfinite(image).all():
         raise UserError(f"{name} diverged: its image is not finite. Lower --solver.zeta, or raise --solver.consistency")
     rows.append(ex.score(name, image, scene, evaluations=evaluations, seconds=seconds))
 
-    print(table(rows, scene.window.unit))
+    if manners.json:
+        print(json.dumps({"workdir": str(workdir), "unit": scene.window.unit, "rows": [r._asdict() for r in rows]}))
+    elif not manners.quiet:
+        print(table(rows, scene.window.unit))
     _write(workdir, config, weights.digest, scene, {"FBP": start, "TV": tv, name: image}, rows, residuals)
     about = (
         f"{name} reconstruction from {config.scan.views} views by padis_jax {padis_jax.__version__}; not for diagnosis"
@@ -106,7 +161,8 @@ def sample(config: ex.Experiment, workdir: Path) -> list[ex.Row]:
         write_result(workdir / config.solver.name, kind, written)[0].relative_to(workdir) for kind in config.save_as
     ]
     names = ("report.html", "comparison.png", "reconstruction.npz", "metrics.json", "config.json", *more)
-    print(f"results in {workdir}: {', '.join(map(str, names))}")
+    if not (manners.quiet or manners.json):
+        print(f"results in {workdir}: {', '.join(map(str, names))}")
     return rows
 
 

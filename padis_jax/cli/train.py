@@ -2,6 +2,8 @@
 
     python train.py --config configs/smoke.py --workdir runs/smoke
     python train.py --config configs/head_ct.py --workdir runs/head --run.steps 2000 --optimiser.learning-rate 5e-4
+    python train.py --config configs/head_ct.py --workdir runs/head --dry-run       what that would take
+    python train.py --workdir runs/head                                             goes on after an interruption
 
 The work folder receives checkpoints/, log.jsonl, config.json, pictures of denoised patches and, at the end,
 weights.safetensors (the averaged parameters with config, frame and provenance), which sample.py takes as --weights. Run
@@ -12,6 +14,7 @@ given then still override it.
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -27,7 +30,7 @@ from tqdm import tqdm
 import padis_jax
 from padis_jax import checkpoint
 from padis_jax.batches import Batch, crop_batch, draw_batch, pad_images
-from padis_jax.cli.arguments import parse, split_args
+from padis_jax.cli.arguments import Manners, parse, split_args, split_manners
 from padis_jax.config import Config, from_json, load_config_file
 from padis_jax.denoiser import denoise_patches
 from padis_jax.errors import UserError, one_line_errors
@@ -37,6 +40,7 @@ from padis_jax.images import ImageSet, StreamedImages, Window, read_images
 from padis_jax.log import Log
 from padis_jax.loss import denoising_loss
 from padis_jax.patches import Frame, frame_for
+from padis_jax.plan import plan_training
 from padis_jax.split import Split, slices_of_volumes, split_slices
 from padis_jax.training import Metrics, TrainState, init_state, train_step
 from padis_jax.weights import file_hash, load_weights, save_weights
@@ -57,7 +61,8 @@ class Task(NamedTuple):
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of train.py and padis-train."""
-    config_file, workdir, rest = split_args(sys.argv[1:] if argv is None else argv)
+    manners, args = split_manners(sys.argv[1:] if argv is None else argv)
+    config_file, workdir, rest = split_args(args)
     given = load_config_file(config_file, Config) if config_file else None
     if given is not None or {"-h", "--help"} & set(rest):  # before the work folder is touched
         given = _parse(rest, given or Config())
@@ -65,8 +70,30 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("name the folder for results: --workdir DIR (and the settings: --config configs/NAME.py)")
     if given is None and not checkpoint.folder(workdir).is_dir():
         raise UserError(f"{workdir} has no checkpoint to go on from: name the settings with --config FILE")
+    if manners.dry_run and not checkpoint.folder(workdir).is_dir():  # the work folder is not even made
+        assert given is not None  # without settings and checkpoint it was refused
+        _plan(given, workdir, 0, manners)
+        return
     with checkpoint.open_checkpoints(workdir) as manager:
-        train(_resolve(given, checkpoint.saved_config(manager), rest, workdir), Path(workdir), manager)
+        config = _resolve(given, checkpoint.saved_config(manager), rest, workdir)
+        if manners.dry_run or manners.verbose:
+            _plan(config, workdir, manager.latest_step() or 0, manners)
+        if not manners.dry_run:
+            train(config, Path(workdir), manager, manners)
+
+
+def _plan(config: Config, workdir: str, start: int, manners: Manners) -> None:
+    """Prints what would be done, and what it takes."""
+    task = load_task(config)
+    estimate = plan_training(config, max(config.run.steps - start, 0))
+    about = {"data": config.data.path, "training_images": len(task.padded), "workdir": workdir, "from_step": start}
+    if manners.json and manners.dry_run:
+        print(json.dumps({"dry_run": True} | about | estimate._asdict()))
+    elif not manners.json:
+        print(
+            f"{len(task.padded)} images of {config.data.path} into {workdir}, steps {start} to {config.run.steps}; "
+            f"{estimate.text()}"
+        )
 
 
 def _parse(args: Sequence[str], default: Config) -> Config:
@@ -88,7 +115,12 @@ def _resolve(given: Config | None, saved: Mapping[str, Any] | None, args: Sequen
     return config
 
 
-def train(config: Config, workdir: Path, manager: ocp.CheckpointManager) -> TrainState:
+def train(
+    config: Config,
+    workdir: Path,
+    manager: ocp.CheckpointManager,
+    manners: Manners = Manners(),  # noqa: B008 (frozen)
+) -> TrainState:
     """Trains until `config.run.steps`, from the newest checkpoint if there is one, and writes the weights.
 
     Raises:
@@ -97,7 +129,8 @@ def train(config: Config, workdir: Path, manager: ocp.CheckpointManager) -> Trai
     task = load_task(config)
     state = checkpoint.restore(manager, jax.eval_shape(lambda: init_state(config))) or first_state(config, task.frame)
     start = int(state.step)
-    if start >= config.run.steps:
+    silent = manners.quiet or manners.json
+    if start >= config.run.steps and not silent:
         print(f"{workdir}: trained for {start} steps already; raise --run.steps to go on", file=sys.stderr)
     about = {
         "config": dataclasses.asdict(config),
@@ -106,7 +139,7 @@ def train(config: Config, workdir: Path, manager: ocp.CheckpointManager) -> Trai
     }
     write_json(workdir / "config.json", about)
     pending: list[Metrics] = []
-    with Log(workdir, start, config.run.tensorboard) as log, _progress(start, config.run.steps) as bar:
+    with Log(workdir, start, config.run.tensorboard) as log, _progress(start, config.run.steps, silent) as bar:
         clock = time.perf_counter()
         try:
             for step in range(start, config.run.steps):
@@ -129,10 +162,14 @@ def train(config: Config, workdir: Path, manager: ocp.CheckpointManager) -> Trai
         except KeyboardInterrupt:
             checkpoint.save(manager, state, about)
             manager.wait_until_finished()
-            raise UserError(
+            raise KeyboardInterrupt(
                 f"interrupted at step {int(state.step)}; run the same command again to go on from there"
             ) from None
-    export(workdir, config, state, task)
+    path = export(workdir, config, state, task)
+    if manners.json:
+        print(json.dumps({"workdir": str(workdir), "step": int(state.step), "weights": str(path)}))
+    elif not silent:
+        print(f"{path} written; reconstruct with: python sample.py --weights {path}", file=sys.stderr)
     return state
 
 
@@ -195,8 +232,8 @@ def validate(config: Config, state: TrainState, batch: Batch) -> float:
     return float(loss)
 
 
-def export(workdir: Path, config: Config, state: TrainState, task: Task) -> None:
-    """Writes the averaged parameters as weights.safetensors, with the loss curves beside them."""
+def export(workdir: Path, config: Config, state: TrainState, task: Task) -> Path:
+    """Writes the averaged parameters as weights.safetensors, with the loss curves beside them; returns its path."""
     begun = config.run.start_weights
     settings = dataclasses.replace(config, run=dataclasses.replace(config.run, start_weights=Path(begun).name))
     provenance: dict[str, Any] = {
@@ -220,7 +257,7 @@ def export(workdir: Path, config: Config, state: TrainState, task: Task) -> None
     )
     if (workdir / "log.jsonl").exists():
         save_figure(workdir / "loss.png", training_curves(workdir / "log.jsonl"))
-    print(f"{path} written; reconstruct with: python sample.py --weights {path}", file=sys.stderr)
+    return path
 
 
 @jax.jit
@@ -278,5 +315,7 @@ def _check(pending: Sequence[Metrics], step: int) -> None:
         )
 
 
-def _progress(start: int, steps: int) -> tqdm[Any]:
-    return tqdm(total=steps, initial=start, desc="training", unit="step", dynamic_ncols=True, mininterval=1.0)
+def _progress(start: int, steps: int, silent: bool) -> tqdm[Any]:
+    return tqdm(
+        disable=silent, total=steps, initial=start, desc="training", unit="step", dynamic_ncols=True, mininterval=1.0
+    )

@@ -1,0 +1,202 @@
+"""Converts weights: another program's checkpoint, or one of ours, into a weights file, and back into a checkpoint.
+
+    padis-convert authors.pkl prior.safetensors --image-shape 256 256 --patch 56 --low 0 --high 1
+                                        a pickled network of EDM or of the PaDIS authors, the paper's CT frame
+    padis-convert state.pt prior.safetensors --image-shape 256 256 --patch 56 --unit HU --low -1000 --high 1000
+                                        a state dict from torch.save, for images of that window
+    padis-convert runs/mine prior.safetensors           the newest checkpoint of a training run, before it has ended
+    padis-convert prior.safetensors runs/more           a checkpoint from which train.py --workdir runs/more goes on
+
+Nothing in a file is executed, and PyTorch is not needed: see docs/weights.md. What a foreign file cannot tell is asked
+for: the size of the images and of the patch (positions depend on both) and what 0 and 1 stand for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import tyro
+
+import padis_jax
+from padis_jax import checkpoint
+from padis_jax.cli.arguments import parse, split_manners
+from padis_jax.config import Config, from_json
+from padis_jax.errors import UserError, one_line_errors
+from padis_jax.images import Window
+from padis_jax.patches import Frame, frame_for
+from padis_jax.state_dict import import_state_dict
+from padis_jax.torch_files import read_torch
+from padis_jax.training import init_state
+from padis_jax.unet import NetworkConfig, Params, parameter_count
+from padis_jax.weights import Weights, file_hash, load_weights, save_weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """What is converted, and what the file cannot tell.
+
+    Attributes:
+      source: a .pkl or .pt file, a .safetensors file, or the work folder of a training run.
+      target: a .safetensors file; from .safetensors, the work folder that receives a checkpoint.
+      image_shape: height and width of the images that the network was trained on (the paper's CT: 256 256).
+      patch: side of the largest patch (the paper's CT: 56).
+      low: the value that becomes 0 (the paper's CT: 0, the images were scaled before).
+      high: the value that becomes 1.
+      unit: unit of `low` and `high`, such as HU.
+      sigma_data: data deviation of the preconditioning; without it the file's, or 0.5.
+      key: which network of a file with several, such as ema.
+      data: what the network was trained on, and under which licence; copied into the weights.
+      dtype: type of the stored arrays.
+      overwrite: replace the target if it exists.
+    """
+
+    source: tyro.conf.Positional[str] = ""
+    target: tyro.conf.Positional[str] = ""
+    image_shape: tuple[int, int] | None = None
+    patch: int = 0
+    low: float | None = None
+    high: float | None = None
+    unit: str = "1"
+    sigma_data: float | None = None
+    key: str = ""
+    data: str = ""
+    dtype: Literal["float32", "float16"] = "float32"
+    overwrite: bool = False
+
+
+@one_line_errors()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of padis-convert."""
+    manners, rest = split_manners(sys.argv[1:] if argv is None else argv)
+    given = parse(Conversion, rest, default=Conversion(), prog="padis-convert", description=__doc__ or "")
+    if not given.source or not given.target:
+        raise UserError("padis-convert: name a source and a target: padis-convert authors.pkl out.safetensors ...")
+    source, target = Path(given.source), Path(given.target)
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder")
+    if target.exists() and not given.overwrite and not (target.is_dir() and not any(target.iterdir())):
+        raise UserError(f"{target} exists already: choose another name, or pass --overwrite")
+    if source.is_file() and source.suffix == ".safetensors":
+        about = _to_checkpoint(load_weights(source), source, target, write=not manners.dry_run)
+    else:
+        if target.suffix != ".safetensors":
+            raise UserError(f"{target}: weights are written as .safetensors; give the target that suffix")
+        read = _from_checkpoint if source.is_dir() else _from_torch
+        about = _to_weights(given, read(source, given), target, write=not manners.dry_run)
+    about = {"source": str(source), "target": str(target), "written": not manners.dry_run} | about
+    if manners.json:
+        print(json.dumps(about))
+    elif not manners.quiet:
+        for name, value in about.items():
+            print(f"{name.replace('_', ' ')}: {value}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    params: Params
+    network: NetworkConfig
+    frame: Frame
+    window: Window
+    provenance: dict[str, Any]
+
+
+def _from_torch(source: Path, given: Conversion) -> _Found:
+    if given.image_shape is None or given.patch < 1 or given.low is None or given.high is None:
+        raise UserError(
+            f"{source}: the file does not tell the images' size, the patch and the window: add them, for the "
+            "paper's CT prior --image-shape 256 256 --patch 56 --low 0 --high 1"
+        )
+    found = read_torch(source, key=given.key)
+    sigma_data = given.sigma_data or found.sigma_data or 0.5
+    try:
+        network, params = import_state_dict(found.arrays, sigma_data=sigma_data)
+        network.check_patch(given.patch)
+        frame = frame_for(given.image_shape, given.patch)
+    except ValueError as error:
+        raise UserError(f"{source}: {error}") from error
+    about = {
+        "converted_from": source.name,
+        "converted_from_sha256": file_hash(source),
+        "network_in_file": found.holds,
+        "sigma_data_from": "argument" if given.sigma_data else "file" if found.sigma_data else "default",
+    }
+    return _Found(params, network, frame, Window(given.unit, given.low, given.high), about)
+
+
+def _from_checkpoint(source: Path, given: Conversion) -> _Found:
+    if not checkpoint.folder(source).is_dir():
+        raise UserError(f"{source}: no folder of a training run, it has no checkpoints/")
+    if given.image_shape or given.patch or given.low is not None or given.sigma_data or given.key:
+        raise UserError(f"{source}: the checkpoint tells frame, window and network; leave those options out")
+    with checkpoint.open_checkpoints(source) as manager:
+        saved = checkpoint.saved_config(manager)
+        if saved is None:
+            raise UserError(f"{source}: it has no checkpoint yet")
+        config = from_json(Config, saved.get("config"), f"{source}: the checkpoint's config")
+        frame = from_json(Frame, saved.get("frame"), f"{source}: the checkpoint's frame")
+        window = from_json(Window, saved.get("window"), f"{source}: the checkpoint's window")
+        state = checkpoint.restore(manager, jax.eval_shape(lambda: init_state(config)))
+    assert state is not None  # it has a config
+    about = {
+        "converted_from": str(source.name),
+        "data": config.data.provenance or config.data.path,
+        "steps": int(state.step),
+        "patches_seen": float(state.seen),
+        "config": dataclasses.asdict(config),
+    }
+    return _Found(jax.device_get(state.ema), config.network, frame, window, about)
+
+
+def _to_weights(given: Conversion, found: _Found, target: Path, *, write: bool) -> dict[str, Any]:
+    software = f"padis_jax {padis_jax.__version__}, jax {jax.__version__}"
+    provenance = {"data": "not told by the file"} | found.provenance | {"software": software}
+    if given.data:
+        provenance["data"] = given.data
+    if write:
+        try:
+            save_weights(target, found.params, found.network, found.frame, found.window, provenance, dtype=given.dtype)
+        except ValueError as error:
+            raise UserError(f"{given.source}: {error}") from error
+    size = 2 if given.dtype == "float16" else 4
+    return {
+        "parameters": parameter_count(found.params),
+        "bytes": size * parameter_count(found.params),
+        "network": dataclasses.asdict(found.network),
+        "frame": dataclasses.asdict(found.frame),
+        "window": dataclasses.asdict(found.window),
+        "provenance": provenance,
+        "sha256": file_hash(target) if write else None,
+    }
+
+
+def _to_checkpoint(weights: Weights, source: Path, target: Path, *, write: bool) -> dict[str, Any]:
+    """A checkpoint at step 0: the parameters are the file's, the optimiser's moments are zero."""
+    if target.suffix:
+        raise UserError(f"{target}: from .safetensors a work folder is made for train.py; name a folder")
+    saved = weights.provenance.get("config")
+    config = from_json(Config, saved, f"{source}: provenance") if saved else Config()
+    config = dataclasses.replace(config, network=weights.network)
+    about = {
+        "config": dataclasses.asdict(config),
+        "frame": dataclasses.asdict(weights.frame),
+        "window": dataclasses.asdict(weights.window),
+        "converted_from": source.name,
+        "converted_from_sha256": weights.digest,
+    }
+    if write:
+        with checkpoint.open_checkpoints(target) as manager:
+            if manager.latest_step() is not None:
+                raise UserError(f"{target}: it has checkpoints already; choose another folder")
+            checkpoint.save(manager, init_state(config, weights.params), about)
+    return {
+        "parameters": parameter_count(weights.params),
+        "step": 0,
+        "frame": about["frame"],
+        "window": about["window"],
+    }

@@ -1,0 +1,62 @@
+"""Raw detector counts -> line integrals, by the law of Beer and Lambert:
+
+    y = -ln((N - D) / (F - D))
+
+N the counts of a view, F those without an object (flat field), D those without rays (dark field).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class LineIntegrals(NamedTuple):
+    """Line integrals [views, bins], and how many of them had to be repaired, for want of a usable count."""
+
+    sinogram: np.ndarray
+    repaired: int
+
+
+def line_integrals(
+    counts: np.ndarray, flat: np.ndarray | float, dark: np.ndarray | float = 0.0, *, limit: float = 0.2
+) -> LineIntegrals:
+    """Takes the logarithm, and fills what has none from the bins beside it, linearly along the detector.
+
+    Unusable are bins whose flat field does not exceed the dark field (dead), counts that do not exceed the dark field
+    (no ray came through), and values that are not finite.
+
+    Args:
+      counts: [views, bins].
+      flat: [bins], or [n, bins] of which the mean is taken, or one number.
+      dark: likewise.
+      limit: the share of unusable values that is still repaired.
+
+    Raises:
+      ValueError: for shapes that do not fit, a view without a usable bin, or more unusable values than `limit`.
+    """
+    counts = np.asarray(counts, np.float64)
+    if counts.ndim != 2 or 0 in counts.shape:
+        raise ValueError(f"counts have shape {counts.shape}, expected [views, bins]")
+    bright, black = (_field(name, field, counts.shape[1]) for name, field in (("flat", flat), ("dark", dark)))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        share = (counts - black) / (bright - black)
+        lines = -np.log(share)
+    bad = ~np.isfinite(lines) | np.broadcast_to(~(bright > black), lines.shape)
+    if bad.all(axis=1).any():
+        raise ValueError(f"view {int(bad.all(axis=1).argmax())} has no usable bin: are flat and dark field exchanged?")
+    if bad.mean() > limit:
+        raise ValueError(f"{bad.sum()} of {bad.size} counts are unusable: check the flat and the dark field")
+    bins = np.arange(counts.shape[1])
+    for view in np.flatnonzero(bad.any(axis=1)):
+        lines[view, bad[view]] = np.interp(bins[bad[view]], bins[~bad[view]], lines[view, ~bad[view]])
+    return LineIntegrals(lines.astype(np.float32), int(bad.sum()))
+
+
+def _field(name: str, field: np.ndarray | float, bins: int) -> np.ndarray:
+    found = np.asarray(field, np.float64)
+    found = found.mean(0) if found.ndim == 2 and len(found) else found
+    if found.ndim > 1 or (found.ndim == 1 and found.shape != (bins,)):
+        raise ValueError(f"the {name} field has shape {np.shape(field)}, expected [{bins}] or [n, {bins}]")
+    return found

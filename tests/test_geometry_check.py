@@ -1,0 +1,134 @@
+"""The check finds each fault that is put in: in a simulated scan, and in the real one where it is there."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from padis_jax.operators import geometry_check
+from padis_jax.operators.geometry_check import Correction, check_geometry, find_offset
+from padis_jax.operators.geometry_file import ScanGeometry
+
+VIEWS, BINS = 60, 64
+FAN = ScanGeometry("fan", tuple(np.arange(VIEWS) * 6.0), "degrees", BINS, 1.0, 0.0, 60.0, 30.0)
+PARALLEL = ScanGeometry("parallel", tuple(np.arange(VIEWS) * 3.0), "degrees", BINS, 1.0)
+HTC = Path(__file__).parent.parent / "data" / "htc2022.npz"
+REVERSED = "reversed detector or sense of rotation"
+
+
+def _phantom(side=64):
+    y, x = np.mgrid[1 : -1 : side * 1j, -1 : 1 : side * 1j]
+    disc = (np.hypot(x, y) < 0.75).astype(np.float32)
+    for cx, cy, r in ((0.35, 0.3, 0.15), (-0.4, 0.1, 0.1), (0.1, -0.45, 0.2), (-0.2, 0.5, 0.08)):
+        disc[np.hypot(x - cx, y - cy) < r] = 0
+    return jnp.asarray(disc)
+
+
+def _measured(geometry):
+    """What the scan measures, with pixels that are not those of the check."""
+    pixel = FAN.field_mm / 64 if geometry.beam == "fan" else 1.0
+    return np.asarray(geometry.operator((64, 64), pixel)(_phantom()))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fewer_steps():
+    """The check of a small scan needs no more."""
+    old = geometry_check.FINE, geometry_check.COARSE
+    geometry_check.FINE, geometry_check.COARSE = 20, 8
+    yield
+    geometry_check.FINE, geometry_check.COARSE = old
+
+
+def _fan_cases():
+    """name -> (true geometry, what is done to its sinogram, faults)."""
+    change = functools.partial(dataclasses.replace, FAN)
+    return {
+        "right": (FAN, lambda y: y, ()),
+        "reversed detector": (FAN, lambda y: y[:, ::-1], (REVERSED,)),
+        "angles of the other sign": (change(angles=tuple(-a for a in FAN.angles)), lambda y: y, (REVERSED,)),
+        "shifted": (change(offset_mm=3.3), lambda y: y, ("shifted detector",)),
+        "pitch": (change(spacing_mm=1.25), lambda y: y, ("wrong pitch",)),
+    }
+
+
+@pytest.mark.parametrize("case", _fan_cases())
+def test_faults_of_a_fan_beam(case):
+    true, change, faults = _fan_cases()[case]
+    report = check_geometry(FAN, change(_measured(true)))
+    assert report.best.correction.faults == faults, report
+    corrected = report.best.correction.geometry(FAN)
+    assert abs(corrected.offset_mm - true.offset_mm) < 0.3
+    assert abs(corrected.spacing_mm - true.spacing_mm) < 0.06
+    if case == "angles of the other sign":
+        assert corrected.angles == true.angles
+    if faults:  # what it says helps
+        again = check_geometry(corrected, change(_measured(true))).stated
+        assert again < 0.9 * report.stated
+
+
+def test_a_parallel_scan_tells_its_centre_to_a_fraction_of_a_bin():
+    shifted = dataclasses.replace(PARALLEL, offset_mm=-2.4)
+    data = _measured(shifted)
+    assert check_geometry(PARALLEL, data).best.correction.faults == ("shifted detector",)
+    assert abs(find_offset(PARALLEL, data) + 2.4) < 0.1
+    half = dataclasses.replace(PARALLEL, angles=PARALLEL.angles[:30])  # a quarter turn: no view has its opposite
+    assert abs(find_offset(half, data[:30]) + 2.4) < 0.2
+
+
+def test_the_other_unit_of_angles():
+    wrong = dataclasses.replace(PARALLEL, angle_unit="radians")
+    report = check_geometry(wrong, _measured(PARALLEL))
+    assert report.best.correction == Correction(other_unit=True)
+    assert report.best.correction.geometry(wrong) == PARALLEL
+
+
+def test_what_cannot_be_checked_is_named():
+    with pytest.raises(ValueError, match="too few views"):
+        check_geometry(dataclasses.replace(FAN, angles=FAN.angles[:5]), np.ones((5, BINS)))
+    with pytest.raises(ValueError, match="has 60 views of 64 bins"):
+        check_geometry(FAN, np.ones((5, BINS)))
+    with pytest.raises(ValueError, match="NaN"):
+        check_geometry(FAN, np.full((VIEWS, BINS), np.nan))
+    with pytest.raises(ValueError, match="zero everywhere"):
+        check_geometry(FAN, np.zeros((VIEWS, BINS)))
+
+
+@pytest.fixture(scope="module")
+def htc():
+    """The joined arcs of the Helsinki challenge's disc b: geometry as published, line integrals."""
+    if not HTC.exists():
+        pytest.skip("data/htc2022.npz is not there")
+    rows = {}
+    with np.load(HTC) as file:
+        for name in file.files:
+            if name.startswith("tb_") and name.endswith("/sinogram"):
+                angles = file[name.replace("sinogram", "angles_degrees")]
+                rows |= dict(zip(angles.tolist(), file[name], strict=True))
+    angles = sorted(rows)
+    geometry = ScanGeometry("fan", tuple(angles), "degrees", 560, 0.2, 0.0, 410.66, 553.74 - 410.66)
+    return geometry, np.stack([rows[a] for a in angles])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["right", "angles", "detector", "shift", "wide", "narrow", "views", "unit"])
+def test_faults_of_a_real_scan(htc, case):
+    geometry, data = htc
+    change = functools.partial(dataclasses.replace, geometry)
+    stated, data, faults = {
+        "right": (geometry, data, ()),
+        "angles": (change(angles=tuple(-a for a in geometry.angles)), data, (REVERSED,)),
+        "detector": (geometry, data[:, ::-1], (REVERSED,)),
+        "shift": (change(offset_mm=2.4), data, ("shifted detector",)),
+        "wide": (change(spacing_mm=0.22), data, ("wrong pitch",)),
+        "narrow": (change(spacing_mm=0.17), data, ("wrong pitch",)),
+        "views": (geometry, data[::-1], ("reversed views",)),
+        "unit": (change(angle_unit="radians"), data, ("angle unit",)),
+    }[case]
+    report = check_geometry(stated, data)
+    assert report.best.correction.faults == faults, report
+    corrected = report.best.correction.geometry(stated)
+    assert abs(corrected.offset_mm) < 0.2 and abs(corrected.spacing_mm - 0.2) < 0.01
+    assert report.best.residual < 0.006

@@ -1,0 +1,120 @@
+"""Geometry files: ours and ASTRA's dictionaries give the same operators; everything else is one line."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from padis_jax.errors import UserError
+from padis_jax.operators import FanBeam, ParallelBeam
+from padis_jax.operators.geometry_file import ScanGeometry, from_astra, read_geometry, write_geometry
+
+FAN = ScanGeometry("fan", (0.0, 30.0, 100.0), "degrees", 12, 0.5, 0.25, 40.0, 20.0)
+PARALLEL = ScanGeometry("parallel", (0.0, 0.5, 2.0), "radians", 12, 0.5)
+
+
+def _astra(geometry):
+    about = {"type": "parallel", "DetectorCount": geometry.bins, "DetectorWidth": geometry.spacing_mm}
+    about["ProjectionAngles"] = geometry.radians.tolist()
+    if geometry.beam == "fan":
+        about |= {"type": "fanflat", "DistanceOriginSource": geometry.source_distance_mm}
+        about |= {"DistanceOriginDetector": geometry.detector_distance_mm}
+    return about
+
+
+def _vectors(geometry):
+    """As astra.geom_2vec makes them."""
+    t, zero = geometry.radians, np.zeros(len(geometry.angles))
+    along, across = np.stack([np.cos(t), np.sin(t)], 1), np.stack([-np.sin(t), np.cos(t)], 1)
+    first = -across if geometry.beam == "parallel" else -geometry.source_distance_mm * across
+    centre = geometry.offset_mm * along + geometry.detector_distance_mm * across + zero[:, None]
+    rows = np.concatenate([first, centre, geometry.spacing_mm * along], 1)
+    return {"type": geometry.beam.replace("fan", "fanflat") + "_vec", "DetectorCount": geometry.bins, "Vectors": rows}
+
+
+@pytest.mark.parametrize("geometry", [FAN, PARALLEL], ids=["fan", "parallel"])
+def test_a_file_comes_back(tmp_path, geometry):
+    write_geometry(tmp_path / "g.json", geometry)
+    assert read_geometry(tmp_path / "g.json") == geometry
+
+
+@pytest.mark.parametrize("geometry", [FAN, PARALLEL], ids=["fan", "parallel"])
+def test_astras_dictionaries(tmp_path, geometry):
+    centred = dataclasses.replace(geometry, offset_mm=0.0)
+    (tmp_path / "astra.json").write_text(json.dumps(_astra(centred)))
+    found = read_geometry(tmp_path / "astra.json")
+    np.testing.assert_allclose(found.radians, centred.radians)
+    assert dataclasses.replace(found, angles=centred.angles, angle_unit=centred.angle_unit) == centred
+    found = from_astra(_vectors(geometry), mm_per_unit=2.0)
+    np.testing.assert_allclose(found.radians, geometry.radians, atol=1e-12)
+    for name in ("spacing_mm", "offset_mm", "source_distance_mm", "detector_distance_mm"):
+        np.testing.assert_allclose(getattr(found, name), 2 * getattr(geometry, name), atol=1e-12)
+
+
+def test_operators_are_those_of_the_factories():
+    pixel, shape = 0.8, (10, 9)
+    scaled = {"image_shape": shape, "detector_count": 12, "detector_spacing": 0.5 / pixel}
+    fan = FanBeam(
+        **scaled,
+        angles=np.radians(FAN.angles),
+        detector_offset=0.25 / pixel,
+        source_distance=40 / pixel,
+        detector_distance=20 / pixel,
+    )
+    assert FAN.operator(shape, pixel).geometry == fan.geometry
+    assert PARALLEL.operator(shape, pixel).geometry == ParallelBeam(**scaled, angles=PARALLEL.angles).geometry
+
+
+def test_the_field_of_view_is_seen_by_the_outermost_bins():
+    assert PARALLEL.field_mm == 6.0 and PARALLEL.magnification == 1.0 and FAN.magnification == 1.5
+    # The ray of a bin at u passes the axis at d u / sqrt(u^2 + D^2).
+    assert FAN.field_mm == pytest.approx(2 * 40 * 2.75 / np.hypot(2.75, 60))
+
+
+GOOD = {"beam": "parallel", "angles": [0, 1], "angle_unit": "radians", "bins": 4, "spacing_mm": 1.0}
+BAD = {
+    "no JSON": ("{", "is not JSON"),
+    "deep": ("[" * 100_000, "is not JSON"),
+    "a list": ("[1]", "expected fields"),
+    "missing": (json.dumps({"beam": "parallel"}), "angles"),
+    "no unit": (json.dumps({k: v for k, v in GOOD.items() if k != "angle_unit"}), "angle_unit"),
+    "unknown field": (json.dumps(GOOD | {"pitch": 1}), "unknown field 'pitch'"),
+    "unit": (json.dumps(GOOD | {"angle_unit": "grad"}), "angle_unit is 'grad'"),
+    "beam": (json.dumps(GOOD | {"beam": "cone"}), "beam is 'cone'"),
+    "NaN": (json.dumps(GOOD | {"angles": [0, float("nan")]}), "angles"),
+    "infinite": (json.dumps(GOOD | {"spacing_mm": float("inf")}), "spacing_mm inf"),
+    "no angles": (json.dumps(GOOD | {"angles": []}), "angles"),
+    "text": (json.dumps(GOOD | {"bins": "four"}), "bins is 'four'"),
+    "no bins": (json.dumps(GOOD | {"bins": 0}), "bins 0"),
+    "fan without distances": (json.dumps(GOOD | {"beam": "fan"}), "source_distance_mm"),
+    "parallel with distances": (json.dumps(GOOD | {"source_distance_mm": 3.0}), "leave them out"),
+    "astra type": (json.dumps({"type": "cone"}), "type 'cone'"),
+    "astra without width": (json.dumps({"type": "parallel", "DetectorCount": 3}), "DetectorWidth"),
+    "astra angles": (json.dumps(_astra(PARALLEL) | {"ProjectionAngles": [[0], [1, 2]]}), "ProjectionAngles"),
+    "astra bins": (json.dumps(_astra(PARALLEL) | {"DetectorCount": 3.5}), "whole number"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_mistakes_are_named(tmp_path, case):
+    text, message = BAD[case]
+    (tmp_path / "g.json").write_text(text)
+    with pytest.raises(UserError) as refused:
+        read_geometry(tmp_path / "g.json")
+    assert "g.json" in str(refused.value) and message in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_vectors_of_no_regular_turn_are_named():
+    good = _vectors(FAN)
+    for column, message in ((0, "source"), (4, "spacing"), (2, "offset")):
+        vectors = good["Vectors"].copy()
+        vectors[1, column] += 0.3
+        with pytest.raises(ValueError, match=message):
+            from_astra(good | {"Vectors": vectors})
+    flipped = good["Vectors"].copy()
+    flipped[:, 4:] *= -1
+    with pytest.raises(ValueError, match="the other way round"):
+        from_astra(good | {"Vectors": flipped})
+    with pytest.raises(UserError, match=r"image's corners|source"):
+        FAN.operator((300, 300), 1.0)
