@@ -23,12 +23,17 @@ from padis_jax.operators import ParallelBeam
 from padis_jax.operators.measurement import Measurement, honest_measurement, paper_measurement
 from padis_jax.operators.tomography import RayTransform
 from padis_jax.patches import frame_for
-from padis_jax.prior import Prior, patch_prior
+from padis_jax.prior import Prior, TilingName, patch_prior
 from padis_jax.solvers import sampling
+from padis_jax.solvers.daps import DAPS
+from padis_jax.solvers.ddnm import DDNM
 from padis_jax.solvers.dds import DDS
+from padis_jax.solvers.diffpir import DiffPIR
 from padis_jax.solvers.dps import DPS
 from padis_jax.solvers.langevin import Langevin
-from padis_jax.solvers.reconstruct import Settings, reconstruct
+from padis_jax.solvers.predictor_corrector import PredictorCorrector
+from padis_jax.solvers.reconstruct import Settings, SolverName, reconstruct
+from padis_jax.solvers.samples import Samples, draw_samples
 from padis_jax.solvers.tv import TV, total_variation
 from padis_jax.weights import Weights
 
@@ -84,7 +89,8 @@ class SolverConfig:
     """The diffusion solver. Fields that a solver does not name are not used by it.
 
     Attributes:
-      name: "dds" (fast: CG data consistency), "dps" (the paper's VE-DPS) or "langevin".
+      name: "dds" (fast: CG data consistency), "dps" (the paper's VE-DPS), "langevin", "ddnm", "diffpir",
+        "predictor_corrector" or "daps"; docs/methods.md compares them.
       levels: noise levels of the ladder.
       inner: steps per level.
       sigma_max: first noise level, in image units.
@@ -97,14 +103,22 @@ class SolverConfig:
       churn: dds: share of fresh noise, 0 (deterministic) to 1.
       kappa: dds: error of the denoised image relative to sigma; weighs measurement noise. The noise level itself is
         taken from the photon counts.
-      zeta: dps, langevin: data step; 0 takes the solver's own default.
-      eps: dps, langevin: alpha = eps sigma^2.
+      zeta: dps, langevin, predictor_corrector: data step; diffpir: share of fresh noise; 0 takes the solver's own
+        default.
+      eps: dps, langevin, ddnm: alpha = eps sigma^2.
       step_form: dps: "squared", "norm", "paper" or "authors" (solvers/dps.py has the table that converts zeta).
       last_level_noise: dps: whether the lowest level adds noise.
       zero_ring: dps: set D to 0 on the whole margin.
+      pinv_steps: ddnm: CG steps in the place of the pseudo-inverse; 0 for the pseudo-inverse itself.
+      weight: diffpir: lambda, trust in the denoised image.
+      snr: predictor_corrector: the corrector's r.
+      corrector: predictor_corrector: "song" or "paper".
+      sampler: daps: "langevin" (the paper's) or "cg".
+      ode_steps: daps: evaluations per level.
+      mcmc_steps: daps: Langevin steps per level.
     """
 
-    name: Literal["dds", "dps", "langevin"] = "dds"
+    name: SolverName = "dds"
     levels: int = 50
     inner: int = 1
     sigma_max: float = 0.2
@@ -121,6 +135,13 @@ class SolverConfig:
     step_form: Literal["squared", "norm", "paper", "authors"] = "squared"
     last_level_noise: bool = True
     zero_ring: bool = False
+    pinv_steps: int = 0
+    weight: float = 8.0
+    snr: float = 0.16
+    corrector: Literal["song", "paper"] = "song"
+    sampler: Literal["langevin", "cg"] = "langevin"
+    ode_steps: int = 5
+    mcmc_steps: int = 100
 
     def __post_init__(self) -> None:
         for name in ("levels", "inner", "average"):
@@ -160,7 +181,13 @@ class Experiment:
       tv: settings of the yardstick.
       seed: root of all randomness.
       patch_batch: patches per network call, to bound memory; 0 for all at once.
+      tiling: "random", "fixed", "overlap_average" or "overlap_stitch" (prior.patch_prior).
       tilings: random tilings averaged per evaluation.
+      overlap: pixels shared by neighbouring patches of the two last.
+      samples: so many runs of the solver side by side in the place of `solver.average` one after the other: their mean,
+        their deviation, and how often their intervals hold the truth; 0 for none.
+      generate: so many images from the prior alone, without any measurement; nothing is reconstructed then.
+      generate_levels: steps of annealed Langevin dynamics for each of them.
       new_frame: allow an image of another size than the weights were trained on; the frame is made anew for it and
         positions are rescaled to it.
     """
@@ -172,13 +199,23 @@ class Experiment:
     tv: TVConfig = dataclasses.field(default_factory=TVConfig)
     seed: int = 0
     patch_batch: int = 0
+    tiling: TilingName = "random"
     tilings: int = 1
+    overlap: int = 8
+    samples: int = 0
+    generate: int = 0
+    generate_levels: int = 300
     new_frame: bool = False
 
     def __post_init__(self) -> None:
         if self.patch_batch < 0 or self.tilings < 1:
             raise UserError(
                 f"patch_batch {self.patch_batch} must be at least 1, or 0; tilings {self.tilings} at least 1"
+            )
+        if self.samples < 0 or self.samples == 1 or self.generate < 0 or self.generate_levels < 1:
+            raise UserError(
+                f"samples {self.samples} must be at least 2, or 0; generate {self.generate} not negative, "
+                f"generate_levels {self.generate_levels} at least 1"
             )
 
 
@@ -242,19 +279,26 @@ def load_scene(config: Experiment, images: ImageSet | None = None) -> Scene:
     angles = (np.arange(config.scan.views) + 0.5) * np.pi / config.scan.views
     operator = ParallelBeam(image_shape=truth.shape[:2], angles=angles, detector_count=config.scan.bins)
     key = jax.random.fold_in(image_key(config.seed, config.image.index), 0)
-    if config.scan.protocol == "paper":
-        measurement = paper_measurement(key, jnp.asarray(truth), operator)
-    else:
-        pixel_mm = config.scan.pixel_mm or (chosen.spacing[-1] if chosen.spacing else 0.0)
-        if not pixel_mm:
-            raise UserError(
-                f"{config.image.path}: the honest protocol needs the pixel size, which this file does not tell; "
-                "give --scan.pixel-mm, or use --scan.protocol paper"
-            )
-        measurement = honest_measurement(
-            key, jnp.asarray(truth), operator, photons=config.scan.photons, pixel_mm=pixel_mm
-        )
+    measurement = measure(config, key, chosen, operator)
     return Scene(truth, chosen.window, chosen.names[0], operator, measurement)
+
+
+def measure(config: Experiment, key: Array, chosen: ImageSet, operator: RayTransform) -> Measurement:
+    """The measurement of the first image of a set, under the config's protocol.
+
+    Raises:
+      UserError: if the pixel size is needed and neither in the file nor in the config.
+    """
+    truth = jnp.asarray(chosen.images[0])
+    if config.scan.protocol == "paper":
+        return paper_measurement(key, truth, operator)
+    pixel_mm = config.scan.pixel_mm or (chosen.spacing[-1] if chosen.spacing else 0.0)
+    if not pixel_mm:
+        raise UserError(
+            f"{config.image.path}: the honest protocol needs the pixel size, which this file does not tell; "
+            "give --scan.pixel-mm, or use --scan.protocol paper"
+        )
+    return honest_measurement(key, truth, operator, photons=config.scan.photons, pixel_mm=pixel_mm)
 
 
 def make_prior(config: Experiment, weights: Weights, scene: Scene) -> Prior:
@@ -278,7 +322,13 @@ def make_prior(config: Experiment, weights: Weights, scene: Scene) -> Prior:
         frame = frame_for((h, w), frame.patch)
     try:
         return patch_prior(
-            weights.network, weights.params, frame, tilings=config.tilings, patch_batch=config.patch_batch or None
+            weights.network,
+            weights.params,
+            frame,
+            tiling=config.tiling,
+            tilings=config.tilings,
+            overlap=config.overlap,
+            patch_batch=config.patch_batch or None,
         )
     except ValueError as error:  # more tilings than the frame has
         raise UserError(str(error)) from error
@@ -302,6 +352,27 @@ def solver_settings(config: SolverConfig, measurement: Measurement) -> Settings:
             last_level_noise=config.last_level_noise,
             zero_ring=config.zero_ring,
         )
+    if config.name == "ddnm":
+        return DDNM(eps=config.eps, cg_steps=config.pinv_steps, last_level_noise=config.last_level_noise)
+    if config.name == "diffpir":
+        return DiffPIR(
+            weight=config.weight,
+            zeta=config.zeta or DiffPIR.zeta,
+            cg_steps=config.cg_steps,
+            noise=measurement.noise_sigma,
+        )
+    if config.name == "predictor_corrector":
+        return PredictorCorrector(
+            snr=config.snr, corrector=config.corrector, zeta=config.zeta or PredictorCorrector.zeta
+        )
+    if config.name == "daps":
+        return DAPS(
+            ode_steps=config.ode_steps,
+            sampler=config.sampler,
+            mcmc_steps=config.mcmc_steps,
+            cg_steps=config.cg_steps,
+            noise=measurement.noise_sigma,
+        )
     return Langevin(zeta=config.zeta or Langevin.zeta, eps=config.eps)
 
 
@@ -324,36 +395,57 @@ def run_solver(
       tv: from `run_tv`, where the solver starts from it.
       progress: called with (steps done, steps in all, info).
     """
-    s = config.solver
     result = reconstruct(
         jax.random.fold_in(image_key(config.seed, config.image.index), 1),
         scene.measurement.sinogram,
         scene.operator,
         prior,
-        solver=s.name,
-        settings=solver_settings(s, scene.measurement),
-        levels=s.levels,
-        inner=s.inner,
-        sigma_max=s.sigma_max,
-        sigma_min=s.sigma_min,
-        ladder=s.ladder,
-        start=tv if s.start == "tv" else s.start,
-        average=s.average,
+        average=config.solver.average,
         progress=progress,
+        **_solver_options(config.solver, scene, tv),
     )
     return jax.block_until_ready(result.image), np.asarray(result.residual), result.evaluations
+
+
+def run_samples(config: Experiment, scene: Scene, prior: Prior, tv: Array) -> Samples:
+    """`config.samples` runs of the chosen solver: the chains that `run_solver` would average."""
+    return draw_samples(
+        jax.random.fold_in(image_key(config.seed, config.image.index), 1),
+        scene.measurement.sinogram,
+        scene.operator,
+        prior,
+        config.samples,
+        **_solver_options(config.solver, scene, tv),
+    )
+
+
+def _solver_options(config: SolverConfig, scene: Scene, tv: Array) -> dict[str, Any]:
+    return {
+        "solver": config.name,
+        "settings": solver_settings(config, scene.measurement),
+        "levels": config.levels,
+        "inner": config.inner,
+        "sigma_max": config.sigma_max,
+        "sigma_min": config.sigma_min,
+        "ladder": config.ladder,
+        "start": tv if config.start == "tv" else config.start,
+    }
+
+
+def score_mask(scene: Scene) -> np.ndarray | None:
+    """The pixels that count for errors in a unit: the head where that is HU, otherwise all."""
+    return head_mask(scene.truth, window=scene.window) if scene.window.unit == HOUNSFIELD.unit else None
 
 
 def score(method: str, image: Array | np.ndarray, scene: Scene, *, evaluations: int = 0, seconds: float = 0.0) -> Row:
     """Metrics of an image [H, W, C], after clipping to [0, 1]."""
     clipped = jnp.clip(jnp.asarray(image), 0, 1)
-    mask = head_mask(scene.truth, window=scene.window) if scene.window.unit == HOUNSFIELD.unit else None
     return Row(
         method=method,
         psnr=float(psnr(clipped, scene.truth)),
         ssim=float(ssim(clipped, scene.truth)),
         ssim_gaussian=float(ssim_gaussian(clipped, scene.truth)),
-        rmse=float(rmse(clipped, scene.truth, mask=mask, window=scene.window)),
+        rmse=float(rmse(clipped, scene.truth, mask=score_mask(scene), window=scene.window)),
         residual=float(relative_error(scene.operator(jnp.asarray(image)), scene.measurement.sinogram)),
         evaluations=evaluations,
         seconds=seconds,

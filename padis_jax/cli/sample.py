@@ -4,21 +4,27 @@
     python sample.py --image.index 62 --scan.views 60         another slice, more views
     python sample.py --scan.protocol paper                    noiseless, the same projector, as in the paper
     python sample.py --config configs/dps.py                   the paper's VE-DPS, 1000 evaluations
+    python sample.py --samples 8                              eight runs: mean, deviation, coverage of their intervals
+    python sample.py --generate 4                             four images from the prior alone, without a measurement
     python sample.py --weights runs/mine/weights.safetensors --image.path pictures/ --scan.protocol paper
 
 The results folder (--workdir, by default results/) receives comparison.png, reconstruction.npz (truth, FBP, TV and the
 solver's image in the image's unit), metrics.json and config.json (the resolved settings, seed and hash of the weights).
+With --samples also deviation.png, the samples' mean and deviation in reconstruction.npz, and the coverage in
+metrics.json.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -27,11 +33,23 @@ from padis_jax import experiment as ex
 from padis_jax.cli.arguments import parse, split_args
 from padis_jax.config import load_config_file
 from padis_jax.errors import UserError, one_line_errors
-from padis_jax.figures import comparison, save_figure
+from padis_jax.figures import comparison, maps, save_figure
 from padis_jax.files import write_json, write_npz
+from padis_jax.images import write_png
+from padis_jax.metrics import coverage
+from padis_jax.prior import Prior, patch_prior
+from padis_jax.solvers.generate import generate
 from padis_jax.weights import load_weights
 
-NAMES = {"dds": "DDS", "dps": "DPS", "langevin": "Langevin"}
+NAMES = {
+    "dds": "DDS",
+    "dps": "DPS",
+    "langevin": "Langevin",
+    "ddnm": "DDNM",
+    "diffpir": "DiffPIR",
+    "predictor_corrector": "predictor-corrector",
+    "daps": "DAPS",
+}
 
 
 @one_line_errors()
@@ -42,7 +60,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse(
         ex.Experiment, rest, default=given, prog="sample.py [--config FILE] [--workdir DIR]", description=__doc__ or ""
     )
-    sample(config, Path(workdir or "results"))
+    if config.generate:
+        generate_images(config, Path(workdir or "results"))
+    else:
+        sample(config, Path(workdir or "results"))
 
 
 def sample(config: ex.Experiment, workdir: Path) -> list[ex.Row]:
@@ -70,6 +91,8 @@ def sample(config: ex.Experiment, workdir: Path) -> list[ex.Row]:
     tv, tv_seconds = ex.timed(ex.run_tv, config, scene)
     rows.append(ex.score("TV", tv, scene, seconds=tv_seconds))
     name = NAMES[config.solver.name]
+    if config.samples:
+        return _sample_several(config, workdir, weights.digest, scene, prior, {"FBP": start, "TV": tv}, rows)
     with tqdm(total=config.solver.levels * config.solver.inner * config.solver.average, desc=name, unit="step") as bar:
 
         def progress(done: int, total: int, info: Any) -> None:
@@ -81,14 +104,99 @@ def sample(config: ex.Experiment, workdir: Path) -> list[ex.Row]:
         except ValueError as error:
             raise UserError(str(error)) from error
     image, residuals, evaluations = result
-    if not np.isfinite(image).all():
-        raise UserError(f"{name} diverged: its image is not finite. Lower --solver.zeta, or raise --solver.consistency")
+    _refuse_divergence(name, image)
     rows.append(ex.score(name, image, scene, evaluations=evaluations, seconds=seconds))
 
     print(table(rows, scene.window.unit))
     _write(workdir, config, weights.digest, scene, {"FBP": start, "TV": tv, name: image}, rows, residuals)
     print(f"results in {workdir}: comparison.png, reconstruction.npz, metrics.json, config.json")
     return rows
+
+
+def _refuse_divergence(name: str, image: Any) -> None:
+    if not np.isfinite(image).all():
+        raise UserError(f"{name} diverged: its image is not finite. Lower --solver.zeta, or raise --solver.consistency")
+
+
+def _sample_several(
+    config: ex.Experiment,
+    workdir: Path,
+    digest: str,
+    scene: ex.Scene,
+    prior: Prior,
+    images: dict[str, Any],
+    rows: list[ex.Row],
+) -> list[ex.Row]:
+    """Rows for one sample (its seconds: its share) and for the mean of all, the deviation, and the coverage."""
+    name, count = NAMES[config.solver.name], config.samples
+    try:
+        drawn, seconds = ex.timed(ex.run_samples, config, scene, prior, images["TV"])
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    _refuse_divergence(name, drawn.images)
+    one, mean = f"{name}, one sample", f"{name}, mean of {count}"
+    each = drawn.evaluations // count
+    rows.append(ex.score(one, drawn.images[0], scene, evaluations=each, seconds=seconds / count))
+    rows.append(ex.score(mean, drawn.mean, scene, evaluations=drawn.evaluations, seconds=seconds))
+    held = coverage(np.clip(drawn.images, 0, 1), scene.truth, mask=ex.score_mask(scene))
+    about = {
+        "count": count,
+        "seconds": seconds,
+        "coverage": [row._asdict() for row in held],
+        "mean_deviation": float(jnp.mean(drawn.deviation)) * (scene.window.high - scene.window.low),
+        "root_mean_square_deviation": float(jnp.sqrt(jnp.mean(jnp.square(drawn.deviation))))
+        * (scene.window.high - scene.window.low),
+    }
+    print(table(rows, scene.window.unit))
+    for row in held:
+        print(f"intervals that would hold {row.nominal:.1%} of such draws hold {row.found:.1%} of the truth")
+    error = np.abs(np.asarray(drawn.mean) - scene.truth)
+    figure = maps(
+        {"mean": np.asarray(drawn.mean), "deviation": np.asarray(drawn.deviation), "|mean - truth|": error},
+        window=scene.window,
+        origin=_origin(scene),
+    )
+    save_figure(workdir / "deviation.png", figure)
+    scale = scene.window.high - scene.window.low
+    extra = {"deviation": np.asarray(drawn.deviation * scale, np.float32)}
+    shown = images | {one: drawn.images[0], mean: drawn.mean}
+    _write(workdir, config, digest, scene, shown, rows, np.asarray(drawn.residual), extra, {"samples": about})
+    print(f"results in {workdir}: comparison.png, deviation.png, reconstruction.npz, metrics.json, config.json")
+    return rows
+
+
+def generate_images(config: ex.Experiment, workdir: Path) -> None:
+    """Images from the prior alone: generated_00.png ..., generated.npz (in the window's unit) and config.json."""
+    if error := ex.missing_default(config.weights, ex.DEFAULT_WEIGHTS, "--weights"):
+        raise error
+    weights = load_weights(config.weights)
+    try:
+        prior = patch_prior(
+            weights.network,
+            weights.params,
+            weights.frame,
+            tiling=config.tiling,
+            tilings=config.tilings,
+            overlap=config.overlap,
+            patch_batch=config.patch_batch or None,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    images = []
+    for index in range(config.generate):
+        with tqdm(total=config.generate_levels, desc=f"image {index}", unit="step") as bar:
+
+            def progress(done: int, total: int, info: Any, bar: Any = bar) -> None:
+                bar.update(done - bar.n)
+
+            key = ex.image_key(config.seed, index)
+            images.append(np.asarray(generate(key, prior, levels=config.generate_levels, progress=progress)))
+        shown = images[-1][::-1] if weights.window.unit == "HU" else images[-1]  # CT is stored face down
+        write_png(workdir / f"generated_{index:02d}.png", shown)
+    in_unit = np.asarray(weights.window.from_unit(np.stack(images)), np.float32)
+    write_npz(workdir / "generated.npz", {"images": in_unit, "unit": np.asarray(weights.window.unit)})
+    _write_config(workdir, config, weights.digest)
+    print(f"results in {workdir}: {len(images)} generated_NN.png, generated.npz, config.json")
 
 
 def table(rows: Sequence[ex.Row], unit: str) -> str:
@@ -119,13 +227,14 @@ def _write(
     images: dict[str, Any],
     rows: Sequence[ex.Row],
     residuals: np.ndarray,
+    more_arrays: Mapping[str, np.ndarray] = MappingProxyType({}),
+    more_metrics: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    origin: Literal["upper", "lower"] = "lower" if scene.window.unit == "HU" else "upper"  # CT is stored face down
-    figure = comparison(scene.truth, images, window=scene.window, origin=origin)
+    figure = comparison(scene.truth, images, window=scene.window, origin=_origin(scene))
     save_figure(workdir / "comparison.png", figure)
     arrays = {"truth": scene.truth} | {name: np.asarray(image) for name, image in images.items()}
     in_unit = {name: np.asarray(scene.window.from_unit(a), np.float32) for name, a in arrays.items()}
-    write_npz(workdir / "reconstruction.npz", in_unit | {"unit": np.asarray(scene.window.unit)})
+    write_npz(workdir / "reconstruction.npz", in_unit | {"unit": np.asarray(scene.window.unit)} | more_arrays)
     write_json(
         workdir / "metrics.json",
         {
@@ -135,7 +244,16 @@ def _write(
             "unit_of_rmse": scene.window.unit,
             "rows": [r._asdict() for r in rows],
             "residual_per_level": residuals,
+            **more_metrics,
         },
     )
+    _write_config(workdir, config, digest)
+
+
+def _origin(scene: ex.Scene) -> Literal["upper", "lower"]:
+    return "lower" if scene.window.unit == "HU" else "upper"  # CT is stored face down
+
+
+def _write_config(workdir: Path, config: ex.Experiment, digest: str) -> None:
     about = {"experiment": dataclasses.asdict(config), "seed": config.seed, "weights_sha256": digest}
     write_json(workdir / "config.json", about | {"padis_jax": padis_jax.__version__, "jax": jax.__version__})
