@@ -17,7 +17,7 @@ and lets it fall with the level). As few Langevin steps as the paper takes do no
 c there, which the method relies on, for a full sample would add noise of deviation sigma to that of the next level.
 Where s is given as 0, or is very small, s = floor ||A|| takes its place.
 
-Cost per step: `ode_steps` evaluations, no gradient; `mcmc_steps` (or cg_steps) + 1 pairs of A and A*.
+Cost per step: `ode_steps` evaluations, no gradient; mcmc_steps + 1 A and mcmc_steps A* (cg: cg_steps + 2 of each).
 """
 
 from __future__ import annotations

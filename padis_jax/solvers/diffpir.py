@@ -11,7 +11,7 @@ place. The minimum is found by CG from D. The clean value outside of the image i
 zeros. Against DDS: rho has no constant part and the solution is meant to be exact, and the noise that is kept is that
 of x about u, not about D.
 
-Cost per step: one evaluation, no gradient; cg_steps + 1 pairs of A and A*.
+Cost per step: one evaluation, no gradient; cg_steps + 2 pairs of A and A*.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ are those of  A*(A x - y) + rho (W^-1 - 1) x = 0  (ADMM) and  A*(A x - y) + rho 
 The denoiser is any `Prior`: the patch prior, which draws a tiling per iteration, so that the iteration hovers about its
 fixed point, or the plain network of cnn.py. The margin of the plane is left at 0.
 
-Cost per iteration: one evaluation, no gradient; cg_steps + 1 pairs of A and A*.
+Cost per iteration: one evaluation, no gradient; cg_steps + 2 pairs of A and A*.
 """
 
 from __future__ import annotations
