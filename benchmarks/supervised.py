@@ -69,7 +69,7 @@ def main() -> None:
         index = np.random.default_rng([base.seed, step]).integers(0, len(starts), args.batch)
         return starts[index], truths[index]
 
-    params = init_network(jax.random.key(base.seed), config)
+    params = jax.jit(init_network, static_argnums=1)(jax.random.key(base.seed), config)
     with tqdm(total=args.steps, desc="training", unit="step") as bar:
 
         def progress(done: int, loss: float) -> None:
