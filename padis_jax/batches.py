@@ -22,7 +22,8 @@ class PatchConfig:
     """Patches that training draws.
 
     Attributes:
-      sizes: patch sides in pixels; the largest is the one that reconstructs, and makes the frame.
+      sizes: patch sides in pixels; the largest is the one that reconstructs, and makes the frame. (0,) for the
+        whole-image model: whole images, without padding.
       probabilities: how often a batch has each size; sums to 1.
       batch: patches per batch, for each size.
       flips: mirror images left to right with probability 1/2 (before padding, so positions stay those of the plane).
@@ -39,14 +40,16 @@ class PatchConfig:
                 f"patches: sizes {self.sizes}, probabilities {self.probabilities} and batch {self.batch} "
                 "must have one entry per patch size"
             )
-        if min(self.sizes) < 1 or min(self.batch) < 1:
-            raise ValueError(f"patches: sizes {self.sizes} and batch {self.batch} must be positive")
+        if (min(self.sizes) < 1 and self.sizes != (0,)) or min(self.batch) < 1:
+            raise ValueError(
+                f"patches: sizes {self.sizes} and batch {self.batch} must be positive, or sizes (0,) for whole images"
+            )
         if min(self.probabilities) < 0 or not abs(sum(self.probabilities) - 1) <= 1e-6:
             raise ValueError(f"patches.probabilities is {self.probabilities}: none negative, and they must sum to 1")
 
     @property
     def largest(self) -> int:
-        """Side of the patch that reconstructs."""
+        """Side of the patch that reconstructs; 0 for the whole image."""
         return max(self.sizes)
 
 
@@ -85,18 +88,19 @@ def draw_batch(padded: np.ndarray | StreamedImages, config: PatchConfig, seed: i
 def crop_batch(
     rng: np.random.Generator, padded: np.ndarray | StreamedImages, size: int, count: int, *, flips: bool = False
 ) -> Batch:
-    """`count` crops of `size` pixels, uniform over images and corners."""
+    """`count` crops of `size` pixels (0: whole planes), uniform over images and corners."""
     n, height, width, _ = padded.shape
+    rows, columns = (size, size) if size else (height, width)
     plane = plane_positions((height, width))
     image = rng.integers(0, n, count)
-    top, left = rng.integers(0, height - size + 1, count), rng.integers(0, width - size + 1, count)
+    top, left = rng.integers(0, height - rows + 1, count), rng.integers(0, width - columns + 1, count)
     mirrored = rng.random(count) < 0.5 if flips else np.zeros(count, bool)
     images = padded.fetch(image) if isinstance(padded, StreamedImages) else padded
     patches = []
     for i, y, x, mirror in zip(image, top, left, mirrored, strict=True):
-        if mirror:  # the crop at column x of the mirrored image is the mirrored crop at column width - size - x
-            patches.append(images[i][y : y + size, width - size - x : width - x][:, ::-1])
+        if mirror:  # the crop at column x of the mirrored image is the mirrored crop at column width - columns - x
+            patches.append(images[i][y : y + rows, width - columns - x : width - x][:, ::-1])
         else:
-            patches.append(images[i][y : y + size, x : x + size])
-    positions = [plane[y : y + size, x : x + size] for y, x in zip(top, left, strict=True)]
+            patches.append(images[i][y : y + rows, x : x + columns])
+    positions = [plane[y : y + rows, x : x + columns] for y, x in zip(top, left, strict=True)]
     return Batch(np.stack(patches).astype(np.float32), np.stack(positions))

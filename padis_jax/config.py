@@ -142,7 +142,8 @@ class Config:
 
     def __post_init__(self) -> None:
         for size in self.patches.sizes:
-            self.network.check_patch(size)
+            if size:  # the sides of whole images are known when they are read
+                self.network.check_patch(size)
 
 
 def load_config_file(path: str | Path, kind: type[T]) -> T:

@@ -32,10 +32,15 @@ from padis_jax.operators.tomography import RayTransform
 from padis_jax.patches import frame_for
 from padis_jax.prior import Prior, patch_prior
 from padis_jax.solvers import sampling
+from padis_jax.solvers.daps import DAPS
+from padis_jax.solvers.ddnm import DDNM
 from padis_jax.solvers.dds import DDS
+from padis_jax.solvers.diffpir import DiffPIR
 from padis_jax.solvers.dps import DPS
 from padis_jax.solvers.langevin import Langevin
+from padis_jax.solvers.predictor_corrector import PredictorCorrector
 from padis_jax.solvers.reconstruct import Settings, reconstruct
+from padis_jax.solvers.samples import Samples, draw_samples
 from padis_jax.solvers.tv import TV, total_variation
 from padis_jax.weights import Weights
 
@@ -124,19 +129,26 @@ def load_scene(config: Experiment, images: ImageSet | None = None) -> Scene:
     angles = (np.arange(config.scan.views) + 0.5) * np.pi / config.scan.views
     operator = ParallelBeam(image_shape=truth.shape[:2], angles=angles, detector_count=config.scan.bins)
     key = jax.random.fold_in(image_key(config.seed, config.image.index), 0)
-    if config.scan.protocol == "paper":
-        measurement = paper_measurement(key, jnp.asarray(truth), operator)
-    else:
-        pixel_mm = config.scan.pixel_mm or (chosen.spacing[-1] if chosen.spacing else 0.0)
-        if not pixel_mm:
-            raise UserError(
-                f"{config.image.path}: the honest protocol needs the pixel size, which this file does not tell; "
-                "give --scan.pixel-mm, or use --scan.protocol paper"
-            )
-        measurement = honest_measurement(
-            key, jnp.asarray(truth), operator, photons=config.scan.photons, pixel_mm=pixel_mm
-        )
+    measurement = measure(config, key, chosen, operator)
     return Scene(truth, chosen.window, chosen.names[0], operator, measurement)
+
+
+def measure(config: Experiment, key: Array, chosen: ImageSet, operator: RayTransform) -> Measurement:
+    """The measurement of the first image of a set, under the config's protocol.
+
+    Raises:
+      UserError: if the pixel size is needed and neither in the file nor in the config.
+    """
+    truth = jnp.asarray(chosen.images[0])
+    if config.scan.protocol == "paper":
+        return paper_measurement(key, truth, operator)
+    pixel_mm = config.scan.pixel_mm or (chosen.spacing[-1] if chosen.spacing else 0.0)
+    if not pixel_mm:
+        raise UserError(
+            f"{config.image.path}: the honest protocol needs the pixel size, which this file does not tell; "
+            "give --scan.pixel-mm, or use --scan.protocol paper"
+        )
+    return honest_measurement(key, truth, operator, photons=config.scan.photons, pixel_mm=pixel_mm)
 
 
 def make_prior(config: Experiment, weights: Weights, scene: Scene) -> Prior:
@@ -160,7 +172,13 @@ def make_prior(config: Experiment, weights: Weights, scene: Scene) -> Prior:
         frame = frame_for((h, w), frame.patch)
     try:
         return patch_prior(
-            weights.network, weights.params, frame, tilings=config.tilings, patch_batch=config.patch_batch or None
+            weights.network,
+            weights.params,
+            frame,
+            tiling=config.tiling,
+            tilings=config.tilings,
+            overlap=config.overlap,
+            patch_batch=config.patch_batch or None,
         )
     except ValueError as error:  # more tilings than the frame has
         raise UserError(str(error)) from error
@@ -184,6 +202,27 @@ def solver_settings(config: SolverConfig, measurement: Measurement) -> Settings:
             last_level_noise=config.last_level_noise,
             zero_ring=config.zero_ring,
         )
+    if config.name == "ddnm":
+        return DDNM(eps=config.eps, cg_steps=config.pinv_steps, last_level_noise=config.last_level_noise)
+    if config.name == "diffpir":
+        return DiffPIR(
+            weight=config.weight,
+            zeta=config.zeta or DiffPIR.zeta,
+            cg_steps=config.cg_steps,
+            noise=measurement.noise_sigma,
+        )
+    if config.name == "predictor_corrector":
+        return PredictorCorrector(
+            snr=config.snr, corrector=config.corrector, zeta=config.zeta or PredictorCorrector.zeta
+        )
+    if config.name == "daps":
+        return DAPS(
+            ode_steps=config.ode_steps,
+            sampler=config.sampler,
+            mcmc_steps=config.mcmc_steps,
+            cg_steps=config.cg_steps,
+            noise=measurement.noise_sigma,
+        )
     return Langevin(zeta=config.zeta or Langevin.zeta, eps=config.eps)
 
 
@@ -206,36 +245,57 @@ def run_solver(
       tv: from `run_tv`, where the solver starts from it.
       progress: called with (steps done, steps in all, info).
     """
-    s = config.solver
     result = reconstruct(
         jax.random.fold_in(image_key(config.seed, config.image.index), 1),
         scene.measurement.sinogram,
         scene.operator,
         prior,
-        solver=s.name,
-        settings=solver_settings(s, scene.measurement),
-        levels=s.levels,
-        inner=s.inner,
-        sigma_max=s.sigma_max,
-        sigma_min=s.sigma_min,
-        ladder=s.ladder,
-        start=tv if s.start == "tv" else s.start,
-        average=s.average,
+        average=config.solver.average,
         progress=progress,
+        **_solver_options(config.solver, scene, tv),
     )
     return jax.block_until_ready(result.image), np.asarray(result.residual), result.evaluations
+
+
+def run_samples(config: Experiment, scene: Scene, prior: Prior, tv: Array) -> Samples:
+    """`config.samples` runs of the chosen solver: the chains that `run_solver` would average."""
+    return draw_samples(
+        jax.random.fold_in(image_key(config.seed, config.image.index), 1),
+        scene.measurement.sinogram,
+        scene.operator,
+        prior,
+        config.samples,
+        **_solver_options(config.solver, scene, tv),
+    )
+
+
+def _solver_options(config: SolverConfig, scene: Scene, tv: Array) -> dict[str, Any]:
+    return {
+        "solver": config.name,
+        "settings": solver_settings(config, scene.measurement),
+        "levels": config.levels,
+        "inner": config.inner,
+        "sigma_max": config.sigma_max,
+        "sigma_min": config.sigma_min,
+        "ladder": config.ladder,
+        "start": tv if config.start == "tv" else config.start,
+    }
+
+
+def score_mask(scene: Scene) -> np.ndarray | None:
+    """The pixels that count for errors in a unit: the head where that is HU, otherwise all."""
+    return head_mask(scene.truth, window=scene.window) if scene.window.unit == HOUNSFIELD.unit else None
 
 
 def score(method: str, image: Array | np.ndarray, scene: Scene, *, evaluations: int = 0, seconds: float = 0.0) -> Row:
     """Metrics of an image [H, W, C], after clipping to [0, 1]."""
     clipped = jnp.clip(jnp.asarray(image), 0, 1)
-    mask = head_mask(scene.truth, window=scene.window) if scene.window.unit == HOUNSFIELD.unit else None
     return Row(
         method=method,
         psnr=float(psnr(clipped, scene.truth)),
         ssim=float(ssim(clipped, scene.truth)),
         ssim_gaussian=float(ssim_gaussian(clipped, scene.truth)),
-        rmse=float(rmse(clipped, scene.truth, mask=mask, window=scene.window)),
+        rmse=float(rmse(clipped, scene.truth, mask=score_mask(scene), window=scene.window)),
         residual=float(relative_error(scene.operator(jnp.asarray(image)), scene.measurement.sinogram)),
         evaluations=evaluations,
         seconds=seconds,

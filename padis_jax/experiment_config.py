@@ -11,6 +11,8 @@ from typing import Literal
 
 from padis_jax.errors import UserError
 from padis_jax.measured import MeasurementConfig
+from padis_jax.prior import TilingName
+from padis_jax.solvers.reconstruct import SolverName
 from padis_jax.writers import Format
 
 DEFAULT_IMAGE = "data/head_ct.npz"
@@ -63,7 +65,8 @@ class SolverConfig:
     """The diffusion solver. Fields that a solver does not name are not used by it.
 
     Attributes:
-      name: "dds" (fast: CG data consistency), "dps" (the paper's VE-DPS) or "langevin".
+      name: "dds" (fast: CG data consistency), "dps" (the paper's VE-DPS), "langevin", "ddnm", "diffpir",
+        "predictor_corrector" or "daps"; docs/methods.md compares them.
       levels: noise levels of the ladder.
       inner: steps per level.
       sigma_max: first noise level, in image units.
@@ -76,14 +79,22 @@ class SolverConfig:
       churn: dds: share of fresh noise, 0 (deterministic) to 1.
       kappa: dds: error of the denoised image relative to sigma; weighs measurement noise. The noise level itself is
         taken from the photon counts.
-      zeta: dps, langevin: data step; 0 takes the solver's own default.
-      eps: dps, langevin: alpha = eps sigma^2.
+      zeta: dps, langevin, predictor_corrector: data step; diffpir: share of fresh noise; 0 takes the solver's own
+        default.
+      eps: dps, langevin, ddnm: alpha = eps sigma^2.
       step_form: dps: "squared", "norm", "paper" or "authors" (solvers/dps.py has the table that converts zeta).
       last_level_noise: dps: whether the lowest level adds noise.
       zero_ring: dps: set D to 0 on the whole margin.
+      pinv_steps: ddnm: CG steps in the place of the pseudo-inverse; 0 for the pseudo-inverse itself.
+      weight: diffpir: lambda, trust in the denoised image.
+      snr: predictor_corrector: the corrector's r.
+      corrector: predictor_corrector: "song" or "paper".
+      sampler: daps: "langevin" (the paper's) or "cg".
+      ode_steps: daps: evaluations per level.
+      mcmc_steps: daps: Langevin steps per level.
     """
 
-    name: Literal["dds", "dps", "langevin"] = "dds"
+    name: SolverName = "dds"
     levels: int = 50
     inner: int = 1
     sigma_max: float = 0.2
@@ -100,6 +111,13 @@ class SolverConfig:
     step_form: Literal["squared", "norm", "paper", "authors"] = "squared"
     last_level_noise: bool = True
     zero_ring: bool = False
+    pinv_steps: int = 0
+    weight: float = 8.0
+    snr: float = 0.16
+    corrector: Literal["song", "paper"] = "song"
+    sampler: Literal["langevin", "cg"] = "langevin"
+    ode_steps: int = 5
+    mcmc_steps: int = 100
 
     def __post_init__(self) -> None:
         for name in ("levels", "inner", "average"):
@@ -140,7 +158,13 @@ class Experiment:
       tv: settings of the yardstick.
       seed: root of all randomness.
       patch_batch: patches per network call, to bound memory; 0 for all at once.
+      tiling: "random", "fixed", "overlap_average" or "overlap_stitch" (prior.patch_prior).
       tilings: random tilings averaged per evaluation.
+      overlap: pixels shared by neighbouring patches of the two last.
+      samples: so many runs of the solver side by side in the place of `solver.average` one after the other: their mean,
+        their deviation, and how often their intervals hold the truth; 0 for none.
+      generate: so many images from the prior alone, without any measurement; nothing is reconstructed then.
+      generate_levels: steps of annealed Langevin dynamics for each of them.
       save_as: formats that the reconstruction is also written in, in the image's unit: dicom (needs a DICOM image,
         whose header is carried over), nifti, png (16 bits), tiff (16 bits), npz.
       new_frame: allow an image of another size than the weights were trained on; the frame is made anew for it and
@@ -155,7 +179,12 @@ class Experiment:
     tv: TVConfig = dataclasses.field(default_factory=TVConfig)
     seed: int = 0
     patch_batch: int = 0
+    tiling: TilingName = "random"
     tilings: int = 1
+    overlap: int = 8
+    samples: int = 0
+    generate: int = 0
+    generate_levels: int = 300
     save_as: tuple[Format, ...] = ()
     new_frame: bool = False
 
@@ -163,4 +192,9 @@ class Experiment:
         if self.patch_batch < 0 or self.tilings < 1:
             raise UserError(
                 f"patch_batch {self.patch_batch} must be at least 1, or 0; tilings {self.tilings} at least 1"
+            )
+        if self.samples < 0 or self.samples == 1 or self.generate < 0 or self.generate_levels < 1:
+            raise UserError(
+                f"samples {self.samples} must be at least 2, or 0; generate {self.generate} not negative, "
+                f"generate_levels {self.generate_levels} at least 1"
             )

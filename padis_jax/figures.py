@@ -109,6 +109,47 @@ def comparison(
     return figure
 
 
+def maps(
+    planes: Mapping[str, ArrayLike],
+    *,
+    window: Window = HOUNSFIELD,
+    origin: Literal["upper", "lower"] = "upper",
+) -> Figure:
+    """An image, then maps of sizes such as a deviation and an error, which share one scale from 0.
+
+    Args:
+      planes: title -> [H, W], [H, W, 1] or [H, W, 3] in the window's [0, 1]; the first is the image, at least two.
+      window: what 0 and 1 stand for.
+      origin: as for `comparison`.
+
+    Returns:
+      A Figure.
+
+    Raises:
+      ValueError: if there are fewer than two planes.
+    """
+    if len(planes) < 2:
+        raise ValueError("maps: give an image and at least one map")
+    (title, image), *rest = [(name, _plane(plane)) for name, plane in planes.items()]
+    scale = window.high - window.low
+    sizes = [(name, _grey(plane) * scale) for name, plane in rest]
+    limit = _round_up(float(np.percentile([plane for _, plane in sizes], 99.0)))
+    cell = 2.4
+    height = cell * image.shape[0] / image.shape[1]
+    figure = Figure(figsize=(cell * len(planes) + 0.7, height + 0.4), layout=_tight())
+    axes = figure.subplots(1, len(planes), squeeze=False)[0]
+    axes[0].imshow(image.clip(0.0, 1.0), cmap="gray", vmin=0.0, vmax=1.0, origin=origin, interpolation="nearest")
+    axes[0].set_title(title, fontsize=_TEXT)
+    for ax, (name, plane) in zip(axes[1:], sizes, strict=True):
+        drawn = ax.imshow(plane, cmap="viridis", vmin=0.0, vmax=limit, origin=origin, interpolation="nearest")
+        ax.set_title(name, fontsize=_TEXT)
+    bar = figure.colorbar(drawn, ax=axes[1:], pad=0.01, aspect=18, fraction=0.05, extend="max")
+    _label_bar(bar, "size", window.unit)
+    for ax in axes:
+        _bare(ax)
+    return figure
+
+
 def patch_grid(
     columns: Mapping[str, ArrayLike], *, labels: Sequence[str] = (), limits: tuple[float, float] = (0.0, 1.0)
 ) -> Figure:

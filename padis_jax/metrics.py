@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -137,6 +138,53 @@ def matthews(found: np.ndarray, truth: np.ndarray) -> float:
     x, y = a - a.mean(), b - b.mean()
     scale = math.sqrt(float((x**2).sum() * (y**2).sum()))
     return float((x * y).sum()) / scale if scale else 0.0
+
+
+class Coverage(NamedTuple):
+    """How often intervals between order statistics hold the truth.
+
+    Attributes:
+      nominal: share expected if truth and samples were drawn alike, (K + 1 - 2 j) / (K + 1).
+      found: share of pixels whose truth lies within.
+    """
+
+    nominal: float
+    found: float
+
+
+def coverage(samples: ArrayLike, truth: ArrayLike, *, mask: ArrayLike | None = None) -> list[Coverage]:
+    """Pixel-wise intervals from the j-th smallest to the j-th largest of K samples, for j = 1 .. K // 2.
+
+    If the truth of a pixel were one more draw from what the samples are drawn from, all K + 1 ranks would be equally
+    likely, whatever the distribution; hence the nominal share. Bounds belong to the interval: pixels where all samples
+    and the truth are equal (air clipped to 0) always count as held, so take a mask where there are many.
+
+    Args:
+      samples: [K, H, W] or [K, H, W, C], K at least 2.
+      truth: the shape of one sample.
+      mask: boolean [H, W]; the pixels that count, all without it.
+
+    Returns:
+      Widest interval first.
+
+    Raises:
+      ValueError: if the shapes do not fit, there are fewer than 2 samples, or the mask is empty.
+    """
+    drawn, reference = np.asarray(samples, np.float32), np.asarray(truth, np.float32)
+    if drawn.ndim < 3 or len(drawn) < 2:
+        raise ValueError(f"coverage needs at least 2 samples [K, H, W] or [K, H, W, C], got {drawn.shape}")
+    _same_shape(drawn.shape[1:], reference.shape)
+    inside = np.ones(reference.shape[:2], bool) if mask is None else np.asarray(mask, bool)
+    if inside.shape != reference.shape[:2] or not inside.any():
+        raise ValueError(f"the mask has shape {inside.shape} and {inside.sum()} pixels, the image {reference.shape}")
+    count, ordered = len(drawn), np.sort(drawn, axis=0)
+    return [
+        Coverage(
+            (count + 1 - 2 * j) / (count + 1),
+            float(((ordered[j - 1] <= reference) & (reference <= ordered[count - j]))[inside].mean()),
+        )
+        for j in range(1, count // 2 + 1)
+    ]
 
 
 def head_mask(image: ArrayLike, *, window: Window = HOUNSFIELD, threshold: float = -500.0) -> np.ndarray:

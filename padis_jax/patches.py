@@ -4,6 +4,8 @@ An axis of N pixels is covered by n tiles of P pixels with n P = N + M. The imag
 (padded side N + 2 M), and a tiling starts at one of the M offsets 0 .. M - 1, so that every tiling covers the whole
 image and all of them together put the seams everywhere (PaDIS, arXiv 2406.02462, section 3.1). n is the smallest count
 with M >= P/4: with fewer offsets the seams would hardly move. 256/56 gives M = 24, 256/64 64, 256/96 32, as the paper.
+
+The whole image as one patch without padding is P = 0: the frame of the whole-image model that the paper compares with.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ class Frame:
 
     Attributes:
       image_shape: (H, W) in pixels; they may differ and need not divide by `patch`.
-      patch: P, the side of a square patch in pixels.
+      patch: P, the side of a square patch in pixels; 0 for the whole image as the only patch, without padding.
       tiles: (n_y, n_x), tiles per axis; n P - N must be at least 1. `frame_for` chooses them.
     """
 
@@ -30,19 +32,26 @@ class Frame:
     tiles: tuple[int, int]
 
     def __post_init__(self) -> None:
-        if self.patch < 1 or min(self.image_shape) < 1:
+        if self.patch < 0 or min(self.image_shape) < 1:
             raise ValueError(f"frame: image_shape {self.image_shape} and patch {self.patch} must be positive")
-        if min(self.margin) < 1:
+        if self.patch == 0 and self.tiles != (1, 1):
+            raise ValueError(f"frame: patch 0 is the whole image, one tile per axis, not {self.tiles}")
+        if self.patch and min(self.margin) < 1:
             raise ValueError(
                 f"frame: {self.tiles} tiles of {self.patch} pixels leave no offset on an image of {self.image_shape}; "
                 "use frame_for(image_shape, patch)"
             )
 
     @property
+    def tile_shape(self) -> tuple[int, int]:
+        """Sides of a patch: (P, P), or those of the image."""
+        return (self.patch, self.patch) if self.patch else self.image_shape
+
+    @property
     def margin(self) -> tuple[int, int]:
         """(M_y, M_x): pixels of zero padding on each side, and the number of offsets per axis."""
-        (h, w), (ny, nx) = self.image_shape, self.tiles
-        return ny * self.patch - h, nx * self.patch - w
+        (h, w), (ny, nx), (ph, pw) = self.image_shape, self.tiles, self.tile_shape
+        return ny * ph - h, nx * pw - w
 
     @property
     def padded_shape(self) -> tuple[int, int]:
@@ -75,14 +84,16 @@ class Frame:
 
 
 def frame_for(image_shape: tuple[int, int], patch: int) -> Frame:
-    """The frame with the fewest tiles that leave at least P/4 offsets per axis."""
+    """The frame with the fewest tiles that leave at least P/4 offsets per axis; for patch 0 that of the whole image."""
+    if patch == 0:
+        return Frame((image_shape[0], image_shape[1]), 0, (1, 1))
     h, w = (-(-(4 * n + patch) // (4 * patch)) for n in image_shape)  # ceil((N + P/4) / P) in integers
     return Frame((image_shape[0], image_shape[1]), patch, (h, w))
 
 
 def random_offset(key: Array, frame: Frame) -> Array:
-    """One of the M_y x M_x offsets, uniformly: int32 [2]."""
-    return jax.random.randint(key, (2,), 0, jnp.asarray(frame.margin))
+    """One of the M_y x M_x offsets, uniformly: int32 [2]; 0 where there is no margin."""
+    return jax.random.randint(key, (2,), 0, jnp.maximum(jnp.asarray(frame.margin), 1))
 
 
 def tile(frame: Frame, plane: Array, offset: Array) -> Array:
@@ -94,15 +105,15 @@ def tile(frame: Frame, plane: Array, offset: Array) -> Array:
       offset: integers [2], 0 <= offset < margin per axis.
 
     Returns:
-      [n_y n_x, P, P, C], row by row. One dynamic slice and a reshape.
+      [n_y n_x, P, P, C] (H, W for P = 0), row by row. One dynamic slice and a reshape.
 
     Raises:
       ValueError: if the plane is not the frame's.
     """
     frame.check_plane(plane)
-    (ny, nx), p, c = frame.tiles, frame.patch, plane.shape[-1]
-    covered = lax.dynamic_slice(plane, (offset[0], offset[1], 0), (ny * p, nx * p, c))
-    return covered.reshape(ny, p, nx, p, c).swapaxes(1, 2).reshape(ny * nx, p, p, c)
+    (ny, nx), (ph, pw), c = frame.tiles, frame.tile_shape, plane.shape[-1]
+    covered = lax.dynamic_slice(plane, (offset[0], offset[1], 0), (ny * ph, nx * pw, c))
+    return covered.reshape(ny, ph, nx, pw, c).swapaxes(1, 2).reshape(ny * nx, ph, pw, c)
 
 
 def untile(frame: Frame, patches: Array, offset: Array) -> Array:
@@ -119,9 +130,9 @@ def untile(frame: Frame, patches: Array, offset: Array) -> Array:
     Raises:
       ValueError: if there are not as many patches as tiles, or of another size.
     """
-    (ny, nx), p, c = frame.tiles, frame.patch, patches.shape[-1]
-    if patches.shape != (ny * nx, p, p, c):
-        raise ValueError(f"frame: expected patches of shape {(ny * nx, p, p, 'C')}, got {patches.shape}")
-    covered = patches.reshape(ny, nx, p, p, c).swapaxes(1, 2).reshape(ny * p, nx * p, c)
+    (ny, nx), (ph, pw), c = frame.tiles, frame.tile_shape, patches.shape[-1]
+    if patches.shape != (ny * nx, ph, pw, c):
+        raise ValueError(f"frame: expected patches of shape {(ny * nx, ph, pw, 'C')}, got {patches.shape}")
+    covered = patches.reshape(ny, nx, ph, pw, c).swapaxes(1, 2).reshape(ny * ph, nx * pw, c)
     plane = jnp.zeros((*frame.padded_shape, c), patches.dtype)
     return lax.dynamic_update_slice(plane, covered, (offset[0], offset[1], 0))

@@ -7,14 +7,15 @@ tilings:
     score(x) = (D(x) - x) / sigma^2,    D(x) = untile(patch denoiser(tile(x), positions)),  0 outside of the tiles,
 
 because the clean value outside of the tiles is known to be 0. Averaging K tilings lowers the variance of the estimate
-at K times the cost.
+at K times the cost. Fixed overlapping patches (overlap.py) are what the paper compares with. A frame whose patch is the
+whole image makes the whole-image model: one tile, no padding, no offsets.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +23,13 @@ from jax import Array, lax
 from jax.tree_util import Partial
 
 from padis_jax.denoiser import denoise_patches
+from padis_jax.overlap import Overlap
 from padis_jax.patches import Frame, random_offset, tile, untile
 from padis_jax.positions import plane_positions
 from padis_jax.unet import NetworkConfig, Params
 
 Denoise = Callable[[Array, Array, Array], Array]  # (key, plane [Hp, Wp, C], sigma []) -> plane
+TilingName = Literal["random", "fixed", "overlap_average", "overlap_stitch"]
 PatchDenoise = Callable[
     [Array, Array, Array], Array
 ]  # (patches [b, P, P, C], positions [b, P, P, 2], sigma [b]) -> patches
@@ -60,8 +63,9 @@ def patch_prior(
     params: Params,
     frame: Frame,
     *,
-    tiling: Literal["random", "fixed"] = "random",
+    tiling: TilingName = "random",
     tilings: int = 1,
+    overlap: int = 8,
     patch_batch: int | None = None,
 ) -> Prior:
     """The prior of a patch network.
@@ -71,8 +75,10 @@ def patch_prior(
       params: its parameters.
       frame: the frame it was trained with.
       tiling: "random" draws the offset of the tiling from the key of each call; "fixed" always takes the middle one,
-        which leaves seams and is there to show them.
+        which leaves seams and is there to show them; "overlap_average" and "overlap_stitch" take fixed overlapping
+        patches, more of them than a tiling has (counted as one evaluation all the same).
       tilings: K, random tilings to average over in each call, with different offsets.
+      overlap: pixels that overlapping patches share with their neighbours; not used by the others.
       patch_batch: at most so many patches at a time (in chunks of equal size), so that the memory of a call and of its
         gradient is that of one chunk; the gradient then computes each chunk twice. None: all at once.
 
@@ -82,13 +88,15 @@ def patch_prior(
     Raises:
       ValueError: if a setting is out of range, or the frame's patch does not suit the network.
     """
-    config.check_patch(frame.patch)
+    for side in frame.tile_shape:
+        config.check_patch(side)
     return tiled_prior(
         Partial(_Network(config), params),
         frame,
         channels=config.image_channels,
         tiling=tiling,
         tilings=tilings,
+        overlap=overlap,
         patch_batch=patch_batch,
     )
 
@@ -98,23 +106,27 @@ def tiled_prior(
     frame: Frame,
     *,
     channels: int = 1,
-    tiling: Literal["random", "fixed"] = "random",
+    tiling: TilingName = "random",
     tilings: int = 1,
+    overlap: int = 8,
     patch_batch: int | None = None,
 ) -> Prior:
     """The prior of any denoiser of patches: (patches [b, P, P, C], positions [b, P, P, 2], sigma [b]) -> patches.
 
     The other arguments are those of `patch_prior`.
     """
-    if tiling not in ("random", "fixed"):
-        raise ValueError(f"tiling is {tiling!r}: use 'random' or 'fixed'")
-    offsets = frame.margin[0] * frame.margin[1] if tiling == "random" else 1
+    if tiling not in get_args(TilingName):
+        raise ValueError(f"tiling is {tiling!r}: use one of {', '.join(map(repr, get_args(TilingName)))}")
+    offsets = max(1, frame.margin[0] * frame.margin[1]) if tiling == "random" else 1
     if not 1 <= tilings <= offsets:
         raise ValueError(f"tilings is {tilings}: this frame has 1 to {offsets} {tiling} tilings")
     if patch_batch is not None and patch_batch < 1:
         raise ValueError(f"patch_batch is {patch_batch}: use at least 1, or None for all patches at once")
     if jax.tree_util.all_leaves([denoise]):
         denoise = Partial(denoise)
+    if tiling == "overlap_average" or tiling == "overlap_stitch":
+        join: Literal["average", "stitch"] = "average" if tiling == "overlap_average" else "stitch"
+        return Prior(Partial(_Overlapping(Overlap(frame, overlap, join), patch_batch), denoise), frame, channels)
     whole = Partial(_Tiled(frame, tiling == "random", tilings, patch_batch), denoise)
     return Prior(whole, frame, channels=channels, tilings=tilings)
 
@@ -160,6 +172,22 @@ class _Tiled:
             return [random_offset(key, self.frame)]
         chosen = jax.random.choice(key, my * mx, (self.tilings,), replace=False)
         return [jnp.stack(jnp.divmod(index, mx)) for index in chosen]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Overlapping:
+    """The static half of a whole-image denoiser made of fixed overlapping patches."""
+
+    overlap: Overlap
+    patch_batch: int | None
+
+    def __call__(self, denoise: PatchDenoise, key: Array, plane: Array, sigma: Array) -> Array:
+        positions = jnp.asarray(plane_positions(self.overlap.frame.padded_shape))
+        patches, where = self.overlap.cut(plane), self.overlap.cut(positions)
+        clean = _in_chunks(
+            lambda x, p: denoise(x, p, jnp.broadcast_to(sigma, x.shape[:1])), self.patch_batch, patches, where
+        )
+        return self.overlap.put(clean)
 
 
 def _in_chunks(f: Callable[[Array, Array], Array], size: int | None, *arrays: Array) -> Any:

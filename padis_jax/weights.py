@@ -25,7 +25,7 @@ from padis_jax.errors import UserError
 from padis_jax.files import write_bytes
 from padis_jax.images import Window
 from padis_jax.patches import Frame
-from padis_jax.prior import Prior, patch_prior
+from padis_jax.prior import Prior, TilingName, patch_prior
 from padis_jax.state_dict import import_state_dict
 from padis_jax.unet import NetworkConfig, Params, init_network
 
@@ -121,7 +121,8 @@ def load_weights(path: str | Path) -> Weights:
     if not isinstance(about["provenance"], Mapping):
         raise UserError(f"{path}: provenance in its metadata is {about['provenance']!r}: expected fields")
     try:
-        network.check_patch(frame.patch)
+        for side in frame.tile_shape:
+            network.check_patch(side)
     except ValueError as error:
         raise UserError(f"{path}: frame and network in its metadata do not fit: {error}") from error
     _check_architecture(path, arrays, network)
@@ -132,8 +133,9 @@ def load_weights(path: str | Path) -> Weights:
 def load_prior(
     path: str | Path,
     *,
-    tiling: Literal["random", "fixed"] = "random",
+    tiling: TilingName = "random",
     tilings: int = 1,
+    overlap: int = 8,
     patch_batch: int | None = None,
 ) -> Prior:
     """The whole-image prior of a weights file: `load_weights`, then `patch_prior` with the frame saved in it.
@@ -142,6 +144,7 @@ def load_prior(
       path: the weights file.
       tiling: see `prior.patch_prior`.
       tilings: likewise.
+      overlap: likewise.
       patch_batch: likewise.
 
     Raises:
@@ -149,7 +152,13 @@ def load_prior(
     """
     weights = load_weights(path)
     return patch_prior(
-        weights.network, weights.params, weights.frame, tiling=tiling, tilings=tilings, patch_batch=patch_batch
+        weights.network,
+        weights.params,
+        weights.frame,
+        tiling=tiling,
+        tilings=tilings,
+        overlap=overlap,
+        patch_batch=patch_batch,
     )
 
 

@@ -78,12 +78,22 @@ def test_flips_mirror_the_image_and_not_its_position():
     assert np.all(np.diff(crop_batch(np.random.default_rng(3), image, 3, 50).patches, axis=2) > 0)  # off by default
 
 
+def test_size_0_draws_whole_planes():
+    images = np.random.default_rng(0).random((3, 5, 7, 2)).astype(np.float32)
+    batch = crop_batch(np.random.default_rng(1), images, 0, 40, flips=True)
+    assert batch.patches.shape == (40, 5, 7, 2) and batch.positions.shape == (40, 5, 7, 2)
+    wanted = {a.tobytes() for image in images for a in (image, image[:, ::-1])}
+    assert {patch.tobytes() for patch in batch.patches} == wanted
+    assert PatchConfig(sizes=(0,), probabilities=(1.0,), batch=(2,)).largest == 0
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
         ({"sizes": (2, 4, 8)}, "one entry per patch size"),
         ({"sizes": (), "probabilities": (), "batch": ()}, "one entry per patch size"),
         ({"batch": (6, 0)}, "must be positive"),
+        ({"sizes": (0, 4)}, r"or sizes \(0,\) for whole images"),
         ({"probabilities": (0.5, 0.6)}, "sum to 1"),
         ({"probabilities": (1.5, -0.5)}, "sum to 1"),
         ({"probabilities": (float("nan"), 0.5)}, "sum to 1"),

@@ -124,6 +124,33 @@ def test_settings_from_a_file_under_flags(folder, tmp_path, capsys):
     assert "a padis_jax.experiment.Experiment" in refused(main, ["--config", config], capsys)
 
 
+def test_several_samples(folder, tmp_path, capsys):
+    arrays = _run(folder, tmp_path / "many", "--seed", "5", "--samples", "3")
+    one, mean = "DDS, one sample", "DDS, mean of 3"
+    assert set(arrays) == {"truth", "FBP", "TV", one, mean, "deviation", "unit"}
+    again = _run(folder, tmp_path / "average", "--seed", "5", "--solver.average", "3")
+    np.testing.assert_allclose(arrays[mean], again["DDS"], atol=1e-3)
+    metrics = json.loads((tmp_path / "many" / "metrics.json").read_text())
+    assert [row["evaluations"] for row in metrics["rows"]] == [0, 0, 3, 9]
+    (held,) = metrics["samples"]["coverage"]
+    assert held["nominal"] == 0.5 and 0 <= held["found"] <= 1
+    assert metrics["samples"]["count"] == 3 and arrays["deviation"].min() >= 0 < arrays["deviation"].max()
+    assert abs(metrics["samples"]["mean_deviation"] - arrays["deviation"].mean()) < 1e-5
+    assert "hold 50.0% of such draws" in capsys.readouterr().out
+    with Image.open(tmp_path / "many" / "deviation.png") as picture:
+        assert min(picture.size) > 100
+
+
+def test_images_from_the_prior_alone(folder, tmp_path):
+    flags = ["--weights", str(folder / "w.safetensors"), "--generate", "2", "--generate-levels", "3"]
+    main([*flags, "--workdir", str(tmp_path)])
+    with np.load(tmp_path / "generated.npz") as file:
+        images = file["images"]
+    assert images.shape == (2, 16, 16, 1) and np.isfinite(images).all() and np.abs(images[0] - images[1]).max() > 1e-3
+    names = {p.name for p in tmp_path.iterdir()}
+    assert names == {"generated_00.png", "generated_01.png", "generated.npz", "config.json"}
+
+
 def _truncated(folder, tmp_path):
     (tmp_path / "w.safetensors").write_bytes((folder / "w.safetensors").read_bytes()[:-50])
     return ["--weights", tmp_path / "w.safetensors"]
@@ -173,6 +200,7 @@ MISTAKES = {
     "TV": (lambda f, t: ["--tv.weight", "-1"], "weight -1.0"),
     "patches per call": (lambda f, t: ["--patch-batch", "-3"], "patch_batch -3"),
     "tilings": (lambda f, t: ["--tilings", "999"], "tilings is 999"),
+    "samples": (lambda f, t: ["--samples", "1"], "samples 1 must be at least 2"),
     "workdir without a name": (lambda f, t: ["--workdir"], "--workdir: expected one argument"),
 }
 

@@ -11,7 +11,7 @@ import pytest
 from jax.tree_util import Partial
 from linear_problem import PLANE, affine_map, make, relative
 
-from padis_jax.solvers import dds, dps, langevin, sampling
+from padis_jax.solvers import daps, ddnm, dds, diffpir, dps, langevin, sampling
 from padis_jax.solvers.sampling import Noise
 
 GAUSSIAN, PROBLEM, PRIOR = make()
@@ -21,6 +21,10 @@ EYE = np.eye(N)
 DDS_SETTINGS = dds.DDS(consistency=0.03, cg_steps=24, churn=0.8, noise=0.1, kappa=0.7)
 DPS_SETTINGS = dps.DPS(zeta=0.6, eps=0.4)
 LANGEVIN_SETTINGS = langevin.Langevin(zeta=0.6, eps=0.4)
+DDNM_SETTINGS = ddnm.DDNM(eps=0.7)
+DIFFPIR_SETTINGS = diffpir.DiffPIR(weight=3.0, zeta=0.4, noise=2.7, cg_steps=24)
+DAPS_SETTINGS = daps.DAPS(ode_steps=3, ode_end=0.1, mcmc_steps=3, step=0.4, noise=0.4)
+DAPS_CG_SETTINGS = daps.DAPS(ode_steps=1, sampler="cg", cg_steps=24, floor=0.3)
 
 
 def dds_matrices(sigma, sigma_next):
@@ -59,7 +63,85 @@ def langevin_matrices(sigma, sigma_next):
     return data @ parts[0], data @ parts[1] + back @ g.y, data @ parts[2]
 
 
+def ddnm_matrices(sigma, sigma_next):
+    """D + K' A+ (y - A K D) with K the crop, then the prior's Langevin step towards it."""
+    g, eps = GAUSSIAN, DDNM_SETTINGS.eps
+    wiener, k = g.wiener(sigma), g.crop
+    inverse = k.T @ np.linalg.pinv(g.matrix)
+    null = EYE - inverse @ g.matrix @ k
+    f = (1 - eps / 2) * EYE + eps / 2 * null @ wiener
+    c = eps / 2 * (null @ (EYE - wiener) @ g.mean + inverse @ g.y)
+    return f, c, np.sqrt(eps) * sigma * EYE
+
+
+def diffpir_matrices(sigma, sigma_next):
+    s, g, k = DIFFPIR_SETTINGS, GAUSSIAN, GAUSSIAN.crop
+    weight = s.weight * (s.noise / sigma) ** 2
+    solve = k.T @ np.linalg.inv(g.matrix.T @ g.matrix + weight * np.eye(len(k)))
+    wiener = g.wiener(sigma)
+    f = weight * solve @ k @ wiener  # u = f x + c
+    c = solve @ (g.matrix.T @ g.y + weight * k @ (EYE - wiener) @ g.mean)
+    kept = sigma_next * np.sqrt(1 - s.zeta) / sigma
+    return f + kept * (EYE - f), c - kept * c, sigma_next * np.sqrt(s.zeta) * EYE
+
+
+def daps_flow(settings, sigma):
+    """The end of the ODE, c = f x + o."""
+    f, o = EYE, np.zeros(N)
+    n = settings.ode_steps
+    end = min(settings.ode_end, sigma)
+    levels = [(sigma ** (1 / 7) + k / max(n - 1, 1) * (end ** (1 / 7) - sigma ** (1 / 7))) ** 7 for k in range(n)] + [0]
+    for now, after in zip(levels, levels[1:], strict=False):
+        one = g_mix(GAUSSIAN.wiener(now), after / now)
+        f, o = one @ f, one @ o + (EYE - one) @ GAUSSIAN.mean
+    return f, o
+
+
+def g_mix(wiener, ratio):
+    """D + ratio (x - D) as a matrix on x - mean."""
+    return wiener + ratio * (EYE - wiener)
+
+
+def daps_matrices(sigma, sigma_next):
+    """u <- u_j + eta (A'(y - A u_j) / s^2 + (c - u_j) / sigma^2) + sqrt(2 eta) e_j from c, as the paper has it."""
+    s, g, k = DAPS_SETTINGS, GAUSSIAN, GAUSSIAN.crop
+    flow, offset = daps_flow(s, sigma)
+    precision = g.matrix.T @ g.matrix / s.noise**2
+    eta = s.step / (g.norm**2 / s.noise**2 + 1 / sigma**2)
+    move = np.eye(len(k)) - eta * (precision + np.eye(len(k)) / sigma**2)
+    of_center, fixed, spread = np.eye(len(k)), np.zeros(len(k)), np.zeros((len(k), 0))
+    for _ in range(s.mcmc_steps):
+        of_center = move @ of_center + eta / sigma**2 * np.eye(len(k))
+        fixed = move @ fixed + eta * g.matrix.T @ g.y / s.noise**2
+        spread = np.concatenate([move @ spread, np.sqrt(2 * eta) * np.eye(len(k))], 1)
+    f, c = k.T @ of_center @ k @ flow, k.T @ (of_center @ k @ offset + fixed)
+    return f, c, np.concatenate([k.T @ spread, sigma_next * EYE], 1)
+
+
+def daps_normals(key):
+    _, chain, last = jax.random.split(key, 3)
+    inner = [jax.random.normal(jax.random.fold_in(chain, j), (3, 4, 1)) for j in range(DAPS_SETTINGS.mcmc_steps)]
+    return [*inner, jax.random.normal(last, PLANE)]
+
+
+def daps_cg_matrices(sigma, sigma_next):
+    s, g, k = DAPS_CG_SETTINGS, GAUSSIAN, GAUSSIAN.crop
+    flow, offset = daps_flow(s, sigma)
+    weight = (s.floor * g.norm / sigma) ** 2
+    solve = k.T @ np.linalg.inv(g.matrix.T @ g.matrix + weight * np.eye(len(k)))
+    return weight * solve @ k @ flow, solve @ (g.matrix.T @ g.y + weight * k @ offset), sigma_next * EYE
+
+
+def second_normal(key):
+    return [jax.random.normal(jax.random.split(key)[1], PLANE)]
+
+
+NORMALS = {"daps": daps_normals, "daps_cg": lambda key: [jax.random.normal(jax.random.split(key, 3)[2], PLANE)]}
 CASES = {
+    "ddnm": (Partial(ddnm.step, DDNM_SETTINGS, PROBLEM), ddnm_matrices),
+    "diffpir": (Partial(diffpir.step, DIFFPIR_SETTINGS, PROBLEM), diffpir_matrices),
+    "daps": (Partial(daps.step, DAPS_SETTINGS, PROBLEM), daps_matrices),
+    "daps_cg": (Partial(daps.step, DAPS_CG_SETTINGS, PROBLEM), daps_cg_matrices),
     "dds": (Partial(dds.step, DDS_SETTINGS, PROBLEM), dds_matrices),
     "dps": (Partial(dps.step, DPS_SETTINGS, PROBLEM), dps_matrices),
     "langevin": (Partial(langevin.step, LANGEVIN_SETTINGS, PROBLEM), langevin_matrices),
@@ -70,7 +152,7 @@ CASES = {
 def test_one_step_is_the_affine_map_of_its_equations(name):
     step, matrices = CASES[name]
     key = jax.random.key(5)
-    z = np.asarray(jax.random.normal(jax.random.split(key)[1], PLANE), np.float64).ravel()
+    z = np.concatenate([np.asarray(a, np.float64).ravel() for a in NORMALS.get(name, second_normal)(key)])
     for sigma, sigma_next in ((1.5, 0.9), (0.05, 0.02)):
         f, c, g = matrices(sigma, sigma_next)
         got_f, got_c = affine_map(step, key, Noise(jnp.float32(sigma), jnp.float32(sigma_next)))

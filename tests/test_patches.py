@@ -109,10 +109,23 @@ def test_shapes_that_do_not_fit_are_refused():
     [
         (((8, 8), 4, (2, 2)), "leave no offset"),
         (((8, 8), 4, (3, 2)), "leave no offset"),
-        (((8, 8), 0, (3, 3)), "must be positive"),
+        (((8, 8), -1, (3, 3)), "must be positive"),
+        (((8, 8), 0, (3, 3)), "one tile per axis"),
         (((0, 8), 4, (3, 3)), "must be positive"),
     ],
 )
 def test_impossible_frames_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         Frame(*arguments)
+
+
+def test_patch_0_is_the_whole_image_without_padding():
+    frame = frame_for((6, 9), 0)
+    assert frame.margin == (0, 0) and frame.padded_shape == (6, 9) and frame.patch_count == 1
+    image = jnp.arange(108.0).reshape(6, 9, 2)
+    offset = random_offset(jax.random.key(0), frame)
+    np.testing.assert_array_equal(offset, (0, 0))
+    np.testing.assert_array_equal(frame.pad(image), image)
+    np.testing.assert_array_equal(frame.crop(image), image)
+    np.testing.assert_array_equal(tile(frame, image, offset), image[None])
+    np.testing.assert_array_equal(untile(frame, image[None], offset), image)

@@ -176,7 +176,8 @@ def test_a_plain_function_makes_a_prior():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"tiling": "random "}, "use 'random' or 'fixed'"),
+        ({"tiling": "random "}, "use one of 'random', 'fixed', 'overlap_average'"),
+        ({"tiling": "overlap_stitch", "overlap": 4}, "overlap is 4: use 0 to 3"),
         ({"tilings": 0}, "tilings is 0"),
         ({"tilings": 2, "tiling": "fixed"}, "1 to 1 fixed"),
         ({"tilings": 10**6}, "tilings is 1000000"),

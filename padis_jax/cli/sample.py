@@ -7,24 +7,25 @@
     python sample.py --measurement.path scan.npz --measurement.geometry scan.json --measurement.check
                                                               measured data: does the geometry fit? (docs/geometry.md)
     python sample.py --measurement.path scan.npz --measurement.geometry scan.json --workdir results/scan
+    python sample.py --samples 8                              eight runs: mean, deviation, coverage of their intervals
+    python sample.py --generate 4                             four images from the prior alone, without a measurement
     python sample.py --weights runs/mine/weights.safetensors --image.path pictures/ --scan.protocol paper
     python sample.py --image.path series/ --image.index 30 --save-as dicom     DICOM in, DICOM out
 
 The results folder (--workdir, by default results/) receives report.html (all of it on one page), comparison.png,
 reconstruction.npz (truth, FBP, TV and the solver's image in the image's unit), metrics.json and config.json (the
 resolved settings, seed and hash of the weights), and the reconstruction in the formats of --save-as (dds.nii.gz ...).
+With --samples also deviation.png, the samples' mean and deviation in reconstruction.npz, the coverage in metrics.json.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -32,17 +33,14 @@ import padis_jax
 from padis_jax import experiment as ex
 from padis_jax.cli.arguments import Manners, parse, split_args, split_manners
 from padis_jax.cli.measured import reconstruct_measured
+from padis_jax.cli.results import NAMES, refuse_divergence, table, write_results
+from padis_jax.cli.several import generate_images, sample_several
 from padis_jax.config import load_config_file
 from padis_jax.errors import UserError, one_line_errors
-from padis_jax.figures import comparison, save_figure
-from padis_jax.files import write_json, write_npz
 from padis_jax.images import read_images
 from padis_jax.plan import plan_sampling
-from padis_jax.report import write_report
 from padis_jax.weights import load_weights
 from padis_jax.writers import check_format, result, write_result
-
-NAMES = {"dds": "DDS", "dps": "DPS", "langevin": "Langevin"}
 
 
 @one_line_errors()
@@ -62,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         _plan(config, folder, manners)
     if manners.dry_run:
         return
-    if config.measurement.path:
+    if config.generate:
+        generate_images(config, folder)
+    elif config.measurement.path:
         reconstruct_measured(config, folder, manners)
     else:
         sample(config, folder, manners)
@@ -122,6 +122,8 @@ def sample(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -
     tv, tv_seconds = ex.timed(ex.run_tv, config, scene)
     rows.append(ex.score("TV", tv, scene, seconds=tv_seconds))
     name = NAMES[config.solver.name]
+    if config.samples:
+        return sample_several(config, workdir, weights.digest, scene, prior, {"FBP": start, "TV": tv}, rows)
     with tqdm(
         total=config.solver.levels * config.solver.inner * config.solver.average,
         desc=name,
@@ -138,21 +140,20 @@ def sample(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -
         except ValueError as error:
             raise UserError(str(error)) from error
         except KeyboardInterrupt:
-            _write(workdir, config, weights.digest, scene, {"FBP": start, "TV": tv}, rows, np.zeros(0))
+            write_results(workdir, config, weights.digest, scene, {"FBP": start, "TV": tv}, rows, np.zeros(0))
             raise KeyboardInterrupt(
                 f"interrupted after {bar.n} of {bar.total} steps of {name}; FBP and TV are in {workdir}. Run the same "
                 "command again for the whole result, which its seed decides"
             ) from None
     image, residuals, evaluations = solved
-    if not np.isfinite(image).all():
-        raise UserError(f"{name} diverged: its image is not finite. Lower --solver.zeta, or raise --solver.consistency")
+    refuse_divergence(name, image)
     rows.append(ex.score(name, image, scene, evaluations=evaluations, seconds=seconds))
 
     if manners.json:
         print(json.dumps({"workdir": str(workdir), "unit": scene.window.unit, "rows": [r._asdict() for r in rows]}))
     elif not manners.quiet:
         print(table(rows, scene.window.unit))
-    _write(workdir, config, weights.digest, scene, {"FBP": start, "TV": tv, name: image}, rows, residuals)
+    write_results(workdir, config, weights.digest, scene, {"FBP": start, "TV": tv, name: image}, rows, residuals)
     about = (
         f"{name} reconstruction from {config.scan.views} views by padis_jax {padis_jax.__version__}; not for diagnosis"
     )
@@ -164,62 +165,3 @@ def sample(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -
     if not (manners.quiet or manners.json):
         print(f"results in {workdir}: {', '.join(map(str, names))}")
     return rows
-
-
-def table(rows: Sequence[ex.Row], unit: str) -> str:
-    """The rows as aligned text; the error is within the head where the unit is HU."""
-    error = f"RMSE ({unit}{', head' if unit == 'HU' else ''})"
-    head = ("method", "PSNR (dB)", "SSIM", error, "residual", "evaluations", "seconds")
-    body = [
-        (
-            r.method,
-            f"{r.psnr:.2f}",
-            f"{r.ssim:.4f}",
-            f"{r.rmse:.4g}",
-            f"{r.residual:.5f}",
-            f"{r.evaluations}",
-            f"{r.seconds:.1f}",
-        )
-        for r in rows
-    ]
-    widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
-    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in (head, *body))
-
-
-def _write(
-    workdir: Path,
-    config: ex.Experiment,
-    digest: str,
-    scene: ex.Scene,
-    images: dict[str, Any],
-    rows: Sequence[ex.Row],
-    residuals: np.ndarray,
-) -> None:
-    origin: Literal["upper", "lower"] = "lower" if scene.window.unit == "HU" else "upper"  # CT is stored face down
-    figure = comparison(scene.truth, images, window=scene.window, origin=origin)
-    save_figure(workdir / "comparison.png", figure)
-    arrays = {"truth": scene.truth} | {name: np.asarray(image) for name, image in images.items()}
-    in_unit = {name: np.asarray(scene.window.from_unit(a), np.float32) for name, a in arrays.items()}
-    write_npz(workdir / "reconstruction.npz", in_unit | {"unit": np.asarray(scene.window.unit)})
-    write_json(
-        workdir / "metrics.json",
-        {
-            "image": scene.name,
-            "protocol": scene.measurement.protocol,
-            "relative_noise": float(scene.measurement.noise_level),
-            "unit_of_rmse": scene.window.unit,
-            "rows": [r._asdict() for r in rows],
-            "residual_per_level": residuals,
-        },
-    )
-    about = {"experiment": dataclasses.asdict(config), "seed": config.seed, "weights_sha256": digest}
-    about |= {"padis_jax": padis_jax.__version__, "jax": jax.__version__}
-    write_json(workdir / "config.json", about)
-    write_report(
-        workdir / "report.html",
-        f"{scene.name}: {rows[-1].method} from {config.scan.views} views",
-        pictures={"Truth, reconstructions and errors": (workdir / "comparison.png").read_bytes()},
-        rows=[row._asdict() for row in rows],
-        settings=about,
-        notes=[f"Errors (rmse) are in {scene.window.unit}. Not for clinical use."],
-    )

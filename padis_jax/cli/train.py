@@ -45,7 +45,7 @@ from padis_jax.split import Split, slices_of_volumes, split_slices
 from padis_jax.training import Metrics, TrainState, init_state, train_step
 from padis_jax.weights import file_hash, load_weights, save_weights
 
-VALIDATION_PATCHES = 64
+VALIDATION_PATCHES = 64  # fewer where they are larger than 64 x 64, so that whole images fit into memory
 PICTURE_SIGMAS = (0.05, 0.2, 0.8)
 
 
@@ -194,6 +194,11 @@ def load_task(config: Config) -> Task:
             f"{config.network.image_channels}; set it to {channels}"
         )
     frame = frame_for((height, width), config.patches.largest)
+    for side in frame.tile_shape:
+        try:
+            config.network.check_patch(side)
+        except ValueError as error:
+            raise UserError(f"{config.data.path}: images of {(height, width)} pixels: {error}") from error
     split = split_slices(
         n,
         test=(*config.data.test, *slices_of_volumes(images.volumes, config.data.test_volumes)),
@@ -297,7 +302,9 @@ def _validation_batch(images: ImageSet, split: Split, frame: Frame, config: Conf
     if not split.validation:
         return None
     padded = pad_images(images.select(split.validation).images, frame)
-    return crop_batch(np.random.default_rng(0), padded, config.patches.largest, VALIDATION_PATCHES)
+    height, width = frame.tile_shape
+    count = min(VALIDATION_PATCHES, max(2 * len(PICTURE_SIGMAS), VALIDATION_PATCHES * 64**2 // (height * width)))
+    return crop_batch(np.random.default_rng(0), padded, config.patches.largest, count)
 
 
 def _limited(split: Split, limit: int) -> tuple[int, ...]:

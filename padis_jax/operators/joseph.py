@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +90,7 @@ def place(parts: Sequence[Array], places: Sequence[np.ndarray], shape: tuple[int
     return values.at[source.reshape(shape)].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
-Kernel = Callable[[Hashable, Array], Array]
+Kernel = Callable[[Any, Array], Array]
 
 
 def transposes(forward: Kernel, back: Kernel) -> tuple[Kernel, Kernel]:

@@ -102,8 +102,10 @@ def Downsample(  # noqa: N802 (a factory named like the object it makes)
         raise ValueError(f"Downsample: method must be one of {', '.join(get_args(Method))}, got {method!r}")
     rows, columns = (reduction(n, factor, method) for n in shape)
     norm = np.linalg.norm(rows, 2) * np.linalg.norm(columns, 2)
-    inverses = (leaf(np.linalg.pinv(matrix)) for matrix in (rows, columns))
-    return Resampling(shape, int(factor), leaf(rows), leaf(columns), *inverses, leaf(norm))
+    back_rows, back_columns = leaf(np.linalg.pinv(rows)), leaf(np.linalg.pinv(columns))
+    return Resampling(  # type: ignore[call-arg]  # mypy does not see the dataclass behind functools.partial
+        shape, int(factor), leaf(rows), leaf(columns), back_rows, back_columns, leaf(float(norm))
+    )
 
 
 def reduction(n: int, factor: int, method: Method) -> np.ndarray:

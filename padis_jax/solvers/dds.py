@@ -6,9 +6,10 @@ At each noise level
     u = a few CG steps from D on  min_u  ||y - A u||^2 + lambda ||u - D||^2,   (A*A + lambda) (u - D) = A*(y - A D)
     x = pad(u) + sigma_next (sqrt(1 - churn^2) (x - D) / sigma + churn z),     z standard normal
 
-The network is not differentiated, so a level costs one evaluation. The few CG steps act as a regulariser of their
-own. The clean value outside of the image is known to be 0, so u is padded with zeros. churn = 1 draws all noise anew,
-which also forgets the seams of the last tiling; churn = 0 is the deterministic sampler of DDIM (arXiv 2010.02502).
+The network is not differentiated: a level costs one evaluation, and cg_steps + 2 pairs of A and A*. The few CG steps
+act as a regulariser of their own. The clean value outside of the image is known to be 0, so u is padded with zeros.
+churn = 1 draws all noise anew, which also forgets the seams of the last tiling; churn = 0 is the deterministic sampler
+of DDIM (arXiv 2010.02502).
 
     lambda = consistency ||A||^2 + (noise / (kappa sigma))^2
 

@@ -21,6 +21,8 @@ The authors' code differs further: it starts from the clamped FBP (`start="opera
 (`last_level_noise=False`), and sets D to 0 on the whole ring around the image, not only outside of the tiles
 (`zero_ring=True`). It makes the data step before the prior step, with the score taken before both; since both terms
 are of the same x, their order changes nothing but rounding and is no option here.
+
+Cost per step: one evaluation and one gradient through it; one A and one A*.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from padis_jax.operators.linear import pseudo_inverse
 from padis_jax.patches import Frame
 
 
@@ -55,6 +57,14 @@ class Problem:
     def normal(self, image: Array) -> Array:
         """A* A x of an image [H, W, C]."""
         return self.adjoint(self.forward(image), image.shape[-1])
+
+    def pinv(self, y: Array, channels: int) -> Array:
+        """A+ y as an image [H, W, channels]: the operator's own `pinv`, or converged CG where it has none."""
+        own = getattr(self.operator, "pinv", None)
+        if own is None:
+            # The function inside of jit: with this problem's arrays in its arguments it must not be cached.
+            return inspect.unwrap(pseudo_inverse)(self.forward, lambda r: self.adjoint(r, channels), y)
+        return jnp.reshape(own(y), (*self.frame.image_shape, channels))
 
     def fit(self, residual: Array) -> Fit:
         """||r|| / ||y||, safe at y = 0."""
@@ -124,6 +134,15 @@ def checked(name: str, array: ArrayLike) -> Array:
     return jnp.asarray(array, jnp.complex64 if np.iscomplexobj(host) else jnp.float32)
 
 
+def check_range(
+    method: str, field: str, value: float | Array, low: float, high: float = float("inf"), *, open_low: bool = False
+) -> None:
+    """Raises ValueError unless low <= value <= high (low < value with `open_low`); traced values are not looked at."""
+    if isinstance(value, (int, float)) and not ((value > low if open_low else value >= low) and value <= high):
+        limit = "" if high == float("inf") else f" and at most {high}"
+        raise ValueError(f"{method}: {field} is {value}: it must be {'above' if open_low else 'at least'} {low}{limit}")
+
+
 def as_pytree(operator: Any) -> Any:
     """The operator itself if it is a pytree of arrays, else a wrapper that is a pytree without leaves.
 
@@ -162,6 +181,11 @@ class Opaque:
     def start(self, y: Array) -> Array:
         """The quick image."""
         return self.wrapped.start(y)
+
+    @property
+    def pinv(self) -> Any:
+        """The pseudo-inverse, or None where the operator has none."""
+        return getattr(self.wrapped, "pinv", None)
 
     @property
     def norm(self) -> Any:

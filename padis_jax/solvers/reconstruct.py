@@ -20,29 +20,46 @@ from jax.typing import ArrayLike
 
 from padis_jax.noise import edm_ladder, geometric_ladder
 from padis_jax.prior import Prior
-from padis_jax.solvers import dds, dps, langevin, sampling
+from padis_jax.solvers import daps, ddnm, dds, diffpir, dps, langevin, predictor_corrector, sampling
+from padis_jax.solvers.daps import DAPS
+from padis_jax.solvers.ddnm import DDNM
 from padis_jax.solvers.dds import DDS
+from padis_jax.solvers.diffpir import DiffPIR
 from padis_jax.solvers.dps import DPS
 from padis_jax.solvers.langevin import Langevin
+from padis_jax.solvers.predictor_corrector import PredictorCorrector
 from padis_jax.solvers.problem import Problem, as_pytree, checked, pose
 from padis_jax.solvers.tv import TV, total_variation
 
-Settings = DDS | DPS | Langevin
+Settings = DDS | DPS | Langevin | DDNM | DiffPIR | PredictorCorrector | DAPS
 
 
 class Solver(NamedTuple):
-    """A method: the class of its settings, its step, and the noise level it starts from by default."""
+    """A method.
+
+    Attributes:
+      settings: the class of its settings.
+      step: its step, (settings, problem, key, state, noise) -> (state, info).
+      sigma_max: the noise level it starts from by default, in image units.
+      evaluations: settings -> calls of the prior per step.
+    """
 
     settings: type
     step: Callable[..., tuple[Any, Any]]
     sigma_max: float
+    evaluations: Callable[[Any], int] = lambda settings: 1
 
 
 SOLVERS = {
     "dds": Solver(DDS, dds.step, 2.0),
     "dps": Solver(DPS, dps.step, 10.0),
     "langevin": Solver(Langevin, langevin.step, 10.0),
+    "ddnm": Solver(DDNM, ddnm.step, 10.0),
+    "diffpir": Solver(DiffPIR, diffpir.step, 2.0),
+    "predictor_corrector": Solver(PredictorCorrector, predictor_corrector.step, 10.0, lambda settings: 2),
+    "daps": Solver(DAPS, daps.step, 10.0, lambda settings: settings.ode_steps),
 }
+SolverName = Literal["dds", "dps", "langevin", "ddnm", "diffpir", "predictor_corrector", "daps"]
 
 
 class Reconstruction(NamedTuple):
@@ -67,7 +84,7 @@ def reconstruct(
     operator: Any,
     prior: Prior,
     *,
-    solver: Literal["dds", "dps", "langevin"] = "dds",
+    solver: SolverName = "dds",
     settings: Settings | None = None,
     levels: int = 100,
     inner: int = 1,
@@ -77,6 +94,7 @@ def reconstruct(
     start: Literal["noise", "operator", "tv"] | TV | ArrayLike = "noise",
     start_noise: bool = True,
     average: int = 1,
+    first_chain: int | Array = 0,
     chunk: int | None = None,
     progress: sampling.Progress | None = None,
 ) -> Reconstruction:
@@ -89,17 +107,18 @@ def reconstruct(
         or, with one channel, [H, W]. A pytree of arrays is an argument of the compiled code; anything else is known
         by its identity and must not be changed after its first use.
       prior: whole-image denoiser and frame.
-      solver: the method.
-      settings: of the method, `DDS(...)`, `DPS(...)` or `Langevin(...)`; None for its defaults.
+      solver: the method, a name in `SOLVERS`.
+      settings: of the method, an instance of its class such as `DDS(...)` or `DPS(...)`; None for its defaults.
       levels: noise levels.
       inner: steps per level.
-      sigma_max: first noise level, in image units; None for the method's own (dds 2, dps and langevin 10).
+      sigma_max: first noise level, in image units; None for the method's own (dds and diffpir 2, the others 10).
       sigma_min: last noise level.
       ladder: spacing: "geometric", or "edm" for rho = 7.
       start: "noise" for a zero image; "operator" for A.start(y) clipped to [0, 1]; "tv" or `TV(...)` for the image of
         total variation; or an image [H, W] or [H, W, C].
       start_noise: whether noise of deviation sigma_max is added to the start.
       average: independent chains, whose mean is returned. The mean of many chains has half the squared error of one.
+      first_chain: the number of the first of them.
       chunk: steps between calls of `progress`; changes no result. None: fifty chunks if there is a progress, else one.
       progress: called with (steps done, steps in all, info of the last step).
 
@@ -109,27 +128,19 @@ def reconstruct(
     Raises:
       ValueError: if shapes do not fit, numbers are not finite, or a setting is unknown or out of range.
     """
-    if solver not in SOLVERS:
-        raise ValueError(f"solver is {solver!r}: use one of {', '.join(SOLVERS)}")
-    method = SOLVERS[solver]
-    settings = method.settings() if settings is None else settings
-    if not isinstance(settings, method.settings):
-        name = type(settings).__name__
-        raise ValueError(
-            f"settings are {name} but solver is {solver!r}: give {method.settings.__name__}(...) or change solver"
-        )
     if average < 1:
         raise ValueError(f"average is {average}: use at least one chain")
+    method, settings = _method(solver, settings)
     sigmas = _ladder(ladder, levels, method.sigma_max if sigma_max is None else sigma_max, sigma_min)
     steps = sampling.noises(sigmas, inner)
     problem = pose(operator, prior.denoise, measurement, prior.frame, channels=prior.channels)
-    image = _start_image(start, problem, operator, prior.channels)
+    image = start_image(start, problem, operator, prior.channels)
 
     step = Partial(method.step, settings, problem)
     total = average * levels * inner
     images, residuals = [], []
     for chain in range(average):
-        start_key, run_key = jax.random.split(jax.random.fold_in(key, chain))
+        start_key, run_key = jax.random.split(jax.random.fold_in(key, first_chain + chain))
         x = prior.frame.pad(image)
         if start_noise:
             x = x + sigmas[0] * jax.random.normal(start_key, x.shape, x.dtype)
@@ -141,8 +152,21 @@ def reconstruct(
         image=sum(images[1:], images[0]) / average,
         residual=sum(residuals[1:], residuals[0]) / average,
         sigmas=jnp.asarray(sigmas),
-        evaluations=total * prior.tilings,
+        evaluations=total * method.evaluations(settings) * prior.tilings,
     )
+
+
+def _method(solver: str, settings: Settings | None) -> tuple[Solver, Settings]:
+    if solver not in SOLVERS:
+        raise ValueError(f"solver is {solver!r}: use one of {', '.join(SOLVERS)}")
+    method = SOLVERS[solver]
+    settings = method.settings() if settings is None else settings
+    if not isinstance(settings, method.settings):
+        name = type(settings).__name__
+        raise ValueError(
+            f"settings are {name} but solver is {solver!r}: give {method.settings.__name__}(...) or change solver"
+        )
+    return method, settings  # type: ignore[return-value]  # checked against method.settings above
 
 
 def _ladder(kind: str, levels: int, sigma_max: float, sigma_min: float) -> np.ndarray:
@@ -156,7 +180,8 @@ def _ladder(kind: str, levels: int, sigma_max: float, sigma_min: float) -> np.nd
     return np.asarray(ladders[kind](levels, sigma_max, sigma_min), np.float32)
 
 
-def _start_image(start: Any, problem: Problem, operator: Any, channels: int) -> Array:
+def start_image(start: Any, problem: Problem, operator: Any, channels: int) -> Array:
+    """The image [H, W, C] that `start` stands for; see `reconstruct`."""
     shape = (*problem.frame.image_shape, channels)
     if isinstance(start, TV) or (isinstance(start, str) and start == "tv"):
         settings = start if isinstance(start, TV) else TV()

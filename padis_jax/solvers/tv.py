@@ -3,8 +3,9 @@
     min_x  1/2 ||A x - y||^2 + weight TV(x),     TV(x) = sum over pixels and channels of sqrt(dx^2 + dy^2)
 
 with forward differences of neighbouring pixels (in image units, whatever the pixel's size), 0 at the far edges.
-`weight` has the squared units of y per image unit: for an operator c A and measurements c y it is c^2 weight. Both
-terms are dualised (Chambolle and Pock, J. Math. Imaging Vis. 40, 120, 2011, algorithm 1) with a step size each, in
+This is the problem of what the literature calls ADMM-TV (with x >= 0); only the algorithm that finds its minimum is
+another. `weight` has the squared units of y per image unit: for an operator c A and measurements c y it is c^2 weight.
+Both terms are dualised (Chambolle and Pock, J. Math. Imaging Vis. 40, 120, 2011, algorithm 1) with a step size each, in
 the sense of diagonal preconditioning (Pock and Chambolle, ICCV 2011):
 
     x' <- max(0, x - tau (A* p + grad* q))                   xbar <- 2 x' - x

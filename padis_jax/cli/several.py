@@ -1,0 +1,102 @@
+"""Several images at once: sample.py with --samples (runs on one measurement) and with --generate (no measurement)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from padis_jax import experiment as ex
+from padis_jax.cli.results import NAMES, origin_of, refuse_divergence, table, write_config, write_results
+from padis_jax.errors import UserError
+from padis_jax.figures import maps, save_figure
+from padis_jax.files import write_npz
+from padis_jax.metrics import coverage
+from padis_jax.prior import Prior, patch_prior
+from padis_jax.solvers.generate import generate
+from padis_jax.weights import load_weights
+from padis_jax.writers import write_png
+
+
+def sample_several(
+    config: ex.Experiment,
+    workdir: Path,
+    digest: str,
+    scene: ex.Scene,
+    prior: Prior,
+    images: dict[str, Any],
+    rows: list[ex.Row],
+) -> list[ex.Row]:
+    """Rows for one sample (its seconds: its share) and for the mean of all, the deviation, and the coverage."""
+    name, count = NAMES[config.solver.name], config.samples
+    try:
+        drawn, seconds = ex.timed(ex.run_samples, config, scene, prior, images["TV"])
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    refuse_divergence(name, drawn.images)
+    one, mean = f"{name}, one sample", f"{name}, mean of {count}"
+    each = drawn.evaluations // count
+    rows.append(ex.score(one, drawn.images[0], scene, evaluations=each, seconds=seconds / count))
+    rows.append(ex.score(mean, drawn.mean, scene, evaluations=drawn.evaluations, seconds=seconds))
+    held = coverage(np.clip(drawn.images, 0, 1), scene.truth, mask=ex.score_mask(scene))
+    about = {
+        "count": count,
+        "seconds": seconds,
+        "coverage": [row._asdict() for row in held],
+        "mean_deviation": float(jnp.mean(drawn.deviation)) * (scene.window.high - scene.window.low),
+        "root_mean_square_deviation": float(jnp.sqrt(jnp.mean(jnp.square(drawn.deviation))))
+        * (scene.window.high - scene.window.low),
+    }
+    print(table(rows, scene.window.unit))
+    for row in held:
+        print(f"intervals that would hold {row.nominal:.1%} of such draws hold {row.found:.1%} of the truth")
+    distance = np.abs(np.asarray(drawn.mean) - scene.truth)
+    figure = maps(
+        {"mean": np.asarray(drawn.mean), "deviation": np.asarray(drawn.deviation), "|mean - truth|": distance},
+        window=scene.window,
+        origin=origin_of(scene),
+    )
+    save_figure(workdir / "deviation.png", figure)
+    scale = scene.window.high - scene.window.low
+    extra = {"deviation": np.asarray(drawn.deviation * scale, np.float32)}
+    shown = images | {one: drawn.images[0], mean: drawn.mean}
+    write_results(workdir, config, digest, scene, shown, rows, np.asarray(drawn.residual), extra, {"samples": about})
+    print(f"results in {workdir}: comparison.png, deviation.png, reconstruction.npz, metrics.json, config.json")
+    return rows
+
+
+def generate_images(config: ex.Experiment, workdir: Path) -> None:
+    """Images from the prior alone: generated_00.png ..., generated.npz (in the window's unit) and config.json."""
+    if error := ex.missing_default(config.weights, ex.DEFAULT_WEIGHTS, "--weights"):
+        raise error
+    weights = load_weights(config.weights)
+    try:
+        prior = patch_prior(
+            weights.network,
+            weights.params,
+            weights.frame,
+            tiling=config.tiling,
+            tilings=config.tilings,
+            overlap=config.overlap,
+            patch_batch=config.patch_batch or None,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    images = []
+    for index in range(config.generate):
+        with tqdm(total=config.generate_levels, desc=f"image {index}", unit="step") as bar:
+
+            def progress(done: int, total: int, info: Any, bar: Any = bar) -> None:
+                bar.update(done - bar.n)
+
+            key = ex.image_key(config.seed, index)
+            images.append(np.asarray(generate(key, prior, levels=config.generate_levels, progress=progress)))
+        shown = images[-1][::-1] if weights.window.unit == "HU" else images[-1]  # CT is stored face down
+        write_png(workdir / f"generated_{index:02d}.png", shown)
+    in_unit = np.asarray(weights.window.from_unit(np.stack(images)), np.float32)
+    write_npz(workdir / "generated.npz", {"images": in_unit, "unit": np.asarray(weights.window.unit)})
+    write_config(workdir, config, weights.digest)
+    print(f"results in {workdir}: {len(images)} generated_NN.png, generated.npz, config.json")

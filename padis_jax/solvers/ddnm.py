@@ -1,0 +1,63 @@
+"""VE-DDNM: the denoised image is replaced by its nearest neighbour that explains the data (Wang et al., DDNM,
+arXiv 2212.00490; in the variance-exploding form of PaDIS, arXiv 2406.02462).
+
+    D <- A+ y + (I - A+ A) D = D + A+ (y - A D)              D = denoise(x, sigma)
+    x <- x + alpha/2 (D - x) / sigma^2 + sqrt(alpha) z       alpha = eps sigma^2,   z standard normal
+
+A+ is the pseudo-inverse: the operator's own `pinv`, or converged conjugate gradients where it has none. The data are
+fitted exactly, and so is their noise, amplified where A has small singular values: a method for measurements without
+noise. A few CG steps (`cg_steps`) instead of A+ fit less and regularise.
+
+Cost per step: one evaluation, no gradient; one A and one A+, which for an operator without a closed form (CT) is an
+iteration of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from padis_jax.operators.linear import conjugate_gradient
+from padis_jax.solvers.dps import langevin_step
+from padis_jax.solvers.problem import Fit, Problem, check_range
+from padis_jax.solvers.sampling import Noise
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DDNM:
+    """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
+
+    Attributes:
+      eps: Langevin step, alpha = eps sigma^2; the paper takes 1.
+      cg_steps: CG steps on A*A u = A* (y - A D) from 0 in the place of A+; 0 for A+ itself.
+      last_level_noise: whether the lowest level of the ladder adds noise.
+    """
+
+    eps: float | Array = 1.0
+    cg_steps: int = dataclasses.field(default=0, metadata={"static": True})
+    last_level_noise: bool = dataclasses.field(default=True, metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        check_range("DDNM", "eps", self.eps, 0, 4, open_low=True)
+        check_range("DDNM", "cg_steps", self.cg_steps, 0)
+
+
+def step(settings: DDNM, problem: Problem, key: Array, x: Array, noise: Noise) -> tuple[Array, Fit]:
+    """One step at noise level noise.sigma; x is a plane [Hp, Wp, C]. Returns the next plane and the residual of D."""
+    tiling_key, noise_key = jax.random.split(key)
+    frame = problem.frame
+    denoised = problem.denoise(tiling_key, x, noise.sigma)
+    clean = frame.crop(denoised)
+    residual = problem.measurement - problem.forward(clean)
+    if settings.cg_steps:
+        gradient = problem.adjoint(residual, clean.shape[-1])
+        update = conjugate_gradient(problem.normal, gradient, jnp.zeros_like(clean), settings.cg_steps)
+    else:
+        update = problem.pinv(residual, clean.shape[-1])
+    consistent = denoised + frame.pad(update)
+    x = langevin_step(noise_key, x, consistent, noise, eps=settings.eps, last_level_noise=settings.last_level_noise)
+    return x, problem.fit(residual)

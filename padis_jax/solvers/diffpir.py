@@ -1,0 +1,75 @@
+"""DiffPIR: half-quadratic splitting along the noise levels (Zhu et al., arXiv 2305.08995, algorithm 1), in the
+variance-exploding form.
+
+    D = denoise(x, sigma)
+    u = argmin_u  ||y - A u||^2 + rho ||u - D||^2,      (A*A + rho) (u - D) = A*(y - A D),   rho = lambda (s / sigma)^2
+    e = (x - u) / sigma
+    x = u + sigma_next (sqrt(1 - zeta) e + sqrt(zeta) z),     z standard normal
+
+s is the standard deviation of the noise of y. Where it is given as 0, or is very small, s = floor ||A|| takes its
+place. The minimum is found by CG from D. The clean value outside of the image is known to be 0, so u is padded with
+zeros. Against DDS: rho has no constant part and the solution is meant to be exact, and the noise that is kept is that
+of x about u, not about D.
+
+Cost per step: one evaluation, no gradient; cg_steps + 2 pairs of A and A*.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from padis_jax.operators.linear import conjugate_gradient
+from padis_jax.solvers.problem import Fit, Problem, check_range
+from padis_jax.solvers.sampling import Noise
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DiffPIR:
+    """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
+
+    Attributes:
+      weight: lambda, trust in D against the data; the paper's are 1 to 25.
+      zeta: share of fresh noise in the variance, 0 (deterministic) to 1.
+      noise: s, in the units of y.
+      floor: smallest s, relative to ||A||; positive, so that rho is.
+      cg_steps: CG steps per step.
+    """
+
+    weight: float | Array = 8.0
+    zeta: float | Array = 0.3
+    noise: float | Array = 0.0
+    floor: float | Array = 1e-3
+    cg_steps: int = dataclasses.field(default=20, metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        check_range("DiffPIR", "weight", self.weight, 0, open_low=True)
+        check_range("DiffPIR", "zeta", self.zeta, 0, 1)
+        check_range("DiffPIR", "noise", self.noise, 0)
+        check_range("DiffPIR", "floor", self.floor, 0, open_low=True)
+        check_range("DiffPIR", "cg_steps", self.cg_steps, 1)
+
+
+def step(settings: DiffPIR, problem: Problem, key: Array, x: Array, noise: Noise) -> tuple[Array, Fit]:
+    """One noise level; x is a plane [Hp, Wp, C]. Returns the plane at noise.sigma_next and the residual of D."""
+    tiling_key, noise_key = jax.random.split(key)
+    frame = problem.frame
+    clean = frame.crop(problem.denoise(tiling_key, x, noise.sigma))
+    residual = problem.measurement - problem.forward(clean)
+
+    deviation = jnp.maximum(settings.noise, settings.floor * jnp.asarray(problem.operator.norm))
+    weight = settings.weight * jnp.square(deviation / noise.sigma)
+    update = conjugate_gradient(
+        lambda v: problem.normal(v) + weight * v,
+        problem.adjoint(residual, clean.shape[-1]),
+        jnp.zeros_like(clean),
+        settings.cg_steps,
+    )
+    image = frame.pad(clean + update)
+    kept = jnp.sqrt(1 - jnp.asarray(settings.zeta)) * (x - image) / noise.sigma
+    fresh = jnp.sqrt(jnp.asarray(settings.zeta)) * jax.random.normal(noise_key, x.shape, x.dtype)
+    return image + noise.sigma_next * (kept + fresh), problem.fit(residual)

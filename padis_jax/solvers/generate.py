@@ -1,0 +1,84 @@
+"""Images from the prior alone, by annealed Langevin dynamics without a measurement (PaDIS, arXiv 2406.02462).
+
+    x_0 = sigma_max z
+    x <- x + alpha/2 (D - x) / sigma^2 + sqrt(alpha) z      D = denoise(x, sigma),   alpha = eps sigma^2
+
+along a ladder of noise levels; the last level adds no noise. It takes many small steps, some 300: with few, the seams
+of the tilings stay.
+
+Cost per step: one evaluation, no gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.tree_util import Partial
+
+from padis_jax.noise import geometric_ladder
+from padis_jax.prior import Prior
+from padis_jax.solvers import sampling
+from padis_jax.solvers.dps import langevin_step
+from padis_jax.solvers.sampling import Noise
+
+
+class Removed(NamedTuple):
+    """What a step reports.
+
+    Attributes:
+      noise: ||x - D|| / (sigma sqrt(n)): about 1 while x holds the noise that its level says.
+    """
+
+    noise: Array
+
+
+def step(
+    eps: Array, denoise: Callable[[Array, Array, Array], Array], key: Array, x: Array, noise: Noise
+) -> tuple[Array, Removed]:
+    """One step at noise level noise.sigma; x is a plane [Hp, Wp, C]."""
+    tiling_key, noise_key = jax.random.split(key)
+    denoised = denoise(tiling_key, x, noise.sigma)
+    removed = jnp.sqrt(jnp.mean(jnp.square(x - denoised))) / noise.sigma
+    return langevin_step(noise_key, x, denoised, noise, eps=eps, last_level_noise=False), Removed(removed)
+
+
+def generate(
+    key: Array,
+    prior: Prior,
+    *,
+    levels: int = 300,
+    inner: int = 1,
+    sigma_max: float = 10.0,
+    sigma_min: float = 0.003,
+    eps: float = 1.0,
+    progress: sampling.Progress | None = None,
+) -> Array:
+    """One image from the prior. For several use `vmap`, or fold_in(key, index) one after the other.
+
+    Args:
+      key: root key of this image.
+      prior: whole-image denoiser and frame.
+      levels: noise levels, geometric from sigma_max to sigma_min.
+      inner: steps per level.
+      sigma_max: first noise level, in image units.
+      sigma_min: last noise level.
+      eps: Langevin step, alpha = eps sigma^2, below 4.
+      progress: called with (steps done, steps in all, info).
+
+    Returns:
+      [H, W, C], in the prior's image units, not clipped.
+
+    Raises:
+      ValueError: if a setting is out of range.
+    """
+    if not 0 < eps < 4:
+        raise ValueError(f"generate: eps is {eps}: it must be above 0 and below 4")
+    noises = sampling.noises(geometric_ladder(levels, sigma_max, sigma_min), inner)
+    start_key, run_key = jax.random.split(key)
+    x = sigma_max * jax.random.normal(start_key, (*prior.frame.padded_shape, prior.channels))
+    x, _ = sampling.run(run_key, Partial(step, jnp.float32(eps), prior.denoise), x, noises, progress=progress)
+    return prior.frame.crop(x)

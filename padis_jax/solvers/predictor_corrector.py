@@ -1,0 +1,84 @@
+"""Predictor-corrector sampling (Song et al., arXiv 2011.13456, algorithm 2) with the data step of PaDIS
+(arXiv 2406.02462).
+
+    predictor   x <- x + (s^2 - t^2) S(x, s) + sqrt(s^2 - t^2) z,      s = sigma, t = the next sigma
+    data        x <- x + step(A*(y - A x))
+    corrector   x <- x + e S(x, t) + sqrt(2 e) z'
+    data        x <- x + step(A*(y - A x))
+
+with the score S(x, sigma) = (D(x, sigma) - x) / sigma^2 and z, z' standard normal. The corrector's e:
+
+    form    e                                source
+    song    2 (r ||z'|| / ||S(x, t)||)^2     Song et al.; e has the dimension of sigma^2, as a Langevin step must
+    paper    2 r ||z'|| / ||S(x, t)||        the PaDIS paper and code: e S is 2 r ||z'|| long, the same at every sigma
+
+Since ||S|| is about ||z|| / sigma, e is about 2 (r t)^2 or 2 r t. The step of the second is stable only while
+t > r, below which it is longer than the noise that it is to remove; it is here to be compared, not recommended.
+step(d) is the table in solvers/langevin.py. After the last level (t = 0) x is D: nothing is drawn and there is no
+corrector, whose score does not exist.
+
+Cost per step: two evaluations, no gradient; three A and two A*. Take one inner step per level: the predictor does
+nothing between equal levels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from padis_jax.solvers.dps import check_step
+from padis_jax.solvers.langevin import FORMS, data_step
+from padis_jax.solvers.problem import Fit, Problem, check_range
+from padis_jax.solvers.sampling import Noise
+
+CORRECTORS = ("song", "paper")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PredictorCorrector:
+    """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
+
+    Attributes:
+      snr: r, the corrector's ratio of signal to noise.
+      corrector: "song" or "paper"; see the table above.
+      zeta: data step, in the units of `step_form`; "squared" is stable below 2.
+      step_form: "squared", "norm" or "paper"; see solvers/langevin.py.
+    """
+
+    snr: float | Array = 0.16
+    corrector: Literal["song", "paper"] = dataclasses.field(default="song", metadata={"static": True})
+    zeta: float | Array = 1.0
+    step_form: Literal["squared", "norm", "paper"] = dataclasses.field(default="squared", metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        check_step("PredictorCorrector", self.zeta, 1.0, self.step_form, FORMS)
+        check_range("PredictorCorrector", "snr", self.snr, 0, open_low=True)
+        if self.corrector not in CORRECTORS:
+            raise ValueError(f"PredictorCorrector: corrector is {self.corrector!r}: use one of {', '.join(CORRECTORS)}")
+
+
+def step(settings: PredictorCorrector, problem: Problem, key: Array, x: Array, noise: Noise) -> tuple[Array, Fit]:
+    """One noise level; x is a plane [Hp, Wp, C]. Returns the plane at noise.sigma_next and the residual of D(x, s)."""
+    tiling_key, noise_key, second_tiling_key, second_noise_key = jax.random.split(key, 4)
+    denoised = problem.denoise(tiling_key, x, noise.sigma)
+    fit = problem.fit(problem.measurement - problem.forward(problem.frame.crop(denoised)))
+
+    last = noise.sigma_next == 0
+    drop = jnp.square(noise.sigma) - jnp.square(noise.sigma_next)
+    x = x + drop * (denoised - x) / jnp.square(noise.sigma)
+    x = x + jnp.where(last, 0, jnp.sqrt(drop)) * jax.random.normal(noise_key, x.shape, x.dtype)
+    x = data_step(problem, x, settings.zeta, settings.step_form)
+
+    sigma = jnp.where(last, noise.sigma, noise.sigma_next)  # any sigma at which the network can be asked
+    score = (problem.denoise(second_tiling_key, x, sigma) - x) / jnp.square(sigma)
+    z = jax.random.normal(second_noise_key, x.shape, x.dtype)
+    length = jnp.linalg.norm(jnp.ravel(score))
+    ratio = settings.snr * jnp.linalg.norm(jnp.ravel(z)) / jnp.where(length > 0, length, 1)
+    e = jnp.where(last | (length == 0), 0, 2 * (jnp.square(ratio) if settings.corrector == "song" else ratio))
+    corrected = data_step(problem, x + e * score + jnp.sqrt(2 * e) * z, settings.zeta, settings.step_form)
+    return jnp.where(last, x, corrected), fit

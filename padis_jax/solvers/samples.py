@@ -1,0 +1,70 @@
+"""Several independent runs of a solver on one measurement, side by side, with their mean and their spread.
+
+    mean = 1/K sum x_k,     deviation^2 = 1/(K - 1) sum (x_k - mean)^2,   pixel by pixel
+
+Sample k draws from fold_in(key, k): it is chain k of `reconstruct`, and the mean is what `reconstruct` returns with
+average = K. What a solver draws is the solver's: whether its spread says anything of the error is a question for
+`metrics.coverage`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from padis_jax.prior import Prior
+from padis_jax.solvers.reconstruct import reconstruct
+
+
+class Samples(NamedTuple):
+    """What `draw_samples` returns.
+
+    Attributes:
+      images: [K, H, W, C], in the prior's image units, not clipped.
+      mean: [H, W, C].
+      deviation: [H, W, C], the samples' standard deviation (divided by K - 1).
+      residual: [K, levels], ||y - A D|| / ||y||.
+      evaluations: network evaluations of the whole image, of all samples.
+    """
+
+    images: Array
+    mean: Array
+    deviation: Array
+    residual: Array
+    evaluations: int
+
+
+def draw_samples(
+    key: Array, measurement: ArrayLike, operator: Any, prior: Prior, count: int, **options: Any
+) -> Samples:
+    """`count` runs of a solver in one vmapped program.
+
+    Args:
+      key: root key of this image.
+      measurement: y.
+      operator: A.
+      prior: whole-image denoiser and frame; with `patch_batch` its memory is that of `count` chunks.
+      count: K, at least 2.
+      **options: of `reconstruct`, but for `average`, `chunk` and `progress`.
+
+    Raises:
+      ValueError: if count < 2, for those three options, and for what `reconstruct` refuses.
+    """
+    if count < 2:
+        raise ValueError(f"count is {count}: a deviation needs at least 2 samples")
+    if excluded := sorted({"average", "chunk", "progress"} & set(options)):
+        raise ValueError(f"{excluded[0]} is no option of samples, which run side by side as single chains")
+    evaluations = 0
+
+    def one(chain: Array) -> tuple[Array, Array]:
+        nonlocal evaluations
+        result = reconstruct(key, measurement, operator, prior, first_chain=chain, **options)
+        evaluations = result.evaluations
+        return result.image, result.residual
+
+    images, residual = jax.vmap(one)(jnp.arange(count))
+    return Samples(images, jnp.mean(images, 0), jnp.std(images, 0, ddof=1), residual, evaluations * count)

@@ -1,0 +1,90 @@
+"""What the closed forms of test_gaussian.py leave out: operators without a pseudo-inverse, floors, refusals."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from linear_problem import PLANE, make, relative
+
+from padis_jax.solvers import ddnm, diffpir
+from padis_jax.solvers.daps import DAPS
+from padis_jax.solvers.ddnm import DDNM
+from padis_jax.solvers.diffpir import DiffPIR
+from padis_jax.solvers.problem import pose
+from padis_jax.solvers.sampling import Noise
+
+GAUSSIAN, PROBLEM, PRIOR = make()
+KEY = jax.random.key(4)
+X = 0.5 + 0.7 * jax.random.normal(jax.random.key(6), PLANE)
+NOISE = Noise(jnp.float32(0.7), jnp.float32(0.3))
+
+
+class Bare:
+    """An operator of the user's own: no pytree, images [H, W], and no pseudo-inverse."""
+
+    norm = GAUSSIAN.norm
+
+    def __call__(self, image):
+        return jnp.asarray(GAUSSIAN.matrix, jnp.float32) @ image.reshape(12)
+
+    def T(self, y):
+        return (jnp.asarray(GAUSSIAN.matrix, jnp.float32).T @ y).reshape(3, 4)
+
+
+class Inverted(Bare):
+    """The same with a pseudo-inverse of its own, told apart by a factor."""
+
+    def pinv(self, y):
+        return 2 * (jnp.asarray(np.linalg.pinv(GAUSSIAN.matrix), jnp.float32) @ y).reshape(3, 4)
+
+
+def test_the_operators_own_pseudo_inverse_is_used_and_otherwise_converged_cg():
+    expected = (np.linalg.pinv(GAUSSIAN.matrix) @ GAUSSIAN.y).reshape(3, 4, 1)
+    for operator, factor in ((Bare(), 1), (Inverted(), 2)):
+        problem = pose(operator, PRIOR.denoise, GAUSSIAN.y, PRIOR.frame, channels=1)
+        assert relative(jax.jit(lambda p: p.pinv(p.measurement, 1))(problem), factor * expected) < 1e-4
+
+
+def test_a_few_cg_steps_in_place_of_the_pseudo_inverse():
+    """One step from 0 on A'A u = A'r is steepest descent with exact line search."""
+    d = np.asarray(PRIOR.frame.crop(PROBLEM.denoise(KEY, X, NOISE.sigma)), np.float64).ravel()
+    r = GAUSSIAN.y - GAUSSIAN.matrix @ d
+    gradient = GAUSSIAN.matrix.T @ r
+    expected = d + gradient @ gradient / np.sum((GAUSSIAN.matrix @ gradient) ** 2) * gradient
+    still = Noise(jnp.float32(0.7), jnp.float32(0.0), jnp.bool_(True))  # eps 2 without noise: x becomes D'
+    got, _ = ddnm.step(DDNM(eps=2.0, cg_steps=1, last_level_noise=False), PROBLEM, KEY, X, still)
+    assert relative(PRIOR.frame.crop(got).ravel(), expected) < 1e-4
+
+
+def test_diffpir_takes_the_floor_where_there_is_no_noise():
+    """noise 0 and noise = floor ||A|| are the same; any operator's unit gives the same image."""
+    given = DiffPIR(noise=0.2 * GAUSSIAN.norm, floor=1e-9)
+    one, _ = diffpir.step(DiffPIR(floor=0.2), PROBLEM, KEY, X, NOISE)
+    two, _ = diffpir.step(given, PROBLEM, KEY, X, NOISE)
+    np.testing.assert_allclose(one, two, atol=1e-5)
+    _, thousand, _ = make(scale=1000.0)
+    three, _ = diffpir.step(DiffPIR(floor=0.2), thousand, KEY, X, NOISE)
+    np.testing.assert_allclose(one, three, atol=1e-4)
+    other, _ = diffpir.step(DiffPIR(floor=0.4), PROBLEM, KEY, X, NOISE)
+    assert float(jnp.abs(other - one).max()) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "message"),
+    [
+        (DDNM, {"eps": 0.0}, "DDNM: eps is 0.0: it must be above 0 and at most 4"),
+        (DDNM, {"cg_steps": -1}, "cg_steps is -1: it must be at least 0"),
+        (DiffPIR, {"zeta": 1.5}, "zeta is 1.5"),
+        (DiffPIR, {"weight": 0.0}, "weight is 0.0"),
+        (DiffPIR, {"floor": 0.0}, "floor is 0.0"),
+        (DAPS, {"ode_steps": 0}, "ode_steps is 0"),
+        (DAPS, {"step": 2.5}, "step is 2.5"),
+        (DAPS, {"sampler": "hmc"}, "use one of langevin, cg"),
+        (DAPS, {"noise": float("nan")}, "noise is nan"),
+    ],
+)
+def test_settings_out_of_range_are_refused(kind, change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(kind(), **change)

@@ -1,0 +1,65 @@
+"""Predictor-corrector: every line of its equations in float64, both correctors, the last level."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from linear_problem import PLANE, make, relative
+
+from padis_jax.solvers import predictor_corrector
+from padis_jax.solvers.predictor_corrector import PredictorCorrector
+from padis_jax.solvers.sampling import Noise
+
+GAUSSIAN, PROBLEM, _ = make()
+KEY = jax.random.key(4)
+X = np.asarray(0.5 + 0.7 * jax.random.normal(jax.random.key(6), PLANE), np.float64).ravel()
+STEP = jax.jit(predictor_corrector.step)
+
+
+def score(x, sigma):
+    g = GAUSSIAN
+    return (g.mean + g.wiener(sigma) @ (x - g.mean) - x) / sigma**2
+
+
+def data(x, zeta=0.6):
+    g = GAUSSIAN
+    matrix = g.matrix @ g.crop
+    return x + zeta / g.norm**2 * matrix.T @ (g.y - matrix @ x)
+
+
+def normals():
+    keys = jax.random.split(KEY, 4)
+    return [np.asarray(jax.random.normal(keys[i], PLANE), np.float64).ravel() for i in (1, 3)]
+
+
+@pytest.mark.parametrize("corrector", ["song", "paper"])
+@pytest.mark.parametrize(("s", "t"), [(1.5, 0.9), (0.3, 0.3)])
+def test_one_step_is_its_equations(corrector, s, t):
+    z, z2 = normals()
+    x = data(X + (s**2 - t**2) * score(X, s) + np.sqrt(s**2 - t**2) * z)
+    ratio = 0.16 * np.linalg.norm(z2) / np.linalg.norm(score(x, t))
+    e = 2 * ratio**2 if corrector == "song" else 2 * ratio
+    expected = data(x + e * score(x, t) + np.sqrt(2 * e) * z2)
+    settings = PredictorCorrector(zeta=0.6, corrector=corrector)
+    noise = Noise(jnp.float32(s), jnp.float32(t))
+    got, fit = STEP(settings, PROBLEM, KEY, jnp.asarray(X, jnp.float32).reshape(PLANE), noise)
+    assert relative(got.ravel(), expected) < 2e-4
+    denoised = X + s**2 * score(X, s)
+    misfit = np.linalg.norm(GAUSSIAN.y - GAUSSIAN.matrix @ GAUSSIAN.crop @ denoised) / np.linalg.norm(GAUSSIAN.y)
+    assert float(fit.residual) == pytest.approx(misfit, rel=1e-4)
+
+
+def test_after_the_last_level_the_state_is_denoised():
+    expected = data(X + 0.7**2 * score(X, 0.7))
+    noise = Noise(jnp.float32(0.7), jnp.float32(0.0))
+    got, _ = STEP(PredictorCorrector(zeta=0.6), PROBLEM, KEY, jnp.asarray(X, jnp.float32).reshape(PLANE), noise)
+    assert relative(got.ravel(), expected) < 2e-4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"snr": 0.0}, "snr is 0.0: it must be above 0"), ({"corrector": "other"}, "use one of song, paper")],
+)
+def test_settings_out_of_range_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        PredictorCorrector(**change)
