@@ -154,14 +154,14 @@ def test_orientation_and_units():
     geometry = scan(
         image_shape=(8, 8),
         angles=[0.0, np.pi / 2, np.pi],
-        detector_count=801,
+        detector_count=1101,
         detector_spacing=0.01,
         pixel_size=0.5,
         source_distance=20.0,
         detector_distance=20.0,
         rotation_offset=0.3,
     )
-    u = (np.arange(801) - 400) * 0.01
+    u = (np.arange(1101) - 550) * 0.01
     sinogram = np.asarray(geometry.project(jnp.asarray(image)))
     centre = sinogram @ u / sinogram.sum(1)
     # At angle 0 the source is below (y < 0); seen from it, the pixel is at depth 20 + y and lateral x + 0.3.

@@ -82,6 +82,15 @@ class FanGeometry:
             rotation_offset=self.rotation_offset,
         )
 
+    def widened(self) -> tuple[FanGeometry, int]:
+        """The scan with as many more bins on either side as make its shorter side, from the axis, the longer one.
+
+        There the object is seen from the other side; weighted views are zero, but not after filtering.
+        """
+        axis = self.rotation_offset * (1 + self.detector_distance / self.source_distance)
+        more = math.ceil(2 * abs(self.detector_offset - axis) / self.detector_spacing - 1e-9)
+        return dataclasses.replace(self, detector_count=self.detector_count + 2 * more), more
+
     def smear(self, sinogram: Array) -> Array:
         """[views, bins] -> [H, W]: sum over the views of D/L^2 times the value at the pixel (for FBP)."""
         return _smear(self, sinogram)

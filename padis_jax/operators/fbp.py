@@ -45,6 +45,10 @@ class Geometry(Protocol):
         """Weight of every ray before filtering, [views, bins] or [views, 1]."""
         ...
 
+    def widened(self) -> tuple[Geometry, int]:
+        """The scan with more bins on either side, where filtered views are needed too, and how many more."""
+        ...
+
     def smear(self, sinogram: Array) -> Array:
         """Sum over the views, each interpolated at every pixel: [views, bins] -> [H, W]."""
         ...
@@ -145,15 +149,17 @@ def fbp(operator: Scan, sinogram: Array, *, filter: Filter = "hann", cutoff: flo
 
 @functools.partial(jax.jit, static_argnums=(0, 2, 3))
 def _fbp(geometry: Geometry, sinogram: Array, filter: Filter, cutoff: float) -> Array:
-    bins = geometry.detector_count
+    wide, margin = geometry.widened()
+    bins = wide.detector_count
     size = 2 ** int(np.ceil(np.log2(2 * bins)))  # room for the whole of h, so that views do not wrap around
     spectrum = ramp_spectrum(size, geometry.detector_spacing, filter=filter, cutoff=cutoff)
     factor = jnp.asarray(spectrum[None].astype(sinogram.dtype))
     weights = jnp.asarray(geometry.fbp_weights().astype(sinogram.dtype))
 
     def reconstruct(plane: Array) -> Array:
-        filtered = jnp.fft.irfft(jnp.fft.rfft(plane * weights, size, axis=1) * factor, size, axis=1)[:, :bins]
-        return geometry.smear(filtered)
+        views = jnp.pad(plane * weights, ((0, 0), (margin, margin)))
+        filtered = jnp.fft.irfft(jnp.fft.rfft(views, size, axis=1) * factor, size, axis=1)[:, :bins]
+        return wide.smear(filtered)
 
     if sinogram.ndim == 2:
         return reconstruct(sinogram)

@@ -71,6 +71,10 @@ class ParallelGeometry:
         """Weight of every ray before filtering: [views, 1]."""
         return view_weights(self.angles)[:, None]
 
+    def widened(self) -> tuple[ParallelGeometry, int]:
+        """The scan itself: filtered views are used on the detector only."""
+        return self, 0
+
     def smear(self, sinogram: Array) -> Array:
         """[views, bins] -> [H, W]: each view interpolated linearly at every pixel, then summed (for FBP)."""
         ones = np.ones(len(self.angles))
