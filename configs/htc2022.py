@@ -3,7 +3,7 @@
 python -m padis_jax.phantoms --out runs/discs.npz --count 400
 python train.py --config configs/htc2022.py --workdir runs/htc2022
 
-The network is that of configs/head_ct.py with fewer channels; the number of steps is meant for half an hour on two CPU
+The network is that of configs/head_ct.py; the number of steps is meant for half an hour on two CPU
 cores. No measured disc is seen. What it is used for: python -m benchmarks.htc2022 --weights ...
 """
 
@@ -20,7 +20,7 @@ config = Config(
         validation=(0, 1, 2, 3),
         provenance="synthetic discs with holes, python -m padis_jax.phantoms --count 400 --seed 0",
     ),
-    network=NetworkConfig(model_channels=24, channel_mult=(1, 2, 3, 3), num_blocks=1, dropout=0.0, sigma_data=0.45),
+    network=NetworkConfig(model_channels=32, channel_mult=(1, 2, 3, 3), num_blocks=1, dropout=0.0, sigma_data=0.45),
     patches=PatchConfig(sizes=(16, 32, 56), probabilities=(0.2, 0.3, 0.5), batch=(32, 16, 8), flips=True),
     noise=NoiseConfig(log_mean=-1.2, log_std=1.6, sigma_min=0.002, sigma_max=40.0),
     optimiser=OptimiserConfig(learning_rate=1e-3, warmup_steps=200, ema_half_life=4000, ema_ramp=0.1),
