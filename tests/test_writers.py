@@ -183,6 +183,27 @@ def test_what_a_format_needs_is_asked_for_before_anything_is_written(tmp_path, s
         result(np.full((2, 6, 5, 1), np.nan), plain, TEXT, window=plain.window)
 
 
+def test_an_older_and_longer_series_in_the_folder_is_not_mixed_with_the_new(series, tmp_path):
+    images, made = reconstruction(series)
+    write_result(tmp_path / "out", "dicom", made)
+    write_result(tmp_path / "out", "dicom", made)  # the same names: written again
+    one = result(images[:1], series.select([0]), TEXT, window=HOUNSFIELD)
+    with pytest.raises(UserError, match="00002.dcm: is in the way of a new series"):
+        write_result(tmp_path / "out", "dicom", one)
+    assert len(list((tmp_path / "out").iterdir())) == 4
+
+
+def test_a_full_disk_leaves_no_half_written_file(series, tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    for kind in ("dicom", "nifti", "png", "tiff", "npz"):
+        with pytest.raises(UserError, match="could not be written .No space left"):
+            write_result(tmp_path / "out" / "x", kind, reconstruction(series)[1])
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
 def test_images_without_files_can_be_written_as_pictures(tmp_path):
     source = ImageSet(np.zeros((1, 6, 5, 1), np.float32), ("x",), HOUNSFIELD)
     assert write_result(tmp_path / "x", "png", result(source.images, source, TEXT, window=HOUNSFIELD))
