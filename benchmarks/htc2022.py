@@ -41,9 +41,9 @@ def score(image: np.ndarray | jax.Array, truth: np.ndarray) -> float:
     return matthews(large > threshold_otsu(large), truth)
 
 
-def material(phantom: Phantom, side: int, by: int) -> tuple[float, float]:
-    """Attenuation of the material per mm, and the score of the image it is taken from: FBP of all views."""
-    arc = bin_detector(join(phantom.arcs), by)
+def material(phantom: Phantom, side: int) -> tuple[float, float]:
+    """Attenuation of the material per mm, and the score of the image it is taken from: FBP of all views and bins."""
+    arc = join(phantom.arcs)
     image = np.asarray(fbp(scanner(arc, side), jnp.asarray(arc.sinogram)))
     return float(np.median(image[image > threshold_otsu(image)])), score(image, phantom.truth)
 
@@ -101,7 +101,7 @@ def main() -> None:
         if name not in phantoms:
             raise UserError(f"{args.data}: there is no phantom {name}; it holds {', '.join(phantoms)}")
 
-    attenuation, joined = material(phantoms["tb"], args.side, args.bin)
+    attenuation, joined = material(phantoms["tb"], args.side)
     print(f"tb, all views joined, FBP: Matthews coefficient {joined:.4f}; attenuation {attenuation:.5f} per mm")
     if args.joined:
         return

@@ -61,7 +61,7 @@ def blob(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """A smooth irregular outline: its radius is a short Fourier series of the angle."""
     angle = np.arctan2(y, x)
     order = np.arange(2, 7)
-    amplitude, phase = rng.normal(0, 0.35 / order), rng.uniform(0, 2 * np.pi, 5)
+    amplitude, phase = rng.normal(0, 0.7 / order), rng.uniform(0, 2 * np.pi, 5)
     waves = sum(a * np.cos(n * angle + p) for n, a, p in zip(order, amplitude, phase, strict=True))
     return np.hypot(x, y) < np.clip(0.65 + 0.65 * waves, 0.15, 1)
 
