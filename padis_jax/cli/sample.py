@@ -167,8 +167,8 @@ def _sample_several(
 
 def generate_images(config: ex.Experiment, workdir: Path) -> None:
     """Images from the prior alone: generated_00.png ..., generated.npz (in the window's unit) and config.json."""
-    if error := ex.missing_default(config.weights, ex.DEFAULT_WEIGHTS, "--weights"):
-        raise error
+    if missing := ex.missing_default(config.weights, ex.DEFAULT_WEIGHTS, "--weights"):
+        raise missing
     weights = load_weights(config.weights)
     try:
         prior = patch_prior(
@@ -234,7 +234,7 @@ def _write(
     save_figure(workdir / "comparison.png", figure)
     arrays = {"truth": scene.truth} | {name: np.asarray(image) for name, image in images.items()}
     in_unit = {name: np.asarray(scene.window.from_unit(a), np.float32) for name, a in arrays.items()}
-    write_npz(workdir / "reconstruction.npz", in_unit | {"unit": np.asarray(scene.window.unit)} | more_arrays)
+    write_npz(workdir / "reconstruction.npz", in_unit | {"unit": np.asarray(scene.window.unit)} | dict(more_arrays))
     write_json(
         workdir / "metrics.json",
         {
