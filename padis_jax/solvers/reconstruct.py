@@ -156,7 +156,7 @@ def reconstruct(
     )
 
 
-def _method(solver: str, settings: Settings | None) -> tuple[Solver, Settings]:
+def _method(solver: str, settings: Settings | None) -> tuple[Solver, Any]:
     if solver not in SOLVERS:
         raise ValueError(f"solver is {solver!r}: use one of {', '.join(SOLVERS)}")
     method = SOLVERS[solver]
