@@ -76,8 +76,8 @@ def seeds(folder: Path) -> dict[str, tuple[bytes, Reader]]:
     for name in ("a.png", "a.tif", "a.jpg"):
         Image.fromarray((255 * image).astype(np.uint8)).save(add(name, read_images))
     Image.fromarray((60000 * image).astype(np.uint16)).save(add("deep.png", read_images))
-    nibabel.save(nibabel.Nifti1Image(1000 * image[..., None], np.eye(4)), add("a.nii", read_images))
-    nibabel.save(nibabel.Nifti1Image(1000 * image[..., None], np.eye(4)), add("b.nii.gz", read_images))
+    nibabel.save(nibabel.Nifti1Image(image[..., None], np.eye(4)), add("a.nii", read_images))
+    nibabel.save(nibabel.Nifti1Image(image[..., None], np.eye(4)), add("b.nii.gz", read_images))
     _dicom(add("a.dcm", read_images), image)
 
     sinogram = rng.random((10, 12)).astype(np.float32)

@@ -30,7 +30,7 @@ from padis_jax.operators.tomography import Geometry
 
 BINS, VIEWS = 80, 120  # of the problem that is solved
 COARSE, FINE = 12, 40  # steps of conjugate gradients, to find a shift and to judge
-PITCHES = np.geomspace(0.6, 1 / 0.6, 13)
+PITCHES = np.geomspace(0.6, 1 / 0.6, 9)
 CLEARER = 0.95  # a correction must lower the residual to this part of what simpler ones reach
 
 
@@ -132,15 +132,16 @@ def check_geometry(geometry: ScanGeometry, sinogram: np.ndarray) -> Report:
     found = sorted((Finding(c, residual(c, COARSE)) for c in discrete), key=lambda f: f.residual)
     starts = [f for f in found[:2] if f.residual < 2 * found[0].residual]
     shifted = [_search(residual, f.correction, "shift_mm", _shifts(geometry), COARSE) for f in starts]
-    start = shifted[int(np.argmin([f.residual for f in shifted]))].correction
+    start = min(shifted, key=lambda f: f.residual).correction
 
     # The same at full depth; every one with its offset tuned by up to half a bin, which is no fault.
     stated = residual(Correction(), FINE)
-    kinds = [_tuned(residual, c, geometry) for c in dict.fromkeys((Correction(), start._replace(shift_mm=0.0)))]
-    kinds.append(_tuned(residual, start, geometry))
+    plain = start._replace(shift_mm=0.0)
+    tried = dict.fromkeys((Correction(), plain, _without_trifles(start, geometry)))
+    kinds = [_tuned(residual, c, geometry) for c in tried]
     if geometry.beam == "fan":
-        for at in dict.fromkeys((kinds[-2].correction, kinds[-1].correction)):
-            pitched = _search(residual, at, "pitch", PITCHES, FINE)
+        for finding in [f for f, c in zip(kinds, tried, strict=True) if c._replace(shift_mm=0.0) == plain]:
+            pitched = _search(residual, finding.correction, "pitch", PITCHES, FINE)
             kinds.append(_tuned(residual, pitched.correction, geometry))
     for unit in _unit_candidates(geometry):
         other = _residuals(dataclasses.replace(geometry, angle_unit=unit), sinogram)
