@@ -130,9 +130,13 @@ def check_geometry(geometry: ScanGeometry, sinogram: np.ndarray) -> Report:
     if geometry.offset_mm:  # stated for the detector as it is read, not as it stands
         discrete.append(Correction(reverse_bins=True, shift_mm=-2 * geometry.offset_mm))
     found = sorted((Finding(c, residual(c, COARSE)) for c in discrete), key=lambda f: f.residual)
-    starts = [f for f in found[:2] if f.residual < 2 * found[0].residual]
-    shifted = [_search(residual, f.correction, "shift_mm", _shifts(geometry), COARSE) for f in starts]
-    start = min(shifted, key=lambda f: f.residual).correction
+    # A large shift hides everything else, so every start is tried with all shifts, unless one is clearly right.
+    starts = [f.correction for f in found if f.residual < 2 * found[0].residual]
+    shifts = _shifts(geometry)
+    values = [[residual(c.change("shift_mm", c.shift_mm + v), COARSE) for v in shifts] for c in starts]
+    which = int(np.argmin([min(row) for row in values]))
+    grid = starts[which].shift_mm + shifts
+    start = _refine(residual, starts[which], "shift_mm", grid, values[which], COARSE).correction
 
     # The same at full depth; every one with its offset tuned by up to half a bin, which is no fault.
     stated = residual(Correction(), FINE)
@@ -247,8 +251,15 @@ def _shifts(geometry: ScanGeometry) -> np.ndarray:
 
 
 def _search(residual: Residual, start: Correction, field: Field, grid: np.ndarray, steps: int) -> Finding:
-    """The least residual over one number: the best of a grid, then Brent's method between its neighbours."""
+    """The least residual over one number."""
     values = [residual(start.change(field, float(v)), steps) for v in grid]
+    return _refine(residual, start, field, grid, values, steps)
+
+
+def _refine(
+    residual: Residual, start: Correction, field: Field, grid: np.ndarray, values: list[float], steps: int
+) -> Finding:
+    """The best of a grid of known residuals, then Brent's method between its neighbours."""
     at = int(np.argmin(values))
     low, high = float(grid[max(at - 1, 0)]), float(grid[min(at + 1, len(grid) - 1)])
     found = _brent(residual, start, field, (low, high), steps, 8)
