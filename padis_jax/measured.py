@@ -60,6 +60,8 @@ class MeasurementConfig:
         for name in ("row", "flat", "dark", "pixel_mm", "attenuation", "noise"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UserError(f"measurement.{name} is {getattr(self, name)}: it must not be negative")
+        if self.check and not self.path:
+            raise UserError("measurement.check needs measurements: name them with --measurement.path")
 
 
 class Scan(NamedTuple):
@@ -84,7 +86,7 @@ def load_scan(config: MeasurementConfig) -> Scan:
     """
     found = read_sinogram(config.path, row=config.row)
     if config.geometry:
-        geometry = read_geometry(config.geometry)
+        geometry = read_geometry(config.geometry, angles=found.angles, angle_unit=found.angle_unit)
     elif found.geometry is not None:
         geometry = found.geometry
     else:

@@ -31,6 +31,7 @@ from padis_jax.operators.tomography import Geometry
 BINS, VIEWS = 80, 120  # of the problem that is solved
 COARSE, FINE = 12, 40  # steps of conjugate gradients, to find a shift and to judge
 PITCHES = np.geomspace(0.6, 1 / 0.6, 9)
+PITCH_BINS = 64  # on fewer bins the pixels' own error outweighs the pitch's
 CLEARER = 0.95  # a correction must lower the residual to this part of what simpler ones reach
 
 
@@ -143,7 +144,7 @@ def check_geometry(geometry: ScanGeometry, sinogram: np.ndarray) -> Report:
     plain = start._replace(shift_mm=0.0)
     tried = dict.fromkeys((Correction(), plain, _without_trifles(start, geometry)))
     kinds = [_tuned(residual, c, geometry) for c in tried]
-    if geometry.beam == "fan":
+    if geometry.beam == "fan" and geometry.bins >= PITCH_BINS:
         for finding in [f for f, c in zip(kinds, tried, strict=True) if c._replace(shift_mm=0.0) == plain]:
             pitched = _search(residual, finding.correction, "pitch", PITCHES, FINE)
             kinds.append(_tuned(residual, pitched.correction, geometry))
