@@ -32,6 +32,7 @@ from padis_jax.solvers.langevin import Langevin
 from padis_jax.solvers.reconstruct import Settings, reconstruct
 from padis_jax.solvers.tv import TV, total_variation
 from padis_jax.weights import Weights
+from padis_jax.writers import Format
 
 DEFAULT_IMAGE = "data/head_ct.npz"
 DEFAULT_WEIGHTS = "weights/head_ct.safetensors"
@@ -44,7 +45,7 @@ class ImageConfig:
     """The image that is measured.
 
     Attributes:
-      path: .npz volume, .npy array, folder of pictures or one picture.
+      path: DICOM, NIfTI, picture, array, MATLAB or HDF5: a file, a folder or a glob (docs/formats.md).
       index: which image of the file or folder, from 0.
     """
 
@@ -163,6 +164,8 @@ class Experiment:
       seed: root of all randomness.
       patch_batch: patches per network call, to bound memory; 0 for all at once.
       tilings: random tilings averaged per evaluation.
+      save_as: formats that the reconstruction is also written in, in the image's unit: dicom (needs a DICOM image,
+        whose header is carried over), nifti, png (16 bits), tiff (16 bits), npz.
       new_frame: allow an image of another size than the weights were trained on; the frame is made anew for it and
         positions are rescaled to it.
     """
@@ -176,6 +179,7 @@ class Experiment:
     seed: int = 0
     patch_batch: int = 0
     tilings: int = 1
+    save_as: tuple[Format, ...] = ()
     new_frame: bool = False
 
     def __post_init__(self) -> None:

@@ -59,6 +59,7 @@ def test_a_run_writes_all_results(results, folder):
         "config.json",
         "metrics.json",
         "reconstruction.npz",
+        "report.html",
     ]
     with Image.open(workdir / "comparison.png") as picture:
         assert min(picture.size) > 100
@@ -69,6 +70,13 @@ def test_a_run_writes_all_results(results, folder):
     assert all(np.isfinite(arrays[name]).all() for name in arrays if name != "unit")
     np.testing.assert_array_equal(arrays["truth"][..., 0], np.load(folder / "images.npy")[0])
     assert str(arrays["unit"]) == "1"
+
+
+def test_the_report_stands_alone(results):
+    page = (results[0] / "report.html").read_text()
+    assert "data:image/png;base64," in page and "http" not in page and "<script" not in page
+    metrics = json.loads((results[0] / "metrics.json").read_text())
+    assert f"<td>{metrics['rows'][2]['psnr']:.5g}</td>" in page and "&quot;seed&quot;: 5" in page
 
 
 def test_what_was_done_is_written_down(results, folder):
@@ -155,6 +163,9 @@ MISTAKES = {
     "window of the weights": (_other_window, "unit='HU'"),
     "channels": (_colour, "trained on images of 1 channels, not 3"),
     "no pixel size": (lambda f, t: ["--scan.protocol", "honest"], "give --scan.pixel-mm"),
+    "DICOM without DICOM": (lambda f, t: ["--save-as", "dicom"], "images.npy: is not DICOM, and DICOM results need"),
+    "NIfTI without spacing": (lambda f, t: ["--save-as", "png", "nifti"], "needs the spacing of the voxels"),
+    "unknown format": (lambda f, t: ["--save-as", "dcm"], "'dicom', 'nifti'"),
     "unknown field": (lambda f, t: ["--solver.levls", "3"], "--solver.levels"),
     "unknown solver": (lambda f, t: ["--solver.name", "ddps"], "'dds', 'dps'"),
     "unknown protocol": (lambda f, t: ["--scan.protocol", "papers"], "'honest', 'paper'"),

@@ -203,6 +203,8 @@ BAD = {
     "alpha": (lambda d: png(d / "x.png", np.zeros((8, 8, 4), np.uint8)), "x.png: colour mode RGBA .* without an alpha"),
     "pages": (lambda d: pages(d / "x.tif"), "x.tif, page 1: 10 x 9 grey of 8 bits, but x.tif is 10 x 12 grey"),
     "unknown suffix": (lambda d: with_bytes(d / "x.gif", b""), r"'.gif' are not known; known are .npy, .npz, .mat"),
+    "zero byte": (lambda d: f"{d}/a\0b.png", "no such file or folder"),
+    "name too long": (lambda d: d / ("x" * 300), "no such file or folder"),
     "name of an array": (lambda d: f"{png(d / 'x.png')}::volume", r"::volume names an array in a .npz, .mat or .hdf5"),
     "several kinds": (several_kinds, r"2 picture \(a.png\) and 1 npy \(x.npy\); name one kind, for example .*/\*.png"),
     "nan": (

@@ -76,6 +76,18 @@ def test_unsound_jax_releases_are_excluded(setup):
     assert jax.__version__ not in ("0.10.2", "0.11.0")
 
 
+def test_extras_are_what_is_asked_for_by_name(root, setup):
+    """Every optional library that `guard.library` imports is in the extra that it names, and the other way round."""
+    names = {"png": "pypng"}
+    asked = set()
+    for path in (root / "padis_jax").rglob("*.py"):
+        asked |= set(re.findall(r'\blibrary\("(\w+)", "(\w+)"', path.read_text()))
+    assert len(asked) >= 5
+    for extra in {extra for _, extra in asked}:
+        wanted = {names.get(module, module) for module, of in asked if of == extra}
+        assert wanted == requirement_names(setup["options.extras_require"][extra])
+
+
 def test_requirements_are_what_is_imported(root, setup):
     """No requirement that nothing imports, and no import that nothing requires."""
     imported = set()

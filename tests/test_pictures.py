@@ -67,3 +67,14 @@ def test_a_deep_picture_that_is_cut(tmp_path):
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(UserError, match="x.png: not a readable picture"):
         read_images(path)
+
+
+def test_a_size_that_the_file_cannot_hold(tmp_path):
+    """A decoder would fill what is missing with black."""
+    Image.fromarray(np.zeros((12, 10), np.uint8)).save(tmp_path / "x.tif")
+    data = bytearray((tmp_path / "x.tif").read_bytes())
+    at = data.index(b"\x01\x01\x04\x00") + 8  # ImageLength, 4 bytes
+    data[at : at + 4] = (1_000_000).to_bytes(4, "little")
+    (tmp_path / "x.tif").write_bytes(bytes(data))
+    with pytest.raises(UserError, match="x.tif: declares 10000000 bytes of values"):
+        read_images(tmp_path / "x.tif")

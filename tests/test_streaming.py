@@ -1,12 +1,17 @@
 """Sets larger than memory: read on demand, and nothing else changes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from medical import ramp, write_series
 from PIL import Image
+from tiny import CONFIG as CONFIG_OF_TRAINING
 
 from padis_jax import images
 from padis_jax.batches import PatchConfig, draw_batch, pad_images
+from padis_jax.cli.train import load_task
+from padis_jax.config import DataConfig
 from padis_jax.errors import UserError
 from padis_jax.images import StreamedImages, read_images
 from padis_jax.patches import frame_for
@@ -84,6 +89,30 @@ def test_a_damaged_image_is_refused_when_its_turn_comes(tmp_path):
     assert streamed.images[1].sum() == 0.0
     with pytest.raises(UserError, match=r"x.npy: x 2 is nan at index \(1, 4\)"):
         streamed.images.fetch([0, 2])
+
+
+def test_training_draws_from_streamed_images_and_holds_volumes_out(tmp_path):
+    for name, series in (("anna", "1.1"), ("bert", "1.2"), ("carl", "1.3")):
+        write_series(tmp_path / name, ramp(4, 16, 12), series=series)
+    whole, streamed = (
+        load_task(
+            dataclasses.replace(
+                CONFIG_OF_TRAINING,
+                data=DataConfig(
+                    path=str(tmp_path),
+                    memory_gb=memory,
+                    test_volumes=("bert",),
+                    validation=(0,),
+                    validation_gap=1,
+                ),
+            )
+        )
+        for memory in (2.0, 0.0)
+    )
+    assert isinstance(streamed.padded, StreamedImages) and isinstance(whole.padded, np.ndarray)
+    assert len(whole.padded) == len(streamed.padded) == 6
+    np.testing.assert_array_equal(np.asarray(streamed.padded), whole.padded)
+    np.testing.assert_array_equal(streamed.validation.patches, whole.validation.patches)
 
 
 def test_whole_volumes_are_held_out_and_gaps_end_with_their_volume(tmp_path):

@@ -8,9 +8,11 @@
                                                               measured data: does the geometry fit? (docs/geometry.md)
     python sample.py --measurement.path scan.npz --measurement.geometry scan.json --workdir results/scan
     python sample.py --weights runs/mine/weights.safetensors --image.path pictures/ --scan.protocol paper
+    python sample.py --image.path series/ --image.index 30 --save-as dicom     DICOM in, DICOM out
 
-The results folder (--workdir, by default results/) receives comparison.png, reconstruction.npz (truth, FBP, TV and the
-solver's image in the image's unit), metrics.json and config.json (the resolved settings, seed and hash of the weights).
+The results folder (--workdir, by default results/) receives report.html (all of it on one page), comparison.png,
+reconstruction.npz (truth, FBP, TV and the solver's image in the image's unit), metrics.json and config.json (the
+resolved settings, seed and hash of the weights), and the reconstruction in the formats of --save-as (dds.nii.gz ...).
 """
 
 from __future__ import annotations
@@ -34,8 +36,11 @@ from padis_jax.config import load_config_file
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.figures import comparison, save_figure
 from padis_jax.files import write_json, write_npz
+from padis_jax.images import read_images
 from padis_jax.plan import plan_sampling
+from padis_jax.report import write_report
 from padis_jax.weights import load_weights
+from padis_jax.writers import check_format, result, write_result
 
 NAMES = {"dds": "DDS", "dps": "DPS", "langevin": "Langevin"}
 
@@ -99,12 +104,18 @@ def sample(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -
         if error := ex.missing_default(path, default, flag):
             raise error
     weights = load_weights(config.weights)
-    scene = ex.load_scene(config)
+    images = read_images(config.image.path, fit=weights.window, memory=0)  # only the chosen one is decoded
+    for note in images.notes:
+        print(f"note: {note}", file=sys.stderr)
+    scene = ex.load_scene(config, images)
     prior = ex.make_prior(config, weights, scene)
     try:
         ex.solver_settings(config.solver, scene.measurement)  # a wrong one is refused before TV takes its time
     except ValueError as error:
         raise UserError(str(error)) from error
+    source = images.select([config.image.index])
+    for kind in config.save_as:
+        check_format(kind, result(scene.truth[None], source, "", window=scene.window))
 
     start, fbp_seconds = ex.timed(scene.operator.start, scene.measurement.sinogram)
     rows = [ex.score("FBP", start, scene, seconds=fbp_seconds)]
@@ -123,7 +134,7 @@ def sample(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -
             bar.set_postfix(residual=f"{float(info.residual):.4f}")
 
         try:
-            result, seconds = ex.timed(ex.run_solver, config, scene, prior, tv, progress=progress)
+            solved, seconds = ex.timed(ex.run_solver, config, scene, prior, tv, progress=progress)
         except ValueError as error:
             raise UserError(str(error)) from error
         except KeyboardInterrupt:
@@ -132,7 +143,7 @@ def sample(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -
                 f"interrupted after {bar.n} of {bar.total} steps of {name}; FBP and TV are in {workdir}. Run the same "
                 "command again for the whole result, which its seed decides"
             ) from None
-    image, residuals, evaluations = result
+    image, residuals, evaluations = solved
     if not np.isfinite(image).all():
         raise UserError(f"{name} diverged: its image is not finite. Lower --solver.zeta, or raise --solver.consistency")
     rows.append(ex.score(name, image, scene, evaluations=evaluations, seconds=seconds))
@@ -142,8 +153,16 @@ def sample(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -
     elif not manners.quiet:
         print(table(rows, scene.window.unit))
     _write(workdir, config, weights.digest, scene, {"FBP": start, "TV": tv, name: image}, rows, residuals)
+    about = (
+        f"{name} reconstruction from {config.scan.views} views by padis_jax {padis_jax.__version__}; not for diagnosis"
+    )
+    written = result(np.asarray(image)[None], source, about, window=scene.window)
+    more = [
+        write_result(workdir / config.solver.name, kind, written)[0].relative_to(workdir) for kind in config.save_as
+    ]
+    names = ("report.html", "comparison.png", "reconstruction.npz", "metrics.json", "config.json", *more)
     if not (manners.quiet or manners.json):
-        print(f"results in {workdir}: comparison.png, reconstruction.npz, metrics.json, config.json")
+        print(f"results in {workdir}: {', '.join(map(str, names))}")
     return rows
 
 
@@ -194,4 +213,13 @@ def _write(
         },
     )
     about = {"experiment": dataclasses.asdict(config), "seed": config.seed, "weights_sha256": digest}
-    write_json(workdir / "config.json", about | {"padis_jax": padis_jax.__version__, "jax": jax.__version__})
+    about |= {"padis_jax": padis_jax.__version__, "jax": jax.__version__}
+    write_json(workdir / "config.json", about)
+    write_report(
+        workdir / "report.html",
+        f"{scene.name}: {rows[-1].method} from {config.scan.views} views",
+        pictures={"Truth, reconstructions and errors": (workdir / "comparison.png").read_bytes()},
+        rows=[row._asdict() for row in rows],
+        settings=about,
+        notes=[f"Errors (rmse) are in {scene.window.unit}. Not for clinical use."],
+    )

@@ -41,6 +41,17 @@ def decoding(path: str | Path, what: str) -> Iterator[None]:
         raise UserError(f"{path}: not a readable {what}; it is damaged or truncated: {reason}") from error
 
 
+@contextlib.contextmanager
+def quiet(logger: logging.Logger) -> Iterator[None]:
+    """Silences a library's own logger, which would print beside our one line."""
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
 def library(module: str, extra: str, formats: str) -> Any:
     """Imports an optional library.
 

@@ -51,10 +51,8 @@ def locate(path: str | Path) -> tuple[list[Group], str | None, list[str]]:
       UserError: if nothing is there, or nothing of a known kind, or files of several kinds are mixed.
     """
     text, _, variable = str(path).partition("::")
-    if "\0" in text:
-        raise UserError(f"{text!r}: a path cannot hold a zero byte; check the path")
-    named = Path(text)
-    matches = [named] if named.exists() else [Path(found) for found in sorted(glob.glob(text, recursive=True))]
+    named = [text] if os.path.exists(text) else sorted(glob.glob(text, recursive=True))
+    matches = [Path(found) for found in named]
     if not matches:
         raise UserError(f"{text}: no such file or folder; check the path")
     files = [match for match in matches if match.is_file()]
@@ -98,7 +96,7 @@ def kind_of(file: Path) -> str | None:
 def _in_folder(folder: Path, notes: list[str]) -> list[Group]:
     """The volumes of a folder: its own files, or if it has none, those of the folders below."""
     groups: list[Group] = []
-    for where, below, names in os.walk(folder):
+    for where, below, names in os.walk(folder, onerror=_unreadable):
         below[:] = sorted(name for name in below if not name.startswith("."))
         files = [Path(where) / name for name in sorted(names) if not name.startswith(".")]
         known = [file for file in files if kind_of(file) is not None]
@@ -109,6 +107,12 @@ def _in_folder(folder: Path, notes: list[str]) -> list[Group]:
                     notes.append(f"{folder}: the folders in it ({', '.join(below[:3])}) are passed over")
                 break
     return groups
+
+
+def _unreadable(error: OSError) -> None:
+    raise UserError(
+        f"{error.filename}: the folder may not be read ({error.strerror}); change its permissions"
+    ) from error
 
 
 def _grouped(files: Sequence[Path], name: str) -> list[Group]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from padis_jax.errors import UserError
-from padis_jax.images.guard import check_size, decoding, library
+from padis_jax.images.guard import check_size, decoding, library, quiet
 from padis_jax.images.source import Origin, Source, full_scale
 
 # The affine's axes (0 right, 1 anterior, 2 superior) of slices, rows and columns, and their sense.
@@ -49,7 +49,7 @@ def open_nifti(path: Path) -> Source:
       UserError: for a damaged file, other axes, or values that are no real numbers.
     """
     nibabel = library("nibabel", "medical", "NIfTI files")
-    with decoding(path, "NIfTI file"):
+    with decoding(path, "NIfTI file"), quiet(nibabel.imageglobals.logger):
         image = nibabel.load(path, mmap=True)
         if not isinstance(image, nibabel.Nifti1Image):
             raise UserError(f"{path}: is {type(image).__name__}, not NIfTI; convert it")

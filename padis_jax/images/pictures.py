@@ -5,6 +5,7 @@ Pillow reads them, but for colour of 16 bits per channel, of which it would keep
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from padis_jax.errors import UserError
-from padis_jax.images.guard import MAX_SLICE, decoding, library
+from padis_jax.images.guard import check_size, decoding, library, quiet
 from padis_jax.images.source import Origin, Source
 
 _ORIENTATION = 0x0112  # EXIF; 5 to 8 swap rows and columns
@@ -82,13 +83,13 @@ def _pages(file: Path) -> list[Page]:
 def _page(file: Path, number: int, count: int, opened: Image.Image) -> Page:
     tile = getattr(opened, "tile", None)  # how the decoder is told what is stored: ... 16 bits per channel
     mode, raw_mode = opened.mode, str(tile[0][3]) if tile else ""
-    bits = opened.tag_v2.get(_BITS_PER_SAMPLE, ()) if isinstance(opened, TiffImagePlugin.TiffImageFile) else ()
-    deep = mode == "RGB" and ("16" in raw_mode or 16 in bits)
+    depths = opened.tag_v2.get(_BITS_PER_SAMPLE, ()) if isinstance(opened, TiffImagePlugin.TiffImageFile) else ()
+    deep = mode == "RGB" and ("16" in raw_mode or 16 in depths)
     if mode not in _TYPES and not mode.startswith("I;16"):
         raise UserError(f"{file}: colour mode {mode} is not known; convert it to grey or RGB without an alpha channel")
     width, height = opened.size
-    if width * height > MAX_SLICE:
-        raise UserError(f"{file}: declares {width} x {height} pixels, more than {MAX_SLICE}")
+    itemsize = 0 if mode == "1" else 1  # fax compression of blank lines knows no bound
+    check_size(file, (1, height, width, 1), itemsize, file.stat().st_size, compressed=True)
     if opened.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):
         width, height = height, width
     dtype = np.dtype(np.uint16 if deep or mode.startswith("I;16") else _TYPES[mode])
@@ -117,5 +118,7 @@ def _read_deep(page: Page) -> np.ndarray:
         reader = library("png", "pictures", what).Reader(filename=str(page.file))
         _, _, rows, _ = reader.read()
         return np.vstack([np.asarray(row, np.uint16) for row in rows])
-    pixels = np.asarray(library("tifffile", "pictures", what).imread(page.file, key=page.number))
+    tifffile = library("tifffile", "pictures", what)
+    with quiet(logging.getLogger("tifffile")):
+        pixels = np.asarray(tifffile.imread(page.file, key=page.number))
     return np.moveaxis(pixels, 0, -1) if pixels.shape == (3, page.height, page.width) else pixels  # planar

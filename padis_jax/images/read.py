@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -46,7 +47,9 @@ def open_source(path: str | Path) -> Source:
     groups, variable, notes = locate(path)
     sources = []
     for group in unique(groups):
-        source = _OPENERS[group.kind](group.files, variable)
+        with warnings.catch_warnings():  # decoders warn of what is repaired or refused
+            warnings.simplefilter("ignore")
+            source = _OPENERS[group.kind](group.files, variable)
         origins = tuple(
             origin._replace(volume="/".join(filter(None, (group.name, origin.volume)))) for origin in source.origins
         )

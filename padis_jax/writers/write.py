@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from padis_jax.errors import UserError
 from padis_jax.files import write_bytes
 from padis_jax.writers.dicom import dicom_files
 from padis_jax.writers.nifti import nifti_bytes
@@ -30,23 +31,12 @@ def write_result(stem: str | Path, kind: Format, result: Result) -> list[Path]:
       The files.
 
     Raises:
-      UserError: if the source lacks what the format needs, or a file cannot be written; nothing is half written.
+      UserError: if the source lacks what the format needs, the folder of a series holds other DICOM files, or a file
+        cannot be written; no file is half written.
     """
-    stem = Path(stem)
-    count = len(result.values)
-    if kind == "dicom":
-        encoded = {stem / f"{index + 1:05d}.dcm": data for index, data in enumerate(dicom_files(result))}
-    elif kind == "nifti":
-        encoded = {stem.with_name(f"{stem.name}.nii.gz"): nifti_bytes(result)}
-    elif kind == "png":
-        names = [stem.name] if count == 1 else [f"{stem.name}_{index + 1:05d}" for index in range(count)]
-        encoded = {stem.with_name(f"{name}.png"): png_bytes(result, index) for index, name in enumerate(names)}
-    elif kind == "tiff":
-        encoded = {stem.with_name(f"{stem.name}.tif"): tiff_bytes(result)}
-    elif kind == "npz":
-        encoded = {stem.with_name(f"{stem.name}.npz"): _npz_bytes(result)}
-    else:
-        raise ValueError(f"write_result: format {kind!r} is none of {', '.join(FORMATS)}")
+    encoded = _encoded(Path(stem), kind, result)
+    if kind == "dicom" and (others := sorted({*Path(stem).glob("*.dcm")} - {*encoded})):
+        raise UserError(f"{others[0]}: is in the way of a new series in that folder; move it, or choose another folder")
     for path, data in encoded.items():
         write_bytes(path, data)
     return list(encoded)
@@ -58,10 +48,24 @@ def check_format(kind: Format, result: Result) -> None:
     Raises:
       UserError: as `write_result` would.
     """
+    _encoded(Path("unnamed"), kind, result)
+
+
+def _encoded(stem: Path, kind: Format, result: Result) -> dict[Path, bytes]:
+    """Name -> contents of all files."""
+    count = len(result.values)
     if kind == "dicom":
-        dicom_files(result)
-    elif kind == "nifti":
-        nifti_bytes(result)
+        return {stem / f"{index + 1:05d}.dcm": data for index, data in enumerate(dicom_files(result))}
+    if kind == "nifti":
+        return {stem.with_name(f"{stem.name}.nii.gz"): nifti_bytes(result)}
+    if kind == "png":
+        names = [stem.name] if count == 1 else [f"{stem.name}_{index + 1:05d}" for index in range(count)]
+        return {stem.with_name(f"{name}.png"): png_bytes(result, index) for index, name in enumerate(names)}
+    if kind == "tiff":
+        return {stem.with_name(f"{stem.name}.tif"): tiff_bytes(result)}
+    if kind == "npz":
+        return {stem.with_name(f"{stem.name}.npz"): _npz_bytes(result)}
+    raise ValueError(f"write_result: format {kind!r} is none of {', '.join(FORMATS)}")
 
 
 def _npz_bytes(result: Result) -> bytes:

@@ -1,0 +1,158 @@
+"""Looks into image files: what is there, and how the programs would read it.
+
+    padis-data inspect series/                                a DICOM series: count, size, range in HU, spacing, window
+    padis-data inspect scan.nii.gz --low -160 --high 240 --unit HU
+    padis-data inspect 'slices/*.png' --sheet sheet.png       a contact sheet of evenly spread images
+    padis-data inspect scan.mat::recon --json                 one variable; the answer as JSON
+
+A path is a file, a folder, a folder of folders or a glob; FILE::NAME names an array in a .npz, .mat or .hdf5 file.
+Every image is read once, so what cannot be read is found here and not in the middle of a training run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from padis_jax.errors import UserError, one_line_errors
+from padis_jax.images import ImageSet, Source, Window, open_source, read_images
+from padis_jax.images.streamed import in_parallel
+from padis_jax.writers import write_png
+
+SHEET, CELL = 25, 160  # images on a contact sheet, and the longest side of each in pixels
+
+
+@one_line_errors()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of padis-data."""
+    parser = argparse.ArgumentParser(
+        "padis-data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    inspect = commands.add_parser("inspect", help="print what a path holds", description="Prints what a path holds.")
+    inspect.add_argument("path", help="FILE, FOLDER or GLOB, with ::NAME for an array in a file")
+    inspect.add_argument("--low", type=float, help="value that becomes 0 (with --high)")
+    inspect.add_argument("--high", type=float, help="value that becomes 1")
+    inspect.add_argument("--unit", default="1", help="unit of --low and --high")
+    inspect.add_argument("--sheet", metavar="FILE.png", help="write a contact sheet")
+    inspect.add_argument("--json", action="store_true", help="print JSON")
+    args = parser.parse_args(argv)
+    if (args.low is None) != (args.high is None):
+        raise UserError("--low and --high belong together: give both or neither")
+    window = None if args.low is None else Window(args.unit, args.low, args.high)
+    source = open_source(args.path)
+    found = describe(source)
+    images, problem = None, ""
+    try:
+        images = read_images(args.path, window=window, memory=0)
+        found["window"] = {"unit": images.window.unit, "low": images.window.low, "high": images.window.high}
+    except UserError as error:  # all else is known, and worth printing: a window is what is missing
+        problem, found["window"] = str(error), None
+    if args.sheet:
+        if images is None:
+            raise UserError(problem)
+        write_png(args.sheet, contact_sheet(images))
+        found["sheet"] = args.sheet
+    print(json.dumps(found, indent=2) if args.json else _text(found, problem))
+
+
+def describe(source: Source) -> dict[str, Any]:
+    """What a source holds, as JSON can hold it; reads every image once.
+
+    Raises:
+      UserError: for an image that cannot be read.
+    """
+    count, height, width, channels = source.shape
+    low, high, bad = np.full(count, math.inf), np.full(count, -math.inf), np.zeros(count, np.int64)
+
+    def measure(index: int) -> None:
+        values = source.read(index)
+        finite = np.isfinite(values)
+        bad[index] = values.size - int(finite.sum())
+        if finite.any():
+            low[index], high[index] = float(values[finite].min()), float(values[finite].max())
+
+    in_parallel(measure, range(count))
+    volumes: dict[str, int] = {}
+    for origin in source.origins:
+        volumes[origin.volume] = volumes.get(origin.volume, 0) + 1
+    notes = list(source.notes)
+    if bad.any():
+        index = int(np.argmax(bad > 0))
+        notes.append(f"{int(bad.sum())} values are not finite, the first in {source.names[index]} (image {index})")
+    seen = bool(np.isfinite(low).any())
+    return {
+        "path": source.path,
+        "images": count,
+        "height": height,
+        "width": width,
+        "channels": channels,
+        "dtype": str(source.dtype),
+        "range": [float(low.min()), float(high.max())] if seen else None,
+        "unit": source.unit,
+        "full_scale": source.full,
+        "spacing_mm": None if source.spacing is None else list(source.spacing),
+        "gigabytes_in_memory": round(4 * math.prod(source.shape) / 1e9, 6),
+        "volumes": volumes,
+        "first": source.names[0],
+        "last": source.names[-1],
+        "notes": notes,
+    }
+
+
+def contact_sheet(images: ImageSet, count: int = SHEET, cell: int = CELL) -> np.ndarray:
+    """Evenly spread images side by side, [h, w, C] in [0, 1].
+
+    Args:
+      images: the set.
+      count: images on the sheet, at most.
+      cell: the longest side of each in pixels; smaller images keep their size.
+    """
+    total, height, width, channels = images.images.shape
+    chosen = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int)).tolist()
+    scale = min(1.0, cell / max(height, width))
+    h, w = max(1, round(height * scale)), max(1, round(width * scale))
+    columns = math.ceil(math.sqrt(len(chosen)))
+    rows = math.ceil(len(chosen) / columns)
+    sheet = np.ones((rows * (h + 2) - 2, columns * (w + 2) - 2, channels), np.float32)
+    for place, index in enumerate(chosen):
+        top, left = (place // columns) * (h + 2), (place % columns) * (w + 2)
+        image = images.images[index]
+        planes = [
+            np.asarray(Image.fromarray(np.ascontiguousarray(image[..., c])).resize((w, h), Image.Resampling.BOX))
+            for c in range(channels)
+        ]
+        sheet[top : top + h, left : left + w] = np.stack(planes, -1)
+    return sheet
+
+
+def _text(found: dict[str, Any], problem: str) -> str:
+    unit = found["unit"] or ("of a picture" if found["full_scale"] else "not told by the file")
+    spread, spacing, window = found["range"], found["spacing_mm"], found["window"]
+    kind = {1: "grey", 3: "colour"}.get(found["channels"], f"{found['channels']} channels")
+    lines = [
+        ("images", f"{found['images']} of {found['height']} x {found['width']} (rows x columns), {kind}"),
+        ("stored as", found["dtype"]),
+        ("range", f"{spread[0]:g} to {spread[1]:g}" if spread else "no finite value"),
+        ("unit", unit),
+        ("spacing", " x ".join(f"{s:g}" for s in spacing) + " mm (slices, rows, columns)" if spacing else "not told"),
+        ("window", f"{window['low']:g} to {window['high']:g} {window['unit']}" if window else f"none: {problem}"),
+        ("in memory", f"{found['gigabytes_in_memory']:.3g} GB"),
+        ("first, last", f"{found['first']}, {found['last']}"),
+        *(("volume", f"{name}: {count} images") for name, count in found["volumes"].items()),
+        *(("note", note) for note in found["notes"]),
+    ]
+    if "sheet" in found:
+        lines.append(("sheet", found["sheet"]))
+    return "\n".join(f"{name:<12} {value}" for name, value in [("path", found["path"]), *lines])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""Results out: in the unit and the format that the source came in, headers carried over, nothing half written."""
+
+import hashlib
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from medical import ramp, write_nifti, write_series
+from PIL import Image
+
+from padis_jax.errors import UserError
+from padis_jax.images import HOUNSFIELD, ImageSet, open_source, read_images
+from padis_jax.writers import result, write_result
+
+VOLUME = ramp()
+TEXT = "DDS reconstruction from 20 views"
+
+
+def reconstruction(source, *, deviation=False, seed=0):
+    """An arbitrary result of a source's images, partly outside of [0, 1]."""
+    images = np.random.default_rng(seed).uniform(0.0 if deviation else -0.1, 1.2, source.images.shape)
+    return images, result(images, source, TEXT, window=HOUNSFIELD, deviation=deviation)
+
+
+def in_hu(images):
+    return -1000.0 + 2000.0 * images[..., 0]
+
+
+@pytest.fixture
+def series(tmp_path):
+    return read_images(write_series(tmp_path / "ct", VOLUME))
+
+
+def test_dicom_carries_the_header_over_and_says_that_it_is_derived(series, tmp_path):
+    images, made = reconstruction(series)
+    files = write_result(tmp_path / "out", "dicom", made)
+    assert [f.name for f in files] == ["00001.dcm", "00002.dcm", "00003.dcm", "00004.dcm"]
+    new = [pydicom.dcmread(f) for f in files]
+    for index, (data, origin) in enumerate(zip(new, series.origins, strict=True)):
+        old = pydicom.dcmread(origin.file)
+        for (
+            name
+        ) in "PatientName PatientID StudyInstanceUID FrameOfReferenceUID ImagePositionPatient PixelSpacing".split():
+            assert data[name].value == old[name].value, name
+        assert list(data.ImageType) == ["DERIVED", "SECONDARY", "AXIAL"] and data.DerivationDescription == TEXT
+        assert data.SOPInstanceUID != old.SOPInstanceUID == data.SourceImageSequence[0].ReferencedSOPInstanceUID
+        assert data.SOPInstanceUID == data.file_meta.MediaStorageSOPInstanceUID
+        assert (data.BitsStored, data.HighBit, data.PixelRepresentation) == (16, 15, 1)
+        assert data.pixel_array.dtype == np.int16 and data.RescaleType == "HU" and (0x0009, 0x1010) not in data
+        values = data.pixel_array * float(data.RescaleSlope) + float(data.RescaleIntercept)
+        np.testing.assert_allclose(values, in_hu(images)[index], atol=0.051)
+        assert data.ContributingEquipmentSequence[0].Manufacturer == "padis_jax"
+    assert len({data.SeriesInstanceUID for data in new}) == 1 and new[0].SeriesInstanceUID != "1.2.3"
+    assert len({data.SOPInstanceUID for data in new}) == 4
+    again = read_images(tmp_path / "out")
+    assert again.spacing == series.spacing
+    np.testing.assert_allclose(again.images, images.clip(0, 1), atol=3e-5)
+
+
+def test_the_same_result_has_the_same_files(series, tmp_path):
+    def digests(seed, name):
+        files = write_result(tmp_path / name, "dicom", reconstruction(series, seed=seed)[1])
+        return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+
+    assert digests(0, "a") == digests(0, "b")
+    assert not set(digests(0, "a")) & set(digests(1, "c"))
+
+
+def test_a_series_of_another_encoding_can_be_the_source(tmp_path):
+    for file in write_series(tmp_path / "ct", VOLUME).iterdir():
+        data = pydicom.dcmread(file)
+        data.add_new(0x00280120, "US", 5)  # PixelPaddingValue
+        data.add_new(0x60003000, "OW", b"\1\0")
+        if file.name == "001.dcm":
+            data.compress(pydicom.uid.RLELossless)
+            data.save_as(file)
+        else:
+            data.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+            data.save_as(file, implicit_vr=True, little_endian=True)
+    source = read_images(tmp_path / "ct")
+    images, made = reconstruction(source)
+    for file, expected in zip(write_result(tmp_path / "out", "dicom", made), in_hu(images), strict=True):
+        data = pydicom.dcmread(file)
+        assert "PixelPaddingValue" not in data and not data.group_dataset(0x6000)
+        np.testing.assert_allclose(data.pixel_array * float(data.RescaleSlope), expected, atol=0.051)
+
+
+def test_deviations_have_no_offset_and_a_finer_slope(series, tmp_path):
+    deviations = np.full(series.images.shape, 0.01)
+    made = result(deviations, series, "standard deviation", window=HOUNSFIELD, deviation=True)
+    data = pydicom.dcmread(write_result(tmp_path / "sd", "dicom", made)[0])
+    np.testing.assert_allclose(data.pixel_array * float(data.RescaleSlope), 20.0, atol=1e-3)
+    assert float(data.RescaleSlope) == 0.001 and float(data.WindowCenter) == 1000.0
+    with np.load(write_result(tmp_path / "sd", "npz", made)[0]) as file:
+        np.testing.assert_allclose(file["volume"], 20.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "SAL", "PIR"])
+def test_nifti_goes_back_into_the_place_and_the_axes_of_its_source(tmp_path, axes):
+    path = write_nifti(tmp_path / "x.nii", VOLUME, axes=axes)
+    source = read_images(path, fit=HOUNSFIELD)
+    images, made = reconstruction(source)
+    old, new = nibabel.load(path), nibabel.load(write_result(tmp_path / "out", "nifti", made)[0])
+    np.testing.assert_allclose(new.affine, old.affine)
+    assert new.shape == old.shape and new.get_data_dtype() == np.float32
+    assert bytes(new.header["descrip"]).startswith(TEXT.encode())
+    np.testing.assert_allclose(
+        read_images(tmp_path / "out.nii.gz", fit=HOUNSFIELD).images, images.clip(0, 1), atol=1e-6
+    )
+    # Two slices alone lie where they were.
+    part = source.select([1, 2])
+    image = nibabel.load(
+        write_result(tmp_path / "part", "nifti", result(images[1:3], part, TEXT, window=HOUNSFIELD))[0]
+    )
+    whole = np.asarray(new.dataobj)
+    inside = np.argwhere(np.ones(image.shape))
+    world = nibabel.affines.apply_affine(image.affine, inside)
+    there = np.rint(nibabel.affines.apply_affine(np.linalg.inv(new.affine), world)).astype(int)
+    np.testing.assert_allclose(np.asarray(image.dataobj)[tuple(inside.T)], whole[tuple(there.T)])
+    with pytest.raises(UserError, match="neighbouring slices"):
+        write_result(tmp_path / "no", "nifti", result(images[[0, 2]], source.select([0, 2]), TEXT, window=HOUNSFIELD))
+
+
+def test_nifti_of_a_dicom_series_lies_where_the_series_lay(series, tmp_path):
+    images, made = reconstruction(series)
+    image = nibabel.load(write_result(tmp_path / "out", "nifti", made)[0])
+    # Column 2, row 3, slice 1 of the series, in DICOM's axes and then in NIfTI's.
+    x, y, z = 10.0 + 2 * 0.8, 20.0 + 3 * 0.9, 1 * 1.5
+    np.testing.assert_allclose(nibabel.affines.apply_affine(image.affine, [2, 3, 1]), [-x, -y, z], rtol=1e-5)
+    np.testing.assert_allclose(image.dataobj[2, 3, 1], in_hu(images)[1, 3, 2], rtol=1e-5)
+    np.testing.assert_allclose(
+        read_images(tmp_path / "out.nii.gz", fit=HOUNSFIELD).images, images.clip(0, 1), atol=1e-6
+    )
+
+
+def test_pictures_of_sixteen_bits(series, tmp_path):
+    images, made = reconstruction(series)
+    files = write_result(tmp_path / "x", "png", made)
+    assert [f.name for f in files] == [f"x_0000{i}.png" for i in (1, 2, 3, 4)]
+    with Image.open(files[0]) as picture:
+        assert picture.info["window"] == "0 is -1000 HU, 65535 is 1000 HU" and picture.info["Description"] == TEXT
+    np.testing.assert_allclose(read_images(tmp_path / "x_*.png").images, images.clip(0, 1), atol=1e-5)
+    assert write_result(tmp_path / "x", "tiff", made) == [tmp_path / "x.tif"]
+    np.testing.assert_allclose(read_images(tmp_path / "x.tif").images, images.clip(0, 1), atol=1e-5)
+
+
+def test_colour(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((2, 6, 5, 3)))
+    source = read_images(tmp_path / "x.npy")
+    made = result(source.images, source, TEXT, window=source.window)
+    for kind, name in (("png", "y_*.png"), ("tiff", "y.tif"), ("npz", "y.npz")):
+        write_result(tmp_path / "y", kind, made)
+        np.testing.assert_allclose(read_images(tmp_path / name).images, source.images, atol=1e-5)
+    for kind in ("dicom", "nifti"):
+        with pytest.raises(UserError, match="use "):
+            write_result(tmp_path / "y", kind, made)
+
+
+def test_npz_is_read_again_as_it_was(series, tmp_path):
+    images, made = reconstruction(series)
+    again = read_images(write_result(tmp_path / "x", "npz", made)[0])
+    assert again.window == HOUNSFIELD and again.spacing == series.spacing
+    np.testing.assert_allclose(again.images, images.clip(0, 1), atol=1e-6)
+    assert open_source(tmp_path / "x.npz").read(0).max() > 1000.0  # not clipped in the file
+
+
+def test_what_a_format_needs_is_asked_for_before_anything_is_written(tmp_path, series):
+    np.save(tmp_path / "x.npy", np.zeros((2, 6, 5), np.float32))
+    plain = read_images(tmp_path / "x.npy")
+    made = result(plain.images, plain, TEXT, window=plain.window)
+    with pytest.raises(UserError, match="x.npy: is not DICOM, and DICOM results need its header; use nifti"):
+        write_result(tmp_path / "out", "dicom", made)
+    with pytest.raises(UserError, match="needs the spacing"):
+        write_result(tmp_path / "out", "nifti", made)
+    series.origins[2].file.unlink()
+    with pytest.raises(UserError, match="002.dcm: not a readable DICOM header"):
+        write_result(tmp_path / "out", "dicom", reconstruction(series)[1])
+    assert not list(tmp_path.glob("out*"))
+    with pytest.raises(ValueError, match="is not of images"):
+        result(np.zeros((1, 6, 5, 1)), plain, TEXT, window=plain.window)
+    with pytest.raises(ValueError, match="finite"):
+        result(np.full((2, 6, 5, 1), np.nan), plain, TEXT, window=plain.window)
+
+
+def test_an_older_and_longer_series_in_the_folder_is_not_mixed_with_the_new(series, tmp_path):
+    images, made = reconstruction(series)
+    write_result(tmp_path / "out", "dicom", made)
+    write_result(tmp_path / "out", "dicom", made)  # the same names: written again
+    one = result(images[:1], series.select([0]), TEXT, window=HOUNSFIELD)
+    with pytest.raises(UserError, match="00002.dcm: is in the way of a new series"):
+        write_result(tmp_path / "out", "dicom", one)
+    assert len(list((tmp_path / "out").iterdir())) == 4
+
+
+def test_a_full_disk_leaves_no_half_written_file(series, tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    for kind in ("dicom", "nifti", "png", "tiff", "npz"):
+        with pytest.raises(UserError, match="could not be written .No space left"):
+            write_result(tmp_path / "out" / "x", kind, reconstruction(series)[1])
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_images_without_files_can_be_written_as_pictures(tmp_path):
+    source = ImageSet(np.zeros((1, 6, 5, 1), np.float32), ("x",), HOUNSFIELD)
+    assert write_result(tmp_path / "x", "png", result(source.images, source, TEXT, window=HOUNSFIELD))
+    with pytest.raises(UserError, match="only where its grey source is DICOM"):
+        write_result(tmp_path / "x", "dicom", result(source.images, source, TEXT, window=HOUNSFIELD))
