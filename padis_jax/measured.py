@@ -1,11 +1,8 @@
 """A measured scan for the solvers: read, turned into line integrals, centred, and scaled to the prior's images.
 
-The solvers work in image value times pixels. With mu the attenuation per mm of an image, and the window's map
-mu = mu_0 + k v of image values v in [0, 1],
-
-    y / (k p) - A_pixels(mu_0 / k)  =  A_pixels v,       p the side of a pixel in mm.
-
-In a window of Hounsfield units mu = mu_water (HU + 1000)/1000, so that mu_0 = 0 where 0 stands for air.
+The solvers work in image value times pixels. Line integrals of an attenuation mu = mu_low + k v, of image values v in
+[0, 1], become that by `rescale.rescale_attenuation` for windows in HU; for others mu_low is 0, and y / (k p) = A v with
+p the side of a pixel in mm.
 """
 
 from __future__ import annotations
@@ -22,6 +19,7 @@ from padis_jax.operators.geometry_check import check_shape, find_offset
 from padis_jax.operators.geometry_file import ScanGeometry, read_geometry
 from padis_jax.operators.line_integrals import line_integrals
 from padis_jax.operators.measurement import MU_WATER, Measurement
+from padis_jax.operators.rescale import rescale_attenuation
 from padis_jax.operators.tomography import RayTransform
 from padis_jax.sinograms import read_sinogram
 
@@ -60,6 +58,8 @@ class MeasurementConfig:
         for name in ("row", "flat", "dark", "pixel_mm", "attenuation", "noise"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UserError(f"measurement.{name} is {getattr(self, name)}: it must not be negative")
+        if self.check and not self.path:
+            raise UserError("measurement.check needs measurements: name them with --measurement.path")
 
 
 class Scan(NamedTuple):
@@ -84,7 +84,7 @@ def load_scan(config: MeasurementConfig) -> Scan:
     """
     found = read_sinogram(config.path, row=config.row)
     if config.geometry:
-        geometry = read_geometry(config.geometry)
+        geometry = read_geometry(config.geometry, angles=found.angles, angle_unit=found.angle_unit)
     elif found.geometry is not None:
         geometry = found.geometry
     else:
@@ -126,20 +126,20 @@ def scaled(
     pixel = config.pixel_mm or scan.geometry.field_mm / max(image_shape)
     operator = scan.geometry.operator(image_shape, pixel)
     if config.attenuation:
-        slope, base = config.attenuation, 0.0
+        slope = config.attenuation
     elif window.unit == "HU":
         slope = MU_WATER * (window.high - window.low) / 1000
-        base = MU_WATER * (window.low + 1000) / 1000
     else:
         image = np.asarray(operator.start(jnp.asarray(scan.sinogram))) / pixel
-        slope, base = float(np.percentile(image, 99.5)), 0.0
+        slope = float(np.percentile(image, 99.5))
         if not slope > 0:
             raise UserError(f"{config.path}: its FBP has no positive values; give --measurement.attenuation")
-    y = scan.sinogram / np.float32(slope * pixel)
-    if base:
-        y = y - np.asarray(operator(jnp.full(image_shape, base / slope, jnp.float32)))
+    if window.unit == "HU" and not config.attenuation:
+        y = rescale_attenuation(jnp.asarray(scan.sinogram), operator, image_shape, window, length_mm=pixel)
+    else:
+        y = jnp.asarray(scan.sinogram / np.float32(slope * pixel))
     sigma = (config.noise or _noise(scan.sinogram)) / (slope * pixel)
-    measured = Measurement(jnp.asarray(y), jnp.full(y.shape, sigma, jnp.float32), "measured")
+    measured = Measurement(y, jnp.full(y.shape, sigma, jnp.float32), "measured")
     return operator, measured, pixel, slope
 
 

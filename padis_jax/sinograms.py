@@ -170,7 +170,8 @@ def _choose(file: Path, arrays: Mapping[str, np.ndarray], wanted: str, row: int)
             raise UserError(f"{file}: {name} {array.shape} has {array.shape[1]} detector rows, there is no row {row}")
         array = array[:, row]
     group = name.rpartition("/")[0]
-    beside = {n.removeprefix(f"{group}/") if group else n: a for n, a in arrays.items() if n.startswith(group)}
+    prefix = f"{group}/" if group else ""
+    beside = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
     flat, dark = (_field(beside, kind, row) for kind in ("flat", "dark"))
     angles, unit = None, "degrees"
     for key, angle_unit in _ANGLES.items():

@@ -3,9 +3,9 @@
     python tests/fuzz.py [--cases 400] [--seed 0] [--processes 4]
 
 Each case ends in a value or in one line (UserError). Printed is how many did not: tracebacks (any other exception, or a
-message of several lines), hangs (more than SECONDS of processor time) and half-written outputs (a file that is neither
-the old nor the new one, or a temporary file that stays). Cases are decided by the seed. Most run in this process; some
-are repeated by the programs themselves.
+message of several lines), hangs (more than SECONDS of processor time), half-written outputs (a file that is neither the
+old nor the new one, or a temporary file that stays) and chatter (a library printed something of its own). Cases are
+decided by the seed. Most run in this process; some are repeated by the programs themselves.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from padis_jax.torch_files import read_torch
 from padis_jax.weights import load_weights
 
 SECONDS = 10.0
+WRONG = ("traceback", "hang", "half-written", "chatter")
 ROOT = Path(__file__).parent.parent
 PARALLEL = '{"beam": "parallel", "angles": [%s], "angle_unit": "radians", "bins": 3, "spacing_mm": %s}'
 Reader = Callable[[Path], object]
@@ -76,8 +77,8 @@ def seeds(folder: Path) -> dict[str, tuple[bytes, Reader]]:
     for name in ("a.png", "a.tif", "a.jpg"):
         Image.fromarray((255 * image).astype(np.uint8)).save(add(name, read_images))
     Image.fromarray((60000 * image).astype(np.uint16)).save(add("deep.png", read_images))
-    nibabel.save(nibabel.Nifti1Image(1000 * image[..., None], np.eye(4)), add("a.nii", read_images))
-    nibabel.save(nibabel.Nifti1Image(1000 * image[..., None], np.eye(4)), add("b.nii.gz", read_images))
+    nibabel.save(nibabel.Nifti1Image(image[..., None], np.eye(4)), add("a.nii", read_images))
+    nibabel.save(nibabel.Nifti1Image(image[..., None], np.eye(4)), add("b.nii.gz", read_images))
     _dicom(add("a.dcm", read_images), image)
 
     sinogram = rng.random((10, 12)).astype(np.float32)
@@ -247,6 +248,23 @@ def attempt(case: Callable[[], object]) -> tuple[str, str]:
     return "value", ""
 
 
+@contextlib.contextmanager
+def overheard() -> Iterator[io.BytesIO]:
+    """What libraries print on stderr meanwhile, below Python too."""
+    found, kept = io.BytesIO(), os.dup(2)
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield found
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            found.write(file.read())
+
+
 def reading(folder: Path, cases: int, seed: int) -> Iterator[tuple[str, str, str]]:
     """(case, what came of it, message) of every file that is read."""
     good = seeds(folder)
@@ -265,7 +283,11 @@ def reading(folder: Path, cases: int, seed: int) -> Iterator[tuple[str, str, str
     for case, name, data, reader in work:
         path = bad / name
         path.write_bytes(data)
-        yield case, *attempt(lambda path=path, reader=reader: reader(path))
+        with overheard() as printed:
+            outcome, message = attempt(lambda path=path, reader=reader: reader(path))
+        if printed.getvalue() and outcome in ("value", "refused"):
+            outcome, message = "chatter", printed.getvalue().decode(errors="replace")
+        yield case, outcome, message
         path.unlink()
     if (folder / "CANARY").exists() or Path("CANARY").exists():
         yield "canary", "traceback", "a file ran its command"
@@ -391,7 +413,8 @@ def run(cases: int, seed: int, processes: int, *, verbose: bool = True) -> Count
     if verbose:
         print(
             f"{sum(counts.values())} cases: {counts['refused']} refused in one line, {counts['value']} read; "
-            f"tracebacks {counts['traceback']}, hangs {counts['hang']}, half-written outputs {counts['half-written']}"
+            f"tracebacks {counts['traceback']}, hangs {counts['hang']}, half-written outputs {counts['half-written']}, "
+            f"chatter {counts['chatter']}"
         )
     return counts
 
@@ -404,7 +427,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=4, help="cases repeated by the programs, at most 4")
     given = parser.parse_args()
     counts = run(given.cases, given.seed, given.processes)
-    sys.exit(any(counts[outcome] for outcome in ("traceback", "hang", "half-written")))
+    sys.exit(any(counts[outcome] for outcome in WRONG))
 
 
 if __name__ == "__main__":

@@ -79,6 +79,15 @@ def test_counts_become_line_integrals(tmp_path):
     assert scan.repaired == 0
 
 
+def test_angles_may_be_in_the_sinograms_file(tmp_path):
+    np.savez(tmp_path / "s.npz", sinogram=LINES, angles_degrees=ANGLES)
+    (tmp_path / "g.json").write_text('{"beam": "parallel", "bins": 8, "spacing_mm": 0.5}')
+    scan = load_scan(MeasurementConfig(path=str(tmp_path / "s.npz"), geometry=str(tmp_path / "g.json")))
+    assert scan.geometry == ScanGeometry("parallel", tuple(ANGLES), "degrees", 8, 0.5)
+    with pytest.raises(UserError, match="measurement.check needs measurements"):
+        MeasurementConfig(check=True)
+
+
 def test_unusable_counts_are_filled_and_counted():
     lines = np.tile(np.linspace(0, 1.4, 8), (5, 1))
     flat, counts = np.full(8, 100.0), 100 * np.exp(-lines)

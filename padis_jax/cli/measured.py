@@ -60,7 +60,15 @@ def reconstruct_measured(config: ex.Experiment, workdir: Path, manners: Manners)
         tv, seconds["TV"] = ex.timed(ex.run_tv, config, _channel_last(scene))
         images["TV"] = tv
         name = config.solver.name.upper()
-        result, seconds[name] = ex.timed(ex.run_solver, config, _channel_last(scene), prior, tv)
+        try:
+            result, seconds[name] = ex.timed(ex.run_solver, config, _channel_last(scene), prior, tv)
+        except KeyboardInterrupt:
+            about = {"measurement": config.measurement.path, "interrupted": True}
+            _write(workdir, config, weights.window, weights.digest, scan.geometry, images, about)
+            raise KeyboardInterrupt(
+                f"interrupted; FBP and TV are in {workdir}. Run the same command again for the whole result, which its "
+                "seed decides"
+            ) from None
     except ValueError as error:
         raise UserError(str(error)) from error
     images[name], residuals, evaluations = result

@@ -33,7 +33,7 @@ from padis_jax.batches import Batch, crop_batch, draw_batch, pad_images
 from padis_jax.cli.arguments import Manners, parse, split_args, split_manners
 from padis_jax.config import Config, from_json, load_config_file
 from padis_jax.denoiser import denoise_patches
-from padis_jax.errors import UserError, one_line_errors
+from padis_jax.errors import UserError, deferred_interrupt, one_line_errors
 from padis_jax.figures import patch_grid, save_figure, training_curves
 from padis_jax.files import write_json
 from padis_jax.images import ImageSet, StreamedImages, Window, read_images
@@ -139,32 +139,35 @@ def train(
     }
     write_json(workdir / "config.json", about)
     pending: list[Metrics] = []
-    with Log(workdir, start, config.run.tensorboard) as log, _progress(start, config.run.steps, silent) as bar:
+    with (
+        Log(workdir, start, config.run.tensorboard) as log,
+        _progress(start, config.run.steps, silent) as bar,
+        deferred_interrupt() as interrupted,
+    ):
         clock = time.perf_counter()
-        try:
-            for step in range(start, config.run.steps):
-                batch = draw_batch(task.padded, config.patches, config.run.seed, step)
-                state, metrics = train_step(config, state, jnp.asarray(batch.patches), jnp.asarray(batch.positions))
-                pending.append(metrics)
-                bar.update()
-                last = step + 1 == config.run.steps
-                log.count(batch)
-                if last or (step + 1) % config.run.log_every == 0:
-                    _check(pending, step + 1)
-                    record = log.training(step + 1, state, pending, time.perf_counter() - clock)
-                    bar.set_postfix(loss=f"{record['loss']:.4f}", patches_per_s=f"{record['patches_per_second']:.0f}")
-                    pending, clock = [], time.perf_counter()
-                if task.validation and (last or (step + 1) % config.run.validate_every == 0):
-                    log.write(step + 1, validation_loss=validate(config, state, task.validation))
-                    _pictures(workdir, config, state, task.validation, step + 1)
-                if last or (step + 1) % config.run.checkpoint_every == 0:
-                    checkpoint.save(manager, state, about)
-        except KeyboardInterrupt:
-            checkpoint.save(manager, state, about)
-            manager.wait_until_finished()
-            raise KeyboardInterrupt(
-                f"interrupted at step {int(state.step)}; run the same command again to go on from there"
-            ) from None
+        for step in range(start, config.run.steps):
+            batch = draw_batch(task.padded, config.patches, config.run.seed, step)
+            state, metrics = train_step(config, state, jnp.asarray(batch.patches), jnp.asarray(batch.positions))
+            pending.append(metrics)
+            bar.update()
+            last = step + 1 == config.run.steps
+            log.count(batch)
+            if last or (step + 1) % config.run.log_every == 0:
+                _check(pending, step + 1)
+                record = log.training(step + 1, state, pending, time.perf_counter() - clock)
+                bar.set_postfix(loss=f"{record['loss']:.4f}", patches_per_s=f"{record['patches_per_second']:.0f}")
+                pending, clock = [], time.perf_counter()
+            if task.validation and (last or (step + 1) % config.run.validate_every == 0):
+                log.write(step + 1, validation_loss=validate(config, state, task.validation))
+                _pictures(workdir, config, state, task.validation, step + 1)
+            if last or (step + 1) % config.run.checkpoint_every == 0:
+                checkpoint.save(manager, state, about)
+            if interrupted():
+                checkpoint.save(manager, state, about)
+                manager.wait_until_finished()
+                raise KeyboardInterrupt(
+                    f"interrupted at step {step + 1}; run the same command again to go on from there"
+                )
     path = export(workdir, config, state, task)
     if manners.json:
         print(json.dumps({"workdir": str(workdir), "step": int(state.step), "weights": str(path)}))

@@ -14,6 +14,9 @@ from typing import Any
 
 from padis_jax.errors import UserError
 
+for _name in ("nibabel", "nibabel.global", "pydicom", "tifffile"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)  # what they complain of becomes one line of ours, or is mended
+
 MAX_SLICE = 2**28  # values of one slice, 16384 x 16384: larger sizes are damage or malice
 MAX_RATIO = 1100  # deflate, the strongest compression in these formats, does not exceed 1032 : 1
 

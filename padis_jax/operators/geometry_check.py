@@ -30,7 +30,8 @@ from padis_jax.operators.tomography import Geometry
 
 BINS, VIEWS = 80, 120  # of the problem that is solved
 COARSE, FINE = 12, 40  # steps of conjugate gradients, to find a shift and to judge
-PITCHES = np.geomspace(0.6, 1 / 0.6, 13)
+PITCHES = np.geomspace(0.6, 1 / 0.6, 9)
+PITCH_BINS = 64  # on fewer bins the pixels' own error outweighs the pitch's
 CLEARER = 0.95  # a correction must lower the residual to this part of what simpler ones reach
 
 
@@ -130,17 +131,22 @@ def check_geometry(geometry: ScanGeometry, sinogram: np.ndarray) -> Report:
     if geometry.offset_mm:  # stated for the detector as it is read, not as it stands
         discrete.append(Correction(reverse_bins=True, shift_mm=-2 * geometry.offset_mm))
     found = sorted((Finding(c, residual(c, COARSE)) for c in discrete), key=lambda f: f.residual)
-    starts = [f for f in found[:2] if f.residual < 2 * found[0].residual]
-    shifted = [_search(residual, f.correction, "shift_mm", _shifts(geometry), COARSE) for f in starts]
-    start = shifted[int(np.argmin([f.residual for f in shifted]))].correction
+    # A large shift hides everything else, so every start is tried with all shifts, unless one is clearly right.
+    starts = [f.correction for f in found if f.residual < 2 * found[0].residual]
+    shifts = _shifts(geometry)
+    values = [[residual(c.change("shift_mm", c.shift_mm + v), COARSE) for v in shifts] for c in starts]
+    which = int(np.argmin([min(row) for row in values]))
+    grid = starts[which].shift_mm + shifts
+    start = _refine(residual, starts[which], "shift_mm", grid, values[which], COARSE).correction
 
     # The same at full depth; every one with its offset tuned by up to half a bin, which is no fault.
     stated = residual(Correction(), FINE)
-    kinds = [_tuned(residual, c, geometry) for c in dict.fromkeys((Correction(), start._replace(shift_mm=0.0)))]
-    kinds.append(_tuned(residual, start, geometry))
-    if geometry.beam == "fan":
-        for at in dict.fromkeys((kinds[-2].correction, kinds[-1].correction)):
-            pitched = _search(residual, at, "pitch", PITCHES, FINE)
+    plain = start._replace(shift_mm=0.0)
+    tried = dict.fromkeys((Correction(), plain, _without_trifles(start, geometry)))
+    kinds = [_tuned(residual, c, geometry) for c in tried]
+    if geometry.beam == "fan" and geometry.bins >= PITCH_BINS:
+        for finding in [f for f, c in zip(kinds, tried, strict=True) if c._replace(shift_mm=0.0) == plain]:
+            pitched = _search(residual, finding.correction, "pitch", PITCHES, FINE)
             kinds.append(_tuned(residual, pitched.correction, geometry))
     for unit in _unit_candidates(geometry):
         other = _residuals(dataclasses.replace(geometry, angle_unit=unit), sinogram)
@@ -246,8 +252,15 @@ def _shifts(geometry: ScanGeometry) -> np.ndarray:
 
 
 def _search(residual: Residual, start: Correction, field: Field, grid: np.ndarray, steps: int) -> Finding:
-    """The least residual over one number: the best of a grid, then Brent's method between its neighbours."""
+    """The least residual over one number."""
     values = [residual(start.change(field, float(v)), steps) for v in grid]
+    return _refine(residual, start, field, grid, values, steps)
+
+
+def _refine(
+    residual: Residual, start: Correction, field: Field, grid: np.ndarray, values: list[float], steps: int
+) -> Finding:
+    """The best of a grid of known residuals, then Brent's method between its neighbours."""
     at = int(np.argmin(values))
     low, high = float(grid[max(at - 1, 0)]), float(grid[min(at + 1, len(grid) - 1)])
     found = _brent(residual, start, field, (low, high), steps, 8)

@@ -106,11 +106,15 @@ class ScanGeometry:
             raise UserError(f"geometry: {error}") from error
 
 
-def read_geometry(path: str | Path) -> ScanGeometry:
+def read_geometry(
+    path: str | Path, *, angles: tuple[float, ...] | None = None, angle_unit: str = "degrees"
+) -> ScanGeometry:
     """Reads a geometry file.
 
     Args:
       path: JSON, of the fields of `ScanGeometry`, or an ASTRA geometry dictionary with its arrays as lists.
+      angles: those in the sinogram's file, for a geometry file that has none.
+      angle_unit: of `angles`.
 
     Raises:
       UserError: naming the file and the field.
@@ -130,6 +134,8 @@ def read_geometry(path: str | Path) -> ScanGeometry:
     try:
         if "type" in value and "beam" not in value:
             return from_astra(value)
+        if "angles" not in value and angles is not None:
+            value = {**value, "angles": angles, "angle_unit": angle_unit}
         return from_json(ScanGeometry, value, "geometry")
     except (ValueError, OverflowError) as error:
         raise UserError(f"{path}: {error}") from error
