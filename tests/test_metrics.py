@@ -9,7 +9,7 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from padis_jax.images import HOUNSFIELD
-from padis_jax.metrics import head_mask, psnr, relative_error, rmse, ssim, ssim_gaussian
+from padis_jax.metrics import head_mask, matthews, psnr, relative_error, rmse, ssim, ssim_gaussian
 
 GAUSSIAN = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
 
@@ -118,3 +118,16 @@ def test_head_mask_is_the_largest_region_with_its_holes():
     assert head_mask(np.full((8, 8), 0.24)).sum() == 0  # -520 HU
     with pytest.raises(ValueError, match=r"got \(8, 8, 3\)"):
         head_mask(np.zeros((8, 8, 3)))
+
+
+def test_matthews_is_the_formula_from_counts():
+    rng = np.random.default_rng(0)
+    found, truth = rng.random((9, 7)) < 0.4, rng.random((9, 7)) < 0.6
+    tp, tn = np.sum(found & truth), np.sum(~found & ~truth)
+    fp, fn = np.sum(found & ~truth), np.sum(~found & truth)
+    expected = (tp * tn - fp * fn) / np.sqrt(float((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)))
+    np.testing.assert_allclose(matthews(found, truth), expected, rtol=1e-9)
+    assert matthews(truth, truth) == pytest.approx(1) and matthews(~truth, truth) == pytest.approx(-1)
+    assert matthews(np.ones((2, 2), bool), np.eye(2, dtype=bool)) == 0
+    with pytest.raises(ValueError, match="boolean"):
+        matthews(found.astype(float), truth)

@@ -15,8 +15,8 @@ of XLA turns into vector instructions.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -90,21 +90,23 @@ def place(parts: Sequence[Array], places: Sequence[np.ndarray], shape: tuple[int
     return values.at[source.reshape(shape)].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
-Kernel = Callable[[Any, Array], Array]
+G = TypeVar("G")  # a geometry: static, hashable
 
 
-def transposes(forward: Kernel, back: Kernel) -> tuple[Kernel, Kernel]:
+def transposes(
+    forward: Callable[[G, Array], Array], back: Callable[[G, Array], Array]
+) -> tuple[Callable[[G, Array], Array], Callable[[G, Array], Array]]:
     """Two linear maps (geometry, array) -> array, each the transpose of the other, of which autodiff knows.
 
     Both are compiled once per geometry: called outside jit, a loop would be compiled again every time.
     """
 
     @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-    def project(geometry: Hashable, image: Array) -> Array:
+    def project(geometry: G, image: Array) -> Array:
         return forward(geometry, image)
 
     @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-    def backproject(geometry: Hashable, sinogram: Array) -> Array:
+    def backproject(geometry: G, sinogram: Array) -> Array:
         return back(geometry, sinogram)
 
     project.defvjp(

@@ -101,10 +101,14 @@ def Downsample(  # noqa: N802 (a factory named like the object it makes)
     if method not in get_args(Method):
         raise ValueError(f"Downsample: method must be one of {', '.join(get_args(Method))}, got {method!r}")
     rows, columns = (reduction(n, factor, method) for n in shape)
-    norm = np.linalg.norm(rows, 2) * np.linalg.norm(columns, 2)
-    back_rows, back_columns = leaf(np.linalg.pinv(rows)), leaf(np.linalg.pinv(columns))
-    return Resampling(  # type: ignore[call-arg]  # mypy does not see the dataclass behind functools.partial
-        shape, int(factor), leaf(rows), leaf(columns), back_rows, back_columns, leaf(float(norm))
+    return Resampling(
+        image_shape=shape,
+        factor=int(factor),
+        rows=leaf(rows),
+        columns=leaf(columns),
+        rows_inverse=leaf(np.linalg.pinv(rows)),
+        columns_inverse=leaf(np.linalg.pinv(columns)),
+        norm=leaf(float(np.linalg.norm(rows, 2) * np.linalg.norm(columns, 2))),
     )
 
 
