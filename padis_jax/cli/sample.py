@@ -97,7 +97,9 @@ def sample(config: ex.Experiment, workdir: Path) -> list[ex.Row]:
     rows.append(ex.score(name, image, scene, evaluations=evaluations, seconds=seconds))
 
     print(table(rows, scene.window.unit))
-    _write(workdir, config, weights.digest, scene, {"FBP": start, "TV": tv, name: image}, rows, residuals)
+    _write(
+        workdir, config, weights.digest, scene, {"FBP": start, "TV": tv, name: image}, rows, residuals, images.rows_up
+    )
     about = (
         f"{name} reconstruction from {config.scan.views} views by padis_jax {padis_jax.__version__}; not for diagnosis"
     )
@@ -138,8 +140,9 @@ def _write(
     images: dict[str, Any],
     rows: Sequence[ex.Row],
     residuals: np.ndarray,
+    rows_up: bool,
 ) -> None:
-    origin: Literal["upper", "lower"] = "lower" if scene.window.unit == "HU" else "upper"  # CT is stored face down
+    origin: Literal["upper", "lower"] = "lower" if rows_up else "upper"
     figure = comparison(scene.truth, images, window=scene.window, origin=origin)
     save_figure(workdir / "comparison.png", figure)
     arrays = {"truth": scene.truth} | {name: np.asarray(image) for name, image in images.items()}
