@@ -70,13 +70,17 @@ SSIM_WINDOW = 11  # pixels: smaller images have no SSIM
 
 
 class Scene(NamedTuple):
-    """A measured image: truth [H, W, C] in [0, 1], its window and name, operator and measurement."""
+    """A measured image: truth [H, W, C] in [0, 1], its window and name, operator and measurement.
+
+    `rows_up` says that row 0 is the bottom of the picture.
+    """
 
     truth: np.ndarray
     window: Window
     name: str
     operator: RayTransform
     measurement: Measurement
+    rows_up: bool = False
 
 
 class Row(NamedTuple):
@@ -130,7 +134,7 @@ def load_scene(config: Experiment, images: ImageSet | None = None) -> Scene:
     operator = ParallelBeam(image_shape=truth.shape[:2], angles=angles, detector_count=config.scan.bins)
     key = jax.random.fold_in(image_key(config.seed, config.image.index), 0)
     measurement = measure(config, key, chosen, operator)
-    return Scene(truth, chosen.window, chosen.names[0], operator, measurement)
+    return Scene(truth, chosen.window, chosen.names[0], operator, measurement, chosen.rows_up)
 
 
 def measure(config: Experiment, key: Array, chosen: ImageSet, operator: RayTransform) -> Measurement:

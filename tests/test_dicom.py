@@ -33,9 +33,11 @@ def test_the_normal_decides_the_order_not_the_axis(tmp_path):
             ImageOrientationPatient=[0, 1, 0, 0, 0, -1],
             ImagePositionPatient=[-2.0 * index, 0, 0],
         )
-    assert [o.file.stem for o in read_images(tmp_path / "up").origins] == ["3", "2", "1", "0"]
+    up = read_images(tmp_path / "up")
+    assert [o.file.stem for o in up.origins] == ["3", "2", "1", "0"] and up.rows_up
     side = read_images(tmp_path / "side")
-    assert [o.file.stem for o in side.origins] == ["0", "1", "2", "3"] and side.spacing == (2.0, 0.9, 0.8)
+    assert [o.file.stem for o in side.origins] == ["0", "1", "2", "3"] and not side.rows_up
+    assert side.spacing == (2.0, 0.9, 0.8)
 
 
 def test_each_slice_has_its_own_scaling(tmp_path):

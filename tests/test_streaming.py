@@ -60,8 +60,11 @@ def test_only_what_is_asked_for_is_read_and_once(monkeypatch):
 
     streamed = StreamedImages(image, (1000, 8, 8, 1))
     assert streamed.shape == (1000, 8, 8, 1) and not read
-    draw_batch(streamed.select([900, 3]), PatchConfig((4,), (1.0,), (20,)), 0, 0)
-    assert sorted(read) == [3, 900]
+    view = streamed.select([900, 3, 5])
+    draw_batch(view, PatchConfig((4,), (1.0,), (1,)), 0, 0)
+    assert len(read) == 1 and {*read} < {900, 3, 5}
+    draw_batch(view, PatchConfig((4,), (1.0,), (40,)), 0, 0)
+    assert sorted(read) == [3, 5, 900]
     with pytest.raises(ValueError, match="read-only"):
         streamed[3][0] = 1.0
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from padis_jax.errors import UserError
 from padis_jax.images import HOUNSFIELD, ImageSet, open_source, read_images
-from padis_jax.writers import result, write_result
+from padis_jax.writers import check_format, result, write_result
 
 VOLUME = ramp()
 TEXT = "DDS reconstruction from 20 views"
@@ -188,8 +188,9 @@ def test_an_older_and_longer_series_in_the_folder_is_not_mixed_with_the_new(seri
     write_result(tmp_path / "out", "dicom", made)
     write_result(tmp_path / "out", "dicom", made)  # the same names: written again
     one = result(images[:1], series.select([0]), TEXT, window=HOUNSFIELD)
-    with pytest.raises(UserError, match="00002.dcm: is in the way of a new series"):
-        write_result(tmp_path / "out", "dicom", one)
+    for function in (write_result, check_format):
+        with pytest.raises(UserError, match="00002.dcm: is in the way of a new series"):
+            function(tmp_path / "out", "dicom", one)
     assert len(list((tmp_path / "out").iterdir())) == 4
 
 

@@ -1,1 +1,1 @@
-"""The command-line programs: padis-train and padis-sample (train.py and sample.py in a checkout)."""
+"""The command-line programs: padis-train and padis-sample (train.py and sample.py in a checkout), padis-data."""

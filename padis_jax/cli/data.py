@@ -16,7 +16,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from PIL import Image
@@ -29,12 +29,17 @@ from padis_jax.writers import write_png
 SHEET, CELL = 25, 160  # images on a contact sheet, and the longest side of each in pixels
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as the other programs do."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{self.prog}: {message}; see {self.prog} --help")
+
+
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of padis-data."""
-    parser = argparse.ArgumentParser(
-        "padis-data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _Parser("padis-data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     inspect = commands.add_parser("inspect", help="print what a path holds", description="Prints what a path holds.")
     inspect.add_argument("path", help="FILE, FOLDER or GLOB, with ::NAME for an array in a file")
@@ -124,7 +129,7 @@ def contact_sheet(images: ImageSet, count: int = SHEET, cell: int = CELL) -> np.
     sheet = np.ones((rows * (h + 2) - 2, columns * (w + 2) - 2, channels), np.float32)
     for place, index in enumerate(chosen):
         top, left = (place // columns) * (h + 2), (place % columns) * (w + 2)
-        image = images.images[index]
+        image = images.images[index][:: -1 if images.rows_up else 1]
         planes = [
             np.asarray(Image.fromarray(np.ascontiguousarray(image[..., c])).resize((w, h), Image.Resampling.BOX))
             for c in range(channels)

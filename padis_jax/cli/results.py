@@ -91,7 +91,7 @@ def write_results(
 
 def origin_of(scene: ex.Scene) -> Literal["upper", "lower"]:
     """Where row 0 of the scene's images is drawn."""
-    return "lower" if scene.window.unit == "HU" else "upper"  # CT is stored face down
+    return "lower" if scene.rows_up else "upper"
 
 
 def write_config(workdir: Path, config: ex.Experiment, digest: str) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def sample(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -
         raise UserError(str(error)) from error
     source = images.select([config.image.index])
     for kind in config.save_as:
-        check_format(kind, result(scene.truth[None], source, "", window=scene.window))
+        check_format(workdir / config.solver.name, kind, result(scene.truth[None], source, "", window=scene.window))
 
     start, fbp_seconds = ex.timed(scene.operator.start, scene.measurement.sinogram)
     rows = [ex.score("FBP", start, scene, seconds=fbp_seconds)]

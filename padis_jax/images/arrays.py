@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zipfile
 from pathlib import Path
 
@@ -53,7 +54,9 @@ def open_npz(path: Path, variable: str | None = None) -> Source:
         raise UserError(f"{path}: `{name}` lies in [0, 1], which are no Hounsfield units; give its window")
     spacing = as_spacing(path, beside["spacing"]) if "spacing" in beside else None
     names = [f"slice {index}" for index in range(len(stacked))]
-    return array_source(path, stacked, names=names, unit=unit, spacing=spacing)
+    source = array_source(path, stacked, names=names, unit=unit, spacing=spacing)
+    # The shipped head and volumes like it lie with the face down; files that tell their unit are our results.
+    return dataclasses.replace(source, rows_up=name == "volume" and "unit" not in beside)
 
 
 def _check_magic(path: Path, magic: bytes) -> None:
@@ -77,5 +80,6 @@ def header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dty
         needed = int(np.prod(shape, dtype=object)) * dtype.itemsize
         if needed > about.file_size:
             raise UserError(f"{archive.filename}: `{name}` declares {needed} bytes, but holds {about.file_size}")
-        check_size(f"{archive.filename}", (1, *shape), dtype.itemsize, about.compress_size + 64, compressed=True)
+        slices = shape if len(shape) > 2 else (1, *shape)
+        check_size(f"{archive.filename}", slices, dtype.itemsize, about.compress_size + 64, compressed=True)
     return shape, dtype

@@ -73,6 +73,7 @@ def open_dicom(files: Sequence[Path]) -> Source:
         origins=tuple(Origin(item.file, 0, "") for item in slices),
         unit=first.unit,
         spacing=spacing,
+        rows_up=first.orientation is not None and first.orientation[4] < -0.5,  # rows run to the patient's front
         notes=tuple(notes),
     )
 

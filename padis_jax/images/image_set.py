@@ -23,6 +23,7 @@ class ImageSet:
       window: what 0 and 1 stand for.
       spacing: millimetres between slices, rows and columns, where the file tells.
       origins: N Origins (file, number in the file, volume); empty for images that come from no file.
+      rows_up: row 0 is to be shown at the bottom.
       notes: what a user should know about the files, each a line.
     """
 
@@ -31,6 +32,7 @@ class ImageSet:
     window: Window
     spacing: Spacing | None = None
     origins: tuple[Origin, ...] = ()
+    rows_up: bool = False
     notes: tuple[str, ...] = ()
 
     @property

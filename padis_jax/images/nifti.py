@@ -56,7 +56,7 @@ def open_nifti(path: Path) -> Source:
         shape = tuple(int(n) for n in image.shape)
         dtype = np.dtype(image.get_data_dtype())
         affine = np.asarray(image.affine, float)
-        slope, intercept = image.dataobj.slope, image.dataobj.inter
+        slope, intercept, offset = image.dataobj.slope, image.dataobj.inter, int(image.dataobj.offset)
     if len(shape) > 3 and set(shape[3:]) == {1}:
         shape = shape[:3]
     if len(shape) != 3:
@@ -68,7 +68,8 @@ def open_nifti(path: Path) -> Source:
     if not (np.isfinite(slope) and np.isfinite(intercept)):
         raise UserError(f"{path}: scl_slope {slope} and scl_inter {intercept} must be finite; mend the header")
     gzipped = path.name.lower().endswith(".gz")
-    check_size(path, (shape[0], shape[1], shape[2], 1), dtype.itemsize, path.stat().st_size, compressed=gzipped)
+    stored = path.stat().st_size - (0 if gzipped else offset)
+    check_size(path, (shape[0], shape[1], shape[2], 1), dtype.itemsize, max(stored, 0), compressed=gzipped)
     order = layout(affine)
     count, height, width = (shape[axis] for axis in order.axes)
     check_size(path, (count, height, width, 1), 0, 0)

@@ -97,4 +97,6 @@ def read_images(
 
         in_parallel(fill, range(len(array)))
         images = array
-    return ImageSet(images, source.names, reported, source.spacing, source.origins, source.notes)
+    return ImageSet(
+        images, source.names, reported, source.spacing, source.origins, rows_up=source.rows_up, notes=source.notes
+    )

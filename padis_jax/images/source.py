@@ -41,6 +41,7 @@ class Source:
       unit: unit of the values where the file tells it ("HU"), else None.
       full: the value that is white, for pictures and bytes; else None.
       spacing: mm between slices, rows and columns, where the file tells it.
+      rows_up: row 0 is to be shown at the bottom, as in CT that is stored with the face down.
       notes: what a user should know, each a line.
     """
 
@@ -53,6 +54,7 @@ class Source:
     unit: str | None = None
     full: float | None = None
     spacing: Spacing | None = None
+    rows_up: bool = False
     notes: tuple[str, ...] = ()
 
     def windows(self, window: Window | None, fit: Window | None) -> tuple[Window, Window]:
@@ -189,6 +191,7 @@ def join(sources: Sequence[Source], path: str) -> Source:
         unit=first.unit,
         full=first.full,
         spacing=spacing,
+        rows_up=first.rows_up,
         notes=tuple(dict.fromkeys(notes)),
     )
 

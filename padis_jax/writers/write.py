@@ -35,27 +35,28 @@ def write_result(stem: str | Path, kind: Format, result: Result) -> list[Path]:
         cannot be written; no file is half written.
     """
     encoded = _encoded(Path(stem), kind, result)
-    if kind == "dicom" and (others := sorted({*Path(stem).glob("*.dcm")} - {*encoded})):
-        raise UserError(f"{others[0]}: is in the way of a new series in that folder; move it, or choose another folder")
     for path, data in encoded.items():
         write_bytes(path, data)
     return list(encoded)
 
 
-def check_format(kind: Format, result: Result) -> None:
-    """Refuses, before any long work, a format that this source cannot be written in.
+def check_format(stem: str | Path, kind: Format, result: Result) -> None:
+    """Refuses, before any long work, what `write_result` would refuse; writes nothing.
 
     Raises:
       UserError: as `write_result` would.
     """
-    _encoded(Path("unnamed"), kind, result)
+    _encoded(Path(stem), kind, result)
 
 
 def _encoded(stem: Path, kind: Format, result: Result) -> dict[Path, bytes]:
     """Name -> contents of all files."""
     count = len(result.values)
     if kind == "dicom":
-        return {stem / f"{index + 1:05d}.dcm": data for index, data in enumerate(dicom_files(result))}
+        encoded = {stem / f"{index + 1:05d}.dcm": data for index, data in enumerate(dicom_files(result))}
+        if others := sorted({*stem.glob("*.dcm")} - {*encoded}):
+            raise UserError(f"{others[0]}: is in the way of a new series in its folder; move it, or choose another one")
+        return encoded
     if kind == "nifti":
         return {stem.with_name(f"{stem.name}.nii.gz"): nifti_bytes(result)}
     if kind == "png":
