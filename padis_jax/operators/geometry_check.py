@@ -164,9 +164,9 @@ def check_geometry(geometry: ScanGeometry, sinogram: np.ndarray) -> Report:
 def find_offset(geometry: ScanGeometry, sinogram: np.ndarray) -> float:
     """The offset_mm with which the views agree best: the centre of rotation, to a fraction of a bin.
 
-    In a parallel beam the centre of mass goes as x cos t + y sin t + c (Helgason and Ludwig's condition of order 1), which
-    needs no opposite views: if it does so to a fraction of a bin, c is the answer. Where it does not (an object that
-    reaches beyond the detector), and for fan beams, the residual of `check_geometry` is minimised.
+    In a parallel beam the centre of mass goes as x cos t + y sin t + c (Helgason and Ludwig's condition of order 1),
+    which needs no opposite views: if it does so to a fraction of a bin, c is the answer. Where it does not (an object
+    that reaches beyond the detector), and for fan beams, the residual of `check_geometry` is minimised.
 
     Raises:
       ValueError: for a sinogram of another shape.
