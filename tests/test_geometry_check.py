@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from padis_jax.operators.geometry_file import ScanGeometry
 VIEWS, BINS = 60, 64
 FAN = ScanGeometry("fan", tuple(np.arange(VIEWS) * 6.0), "degrees", BINS, 1.0, 0.0, 60.0, 30.0)
 PARALLEL = ScanGeometry("parallel", tuple(np.arange(VIEWS) * 3.0), "degrees", BINS, 1.0)
-HTC = Path(__file__).parent.parent / "data" / "htc2022.npz"
+HTC = Path(os.environ.get("HTC2022", ""))  # the user's copy; it is not part of the project
 REVERSED = "reversed detector or sense of rotation"
 
 
@@ -50,7 +51,6 @@ def _fan_cases():
         "reversed detector": (FAN, lambda y: y[:, ::-1], (REVERSED,)),
         "angles of the other sign": (change(angles=tuple(-a for a in FAN.angles)), lambda y: y, (REVERSED,)),
         "shifted": (change(offset_mm=3.3), lambda y: y, ("shifted detector",)),
-        "pitch": (change(spacing_mm=1.25), lambda y: y, ("wrong pitch",)),
     }
 
 
@@ -61,12 +61,23 @@ def test_faults_of_a_fan_beam(case):
     assert report.best.correction.faults == faults, report
     corrected = report.best.correction.geometry(FAN)
     assert abs(corrected.offset_mm - true.offset_mm) < 0.3
-    assert abs(corrected.spacing_mm - true.spacing_mm) < 0.06
     if case == "angles of the other sign":
         assert corrected.angles == true.angles
     if faults:  # what it says helps
         again = check_geometry(corrected, change(_measured(true))).stated
         assert again < 0.9 * report.stated
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pitch", [1.0, 1.2])
+def test_the_pitch_of_a_fan_beam(pitch):
+    """On as many bins as it takes; the smaller scans above are not asked for it."""
+    stated = dataclasses.replace(FAN, bins=160, spacing_mm=0.4)
+    true = dataclasses.replace(stated, spacing_mm=0.4 * pitch)
+    data = np.asarray(true.operator((128, 128), FAN.field_mm / 128)(_phantom(128)))
+    found = check_geometry(stated, data).best.correction
+    assert found.faults == (() if pitch == 1 else ("wrong pitch",))
+    assert abs(found.pitch - pitch) < 0.04
 
 
 def test_a_parallel_scan_tells_its_centre_to_a_fraction_of_a_bin():
@@ -99,8 +110,8 @@ def test_what_cannot_be_checked_is_named():
 @pytest.fixture(scope="module")
 def htc():
     """The joined arcs of the Helsinki challenge's disc b: geometry as published, line integrals."""
-    if not HTC.exists():
-        pytest.skip("data/htc2022.npz is not there")
+    if not HTC.is_file():
+        pytest.skip("name the file htc2022.npz with the environment variable HTC2022")
     rows = {}
     with np.load(HTC) as file:
         for name in file.files:

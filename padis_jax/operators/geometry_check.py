@@ -31,7 +31,7 @@ from padis_jax.operators.tomography import Geometry
 BINS, VIEWS = 80, 120  # of the problem that is solved
 COARSE, FINE = 12, 40  # steps of conjugate gradients, to find a shift and to judge
 PITCHES = np.geomspace(0.6, 1 / 0.6, 9)
-PITCH_BINS = 64  # on fewer bins the pixels' own error outweighs the pitch's
+PITCH_BINS = 2 * BINS  # on fewer bins the pixels' own error outweighs the pitch's
 CLEARER = 0.95  # a correction must lower the residual to this part of what simpler ones reach
 
 
@@ -135,7 +135,8 @@ def check_geometry(geometry: ScanGeometry, sinogram: np.ndarray) -> Report:
     starts = [f.correction for f in found if f.residual < 2 * found[0].residual]
     shifts = _shifts(geometry)
     values = [[residual(c.change("shift_mm", c.shift_mm + v), COARSE) for v in shifts] for c in starts]
-    which = int(np.argmin([min(row) for row in values]))
+    # Of evenly spaced views the reverse order is the other sense of rotation: then it is called that.
+    which = int(np.argmin([min(row) * (1.05 if c.reverse_views else 1) for row, c in zip(values, starts, strict=True)]))
     grid = starts[which].shift_mm + shifts
     start = _refine(residual, starts[which], "shift_mm", grid, values[which], COARSE).correction
 
@@ -163,19 +164,19 @@ def check_geometry(geometry: ScanGeometry, sinogram: np.ndarray) -> Report:
 def find_offset(geometry: ScanGeometry, sinogram: np.ndarray) -> float:
     """The offset_mm with which the views agree best: the centre of rotation, to a fraction of a bin.
 
-    For a parallel beam the search starts from the sinogram's centre of mass, which goes as
-    x cos t + y sin t + c around the rotation axis (Helgason and Ludwig's condition of order 1).
+    In a parallel beam the centre of mass goes as x cos t + y sin t + c (Helgason and Ludwig's condition of order 1),
+    which needs no opposite views: if it does so to a fraction of a bin, c is the answer. Where it does not (an object
+    that reaches beyond the detector), and for fan beams, the residual of `check_geometry` is minimised.
 
     Raises:
       ValueError: for a sinogram of another shape.
     """
     check_shape(geometry, sinogram)
-    start = geometry
-    if geometry.beam == "parallel":
-        start = dataclasses.replace(geometry, offset_mm=geometry.offset_mm - _mass_offset(geometry, sinogram))
-    residual = _residuals(start, sinogram)
-    found = _search(residual, Correction(), "shift_mm", _shifts(start), COARSE)
-    return start.offset_mm + _tuned(residual, found.correction, start).correction.shift_mm
+    if geometry.beam == "parallel" and (centre := _mass_centre(geometry, sinogram)) is not None:
+        return geometry.offset_mm - centre
+    residual = _residuals(geometry, sinogram)
+    found = _search(residual, Correction(), "shift_mm", _shifts(geometry), COARSE)
+    return geometry.offset_mm + _tuned(residual, found.correction, geometry).correction.shift_mm
 
 
 def check_shape(geometry: ScanGeometry, sinogram: np.ndarray) -> None:
@@ -301,17 +302,16 @@ def _unit_candidates(geometry: ScanGeometry) -> Iterator[Literal["degrees", "rad
         yield "degrees"
 
 
-def _mass_offset(geometry: ScanGeometry, sinogram: np.ndarray) -> float:
-    """c of the least-squares fit of the centres of mass to x cos t + y sin t + c."""
+def _mass_centre(geometry: ScanGeometry, sinogram: np.ndarray) -> float | None:
+    """c of the least-squares fit of the centres of mass to x cos t + y sin t + c; None if it does not fit."""
     u = (np.arange(geometry.bins) - (geometry.bins - 1) / 2) * geometry.spacing_mm + geometry.offset_mm
     mass = sinogram.sum(1, dtype=np.float64)
-    weight = np.abs(mass)
-    if not (mass > 0.05 * weight.max()).any():
-        return 0.0
-    use = mass > 0.05 * weight.max()
-    centres = (sinogram[use] @ u) / mass[use]
+    use = mass > 0.05 * np.abs(mass).max()
     t = geometry.radians[use]
     design = np.stack([np.cos(t), np.sin(t), np.ones_like(t)], 1)
-    if len(t) < 3 or np.linalg.cond(design) > 50:
-        return 0.0
-    return float(np.linalg.lstsq(design, centres, rcond=None)[0][2])
+    if len(t) < 4 or np.linalg.cond(design) > 50:
+        return None
+    centres = (sinogram[use] @ u) / mass[use]
+    fitted = np.linalg.lstsq(design, centres, rcond=None)[0]
+    error = np.sqrt(np.mean((design @ fitted - centres) ** 2))
+    return float(fitted[2]) if error < 0.2 * geometry.spacing_mm else None
