@@ -136,7 +136,7 @@ def check_geometry(geometry: ScanGeometry, sinogram: np.ndarray) -> Report:
     shifts = _shifts(geometry)
     values = [[residual(c.change("shift_mm", c.shift_mm + v), COARSE) for v in shifts] for c in starts]
     # Of evenly spaced views the reverse order is the other sense of rotation: then it is called that.
-    which = int(np.argmin([min(row) * (1.05 if c.reverse_views else 1) for row, c in zip(values, starts, strict=True)]))
+    which = int(np.argmin([min(row) * (1.3 if c.reverse_views else 1) for row, c in zip(values, starts, strict=True)]))
     grid = starts[which].shift_mm + shifts
     start = _refine(residual, starts[which], "shift_mm", grid, values[which], COARSE).correction
 
