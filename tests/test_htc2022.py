@@ -39,6 +39,7 @@ def test_views_are_drawn_evenly_and_bins_joined(tmp_path):
     few = draw_views(arc, 3)
     np.testing.assert_allclose(np.rad2deg(few.angles), [0, 1, 2])
     np.testing.assert_array_equal(few.sinogram, arc.sinogram[[0, 2, 4]])
+    np.testing.assert_allclose(np.rad2deg(draw_views(arc, 5).angles), [0, 0.5, 1, 2, 2.5])
     binned = bin_detector(arc, 4)
     np.testing.assert_allclose(binned.sinogram[2, 3], arc.sinogram[2, 12:16].mean(), rtol=1e-6)
     geometry = scanner(binned, 32).geometry
