@@ -5,8 +5,8 @@
 
 The work folder receives checkpoints/, log.jsonl, config.json, pictures of denoised patches and, at the end,
 weights.safetensors (the averaged parameters with config, frame and provenance), which sample.py takes as --weights. Run
-the same command again after an interruption and it goes on from the newest checkpoint, whose config it takes; flags
-given then still override it.
+the same command again after an interruption and it goes on from the newest intact checkpoint, whose config it takes;
+flags given then still override it. SIGTERM and Ctrl-C save after the step under way and exit with 128 + signal number.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import orbax.checkpoint as ocp
 from tqdm import tqdm
 
 import padis_jax
-from padis_jax import checkpoint
+from padis_jax import checkpoint, cluster
 from padis_jax.batches import Batch, crop_batch, draw_batch, pad_images
 from padis_jax.cli.arguments import parse, split_args
 from padis_jax.config import Config, from_json, load_config_file
@@ -34,11 +34,22 @@ from padis_jax.errors import UserError, one_line_errors
 from padis_jax.figures import patch_grid, save_figure, training_curves
 from padis_jax.files import write_json
 from padis_jax.images import ImageSet, Window, read_images
+from padis_jax.interruption import Interruption, leave
 from padis_jax.log import Log
 from padis_jax.loss import denoising_loss
+from padis_jax.parallel import (
+    check_batch,
+    is_leader,
+    make_mesh,
+    on_host,
+    put,
+    put_batch,
+    sharding_of,
+    step_function,
+)
 from padis_jax.patches import Frame, frame_for
 from padis_jax.split import Split, split_slices
-from padis_jax.training import Metrics, TrainState, init_state, train_step
+from padis_jax.training import Metrics, TrainState, init_state
 from padis_jax.weights import file_hash, load_weights, save_weights
 
 VALIDATION_PATCHES = 64
@@ -57,7 +68,7 @@ class Task(NamedTuple):
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of train.py and padis-train."""
-    config_file, workdir, rest = split_args(sys.argv[1:] if argv is None else argv)
+    config_file, workdir, rest = split_args(cluster.join(sys.argv[1:] if argv is None else argv))
     given = load_config_file(config_file, Config) if config_file else None
     if given is not None or {"-h", "--help"} & set(rest):  # before the work folder is touched
         given = _parse(rest, given or Config())
@@ -66,7 +77,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if given is None and not checkpoint.folder(workdir).is_dir():
         raise UserError(f"{workdir} has no checkpoint to go on from: name the settings with --config FILE")
     with checkpoint.open_checkpoints(workdir) as manager:
-        train(_resolve(given, checkpoint.saved_config(manager), rest, workdir), Path(workdir), manager)
+        config = _resolve(given, checkpoint.saved_config(manager), rest, workdir)
+    with checkpoint.open_checkpoints(workdir, keep=config.run.keep) as manager:
+        train(config, Path(workdir), manager)
 
 
 def _parse(args: Sequence[str], default: Config) -> Config:
@@ -94,45 +107,56 @@ def train(config: Config, workdir: Path, manager: ocp.CheckpointManager) -> Trai
     Raises:
       UserError: if the loss stops being finite, or for what `load_task` and `checkpoint.restore` refuse.
     """
+    mesh = make_mesh(config.run.devices)
+    check_batch(mesh, config.patches)
     task = load_task(config)
-    state = checkpoint.restore(manager, jax.eval_shape(lambda: init_state(config))) or first_state(config, task.frame)
+    sharding = sharding_of(config, mesh)
+    state = checkpoint.restore(manager, jax.eval_shape(lambda: init_state(config)), sharding)
+    if state is None:
+        state = put(first_state(config, task.frame), sharding)
+    step_on_mesh = step_function(config, mesh)
     start = int(state.step)
-    if start >= config.run.steps:
+    if start >= config.run.steps and is_leader():
         print(f"{workdir}: trained for {start} steps already; raise --run.steps to go on", file=sys.stderr)
     about = {
         "config": dataclasses.asdict(config),
         "frame": dataclasses.asdict(task.frame),
         "window": dataclasses.asdict(task.window),
     }
-    write_json(workdir / "config.json", about)
+    if is_leader():
+        write_json(workdir / "config.json", about)
     pending: list[Metrics] = []
-    with Log(workdir, start, config.run.tensorboard) as log, _progress(start, config.run.steps) as bar:
-        clock = time.perf_counter()
-        try:
-            for step in range(start, config.run.steps):
-                batch = draw_batch(task.padded, config.patches, config.run.seed, step)
-                state, metrics = train_step(config, state, jnp.asarray(batch.patches), jnp.asarray(batch.positions))
-                pending.append(metrics)
-                bar.update()
-                last = step + 1 == config.run.steps
-                log.count(batch)
-                if last or (step + 1) % config.run.log_every == 0:
-                    _check(pending, step + 1)
-                    record = log.training(step + 1, state, pending, time.perf_counter() - clock)
-                    bar.set_postfix(loss=f"{record['loss']:.4f}", patches_per_s=f"{record['patches_per_second']:.0f}")
-                    pending, clock = [], time.perf_counter()
-                if task.validation and (last or (step + 1) % config.run.validate_every == 0):
-                    log.write(step + 1, validation_loss=validate(config, state, task.validation))
-                    _pictures(workdir, config, state, task.validation, step + 1)
-                if last or (step + 1) % config.run.checkpoint_every == 0:
-                    checkpoint.save(manager, state, about)
-        except KeyboardInterrupt:
-            checkpoint.save(manager, state, about)
-            manager.wait_until_finished()
-            raise UserError(
-                f"interrupted at step {int(state.step)}; run the same command again to go on from there"
-            ) from None
-    export(workdir, config, state, task)
+    with (
+        Interruption() as stop,
+        Log(workdir, start, config.run.tensorboard) as log,
+        _progress(start, config.run.steps) as bar,
+    ):
+        clock = time.perf_counter()  # not the time of day, which may be set back
+        for step in range(start, config.run.steps):
+            batch = draw_batch(task.padded, config.patches, config.run.seed, step)
+            state, metrics = step_on_mesh(config, state, *put_batch(mesh, batch))
+            pending.append(metrics)
+            bar.update()
+            last = step + 1 == config.run.steps
+            log.count(batch)
+            if last or (step + 1) % config.run.log_every == 0:
+                _check(pending, step + 1)
+                record = log.training(step + 1, state, pending, time.perf_counter() - clock)
+                bar.set_postfix(loss=f"{record['loss']:.4f}", patches_per_s=f"{record['patches_per_second']:.0f}")
+                pending, clock = [], time.perf_counter()
+            if task.validation and (last or (step + 1) % config.run.validate_every == 0):
+                here = state._replace(ema=on_host(state.ema))  # by all processes, in step
+                if is_leader():
+                    log.write(step + 1, validation_loss=validate(config, here, task.validation))
+                    _pictures(workdir, config, here, task.validation, step + 1)
+            if last or (step + 1) % config.run.checkpoint_every == 0:
+                checkpoint.save(manager, state, about)
+            if received := stop.due(step + 1):
+                checkpoint.save(manager, state, about, wait=True)
+                raise leave(received, step + 1)
+    here = state._replace(ema=on_host(state.ema))
+    if is_leader():
+        export(workdir, config, here, task)
     return state
 
 
@@ -275,4 +299,12 @@ def _check(pending: Sequence[Metrics], step: int) -> None:
 
 
 def _progress(start: int, steps: int) -> tqdm[Any]:
-    return tqdm(total=steps, initial=start, desc="training", unit="step", dynamic_ncols=True, mininterval=1.0)
+    return tqdm(
+        total=steps,
+        initial=start,
+        desc="training",
+        unit="step",
+        dynamic_ncols=True,
+        mininterval=1.0,
+        disable=not is_leader(),
+    )
