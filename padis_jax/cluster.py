@@ -57,7 +57,7 @@ def join(args: Sequence[str]) -> list[str]:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"--cluster: the processes did not come together ({reason}); start one process for each number, let all "
-            "reach the coordinator's port, or name it by --cluster.coordinator, --cluster.processes and --cluster.process"
+            "reach the coordinator's port, or give --cluster.coordinator, --cluster.processes, --cluster.process"
         ) from error
     return rest
 

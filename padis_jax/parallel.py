@@ -1,13 +1,10 @@
-"""Devices: one mesh with one axis over all devices of all processes, and where arrays lie on it.
+"""Training on a mesh: where the state and the batch lie, and the step compiled for it.
 
-    training      batch split, state whole: every device has the parameters, one all-reduce of the gradient per step
-    training      batch split, state split: every device has 1/n of parameters, average and moments (FSDP; ZeRO stage 3,
-                  arXiv 1910.02054), which are gathered where they are used
-    sampling      images split (solvers/batch.py), or the patches of one image (prior.patch_prior)
+    batch split, state whole    every device has the parameters; one all-reduce of the gradient per step
+    batch split, state split    every device has 1/n of parameters, average and moments, which are gathered where they
+                                are used (FSDP, or ZeRO stage 3, arXiv 1910.02054)
 
-The axis is an Auto axis: a program is written as for one device, and XLA's partitioner places the collectives that the
-shardings of its arguments and results imply. Random numbers do not depend on the shardings. So the result is that of
-one device up to the order of sums.
+The step is the one of a single device, and so is its result, up to the order of sums.
 """
 
 from __future__ import annotations
@@ -16,88 +13,40 @@ import functools
 from typing import Any
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from padis_jax.batches import Batch, PatchConfig
 from padis_jax.config import Config
 from padis_jax.errors import UserError
+from padis_jax.mesh import AXIS, put, replicated, split
 from padis_jax.training import TrainState, init_state, step
 
-AXIS = "data"
-SMALLEST_SPLIT = 4096  # numbers in an array that is worth splitting: below, gathering it costs more than keeping it
+SMALLEST_SPLIT = 4096  # numbers in an array that is worth splitting: smaller ones are kept whole on every device
 
 
-def is_leader() -> bool:
-    """Whether this process is the one that writes logs, pictures and weights."""
-    return jax.process_index() == 0
+def state_sharding(config: Config, mesh: Mesh) -> TrainState:
+    """Where the state of a run lies: a `TrainState` of shardings.
 
-
-def make_mesh(count: int = 0) -> Mesh:
-    """The mesh of the first `count` devices, or of all for 0.
-
-    Raises:
-      UserError: if there are not so many, or some processes would be left without a device.
-    """
-    devices = jax.devices()
-    if count > len(devices):
-        raise UserError(
-            f"devices is {count}, but there are {len(devices)} ({devices[0].device_kind}); give at most that"
-        )
-    if count and jax.process_count() > 1 and count != len(devices):
-        raise UserError(
-            f"devices is {count}: with several processes all {len(devices)} devices take part; leave it at 0"
-        )
-    chosen = devices[: count or len(devices)]
-    return jax.make_mesh((len(chosen),), (AXIS,), axis_types=(AxisType.Auto,), devices=chosen)
-
-
-def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on every device."""
-    return NamedSharding(mesh, P())
-
-
-def state_sharding(mesh: Mesh, state: Any, *, shard_parameters: bool) -> Any:
-    """A sharding for every array of a state (or of its `jax.eval_shape`).
-
-    Args:
-      mesh: from `make_mesh`.
-      state: parameters, average, moments, counts.
-      shard_parameters: split arrays of at least `SMALLEST_SPLIT` numbers along their longest axis that divides evenly.
-        Arrays of the same shape are split alike, so that an update needs no exchange.
+    With `run.shard_parameters`, arrays of at least `SMALLEST_SPLIT` numbers are split along their longest axis that
+    divides evenly. Arrays of one shape are split alike, so that the update of a parameter needs no exchange.
     """
 
     def place(leaf: Any) -> NamedSharding:
         axes = [axis for axis, side in enumerate(leaf.shape) if side % mesh.size == 0]
-        if not shard_parameters or not axes or leaf.size < SMALLEST_SPLIT:
+        if not config.run.shard_parameters or not axes or leaf.size < SMALLEST_SPLIT:
             return replicated(mesh)
         longest = max(axes, key=lambda axis: leaf.shape[axis])
         return NamedSharding(mesh, P(*(AXIS if axis == longest else None for axis in range(leaf.ndim))))
 
-    return jax.tree.map(place, state)
-
-
-def put(tree: Any, shardings: Any) -> Any:
-    """Arrays that every process has whole -> arrays on the mesh, of which every process keeps its part."""
-
-    def place(leaf: Any, sharding: NamedSharding) -> jax.Array:
-        host = np.asarray(leaf)
-        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
-
-    return jax.tree.map(place, tree, shardings)
+    placed: TrainState = jax.tree.map(place, jax.eval_shape(lambda: init_state(config)))
+    return placed
 
 
 def put_batch(mesh: Mesh, batch: Batch) -> Batch:
-    """A training batch, drawn whole by every process, split over the devices; each keeps its own rows."""
-    split = NamedSharding(mesh, P(AXIS))
-    return put(batch, Batch(split, split))
-
-
-def on_host(tree: Any) -> Any:
-    """The whole arrays in the memory of every process. All processes must call this together."""
-    return jax.device_get(tree) if jax.process_count() == 1 else multihost_utils.process_allgather(tree, tiled=True)
+    """A batch that every process has drawn whole, split over the devices: each process keeps its own rows."""
+    placed: Batch = put(batch, Batch(split(mesh), split(mesh)))
+    return placed
 
 
 def check_batch(mesh: Mesh, patches: PatchConfig) -> None:
@@ -114,14 +63,8 @@ def check_batch(mesh: Mesh, patches: PatchConfig) -> None:
 def step_function(config: Config, mesh: Mesh) -> Any:
     """`training.step` compiled for the mesh: (config, state, patches, positions) -> (state, metrics).
 
-    The state is donated and comes back as it was placed, so that every step runs the same program, the first one after
-    a restore included.
+    The state is donated and comes back as it was placed, so that all steps run one program per patch size, the first
+    step after a restore included.
     """
-    placed = (sharding_of(config, mesh), replicated(mesh))
+    placed = (state_sharding(config, mesh), replicated(mesh))
     return jax.jit(step, static_argnums=0, donate_argnums=1, out_shardings=placed)
-
-
-def sharding_of(config: Config, mesh: Mesh) -> TrainState:
-    """Where the state of a run lies."""
-    shapes = jax.eval_shape(lambda: init_state(config))
-    return state_sharding(mesh, shapes, shard_parameters=config.run.shard_parameters)

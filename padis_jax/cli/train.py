@@ -37,16 +37,8 @@ from padis_jax.images import ImageSet, Window, read_images
 from padis_jax.interruption import Interruption, leave
 from padis_jax.log import Log
 from padis_jax.loss import denoising_loss
-from padis_jax.parallel import (
-    check_batch,
-    is_leader,
-    make_mesh,
-    on_host,
-    put,
-    put_batch,
-    sharding_of,
-    step_function,
-)
+from padis_jax.mesh import is_leader, make_mesh, on_host, put
+from padis_jax.parallel import check_batch, put_batch, state_sharding, step_function
 from padis_jax.patches import Frame, frame_for
 from padis_jax.split import Split, split_slices
 from padis_jax.training import Metrics, TrainState, init_state
@@ -110,7 +102,7 @@ def train(config: Config, workdir: Path, manager: ocp.CheckpointManager) -> Trai
     mesh = make_mesh(config.run.devices)
     check_batch(mesh, config.patches)
     task = load_task(config)
-    sharding = sharding_of(config, mesh)
+    sharding = state_sharding(config, mesh)
     state = checkpoint.restore(manager, jax.eval_shape(lambda: init_state(config)), sharding)
     if state is None:
         state = put(first_state(config, task.frame), sharding)
