@@ -136,10 +136,14 @@ class Experiment:
       solver: how it is reconstructed.
       tv: settings of the yardstick.
       seed: root of all randomness.
-      patch_batch: patches per network call, to bound memory; 0 for all at once.
+      patch_batch: patches per network call, to bound memory; 0 for all at once, "auto" for what the device can hold.
       tilings: random tilings averaged per evaluation.
       new_frame: allow an image of another size than the weights were trained on; the frame is made anew for it and
         positions are rescaled to it.
+      devices: devices that share the patches of the image, or the items of `measurements`; 0 for all there are.
+      measurements: a folder of measured sinograms (batch_job.py), all of which are reconstructed in the place of
+        `image`; "" for none.
+      batch: measurements at a time.
     """
 
     weights: str = DEFAULT_WEIGHTS
@@ -148,12 +152,17 @@ class Experiment:
     solver: SolverConfig = dataclasses.field(default_factory=SolverConfig)
     tv: TVConfig = dataclasses.field(default_factory=TVConfig)
     seed: int = 0
-    patch_batch: int = 0
+    patch_batch: int | Literal["auto"] = 0
     tilings: int = 1
     new_frame: bool = False
+    devices: int = 0
+    measurements: str = ""
+    batch: int = 8
 
     def __post_init__(self) -> None:
-        if self.patch_batch < 0 or self.tilings < 1:
+        if (self.patch_batch != "auto" and self.patch_batch < 0) or self.tilings < 1:
             raise UserError(
-                f"patch_batch {self.patch_batch} must be at least 1, or 0; tilings {self.tilings} at least 1"
+                f"patch_batch {self.patch_batch} must be at least 1, 0 or 'auto'; tilings {self.tilings} at least 1"
             )
+        if self.devices < 0 or self.batch < 1:
+            raise UserError(f"devices {self.devices} must not be negative, batch {self.batch} at least 1")

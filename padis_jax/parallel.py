@@ -45,8 +45,7 @@ def state_sharding(config: Config, mesh: Mesh) -> TrainState:
 
 def put_batch(mesh: Mesh, batch: Batch) -> Batch:
     """A batch that every process has drawn whole, split over the devices: each process keeps its own rows."""
-    placed: Batch = put(batch, Batch(split(mesh), split(mesh)))
-    return placed
+    return Batch(*put(tuple(batch), (split(mesh), split(mesh))))
 
 
 def check_batch(mesh: Mesh, patches: PatchConfig) -> None:

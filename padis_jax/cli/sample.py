@@ -4,6 +4,7 @@
     python sample.py --image.index 62 --scan.views 60         another slice, more views
     python sample.py --scan.protocol paper                    noiseless, the same projector, as in the paper
     python sample.py --config configs/dps.py                   the paper's VE-DPS, 1000 evaluations
+    python sample.py --measurements scans/ --workdir out       every sinogram of a folder, resumable
     python sample.py --weights runs/mine/weights.safetensors --image.path pictures/ --scan.protocol paper
 
 The results folder (--workdir, by default results/) receives comparison.png, reconstruction.npz (truth, FBP, TV and the
@@ -23,7 +24,9 @@ import numpy as np
 from tqdm import tqdm
 
 import padis_jax
+from padis_jax import cluster
 from padis_jax import experiment as ex
+from padis_jax.cli import batch
 from padis_jax.cli.arguments import parse, split_args
 from padis_jax.config import load_config_file
 from padis_jax.errors import UserError, one_line_errors
@@ -37,12 +40,15 @@ NAMES = {"dds": "DDS", "dps": "DPS", "langevin": "Langevin"}
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of sample.py and padis-sample."""
-    config_file, workdir, rest = split_args(sys.argv[1:] if argv is None else argv)
+    config_file, workdir, rest = split_args(cluster.join(sys.argv[1:] if argv is None else argv))
     given = load_config_file(config_file, ex.Experiment) if config_file else ex.Experiment()
     config = parse(
         ex.Experiment, rest, default=given, prog="sample.py [--config FILE] [--workdir DIR]", description=__doc__ or ""
     )
-    sample(config, Path(workdir or "results"))
+    if config.measurements:
+        batch.run(config, Path(workdir or "results"))
+    else:
+        sample(config, Path(workdir or "results"))
 
 
 def sample(config: ex.Experiment, workdir: Path) -> list[ex.Row]:
