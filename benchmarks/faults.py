@@ -11,6 +11,7 @@ weights files must be equal bit for bit. Programs are compiled once, into a cach
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import os
@@ -83,9 +84,13 @@ class Run(NamedTuple):
         """Complete checkpoints."""
         return sorted(int(p.name) for p in folder(self.workdir).glob("*") if p.name.isdigit())
 
-    def saving(self) -> bool:
-        """Whether a save is under way, or was cut off."""
-        return any(folder(self.workdir).glob("*.orbax-checkpoint-tmp*"))
+    def unfinished(self) -> set[tuple[str, int]]:
+        """Saves that are under way, or were cut off: folder and its number on the disk."""
+        found = set()
+        for path in folder(self.workdir).glob("*.orbax-checkpoint-tmp*"):
+            with contextlib.suppress(FileNotFoundError):  # finished in this moment
+                found.add((path.name, path.stat().st_ino))
+        return found
 
 
 def make_run(base: Path, name: str, steps: int) -> Run:
@@ -123,14 +128,14 @@ def campaign(base: Path, kills: int, steps: int, seed: int = 0) -> Counts:
     moments = random.Random(seed)
     killed = inside = before_first = resumed = failures = 0
     while killed < kills:
-        done = broken.steps()
+        done, cut_off = broken.steps(), broken.unfinished()
         resumed += bool(done)
         process = broken.start()
         # From the first moment of the process to about a tenth of the run beyond its first new checkpoint.
         patience = moments.uniform(0, 1)
         if killed % 2 == 0 and _until(functools.partial(_newer, broken, done), process):
             _wait(process, patience * 0.1 * length)
-            _until(broken.saving, process)
+            _until(lambda: bool(broken.unfinished()), process)
         elif killed % 4 == 1 and _until(functools.partial(_newer, broken, done), process):
             _wait(process, patience * 0.1 * length)
         else:
@@ -139,7 +144,7 @@ def campaign(base: Path, kills: int, steps: int, seed: int = 0) -> Counts:
             process.kill()
             process.wait()
             killed += 1
-            inside += broken.saving()
+            inside += bool(broken.unfinished() - cut_off)
             before_first += not broken.steps()
         elif process.returncode != 0:
             failures += 1
@@ -147,7 +152,7 @@ def campaign(base: Path, kills: int, steps: int, seed: int = 0) -> Counts:
                 break
         else:
             break  # finished before it could be killed often enough
-        print(f"kill {killed}: newest checkpoint {broken.steps()[-1:]}, save cut off: {broken.saving()}", flush=True)
+        print(f"kill {killed}: newest checkpoint {broken.steps()[-1:]}, {inside} inside a save so far", flush=True)
     resumed += bool(broken.steps())
     failures += broken.start().wait() != 0
     return Counts(killed, inside, before_first, resumed, failures, equal_weights(whole.workdir, broken.workdir))

@@ -1,9 +1,11 @@
 """Training that is stopped, politely or not, goes on where it was and ends with the same parameters."""
 
+import contextlib
+import io
 import os
+import shutil
 import signal
 
-import jax
 import numpy as np
 import pytest
 from test_cli_train import CONFIG
@@ -58,45 +60,51 @@ def test_a_signal_saves_and_the_next_start_goes_on(base, capfd, monkeypatch, num
     assert equal_weights(base / "whole", base / name)
 
 
-def test_a_resumed_run_compiles_the_step_once(base, monkeypatch):
-    """The restored state lies where a step leaves it, so that the first step and the second share their program."""
-    counted, original = [], train.step_function
+@pytest.fixture(scope="module")
+def lost_and_found(base):
+    """A run whose images vanish after they were read; the next start without them; then one with them again.
 
-    def counting(*args, **kwargs):
-        step = original(*args, **kwargs)
-        counted.append((step, step._cache_size()))
-        return step
-
-    before = checkpoint.folder(base / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "step_function", counting)
-        for steps in (3, 6):
-            train.main([*_command(base, "twice"), "--run.steps", str(steps), "--optimiser.learning-rate", "3e-3"])
-    assert before.exists()
-    for step, _ in counted:
-        assert step._cache_size() == 1
-
-
-def test_images_that_vanish_under_way_do_no_harm_and_are_named_at_the_next_start(base, monkeypatch, capsys):
+    (its error line, the compiled step functions of the first and the last start, with their numbers of programs)
+    """
     images = base / "gone.npy"
-    np.save(images, np.load(base / "images.npy"))
-    original = train.load_task
+    shutil.copy(base / "images.npy", images)
+    functions, task, step = [], train.load_task, train.step_function
+    command = [*_command(base, "gone"), "--data.path", str(images)]
 
     def load_then_lose(config):
-        task = original(config)
+        loaded = task(config)
         images.unlink()
-        return task
+        return loaded
 
-    command = [*_command(base, "gone"), "--data.path", str(images)]
-    with monkeypatch.context() as patch:
+    def kept(*args):
+        functions.append(step(*args))
+        return functions[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "load_task", load_then_lose)
-        train.main([*command, "--run.steps", "2"])
-    assert load_weights(base / "gone" / "weights.safetensors").provenance["steps"] == 2
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        train.main([*command, "--run.steps", "4"])
-    assert stop.value.code == 2
-    assert capsys.readouterr().err == f"error: {images}: no such file or folder; check the path\n"
+        patch.setattr(train, "step_function", kept)
+        train.main([*command, "--run.steps", "3"])
+    steps = load_weights(base / "gone" / "weights.safetensors").provenance["steps"]
+    with contextlib.redirect_stderr(io.StringIO()) as errors, pytest.raises(SystemExit) as stop:
+        train.main([*command, "--run.steps", "6"])
+    shutil.copy(base / "images.npy", images)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "step_function", kept)
+        train.main([*command, "--run.steps", "6"])
+    return steps, stop.value.code, errors.getvalue(), images, functions
+
+
+def test_images_that_vanish_under_way_do_no_harm_and_are_named_at_the_next_start(lost_and_found):
+    steps, code, errors, images, _ = lost_and_found
+    assert steps == 3 and code == 2
+    assert errors == f"error: {images}: no such file or folder; check the path\n"
+
+
+def test_a_resumed_run_compiles_the_step_once(lost_and_found):
+    """The restored state lies where a step leaves it, so that the first step and the second share their program."""
+    first, resumed = lost_and_found[-1]
+    assert first is not resumed  # another number of steps is another program
+    assert first._cache_size() == 1 and resumed._cache_size() == 1
 
 
 def test_a_log_that_was_cut_off_keeps_its_complete_lines(tmp_path):
@@ -111,4 +119,3 @@ def test_a_short_campaign_of_kills(tmp_path):
     counts = campaign(tmp_path, kills=4, steps=400)
     assert counts.kills == 4 and counts.resumed > 0 and counts.inside_saves > 0
     assert counts.failures == 0 and counts.equal
-    assert jax.process_count() == 1

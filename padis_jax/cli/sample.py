@@ -45,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse(
         ex.Experiment, rest, default=given, prog="sample.py [--config FILE] [--workdir DIR]", description=__doc__ or ""
     )
+    if jax.process_count() > 1 and not config.measurements:
+        raise UserError("several processes share the items of a folder: give --measurements, or leave --cluster out")
     if config.measurements:
         batch.run(config, Path(workdir or "results"))
     else:
