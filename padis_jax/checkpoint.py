@@ -1,13 +1,17 @@
 """Checkpoints of a training run with Orbax: asynchronous, atomic, with everything that resuming needs.
 
-One step folder holds `state` (parameters, average, optimiser, step) and `config` (JSON: config, frame, window). A save
-that is cut off leaves a temporary folder, which is ignored and removed; the checkpoint before stays the newest.
+One step folder holds `state` (parameters, average, optimiser, step) and `config` (JSON: config, frame, window, and the
+digests of all of these). A save that is cut off leaves a temporary folder, which is ignored and removed. A checkpoint
+whose content does not have its digests is set aside, and the one before it is used.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +19,18 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
+from padis_jax.digest import described, digests
 from padis_jax.errors import UserError
 from padis_jax.training import TrainState
+
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError)
+_UNWRITTEN = (OSError, ValueError, RuntimeError)  # what Orbax and TensorStore make of a full disk
+
+
+class _DamagedError(Exception):
+    """A checkpoint that cannot be read, or is not what was written."""
 
 
 def folder(workdir: str | Path) -> Path:
@@ -32,72 +45,195 @@ def open_checkpoints(workdir: str | Path, *, keep: int = 3) -> Iterator[ocp.Chec
     Args:
       workdir: folder of the run.
       keep: newest checkpoints that are kept.
+
+    Raises:
+      UserError: if a save under way fails.
     """
     # Remains of interrupted saves. Orbax offers to remove them, but in a thread that fails noisily if the block is left
     # before it has started.
-    for remains in folder(workdir).glob("*.orbax-checkpoint-tmp*"):
-        shutil.rmtree(remains, ignore_errors=True)
+    if jax.process_index() == 0:
+        for remains in folder(workdir).glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(remains, ignore_errors=True)
     options = ocp.CheckpointManagerOptions(max_to_keep=keep)
-    with ocp.CheckpointManager(
+    manager = ocp.CheckpointManager(
         folder(workdir),
         options=options,
         item_handlers={"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()},
-    ) as manager:
+    )
+    try:
         yield manager
+    except BaseException:
+        with contextlib.suppress(Exception):  # the first error is the one to report
+            manager.close()
+        raise
+    with _saving(manager):
+        manager.close()
 
 
-def save(manager: ocp.CheckpointManager, state: TrainState, config: dict[str, Any]) -> None:
-    """Starts saving `state` under its own step, unless that step is there already."""
+def save(manager: ocp.CheckpointManager, state: TrainState, about: dict[str, Any], *, wait: bool = False) -> None:
+    """Starts saving `state` under its own step, unless that step is there already.
+
+    Args:
+      manager: from `open_checkpoints`.
+      state: is copied before this returns, so that the next step may have its buffers.
+      about: config, frame and window, fit for JSON.
+      wait: until it is on the disk.
+
+    Raises:
+      UserError: if this save cannot be started, or the one before it could not be finished (full disk). The checkpoints
+        before are not touched: the oldest goes only when a newer one is complete.
+    """
     step = int(state.step)
-    if manager.latest_step() == step:
-        return
-    args = ocp.args.Composite(state=ocp.args.StandardSave(state._asdict()), config=ocp.args.JsonSave(config))
-    manager.save(step, args=args)
+    with _saving(manager):
+        if manager.latest_step() != step:
+            content = state._asdict()
+            sealed = about | {"digests": digests(content) | {"about": _sealed(about)}}
+            args = ocp.args.Composite(state=ocp.args.StandardSave(content), config=ocp.args.JsonSave(sealed))
+            manager.save(step, args=args)
+        if wait:
+            manager.wait_until_finished()
 
 
 def saved_config(manager: ocp.CheckpointManager) -> dict[str, Any] | None:
-    """The config of the newest checkpoint, or None if there is no checkpoint.
+    """What was saved with the newest checkpoint that can be read, or None if there is no checkpoint.
 
     Raises:
-      UserError: if it cannot be read.
+      UserError: if there are checkpoints, but none can be read.
     """
-    step = manager.latest_step()
-    if step is None:
-        return None
-    try:
-        found = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"]
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-        raise _damaged(manager, step, error) from error
-    if not isinstance(found, dict):
-        raise _damaged(manager, step, "its config is not a mapping")
-    return found
+    damaged = {}
+    for step in _newest_first(manager):
+        try:
+            return _about(manager, step)
+        except _DamagedError as error:
+            damaged[step] = str(error)
+    if damaged:
+        raise _all_damaged(manager, damaged)
+    return None
 
 
-def restore(manager: ocp.CheckpointManager, like: TrainState) -> TrainState | None:
-    """The newest state, or None if there is no checkpoint.
+def restore(manager: ocp.CheckpointManager, like: TrainState, sharding: Any = None) -> TrainState | None:
+    """The newest intact state, or None if there is no checkpoint. Newer, damaged ones are renamed, with a warning.
 
     Args:
       manager: from `open_checkpoints`.
       like: a state of the same config (or its `jax.eval_shape`); gives structure, shapes and types.
+      sharding: where the arrays go: one sharding, or a state of shardings; None for the first device. It need not be
+        the one that they were saved with.
 
     Raises:
-      UserError: if the checkpoint is damaged, or was made by another architecture.
+      UserError: if no checkpoint is intact, or the newest intact one was made by another architecture.
     """
-    step = manager.latest_step()
-    if step is None:
-        return None
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    target = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), like._asdict())
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    if isinstance(sharding, jax.sharding.Sharding):
+        one = sharding
+        sharding = jax.tree.map(lambda _: one, like)
+    target = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), like, sharding)._asdict()
+    damaged: dict[int, str] = {}
+    for step in _newest_first(manager):
+        try:
+            state = _state(manager, step, target)
+        except _DamagedError as error:
+            damaged[step] = str(error)
+            continue
+        if damaged:
+            _set_aside(manager, damaged, step)
+        return state
+    if damaged:
+        raise _all_damaged(manager, damaged)
+    return None
+
+
+def _newest_first(manager: ocp.CheckpointManager) -> list[int]:
+    return sorted(manager.all_steps(), reverse=True)
+
+
+def _about(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
     try:
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-        return TrainState(**manager.restore(step, args=args)["state"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(manager, step, error) from error
+        found = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"]
+    except _UNREADABLE as error:
+        raise _DamagedError(_short(error)) from error
+    if not isinstance(found, dict):
+        raise _DamagedError("its config is not a mapping")
+    rest = {name: value for name, value in found.items() if name != "digests"}
+    if "digests" in found and found["digests"].get("about") != _sealed(rest):
+        raise _DamagedError("its config is not what was written")
+    return found
 
 
-def _damaged(manager: ocp.CheckpointManager, step: int, error: object) -> UserError:
-    reason = " ".join(str(error).split())[:300]
+def _state(manager: ocp.CheckpointManager, step: int, target: dict[str, Any]) -> TrainState:
+    expected = _about(manager, step).get("digests")
+    if expected is not None:
+        wanted = {
+            jax.tree_util.keystr(path): described(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(target)
+        }
+        saved = {path: entry[:2] for path, entry in expected.items() if path != "about"}
+        if wanted != saved:
+            path = sorted(k for k in {*wanted, *saved} if wanted.get(k) != saved.get(k))[0]
+            raise UserError(
+                f"checkpoint {manager.directory / str(step)}: of another architecture ({path} is "
+                f"{saved.get(path, 'absent')}, but this config needs {wanted.get(path, 'none')}); give the settings it "
+                "was made with, or choose another --workdir"
+            )
+    try:
+        state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))["state"]
+    except _UNREADABLE as error:
+        if expected is None:  # written before there were digests: it may as well be of another architecture
+            raise UserError(
+                f"checkpoint {manager.directory / str(step)}: damaged or of another architecture ({_short(error)}); "
+                "remove this folder to go on from the checkpoint before it, or choose another --workdir"
+            ) from error
+        raise _DamagedError(_short(error)) from error
+    if expected is not None:
+        found = digests(state)
+        if changed := [path for path in found if found[path] != expected[path]]:
+            raise _DamagedError(f"{changed[0]} is not what was written")
+    return TrainState(**state)
+
+
+def _set_aside(manager: ocp.CheckpointManager, damaged: dict[int, str], used: int) -> None:
+    """Renames damaged checkpoints, so that the steps after the one that is used can be saved again."""
+    if jax.process_index() == 0:
+        for step, reason in damaged.items():
+            path = Path(str(manager.directory)) / str(step)
+            aside = path.with_name(f"damaged_{step}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+            print(
+                f"warning: checkpoint {path} is damaged ({reason}); going on from step {used}. The damaged one is kept "
+                f"as {aside.name}",
+                file=sys.stderr,
+            )
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("damaged checkpoints set aside")
+    manager.reload()
+
+
+@contextmanager
+def _saving(manager: ocp.CheckpointManager) -> Iterator[None]:
+    try:
+        yield
+    except _UNWRITTEN as error:
+        manager.reload()
+        newest = manager.latest_step()
+        left = "there is none yet" if newest is None else f"that of step {newest} is the newest complete one"
+        raise UserError(
+            f"{manager.directory}: a checkpoint could not be written ({_short(error)}); earlier ones are as they were, "
+            f"{left}. Make room and run the same command again"
+        ) from error
+
+
+def _all_damaged(manager: ocp.CheckpointManager, damaged: dict[int, str]) -> UserError:
+    reasons = "; ".join(f"{step}: {reason}" for step, reason in damaged.items())[:400]
     return UserError(
-        f"checkpoint {manager.directory / str(step)}: damaged or of another architecture ({reason}); remove this "
-        "folder to go on from the checkpoint before it, or choose another --workdir"
+        f"{manager.directory}: no checkpoint is intact ({reasons}); choose another --workdir, or remove this folder to "
+        "begin anew"
     )
+
+
+def _sealed(about: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

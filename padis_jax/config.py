@@ -109,6 +109,9 @@ class RunConfig:
       validate_every: steps between evaluations of the validation slices' loss and pictures of denoised patches.
       weights_dtype: type of the arrays in weights.safetensors; "float16" halves the file.
       tensorboard: also write TensorBoard events (pip install padis_jax[tensorboard]).
+      devices: devices that the batch is split over; 0 for all there are. Batch sizes must be multiples of it.
+      shard_parameters: split parameters, average and moments over the devices too, for networks that are too large for
+        one; costs communication.
     """
 
     steps: int = 100_000
@@ -120,13 +123,16 @@ class RunConfig:
     validate_every: int = 1000
     weights_dtype: Literal["float32", "float16"] = "float32"
     tensorboard: bool = False
+    devices: int = 0
+    shard_parameters: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "log_every", "checkpoint_every", "keep", "validate_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"run.{name} is {getattr(self, name)}: it must be at least 1")
-        if self.seed < 0:
-            raise UserError(f"run.seed is {self.seed}: it must not be negative")
+        for name in ("seed", "devices"):
+            if getattr(self, name) < 0:
+                raise UserError(f"run.{name} is {getattr(self, name)}: it must not be negative")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 
 class UserError(ValueError):
@@ -16,32 +14,6 @@ class UserError(ValueError):
 def _leave(message: str, code: int) -> SystemExit:
     print("error: " + " ".join(message.split()), file=sys.stderr)
     return SystemExit(code)
-
-
-@contextlib.contextmanager
-def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Within the block Ctrl-C is noted, and the caller asks for it where nothing is half done; a second one is raised.
-
-    A KeyboardInterrupt can come between the return of a compiled step and the assignment of its result, when the arrays
-    given to the step are gone already.
-    """
-    asked: list[int] = []
-
-    def note(number: int, _: object) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    mine = threading.current_thread() is threading.main_thread()
-    old = signal.getsignal(signal.SIGINT)
-    if not mine or old is signal.SIG_IGN:  # started in the background by a shell: stays deaf
-        yield lambda: False
-        return
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: bool(asked)
-    finally:
-        signal.signal(signal.SIGINT, old)
 
 
 @contextlib.contextmanager

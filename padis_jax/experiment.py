@@ -5,6 +5,7 @@ What sample.py shows and benchmarks/head_ct.py tabulates, as functions of one fr
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,11 +26,13 @@ from padis_jax.experiment_config import (
     TVConfig,
 )
 from padis_jax.images import HOUNSFIELD, ImageSet, Window, read_images
+from padis_jax.memory import choose_patch_batch
+from padis_jax.mesh import make_mesh
 from padis_jax.metrics import head_mask, psnr, relative_error, rmse, ssim, ssim_gaussian
 from padis_jax.operators import ParallelBeam
 from padis_jax.operators.measurement import Measurement, honest_measurement, paper_measurement
 from padis_jax.operators.tomography import RayTransform
-from padis_jax.patches import frame_for
+from padis_jax.patches import Frame, frame_for
 from padis_jax.prior import Prior, patch_prior
 from padis_jax.solvers import sampling
 from padis_jax.solvers.daps import DAPS
@@ -174,6 +177,7 @@ def make_prior(config: Experiment, weights: Weights, scene: Scene) -> Prior:
                 "pass --new-frame to tile it anew, positions rescaled to it (the object must fill it as before)"
             )
         frame = frame_for((h, w), frame.patch)
+    mesh = make_mesh(config.devices, local=True)
     try:
         return patch_prior(
             weights.network,
@@ -182,10 +186,35 @@ def make_prior(config: Experiment, weights: Weights, scene: Scene) -> Prior:
             tiling=config.tiling,
             tilings=config.tilings,
             overlap=config.overlap,
-            patch_batch=config.patch_batch or None,
+            patch_batch=patch_batch(config, weights, frame, mesh.size),
+            mesh=mesh if mesh.size > 1 else None,
         )
     except ValueError as error:  # more tilings than the frame has
         raise UserError(str(error)) from error
+
+
+def patch_batch(config: Experiment, weights: Weights, frame: Frame, devices: int, *, images: int = 1) -> int | None:
+    """The patches per network call that the config asks for; "auto" prints what it takes and the memory foretold.
+
+    Args:
+      config: the experiment.
+      weights: of the network.
+      frame: of the image.
+      devices: that share the patches of an image.
+      images: side by side on each device.
+    """
+    if config.patch_batch != "auto":
+        return config.patch_batch or None
+    count = -(-frame.patch_count * config.tilings // devices)
+    gradient = config.solver.name in ("dps", "langevin")
+    size, foretold = choose_patch_batch(
+        weights.network, weights.params, frame.patch, count, images=images, gradient=gradient
+    )
+    print(
+        f"patch batch {size} of {count} patches on each device: {foretold / 2**20:.0f} MiB foretold for the network",
+        file=sys.stderr,
+    )
+    return size
 
 
 def solver_settings(config: SolverConfig, measurement: Measurement) -> Settings:

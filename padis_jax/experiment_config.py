@@ -157,7 +157,7 @@ class Experiment:
       solver: how it is reconstructed.
       tv: settings of the yardstick.
       seed: root of all randomness.
-      patch_batch: patches per network call, to bound memory; 0 for all at once.
+      patch_batch: patches per network call, to bound memory; 0 for all at once, "auto" for what the device can hold.
       tiling: "random", "fixed", "overlap_average" or "overlap_stitch" (prior.patch_prior).
       tilings: random tilings averaged per evaluation.
       overlap: pixels shared by neighbouring patches of the two last.
@@ -169,6 +169,10 @@ class Experiment:
         whose header is carried over), nifti, png (16 bits), tiff (16 bits), npz.
       new_frame: allow an image of another size than the weights were trained on; the frame is made anew for it and
         positions are rescaled to it.
+      devices: devices that share the patches of the image, or the items of `measurements`; 0 for all there are.
+      measurements: a folder of measured sinograms (batch_job.py), all of which are reconstructed in the place of
+        `image`; "" for none.
+      batch: measurements at a time.
     """
 
     weights: str = DEFAULT_WEIGHTS
@@ -178,7 +182,7 @@ class Experiment:
     solver: SolverConfig = dataclasses.field(default_factory=SolverConfig)
     tv: TVConfig = dataclasses.field(default_factory=TVConfig)
     seed: int = 0
-    patch_batch: int = 0
+    patch_batch: int | Literal["auto"] = 0
     tiling: TilingName = "random"
     tilings: int = 1
     overlap: int = 8
@@ -187,14 +191,19 @@ class Experiment:
     generate_levels: int = 300
     save_as: tuple[Format, ...] = ()
     new_frame: bool = False
+    devices: int = 0
+    measurements: str = ""
+    batch: int = 8
 
     def __post_init__(self) -> None:
-        if self.patch_batch < 0 or self.tilings < 1:
+        if (self.patch_batch != "auto" and self.patch_batch < 0) or self.tilings < 1:
             raise UserError(
-                f"patch_batch {self.patch_batch} must be at least 1, or 0; tilings {self.tilings} at least 1"
+                f"patch_batch {self.patch_batch} must be at least 1, 0 or 'auto'; tilings {self.tilings} at least 1"
             )
         if self.samples < 0 or self.samples == 1 or self.generate < 0 or self.generate_levels < 1:
             raise UserError(
                 f"samples {self.samples} must be at least 2, or 0; generate {self.generate} not negative, "
                 f"generate_levels {self.generate_levels} at least 1"
             )
+        if self.devices < 0 or self.batch < 1:
+            raise UserError(f"devices {self.devices} must not be negative, batch {self.batch} at least 1")

@@ -1,4 +1,7 @@
-"""The log of a training run: log.jsonl, one JSON object per line, and TensorBoard events if asked for."""
+"""The log of a training run: log.jsonl, one JSON object per line, and TensorBoard events if asked for.
+
+Of several processes the first one writes; the others keep the same books and write nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import numpy as np
 
 from padis_jax.batches import Batch
 from padis_jax.errors import UserError
+from padis_jax.files import write_bytes
 from padis_jax.training import Metrics, TrainState
 
 
@@ -20,18 +24,22 @@ class Log:
 
     def __init__(self, workdir: Path, start: int, tensorboard: bool) -> None:
         self.path = workdir / "log.jsonl"
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= start]
-        self.path.write_text("".join(line + "\n" for line in kept))
-        self.file: TextIO = self.path.open("a")
-        self.events: Any = _tensorboard(workdir) if tensorboard else None
+        self.file: TextIO | None = None
+        self.events: Any = None
+        if jax.process_index() == 0:
+            lines = self.path.read_text().splitlines() if self.path.exists() else []
+            kept = [line for line in lines if _step_of(line) <= start]
+            write_bytes(self.path, "".join(line + "\n" for line in kept).encode())
+            self.file = self.path.open("a")
+            self.events = _tensorboard(workdir) if tensorboard else None
         self.patches = 0
 
     def __enter__(self) -> Log:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.file.close()
+        if self.file:
+            self.file.close()
         if self.events:
             self.events.close()
 
@@ -56,8 +64,9 @@ class Log:
 
     def write(self, step: int, **values: float) -> None:
         """Appends a line."""
-        self.file.write(json.dumps({"step": step, **values}) + "\n")
-        self.file.flush()
+        if self.file:
+            self.file.write(json.dumps({"step": step, **values}) + "\n")
+            self.file.flush()
         if self.events:
             for name, value in values.items():
                 self.events.add_scalar(name, value, step)

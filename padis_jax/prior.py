@@ -14,15 +14,19 @@ whole image makes the whole-image model: one tile, no padding, no offsets.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jax.tree_util import Partial
 
 from padis_jax.denoiser import denoise_patches
+from padis_jax.mesh import AXIS
 from padis_jax.overlap import Overlap
 from padis_jax.patches import Frame, random_offset, tile, untile
 from padis_jax.positions import plane_positions
@@ -67,6 +71,7 @@ def patch_prior(
     tilings: int = 1,
     overlap: int = 8,
     patch_batch: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Prior:
     """The prior of a patch network.
 
@@ -81,6 +86,8 @@ def patch_prior(
       overlap: pixels that overlapping patches share with their neighbours; not used by the others.
       patch_batch: at most so many patches at a time (in chunks of equal size), so that the memory of a call and of its
         gradient is that of one chunk; the gradient then computes each chunk twice. None: all at once.
+      mesh: devices that share the patches of an image, `patch_batch` at a time on each. The plane is whole on all of
+        them; a call gathers its patches once, and its gradient once more. None: one device.
 
     Returns:
       A `Prior` for images [H, W, config.image_channels].
@@ -98,6 +105,7 @@ def patch_prior(
         tilings=tilings,
         overlap=overlap,
         patch_batch=patch_batch,
+        mesh=mesh,
     )
 
 
@@ -110,6 +118,7 @@ def tiled_prior(
     tilings: int = 1,
     overlap: int = 8,
     patch_batch: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Prior:
     """The prior of any denoiser of patches: (patches [b, P, P, C], positions [b, P, P, 2], sigma [b]) -> patches.
 
@@ -127,7 +136,7 @@ def tiled_prior(
     if tiling == "overlap_average" or tiling == "overlap_stitch":
         join: Literal["average", "stitch"] = "average" if tiling == "overlap_average" else "stitch"
         return Prior(Partial(_Overlapping(Overlap(frame, overlap, join), patch_batch), denoise), frame, channels)
-    whole = Partial(_Tiled(frame, tiling == "random", tilings, patch_batch), denoise)
+    whole = Partial(_Tiled(frame, tiling == "random", tilings, patch_batch, mesh), denoise)
     return Prior(whole, frame, channels=channels, tilings=tilings)
 
 
@@ -149,6 +158,7 @@ class _Tiled:
     random: bool
     tilings: int
     patch_batch: int | None
+    mesh: Mesh | None
 
     def __call__(self, denoise: PatchDenoise, key: Array, plane: Array, sigma: Array) -> Array:
         positions = jnp.asarray(plane_positions(self.frame.padded_shape))
@@ -157,9 +167,7 @@ class _Tiled:
         patches, where = (
             jnp.concatenate([tile(self.frame, array, offset) for offset in offsets]) for array in (plane, positions)
         )
-        clean = _in_chunks(
-            lambda x, p: denoise(x, p, jnp.broadcast_to(sigma, x.shape[:1])), self.patch_batch, patches, where
-        )
+        clean = _on_mesh(self.mesh, functools.partial(_denoise_some, self.patch_batch), denoise, sigma, patches, where)
         parts = clean.reshape(self.tilings, self.frame.patch_count, *clean.shape[1:])
         planes = [untile(self.frame, part, offset) for part, offset in zip(parts, offsets, strict=True)]
         return sum(planes[1:], planes[0]) / self.tilings
@@ -188,6 +196,25 @@ class _Overlapping:
             lambda x, p: denoise(x, p, jnp.broadcast_to(sigma, x.shape[:1])), self.patch_batch, patches, where
         )
         return self.overlap.put(clean)
+
+
+def _denoise_some(size: int | None, denoise: PatchDenoise, sigma: Array, patches: Array, where: Array) -> Array:
+    clean: Array = _in_chunks(lambda x, p: denoise(x, p, jnp.broadcast_to(sigma, x.shape[:1])), size, patches, where)
+    return clean
+
+
+def _on_mesh(mesh: Mesh | None, f: Callable[..., Array], denoise: Any, sigma: Array, *arrays: Array) -> Array:
+    """f(denoise, sigma, *arrays), the leading axis of the arrays split over the devices, the result whole on each."""
+    if mesh is None:
+        return f(denoise, sigma, *arrays)
+    count = arrays[0].shape[0]
+    extra = -count % mesh.size
+    # Held whole on either side of the split part, or the partitioner may choose several exchanges where one will do.
+    whole = NamedSharding(mesh, P())
+    padded = [jnp.pad(lax.with_sharding_constraint(a, whole), ((0, extra), *((0, 0),) * (a.ndim - 1))) for a in arrays]
+    specs = (P(), P(), *(P(AXIS) for _ in arrays))
+    out = jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=P(AXIS), check_vma=False)(denoise, sigma, *padded)
+    return lax.with_sharding_constraint(out, whole)[:count]
 
 
 def _in_chunks(f: Callable[[Array, Array], Array], size: int | None, *arrays: Array) -> Any:

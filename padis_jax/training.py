@@ -72,16 +72,15 @@ def init_state(config: Config, params: Params | None = None) -> TrainState:
     )
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-def train_step(config: Config, state: TrainState, patches: Array, positions: Array) -> tuple[TrainState, Metrics]:
-    """One step on a batch; compiles once per patch size.
+def step(config: Config, state: TrainState, patches: Array, positions: Array) -> tuple[TrainState, Metrics]:
+    """One step on a batch.
 
     A step whose loss or gradient is not finite is refused: parameters, average and moments stay as they were, and
     `refused` is set so that the caller can stop.
 
     Args:
-      config: static.
-      state: is donated.
+      config: static under jit.
+      state: before the step.
       patches: [b, p, p, c], clean.
       positions: [b, p, p, 2].
 
@@ -105,3 +104,7 @@ def train_step(config: Config, state: TrainState, patches: Array, positions: Arr
     kept = jax.tree.map(functools.partial(jnp.where, good), proposed, state)
     rate = learning_rate(config.optimiser, config.run.steps)(state.step)
     return kept._replace(step=state.step + 1), Metrics(loss, norm, jnp.asarray(rate), ~good)
+
+
+train_step = jax.jit(step, static_argnums=0, donate_argnums=1)
+"""`step` compiled for one device, once per patch size; the state is donated."""

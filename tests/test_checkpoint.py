@@ -1,7 +1,9 @@
 """Checkpoints: what was saved comes back; damaged, interrupted and foreign ones give one line and stay as they are."""
 
 import dataclasses
+import resource
 import shutil
+import time
 
 import jax
 import numpy as np
@@ -96,22 +98,116 @@ def _remove_state(root):
     shutil.rmtree(root / "state")
 
 
-@pytest.mark.parametrize("damage", [_truncate, _remove_state])
-def test_a_damaged_checkpoint_is_named_with_the_remedy(workdir, damage):
-    damage(checkpoint.folder(workdir) / "20")
+def _flip_a_bit(root):
+    """One bit of a number in the largest file: nothing that the format itself would notice for certain."""
+    file = max((f for f in (root / "state").rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+
+
+def _config_text(text):
+    def write(root):
+        (root / "config" / "metadata").write_text(text)
+
+    return write
+
+
+def _changed_config(root):
+    file = root / "config" / "metadata"
+    changed = file.read_text().replace('"patch": 8', '"patch": 9')
+    assert changed != file.read_text()
+    file.write_text(changed)
+
+
+DAMAGE = {
+    "truncated": _truncate,
+    "state missing": _remove_state,
+    "bit flip": _flip_a_bit,
+    "empty config": _config_text(""),
+    "cut-off config": _config_text('{"config": '),
+    "config no mapping": _config_text("[1, 2]"),
+    "config changed": _changed_config,
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(workdir, capsys, name):
+    root = checkpoint.folder(workdir)
+    DAMAGE[name](root / "20")
+    with checkpoint.open_checkpoints(workdir) as manager:
+        state = checkpoint.restore(manager, LIKE)
+        assert int(state.step) == 10
+        jax.tree.map(np.testing.assert_array_equal, state, random_state(seed=10, step=10))
+        warning = capsys.readouterr().err
+        assert warning.startswith(f"warning: checkpoint {root / '20'} is damaged (") and warning.count("\n") == 1
+        assert "going on from step 10" in warning
+        for step in (15, 20):  # the steps that were lost can be saved again
+            checkpoint.save(manager, random_state(seed=step, step=step), ABOUT)
+    assert int(_restore(workdir).step) == 20
+    assert (root / "damaged_20").is_dir() and not capsys.readouterr().err
+
+
+def test_if_none_is_intact_nothing_is_touched(workdir):
+    root = checkpoint.folder(workdir)
+    for step in ("10", "20"):
+        _flip_a_bit(root / step)
     message = _refusal(workdir)
-    assert str(checkpoint.folder(workdir) / "20") in message and "remove this folder" in message
-    # The remedy works: without that folder, training goes on from the checkpoint before.
-    shutil.rmtree(checkpoint.folder(workdir) / "20")
-    assert int(_restore(workdir).step) == 10
+    assert str(root) in message and "no checkpoint is intact" in message and "choose another --workdir" in message
+    assert {p.name for p in root.iterdir() if p.is_dir()} == {"10", "20"}
 
 
-@pytest.mark.parametrize("text", ["", '{"config": ', "[1, 2]"])
-def test_a_damaged_config_is_named(workdir, text):
-    (checkpoint.folder(workdir) / "20" / "config" / "metadata").write_text(text)
-    with checkpoint.open_checkpoints(workdir) as manager, pytest.raises(UserError, match="20: damaged") as refused:
-        checkpoint.saved_config(manager)
-    assert "\n" not in str(refused.value)
+def test_the_config_of_the_newest_that_can_be_read(workdir):
+    root = checkpoint.folder(workdir)
+    _config_text("")(root / "20")
+    with checkpoint.open_checkpoints(workdir) as manager:
+        assert checkpoint.saved_config(manager)["frame"] == {"patch": 8}
+        _config_text("")(root / "10")
+        with pytest.raises(UserError, match="no checkpoint is intact"):
+            checkpoint.saved_config(manager)
+
+
+def test_checkpoints_without_digests_are_read(tmp_path, monkeypatch):
+    """Those that were written before there were any; what cannot be read of them is named with the remedy."""
+    original = checkpoint.ocp.args.JsonSave
+    plain = lambda item: original({k: v for k, v in item.items() if k != "digests"})  # noqa: E731
+    with monkeypatch.context() as patch, checkpoint.open_checkpoints(tmp_path) as manager:
+        patch.setattr(checkpoint.ocp.args, "JsonSave", plain)
+        checkpoint.save(manager, random_state(seed=1, step=5), ABOUT)
+    assert int(_restore(tmp_path).step) == 5
+    _truncate(checkpoint.folder(tmp_path) / "5")
+    message = _refusal(tmp_path)
+    assert str(checkpoint.folder(tmp_path) / "5") in message and "remove this folder" in message
+
+
+def test_a_full_disk_leaves_the_older_checkpoints(workdir):
+    """No file may grow beyond 2 kB, as if the disk were full: one line, and what was complete stays so."""
+    before = {f: f.read_bytes() for f in checkpoint.folder(workdir).glob("[12]0/**/*") if f.is_file()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(UserError) as refused, checkpoint.open_checkpoints(workdir, keep=2) as manager:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+        try:
+            checkpoint.save(manager, random_state(seed=30, step=30), ABOUT, wait=True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    message = str(refused.value)
+    assert "\n" not in message and str(checkpoint.folder(workdir)) in message
+    assert "could not be written" in message and "that of step 20 is the newest complete one" in message
+    assert {f: f.read_bytes() for f in before} == before
+    assert int(_restore(workdir).step) == 20
+
+
+@pytest.mark.parametrize("jump", [-1e6, 1e6])
+def test_a_clock_that_jumps_does_no_harm(tmp_path, monkeypatch, jump):
+    original, saves = time.time, []
+    monkeypatch.setattr(time, "time", lambda: original() + jump * len(saves))
+    with checkpoint.open_checkpoints(tmp_path, keep=2) as manager:
+        for step in (1, 2, 3):
+            checkpoint.save(manager, random_state(seed=step, step=step), ABOUT, wait=True)
+            saves.append(step)
+    with checkpoint.open_checkpoints(tmp_path) as manager:
+        assert sorted(manager.all_steps()) == [2, 3]
+        assert int(checkpoint.restore(manager, LIKE).step) == 3
 
 
 @pytest.mark.parametrize("change", [{"model_channels": 12}, {"channel_mult": (1, 1)}, {"num_blocks": 2}])

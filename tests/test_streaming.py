@@ -10,7 +10,7 @@ from tiny import CONFIG as CONFIG_OF_TRAINING
 
 from padis_jax import images
 from padis_jax.batches import PatchConfig, draw_batch, pad_images
-from padis_jax.cli.train import load_task
+from padis_jax.cli.task import load_task
 from padis_jax.config import DataConfig
 from padis_jax.errors import UserError
 from padis_jax.images import StreamedImages, read_images

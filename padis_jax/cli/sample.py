@@ -9,6 +9,7 @@
     python sample.py --measurement.path scan.npz --measurement.geometry scan.json --workdir results/scan
     python sample.py --samples 8                              eight runs: mean, deviation, coverage of their intervals
     python sample.py --generate 4                             four images from the prior alone, without a measurement
+    python sample.py --measurements scans/ --workdir out       every sinogram of a folder, resumable
     python sample.py --weights runs/mine/weights.safetensors --image.path pictures/ --scan.protocol paper
     python sample.py --image.path series/ --image.index 30 --save-as dicom     DICOM in, DICOM out
 
@@ -26,11 +27,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
 import padis_jax
+from padis_jax import cluster
 from padis_jax import experiment as ex
+from padis_jax.cli import batch
 from padis_jax.cli.arguments import Manners, parse, split_args, split_manners
 from padis_jax.cli.measured import reconstruct_measured
 from padis_jax.cli.results import NAMES, refuse_divergence, table, write_results
@@ -46,12 +50,14 @@ from padis_jax.writers import check_format, result, write_result
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of sample.py and padis-sample."""
-    manners, args = split_manners(sys.argv[1:] if argv is None else argv)
+    manners, args = split_manners(cluster.join(sys.argv[1:] if argv is None else argv))
     config_file, workdir, rest = split_args(args)
     given = load_config_file(config_file, ex.Experiment) if config_file else ex.Experiment()
     config = parse(
         ex.Experiment, rest, default=given, prog="sample.py [--config FILE] [--workdir DIR]", description=__doc__ or ""
     )
+    if jax.process_count() > 1 and not config.measurements:
+        raise UserError("several processes share the items of a folder: give --measurements, or leave --cluster out")
     folder = Path(workdir or "results")
     if config.measurement.check:
         reconstruct_measured(config, folder, manners)
@@ -60,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         _plan(config, folder, manners)
     if manners.dry_run:
         return
-    if config.generate:
+    if config.measurements:
+        batch.run(config, folder)
+    elif config.generate:
         generate_images(config, folder)
     elif config.measurement.path:
         reconstruct_measured(config, folder, manners)
@@ -78,7 +86,7 @@ def _plan(config: ex.Experiment, workdir: Path, manners: Manners) -> None:
         weights.params,
         weights.frame,
         evaluations=evaluations * config.tilings,
-        patch_batch=config.patch_batch,
+        patch_batch=ex.patch_batch(config, weights, weights.frame, 1) or 0,
         gradient=s.name == "dps",
     )
     source = config.measurement.path or f"image {config.image.index} of {config.image.path}, simulated"

@@ -81,7 +81,7 @@ def generate_images(config: ex.Experiment, workdir: Path) -> None:
             tiling=config.tiling,
             tilings=config.tilings,
             overlap=config.overlap,
-            patch_batch=config.patch_batch or None,
+            patch_batch=ex.patch_batch(config, weights, weights.frame, 1),
         )
     except ValueError as error:
         raise UserError(str(error)) from error

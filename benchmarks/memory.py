@@ -1,0 +1,177 @@
+"""Peak memory and time of one DPS step against the side of the image: patches in chunks, all at once, whole image.
+
+    python -m benchmarks.memory                                        sides 256, 512, 1024, 2048; 4096 analysed only
+    python -m benchmarks.memory --config configs/smoke.py --sides 64 128 --analysed 256 --patch-batch 4
+
+DPS differentiates the network, which is what takes memory. The operator is a mask of pixels, so that it takes none.
+Two figures for each case: the temporary memory of the compiled step as XLA foretells it, and the growth of the peak of
+a process of its own (resident set) from before the step is compiled to after it has run. A case whose foretold memory
+exceeds what is available is not run. Writes memory.json, memory.md and memory.png to --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.tree_util import Partial
+from matplotlib.figure import Figure
+
+from padis_jax.config import Config, load_config_file
+from padis_jax.denoiser import denoise_patches
+from padis_jax.errors import one_line_errors
+from padis_jax.figures import save_figure
+from padis_jax.files import write_bytes, write_json
+from padis_jax.memory import analysed, free_memory
+from padis_jax.operators.linear import from_functions
+from padis_jax.patches import Frame, frame_for
+from padis_jax.positions import plane_positions
+from padis_jax.prior import Prior, patch_prior
+from padis_jax.solvers import dps
+from padis_jax.solvers.dps import DPS
+from padis_jax.solvers.problem import pose
+from padis_jax.solvers.sampling import Noise
+from padis_jax.unet import init_network
+
+MODES = ("chunked", "unchunked", "whole image")
+
+
+def whole_image_prior(config: Config, params: Any, frame: Frame) -> Prior:
+    """The network on the whole image as one patch; the ring around it is 0."""
+
+    def denoise(params: Any, key: Array, plane: Array, sigma: Array) -> Array:
+        image, where = frame.crop(plane), frame.crop(jnp.asarray(plane_positions(frame.padded_shape)))
+        return frame.pad(denoise_patches(config.network, params, image[None], where[None], sigma[None])[0])
+
+    return Prior(Partial(denoise, params), frame, channels=config.network.image_channels)
+
+
+def measure(config: Config, side: int, mode: str, patch_batch: int, run: bool) -> dict[str, float | None]:
+    """One case, in this process.
+
+    Args:
+      config: gives network and patch.
+      side: of the image, a multiple of what the network halves.
+      mode: one of `MODES`.
+      patch_batch: of "chunked".
+      run: whether to run it if there is enough memory.
+
+    Returns:
+      Foretold temporary MiB, growth of the process's peak in MiB and seconds of a second step, None where not run.
+    """
+    frame = frame_for((side, side), config.patches.largest)
+    params = jax.jit(init_network, static_argnums=1)(jax.random.key(0), config.network)
+    if mode == "whole image":
+        prior = whole_image_prior(config, params, frame)
+    else:
+        prior = patch_prior(config.network, params, frame, patch_batch=patch_batch if mode == "chunked" else None)
+    shape = (side, side, config.network.image_channels)
+    operator = from_functions(lambda x: x, lambda y: y, image_shape=shape)
+    y = jax.random.uniform(jax.random.key(1), shape)
+    x = frame.pad(y)
+
+    @jax.jit
+    def step(prior: Prior, y: Array, key: Array, x: Array) -> Array:
+        problem = pose(operator, prior.denoise, y, frame, channels=prior.channels)
+        return dps.step(DPS(), problem, key, x, Noise(jnp.float32(0.5), jnp.float32(0.4)))[0]
+
+    jax.block_until_ready(x)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    compiled = step.lower(prior, y, jax.random.key(2), x).compile()
+    found: dict[str, float | None] = {"foretold_mib": analysed(compiled).temporary / 2**20}
+    if not run or analysed(compiled).total > 0.9 * free_memory():
+        return found | {"measured_mib": None, "seconds": None}
+    jax.block_until_ready(compiled(prior, y, jax.random.key(2), x))
+    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    begin = time.perf_counter()
+    jax.block_until_ready(compiled(prior, y, jax.random.key(3), x))
+    return found | {"measured_mib": peak, "seconds": time.perf_counter() - begin}
+
+
+def in_a_process(arguments: argparse.Namespace, side: int, mode: str, run: bool) -> dict[str, Any]:
+    """One case in a process of its own, so that its peak is its own."""
+    command = [sys.executable, "-m", "benchmarks.memory", "--config", arguments.config, "--one", mode, str(side)]
+    command += ["--patch-batch", str(arguments.patch_batch)] + ([] if run else ["--no-run"])
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:  # killed for memory, or refused by the compiler
+        reason = done.stderr.strip().splitlines()[-1:] or [f"ended with {done.returncode}"]
+        return {"side": side, "mode": mode, "failed": reason[0][:200]}
+    return {"side": side, "mode": mode} | json.loads(done.stdout.splitlines()[-1])
+
+
+def markdown(rows: list[dict[str, Any]], patch_batch: int) -> str:
+    """Foretold MiB / measured MiB / seconds."""
+    sides = sorted({row["side"] for row in rows})
+    lines = ["| | " + " | ".join(f"{side} x {side}" for side in sides) + " |", "|---" * (len(sides) + 1) + "|"]
+    for mode in MODES:
+        cells = []
+        for side in sides:
+            row = next(r for r in rows if (r["mode"], r["side"]) == (mode, side))
+            cells.append("does not fit" if "failed" in row else " / ".join(map(_number, list(row.values())[2:])))
+        name = f"patches, {patch_batch} at a time" if mode == "chunked" else mode.replace("unchunked", "patches, all")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}" if value < 10 else f"{value:.0f}"
+
+
+def plot(rows: list[dict[str, Any]]) -> Figure:
+    """Memory and time against the side, both axes logarithmic."""
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for ax, field, label in zip(axes, ("foretold_mib", "seconds"), ("MiB", "s per step"), strict=True):
+        for mode in MODES:
+            found = [(r["side"], r[field]) for r in rows if r["mode"] == mode and r.get(field)]
+            if found:
+                ax.loglog(*zip(*found, strict=True), marker="o", label=f"{mode}")
+        if field == "foretold_mib":
+            measured = [(r["side"], r["measured_mib"]) for r in rows if r.get("measured_mib")]
+            ax.plot(*zip(*measured, strict=True), "kx", label="measured") if measured else None
+            ax.legend(fontsize=7)
+        ax.set_xlabel("side of the image")
+        ax.set_ylabel(label)
+    return figure
+
+
+@one_line_errors()
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="configs/head_ct.py")
+    parser.add_argument("--sides", type=int, nargs="+", default=[256, 512, 1024, 2048])
+    parser.add_argument("--analysed", type=int, nargs="*", default=[4096], help="sides that are compiled, not run")
+    parser.add_argument("--patch-batch", type=int, default=8)
+    parser.add_argument("--out", type=Path, default=Path("results/memory"))
+    parser.add_argument("--one", nargs=2, metavar=("MODE", "SIDE"), help="one case in this process, as JSON")
+    parser.add_argument("--no-run", action="store_true", help="with --one: compile only")
+    arguments = parser.parse_args()
+    if arguments.one:
+        config = load_config_file(arguments.config, Config)
+        mode, side = arguments.one[0], int(arguments.one[1])
+        print(json.dumps(measure(config, side, mode, arguments.patch_batch, not arguments.no_run)))
+        return
+    rows = []
+    for side in sorted({*arguments.sides, *arguments.analysed}):
+        for mode in MODES:
+            rows.append(in_a_process(arguments, side, mode, side in arguments.sides))
+            print(rows[-1], flush=True)
+    text = markdown(rows, arguments.patch_batch)
+    write_bytes(arguments.out / "memory.md", text.encode())
+    write_json(arguments.out / "memory.json", {"config": arguments.config, "rows": rows})
+    save_figure(arguments.out / "memory.png", plot(rows))
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Many measurements of one scanner: a folder of files in, a folder of images and a manifest out.
+
+A measurement is a .npz file with `sinogram` [views, bins], in the unit of image value times pixel (what the operator of
+the config gives), and optionally `noise_sigma`, the standard deviation of its entries. Items are done in batches of a
+fixed size, so that one program serves all, split over the devices of the process; several processes take turns.
+
+manifest.jsonl has a line per item: {"item", "status": "done" or "failed", "reason" or "residual", ...}. What is done is
+kept when the job is started again, and what failed is tried again. A failed item does not stop the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from padis_jax.errors import UserError
+from padis_jax.files import read_records, write_bytes, write_json, write_npz
+
+_UNREADABLE = (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One measurement: the name of its file without suffix, sinogram [views, bins], noise_sigma."""
+
+    name: str
+    sinogram: np.ndarray
+    noise_sigma: float
+
+
+Solve = Callable[[Sequence[int], Sequence[Item]], tuple[np.ndarray, np.ndarray]]
+
+
+def list_items(folder: str | Path) -> list[Path]:
+    """The measurements of a folder in the order of their names.
+
+    Raises:
+      UserError: if there is no such folder, or no .npz file in it.
+    """
+    found = sorted(p for p in Path(folder).glob("*.npz") if not p.name.startswith("."))
+    if not found:
+        raise UserError(f"{folder}: no folder with .npz files, each holding a `sinogram` [views, bins]")
+    return found
+
+
+def read_item(path: Path, shape: tuple[int, ...]) -> Item:
+    """Reads one measurement.
+
+    Raises:
+      UserError: if it cannot be read, has another shape, or is not finite; names file and field.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            held = {name: archive[name] for name in ("sinogram", "noise_sigma") if name in archive}
+    except Exception as error:  # zip, zlib, header and pickle errors: a damaged file can raise nearly anything
+        raise UserError(f"{path}: not a readable .npz of arrays: {error}") from error
+    if "sinogram" not in held:
+        raise UserError(f"{path}: holds no `sinogram`")
+    sinogram, noise = held["sinogram"], held.get("noise_sigma", np.zeros(()))
+    if sinogram.shape != shape or sinogram.dtype.kind not in "fiu":
+        raise UserError(
+            f"{path}: `sinogram` has shape {sinogram.shape} and type {sinogram.dtype}, but the scan has numbers "
+            f"{shape} [views, bins]; set --scan.views and --scan.bins"
+        )
+    if noise.shape != () or noise.dtype.kind not in "fiu" or not 0 <= noise < np.inf:
+        raise UserError(f"{path}: `noise_sigma` is {noise}: one number, not negative")
+    if not np.isfinite(sinogram).all():
+        raise UserError(f"{path}: `sinogram` has values that are NaN or infinite; mend or remove them")
+    return Item(path.stem, sinogram.astype(np.float32), float(noise))
+
+
+def run(
+    folder: str | Path,
+    workdir: Path,
+    shape: tuple[int, ...],
+    solve: Solve,
+    about: dict[str, Any],
+    *,
+    batch: int,
+    report: Callable[[dict[str, Any]], None] = lambda record: None,
+) -> dict[str, int]:
+    """Does what is not done yet.
+
+    Args:
+      folder: of measurements.
+      workdir: receives NAME.npz with `image` [H, W, C] for each, manifest.jsonl and job.json.
+      shape: of a sinogram.
+      solve: (numbers of the items in the folder, `batch` items) -> images [batch, H, W, C], residuals [batch]; the
+        numbers make random keys that do not depend on the batches.
+      about: settings, fit for JSON; a job is only resumed with the same.
+      batch: items at a time; the last batch is filled up with copies.
+      report: called with every new line of the manifest.
+
+    Returns:
+      Counts: "done" and "failed" now, "kept" from before.
+
+    Raises:
+      UserError: for an empty folder, or results of other settings in `workdir`.
+    """
+    paths = list_items(folder)
+    about = json.loads(json.dumps(about))
+    _same_settings(workdir, about)
+    before = _finished(workdir)
+    mine = range(jax.process_index(), len(paths), jax.process_count())
+    records = [before[paths[i].stem] for i in mine if paths[i].stem in before]
+    counts = {"done": 0, "failed": 0, "kept": len(records)}
+    due = [i for i in mine if paths[i].stem not in before]
+
+    def note(record: dict[str, Any]) -> None:
+        records.append(record)
+        counts[record["status"]] += 1
+        lines = sorted(records, key=lambda r: str(r["item"]))
+        write_bytes(_manifest(workdir), "".join(json.dumps(r) + "\n" for r in lines).encode())
+        report(record)
+
+    waiting: list[tuple[int, Item]] = []
+    for position, index in enumerate(due):
+        try:
+            waiting.append((index, read_item(paths[index], shape)))
+        except UserError as error:
+            note({"item": paths[index].stem, "status": "failed", "reason": str(error)})
+        if waiting and (len(waiting) == batch or position == len(due) - 1):
+            _solve_and_write(waiting, workdir, solve, batch, note)
+            waiting = []
+    return counts
+
+
+def _solve_and_write(
+    waiting: list[tuple[int, Item]], workdir: Path, solve: Solve, batch: int, note: Callable[[dict[str, Any]], None]
+) -> None:
+    filled = waiting + waiting[-1:] * (batch - len(waiting))
+    begin = time.perf_counter()
+    images, residuals = solve([index for index, _ in filled], [item for _, item in filled])
+    seconds = (time.perf_counter() - begin) / len(waiting)
+    for (_, item), image, residual in zip(waiting, images, residuals, strict=False):
+        if not np.isfinite(image).all():
+            reason = "diverged: its image is not finite; lower --solver.zeta or raise --solver.consistency"
+            note({"item": item.name, "status": "failed", "reason": reason})
+            continue
+        write_npz(workdir / f"{item.name}.npz", {"image": np.asarray(image, np.float32)})
+        note({"item": item.name, "status": "done", "residual": float(residual), "seconds": seconds})
+
+
+def _manifest(workdir: Path) -> Path:
+    number = f"_{jax.process_index():04d}" if jax.process_count() > 1 else ""
+    return workdir / f"manifest{number}.jsonl"
+
+
+def _finished(workdir: Path) -> dict[str, dict[str, Any]]:
+    """What the manifests call done, and is there."""
+    records = [r for path in sorted(workdir.glob("manifest*.jsonl")) for r in read_records(path)]
+    return {
+        str(r["item"]): r for r in records if r.get("status") == "done" and (workdir / f"{r['item']}.npz").is_file()
+    }
+
+
+def _same_settings(workdir: Path, about: dict[str, Any]) -> None:
+    path = workdir / "job.json"
+    if path.exists():
+        try:
+            found = json.loads(path.read_text())
+        except _UNREADABLE as error:
+            raise UserError(f"{path}: not readable ({error}); choose another --workdir") from error
+        changed = sorted(k for k in {*found, *about} if found.get(k) != about.get(k))
+        if changed:
+            raise UserError(f"{workdir} has results of other settings ({', '.join(changed)}); choose another --workdir")
+    elif jax.process_index() == 0:
+        write_json(path, about)
+
+
+def stacked(items: Sequence[Item]) -> jax.Array:
+    """The sinograms of a batch, [n, views, bins]."""
+    return jnp.stack([jnp.asarray(item.sinogram) for item in items])

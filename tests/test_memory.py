@@ -1,0 +1,65 @@
+"""What the compiler foretells of memory, and the chunk that is chosen by it."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from tiny import NETWORK, random_params
+
+from padis_jax import memory
+from padis_jax.errors import UserError
+from padis_jax.experiment import patch_batch
+from padis_jax.experiment_config import Experiment
+from padis_jax.memory import analysed, choose_patch_batch, free_memory, network_memory
+from padis_jax.patches import frame_for
+
+SIDE = 8
+
+
+@pytest.fixture(scope="module")
+def params():
+    return random_params(NETWORK)
+
+
+def test_the_analysis_counts_what_goes_in_and_out():
+    compiled = jax.jit(lambda x: x + 1).lower(jax.ShapeDtypeStruct((1000,), jnp.float32)).compile()
+    assert (analysed(compiled).arguments, analysed(compiled).results) == (4000, 4000)
+    assert analysed(compiled).total >= 8000
+
+
+def test_some_memory_is_free():
+    assert 2**20 < free_memory() < 2**50
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_the_chosen_chunk_needs_what_was_foretold(params, gradient):
+    """Within a quarter, and one and a half times as many would not fit."""
+    limit = network_memory(NETWORK, params, SIDE, 16, gradient=gradient).total
+    size, foretold = choose_patch_batch(NETWORK, params, SIDE, 1000, gradient=gradient, limit=limit)
+    found = network_memory(NETWORK, params, SIDE, size, gradient=gradient).total
+    assert abs(foretold / found - 1) < 0.25 and found < 1.25 * limit
+    assert network_memory(NETWORK, params, SIDE, size * 3 // 2, gradient=gradient).total > limit
+
+
+def test_never_more_than_there_are_and_chunks_of_equal_size(params, monkeypatch):
+    monkeypatch.setattr(memory, "network_memory", lambda *a, **k: memory.Memory(100 + 10 * a[3], 0, 0))
+    assert choose_patch_batch(NETWORK, params, SIDE, 25, gradient=False, limit=10**6) == (25, 350)
+    assert choose_patch_batch(NETWORK, params, SIDE, 25, gradient=False, limit=300) == (13, 230)
+    assert choose_patch_batch(NETWORK, params, SIDE, 25, gradient=False, limit=300, images=2) == (9, 280)
+    with pytest.raises(UserError, match="one patch of 8 pixels needs"):
+        choose_patch_batch(NETWORK, params, SIDE, 25, gradient=False, limit=105)
+
+
+class _Weights:
+    network = NETWORK
+    params: object = None
+
+
+def test_auto_says_what_it_takes(monkeypatch, capsys):
+    monkeypatch.setattr(memory, "network_memory", lambda *a, **k: memory.Memory((100 + 10 * a[3]) * 2**20, 0, 0))
+    monkeypatch.setattr(memory, "free_memory", lambda: 2**30)
+    frame = frame_for((300, 300), 8)
+    size = patch_batch(Experiment(patch_batch="auto"), _Weights, frame, 4)
+    assert 1 < size < frame.patch_count / 4
+    assert f"patch batch {size} of {-(-frame.patch_count // 4)} patches on each device" in capsys.readouterr().err
+    assert patch_batch(Experiment(patch_batch=5), _Weights, frame, 4) == 5
+    assert patch_batch(Experiment(), _Weights, frame, 4) is None
