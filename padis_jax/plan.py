@@ -70,7 +70,7 @@ def plan_sampling(
 
         return jax.grad(lambda x: jnp.sum(denoise(x) ** 2))(patches) if gradient else denoise(patches)
 
-    side = (count, frame.patch, frame.patch)
+    side = (count, *frame.tile_shape)
     patches, positions = jnp.zeros((*side, network.image_channels)), jnp.zeros((*side, 2))
     arguments = (params, patches, positions, jnp.ones(count))
     compiled = jax.jit(evaluate).lower(*arguments).compile()

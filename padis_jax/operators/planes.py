@@ -7,6 +7,7 @@ defines `adjoint`; its pseudo-inverse is by conjugate gradients unless it define
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 
 import jax
@@ -17,7 +18,7 @@ from jax import Array
 from padis_jax.operators import linear
 
 
-class Planes:
+class Planes(abc.ABC):
     """Methods of an operator on images [H, W] or [H, W, C]."""
 
     image_shape: tuple[int, int]
@@ -28,9 +29,9 @@ class Planes:
         """Shape of a measured plane."""
         return self.image_shape
 
+    @abc.abstractmethod
     def forward(self, plane: Array) -> Array:
         """A x of one plane: [H, W] -> [*measurement_shape]."""
-        raise NotImplementedError
 
     def adjoint(self, plane: Array) -> Array:
         """A' y of one plane."""
