@@ -206,7 +206,7 @@ def patch_batch(config: Experiment, weights: Weights, frame: Frame, devices: int
     if config.patch_batch != "auto":
         return config.patch_batch or None
     count = -(-frame.patch_count * config.tilings // devices)
-    gradient = config.solver.name in ("dps", "langevin")
+    gradient = config.solver.name == "dps"
     size, foretold = choose_patch_batch(
         weights.network, weights.params, frame.patch, count, images=images, gradient=gradient
     )

@@ -103,7 +103,7 @@ def choose_patch_batch(
       params: its parameters, or their shapes.
       patch: side of a patch.
       count: patches in one call of the prior; more are never needed at a time.
-      gradient: whether the solver differentiates the network (DPS, Langevin).
+      gradient: whether the solver differentiates the network (DPS).
       images: images that are worked on side by side, each with as many patches at a time.
       limit: bytes; None for `SHARE` of `free_memory()`.
 
