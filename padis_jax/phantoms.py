@@ -126,7 +126,10 @@ def main() -> None:
         raise UserError(f"--count {args.count} and --side {args.side} must be positive, --seed {args.seed} at least 0")
     volume = np.stack([disc(args.seed, index, side=args.side) for index in range(args.count)])
     pixel = FIELD / args.side
-    write_npz(args.out, {"volume": volume.astype(np.float16), "spacing": np.asarray([pixel, pixel, pixel])})
+    write_npz(
+        args.out,
+        {"volume": volume.astype(np.float16), "spacing": np.asarray([pixel, pixel, pixel]), "unit": np.asarray("1")},
+    )
     print(f"{args.out}: {args.count} discs of {args.side} x {args.side} pixels")
 
 

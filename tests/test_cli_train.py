@@ -180,8 +180,8 @@ DATA = {
     "mixed sizes": (lambda f: _pictures(f, (12, 14), (12, 15)), "bring all to one size"),
     "empty folder": (lambda f: _pictures(f), "no images in this folder"),
     "no folder": (lambda f: f, "no such file or folder"),
-    "truncated picture": (_truncated, "1.png: cannot be decoded"),
-    "NaN": (_with_nan, "is nan at index (2, 3, 4)"),
+    "truncated picture": (_truncated, "1.png: not a readable picture; it is damaged or truncated"),
+    "NaN": (_with_nan, "images 2 is nan at index (3, 4)"),
     "colour": (_colour, "images have 3 channels, but network.image_channels is 1; set it to 3"),
 }
 

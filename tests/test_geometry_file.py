@@ -90,7 +90,10 @@ BAD = {
     "fan without distances": (json.dumps(GOOD | {"beam": "fan"}), "source_distance_mm"),
     "parallel with distances": (json.dumps(GOOD | {"source_distance_mm": 3.0}), "leave them out"),
     "astra type": (json.dumps({"type": "cone"}), "type 'cone'"),
-    "astra without width": (json.dumps({"type": "parallel", "DetectorCount": 3}), "DetectorWidth"),
+    "astra without width": (
+        json.dumps({"type": "parallel", "DetectorCount": 3, "ProjectionAngles": [0.0]}),
+        "DetectorWidth",
+    ),
     "astra angles": (json.dumps(_astra(PARALLEL) | {"ProjectionAngles": [[0], [1, 2]]}), "ProjectionAngles"),
     "astra bins": (json.dumps(_astra(PARALLEL) | {"DetectorCount": 3.5}), "whole number"),
 }  # fmt: skip

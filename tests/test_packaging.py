@@ -68,7 +68,7 @@ def test_the_lock_holds_a_sound_jax_for_each_python(root):
 def test_the_lock_covers_every_requirement(root, setup):
     wanted = requirement_names(setup["options"]["install_requires"])
     wanted |= requirement_names(setup["options.extras_require"]["dev"])
-    assert {name.lower() for name in wanted} <= set(locked(root))
+    assert {name.lower().replace("_", "-") for name in wanted} <= set(locked(root))
 
 
 def test_unsound_jax_releases_are_excluded(setup):
