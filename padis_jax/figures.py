@@ -99,13 +99,56 @@ def comparison(
     axes[-1, 0].text(0.5, 0.5, "image - truth", ha="center", va="center", fontsize=_TEXT)
     for column, (name, plane) in enumerate(planes.items(), start=1):
         clipped = plane.clip(0.0, 1.0)
-        score = f"{float(psnr(clipped, reference)):.2f} dB"
-        if min(reference.shape[:2]) >= 7:  # the SSIM window
-            score += f" / {float(ssim(clipped, reference)):.3f}"
-        axes[0, column].set_title(f"{name}\n{score}", fontsize=_TEXT)
+        axes[0, column].set_title(f"{name}\n{_score(clipped, reference)}", fontsize=_TEXT)
     for ax in axes.flat:
         _bare(ax)
     axes[-1, 0].set_frame_on(False)
+    return figure
+
+
+def gallery(
+    truth: ArrayLike,
+    images: Mapping[str, ArrayLike],
+    *,
+    window: Window = HOUNSFIELD,
+    display: Window | None = None,
+    origin: Literal["upper", "lower"] = "upper",
+    columns: int = 6,
+) -> Figure:
+    """The truth and many reconstructions in rows of `columns`, each titled with its PSNR and SSIM.
+
+    Args:
+      truth: as for `comparison`.
+      images: name -> reconstruction, likewise.
+      window: what 0 and 1 stand for.
+      display: the values shown black and white, in the window's unit; brain where that is HU, else the window itself.
+      origin: as for `comparison`.
+      columns: pictures in a row.
+
+    Returns:
+      A Figure.
+    """
+    reference = _plane(truth)
+    display = display or (BRAIN if window.unit == "HU" else window)
+    shown = {"truth": reference} | {name: _plane(image) for name, image in images.items()}
+    columns = min(columns, len(shown))
+    rows, cell = -(-len(shown) // columns), 1.75
+    height = cell * reference.shape[0] / reference.shape[1]
+    figure = Figure(figsize=(cell * columns, (height + 0.35) * rows), layout=_tight())
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for ax, (name, plane) in zip(axes.flat, shown.items(), strict=False):
+        clipped = plane.clip(0.0, 1.0)
+        ax.imshow(
+            display.to_unit(window.from_unit(clipped)),
+            cmap="gray",
+            vmin=0.0,
+            vmax=1.0,
+            origin=origin,
+            interpolation="nearest",
+        )
+        ax.set_title(name if plane is reference else f"{name}\n{_score(clipped, reference)}", fontsize=_TEXT)
+    for ax in axes.flat:
+        _bare(ax)
     return figure
 
 
@@ -298,6 +341,13 @@ def _plane(image: ArrayLike) -> np.ndarray:
     if plane.ndim != 2 and (plane.ndim != 3 or plane.shape[-1] != 3):
         raise ValueError(f"a figure shows images [H, W], [H, W, 1] or [H, W, 3], got {plane.shape}")
     return plane
+
+
+def _score(clipped: np.ndarray, reference: np.ndarray) -> str:
+    score = f"{float(psnr(clipped, reference)):.2f} dB"
+    if min(reference.shape[:2]) >= 7:  # the SSIM window
+        score += f" / {float(ssim(clipped, reference)):.3f}"
+    return score
 
 
 def _grey(plane: np.ndarray) -> np.ndarray:

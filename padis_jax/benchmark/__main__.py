@@ -1,0 +1,98 @@
+"""Every method on every problem: mean and spread of PSNR, SSIM, residual, evaluations and seconds; a picture of each.
+
+    python -m padis_jax.benchmark --dry-run                         what would be run, and what cannot and why
+    python -m padis_jax.benchmark                                   the quick grid, for two cores
+    python -m padis_jax.benchmark --only ct20                       one problem, all methods
+    python -m padis_jax.benchmark --only 'ct*/dds' --only ct20/tv   some fields of the table
+    python -m padis_jax.benchmark --restore ct --only 'deblur*'     deblur CT slices, with the prior for CT
+    python -m padis_jax.benchmark --weights-rgb runs/photos/weights.safetensors
+    python -m padis_jax.benchmark --preset paper --ct aapm_test/ --weights runs/aapm/weights.safetensors \\
+        --photos celebahq_test/ --weights-rgb runs/celebahq/weights.safetensors
+
+The folder --out receives results.md, results.json, pictures/PROBLEM.png and a file for each cell (a method on one image
+with one seed). Killed or interrupted, the same command goes on where it stopped. Times are without compilation. CT
+is noiseless and measured by the projector that reconstructs, as in the paper; docs/problems.md has the others.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from padis_jax.benchmark.cells import Result
+from padis_jax.benchmark.grid import Benchmark
+from padis_jax.benchmark.report import summarise
+from padis_jax.benchmark.work import Work, finished_results, prepare, run
+from padis_jax.cli.arguments import Manners, parse, split_manners
+from padis_jax.errors import one_line_errors
+
+
+@one_line_errors()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of python -m padis_jax.benchmark."""
+    manners, rest = split_manners(sys.argv[1:] if argv is None else argv)
+    prog = "python -m padis_jax.benchmark"
+    config = parse(Benchmark, rest, default=Benchmark(), prog=prog, description=__doc__ or "")
+    work, folder = prepare(config), Path(config.out)
+    finished, damaged = finished_results(folder, work.jobs)
+    for warning in damaged:
+        print(f"warning: {warning}; the cell is computed again", file=sys.stderr)
+    if manners.dry_run:
+        _plan(config, work, finished, manners)
+        return
+    try:
+        run(config, work, folder, finished, silent=manners.quiet or manners.json)
+    except KeyboardInterrupt:
+        summarise(config, work, folder, finished)
+        raise KeyboardInterrupt(
+            f"interrupted after {len(finished)} of {len(work.jobs)} cells, which are in {folder}; run the same command "
+            "again to go on"
+        ) from None
+    lines = summarise(config, work, folder, finished)
+    if manners.json:
+        print(json.dumps({"out": str(folder), "cells": len(work.jobs), "fields": len(lines)}))
+    elif not manners.quiet:
+        print(f"{len(work.jobs)} cells; {folder / 'results.md'}, results.json and pictures/ written")
+
+
+def _plan(config: Benchmark, work: Work, finished: dict[str, Result], manners: Manners) -> None:
+    """Prints the grid with counts."""
+    rows: list[dict[str, Any]] = []
+    for task, images in work.pictures.items():
+        jobs = [job for job in work.jobs if job.cell.task == task]
+        fields = [entry for entry in work.fields if entry.task == task]
+        refused: dict[str, list[str]] = {}
+        for entry in fields:
+            if entry.refused:
+                refused.setdefault(entry.refused, []).append(entry.method)
+        rows.append(
+            {
+                "problem": task,
+                "images": len(images.names),
+                "of": images.title,
+                "cells": len(jobs),
+                "finished": sum(job.cell.fingerprint in finished for job in jobs),
+                "methods": [entry.method for entry in fields if not entry.refused],
+                "refused": refused,
+            }
+        )
+    if manners.json:
+        print(json.dumps({"dry_run": True, "out": config.out, "cells": len(work.jobs), "grid": rows}))
+        return
+    for row in rows:
+        print(f"{row['problem']}: {row['cells']} cells ({row['finished']} finished), {row['images']} of {row['of']}")
+        print(f"  {', '.join(row['methods']) or 'no method'}")
+        for reason, methods in row["refused"].items():
+            print(f"  not {', '.join(methods)}: {reason}")
+    budgets = sorted({config.evaluations_of(e.method) for e in work.fields})
+    print(
+        f"{len(work.jobs)} cells, {len(finished)} finished, into {config.out}; network evaluations per run of a method "
+        f"that has a network: {', '.join(map(str, budgets))}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""One result on disk: a method on one image with one seed, under a name that holds a hash of all it depends on.
+
+A finished cell is not computed again. Change a setting, the weights or the image, and the cell has another name; the
+older file stays. The image of a cell that is shown in a picture is written before its JSON, so a cell that is there is
+complete.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from padis_jax.config import from_json
+from padis_jax.errors import UserError
+from padis_jax.files import write_json, write_npy
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """What a cell is.
+
+    Attributes:
+      task: the problem.
+      method: the method.
+      image: name of the image.
+      seed: root of masks, noise and method.
+      config: all else that decides the result: settings, SHA-256 of the image and of the network's file.
+    """
+
+    task: str
+    method: str
+    image: str
+    seed: int
+    config: Mapping[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all fields."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def path(self, folder: Path) -> Path:
+        """Where its result is kept."""
+        name = re.sub(r"[^A-Za-z0-9]+", "-", self.image).strip("-") or "image"
+        return folder / "cells" / self.task / self.method / f"{name}_{self.seed}_{self.fingerprint[:12]}.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a cell holds; a run that diverged has no scores.
+
+    Attributes:
+      fingerprint: of its Cell.
+      task: of its Cell, as are the four next.
+      method: likewise.
+      image: likewise.
+      seed: likewise.
+      config: likewise.
+      psnr: dB, after clipping to [0, 1].
+      ssim: 7 x 7 uniform window, after clipping.
+      residual: ||y - A x|| / ||y||, before clipping.
+      evaluations: network evaluations of the image.
+      seconds: wall-clock without compilation, with the start from total variation where the method takes it.
+      compile_seconds: spent by XLA's compiler.
+      software: versions and device.
+    """
+
+    fingerprint: str
+    task: str
+    method: str
+    image: str
+    seed: int
+    config: dict[str, Any]
+    psnr: float | None
+    ssim: float | None
+    residual: float | None
+    evaluations: int
+    seconds: float
+    compile_seconds: float
+    software: str
+
+
+def read_result(folder: Path, cell: Cell, *, shown: bool) -> tuple[Result | None, str]:
+    """(the finished result or None, why a file that is there cannot be used or "").
+
+    Args:
+      folder: of all results.
+      cell: whose.
+      shown: whether its image is needed too.
+    """
+    path = cell.path(folder)
+    if not path.exists():
+        return None, ""
+    try:
+        result = from_json(Result, json.loads(path.read_text()), str(path))
+        if result.fingerprint != cell.fingerprint:
+            raise UserError(f"{path}: holds the result of another cell")
+        if shown and result.psnr is not None:
+            read_image(folder, cell)
+    except UserError as error:
+        return None, str(error)
+    except (OSError, ValueError) as error:
+        return None, f"{path}: damaged: {error}"
+    return result, ""
+
+
+def write_result(folder: Path, cell: Cell, result: Result, image: np.ndarray | None) -> None:
+    """Writes the result, and the image [H, W, C] before it if there is one; atomically."""
+    path = cell.path(folder)
+    if image is not None:
+        write_npy(path.with_suffix(".npy"), np.asarray(image, np.float32))
+    write_json(path, result)
+
+
+def read_image(folder: Path, cell: Cell) -> np.ndarray:
+    """The image [H, W, C] of a cell that is shown.
+
+    Raises:
+      OSError, ValueError: if it is missing or damaged.
+    """
+    return np.load(cell.path(folder).with_suffix(".npy"), allow_pickle=False)

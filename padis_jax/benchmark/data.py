@@ -1,0 +1,98 @@
+"""The images that methods are compared on: held-out CT slices, and crops of photographs."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from padis_jax.benchmark import photos
+from padis_jax.errors import UserError
+from padis_jax.experiment_config import DEFAULT_IMAGE
+from padis_jax.images import PLAIN, Window, read_images
+from padis_jax.split import HEAD_CT_TEST
+
+SSIM_WINDOW = 11  # pixels: smaller images have no score
+
+
+class Pictures(NamedTuple):
+    """Test images.
+
+    Attributes:
+      title: what they are.
+      images: float32 [N, H, W, C] in [0, 1].
+      names: N names.
+      indices: N numbers in the set that they come from.
+      window: what 0 and 1 stand for.
+    """
+
+    title: str
+    images: np.ndarray
+    names: tuple[str, ...]
+    indices: tuple[int, ...]
+    window: Window
+
+    @property
+    def channels(self) -> int:
+        """1 or 3."""
+        return int(self.images.shape[-1])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W)."""
+        return int(self.images.shape[1]), int(self.images.shape[2])
+
+    @property
+    def origin(self) -> Literal["upper", "lower"]:
+        """Where row 0 is drawn; CT is stored face down."""
+        return "lower" if self.window.unit == "HU" else "upper"
+
+    def digest(self, number: int) -> str:
+        """SHA-256 of one image's values."""
+        return hashlib.sha256(np.ascontiguousarray(self.images[number], "<f4").tobytes()).hexdigest()
+
+
+def ct_slices(path: str, count: int, window: Window | None) -> Pictures:
+    """Test slices: those of the head CT, 41 first, or `count` of another set, evenly spread (all of it is a test set).
+
+    Args:
+      path: file, folder or glob.
+      count: how many at most.
+      window: the prior's, taken where the file's values are in its unit or tell none.
+
+    Raises:
+      UserError: for what cannot be read, or is not grey.
+    """
+    images = read_images(path, fit=window, memory=0)
+    chosen = (41, *(i for i in HEAD_CT_TEST if i != 41)) if path == DEFAULT_IMAGE else _spread(len(images.names), count)
+    title = "head CT" if path == DEFAULT_IMAGE else path
+    return _pictures(path, title, chosen[:count], 1, window)
+
+
+def photographs(path: str, count: int) -> Pictures:
+    """Colour pictures of a file or folder, evenly spread, or crops of scikit-image's where the path is empty.
+
+    Raises:
+      UserError: for what cannot be read, or is not in colour.
+    """
+    if path:
+        return _pictures(path, path, _spread(len(read_images(path, memory=0).names), count), 3, None)
+    found, names = photos.test_crops()
+    scaled = (found[:count] / 255).astype(np.float32)
+    return Pictures("photographs", scaled, names[:count], tuple(range(len(scaled))), PLAIN)
+
+
+def _pictures(path: str, title: str, chosen: tuple[int, ...], channels: int, window: Window | None) -> Pictures:
+    images = read_images(path, fit=window, memory=0).select(chosen)
+    array = np.asarray(images.images[list(range(len(chosen)))], np.float32)
+    if array.shape[-1] != channels:
+        kind = "grey" if channels == 1 else "in colour"
+        raise UserError(f"{path}: images have {array.shape[-1]} channels; they must be {kind} here")
+    if min(array.shape[1:3]) < SSIM_WINDOW:
+        raise UserError(f"{path}: {array.shape[1:3]} pixels; at least {SSIM_WINDOW} x {SSIM_WINDOW} are needed")
+    return Pictures(title, array, images.names, tuple(chosen), images.window)
+
+
+def _spread(n: int, count: int) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unique(np.linspace(0, n - 1, min(n, count)).round()))

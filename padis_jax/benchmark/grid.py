@@ -1,0 +1,152 @@
+"""The grid: which problems and methods, on how many images, with how many seeds and network evaluations."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from typing import Literal, NamedTuple
+
+import tyro
+
+from padis_jax.benchmark.data import Pictures
+from padis_jax.benchmark.methods import METHODS, refusal
+from padis_jax.benchmark.networks import Networks
+from padis_jax.errors import UserError
+from padis_jax.experiment_config import DEFAULT_IMAGE, DEFAULT_WEIGHTS
+from padis_jax.tasks import TASKS
+
+
+class Preset(NamedTuple):
+    """A grid.
+
+    Attributes:
+      tasks: names in `TASKS`.
+      images: per problem, at most.
+      evaluations: network evaluations of the image per run.
+      thorough: solver -> evaluations of its own.
+    """
+
+    tasks: tuple[str, ...]
+    images: int
+    evaluations: int
+    thorough: dict[str, int]
+
+
+PRESETS = {
+    # Sizes of PaDIS, arXiv 2406.02462, section 4: 25 test images, 1000 evaluations for the samplers that it compares.
+    "paper": Preset(
+        ("ct8", "ct20", "ct60", "fan180", "limited120", "deblur9", "deblur17", "sr4", "sr8"),
+        25,
+        100,
+        {name: 1000 for name in ("dps", "langevin", "ddnm", "predictor_corrector")},
+    ),
+    "quick": Preset(
+        ("ct8", "ct20", "ct60", "fan180", "limited120", "deblur9", "sr4", "inpaint_random", "denoise"), 1, 25, {}
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """What is compared.
+
+    Attributes:
+      preset: "quick" (one image per problem, 25 network evaluations: two CPU cores) or "paper" (25 images, 1000
+        evaluations for the samplers of the paper, 100 for the fast ones: a GPU).
+      only: PROBLEM or PROBLEM/METHOD with * and ?, to be given several times; also problems outside of the preset.
+      weights: patch prior for CT.
+      weights_rgb: patch prior for colour pictures (configs/photos.py, configs/celebahq.py).
+      weights_whole: whole-image model for CT (configs/head_ct_whole.py).
+      weights_whole_rgb: the same for colour pictures.
+      cnn: plain denoiser for CT (benchmarks.cnn_denoiser).
+      cnn_rgb: the same for colour pictures.
+      supervised: FBP + U-Net for a scan (benchmarks.supervised), to be given several times.
+      ct: CT test images; of the head CT only the held-out slices are taken.
+      photos: colour test pictures; "" for crops of scikit-image's astronaut and chelsea.
+      restore: what is deblurred, enlarged, filled in and denoised: "photos", or "ct" (with the prior for CT).
+      images: per problem; 0 for the preset's.
+      seeds: of masks, noise and methods.
+      evaluations: network evaluations of the image per run, for every method; 0 for the preset's.
+      out: the folder of results; finished cells in it are not computed again.
+    """
+
+    preset: Literal["quick", "paper"] = "quick"
+    only: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    weights: str = DEFAULT_WEIGHTS
+    weights_rgb: str = ""
+    weights_whole: str = ""
+    weights_whole_rgb: str = ""
+    cnn: str = ""
+    cnn_rgb: str = ""
+    supervised: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    ct: str = DEFAULT_IMAGE
+    photos: str = ""
+    restore: Literal["photos", "ct"] = "photos"
+    images: int = 0
+    seeds: tuple[int, ...] = (0,)
+    evaluations: int = 0
+    out: str = "results/benchmark"
+
+    def __post_init__(self) -> None:
+        if self.images < 0 or self.evaluations < 0:
+            raise UserError(
+                f"images {self.images} and evaluations {self.evaluations} must be at least 1, or 0 for the preset's"
+            )
+        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) != len(self.seeds):
+            raise UserError(f"seeds are {self.seeds}: give different numbers, none of them negative")
+
+    @property
+    def image_count(self) -> int:
+        """Images per problem, at most."""
+        return self.images or PRESETS[self.preset].images
+
+    def evaluations_of(self, method: str) -> int:
+        """The budget of a method's single run."""
+        preset = PRESETS[self.preset]
+        return self.evaluations or preset.thorough.get(METHODS[method].solver, preset.evaluations)
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """(task, method) of the table, in order.
+
+        Raises:
+          UserError: for an `only` that fits nothing.
+        """
+        if not self.only:
+            return [(task, method) for task in PRESETS[self.preset].tasks for method in METHODS]
+        every = [(task, method) for task in TASKS for method in METHODS]
+        chosen = set()
+        for pattern in self.only:
+            full = pattern if "/" in pattern else f"{pattern}/*"
+            found = {pair for pair in every if fnmatch.fnmatchcase("/".join(pair), full)}
+            if "/" in pattern and pattern.split("/")[0] == "*":  # every problem of the preset, not of the project
+                found = {pair for pair in found if pair[0] in PRESETS[self.preset].tasks}
+            if not found:
+                raise UserError(
+                    f"--only {pattern}: fits no problem and method; problems are {', '.join(TASKS)}; methods are "
+                    f"{', '.join(METHODS)}"
+                )
+            chosen |= found
+        return [pair for pair in every if pair in chosen]
+
+    def on_ct(self, task: str) -> bool:
+        """Whether the task's images are CT slices."""
+        return TASKS[task].tomography or self.restore == "ct"
+
+
+class Entry(NamedTuple):
+    """One field of the table: a method on a problem.
+
+    Attributes:
+      task: its name.
+      method: its name.
+      refused: why it is not run, or "".
+    """
+
+    task: str
+    method: str
+    refused: str
+
+
+def entries(config: Benchmark, pictures: dict[str, Pictures], networks: Networks) -> list[Entry]:
+    """All fields of the table; `pictures` by task."""
+    return [Entry(task, method, refusal(method, task, pictures[task], networks)) for task, method in config.pairs()]

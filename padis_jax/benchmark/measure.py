@@ -1,0 +1,172 @@
+"""Runs one method on one measured image and scores it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, monitoring
+
+import padis_jax
+from padis_jax.benchmark.cells import Cell, Result
+from padis_jax.benchmark.data import Pictures
+from padis_jax.benchmark.methods import METHODS, Method, prior_of
+from padis_jax.benchmark.networks import Trained
+from padis_jax.benchmark.settings import Schedule, plug_and_play_settings, schedule, tv_settings
+from padis_jax.experiment import image_key
+from padis_jax.metrics import psnr, relative_error, ssim
+from padis_jax.operators.measurement import Measurement
+from padis_jax.solvers.plug_and_play import plug_and_play
+from padis_jax.solvers.reconstruct import reconstruct
+from padis_jax.solvers.samples import draw_samples
+from padis_jax.solvers.tv import total_variation
+from padis_jax.supervised import restore
+from padis_jax.tasks import TASKS, simulate
+
+COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
+_compiled = [0.0]  # seconds of this process; the listener cannot be taken off again, so there is one
+
+
+class Scene:
+    """A measured image, and its image of total variation once that was asked for.
+
+    Attributes:
+      task: name of the problem.
+      truth: [H, W, C].
+      operator: A.
+      measurement: y with its noise.
+      key: of the method.
+    """
+
+    def __init__(self, task: str, pictures: Pictures, number: int, seed: int, operator: Any = None) -> None:
+        self.task = task
+        self.truth = jnp.asarray(pictures.images[number])
+        key = image_key(seed, pictures.indices[number])
+        self.operator = operator or TASKS[task].build(pictures.shape, pictures.channels, jax.random.fold_in(key, 2))
+        self.measurement: Measurement = simulate(TASKS[task], jax.random.fold_in(key, 0), self.truth, self.operator)
+        self.key = jax.random.fold_in(key, 1)
+        self._tv: tuple[Array, float] | None = None
+
+    def tv(self) -> tuple[Array, float]:
+        """(image [H, W, C], seconds that it took without compilation), computed once."""
+        if self._tv is None:
+            with stopwatch() as clock:
+                solved = total_variation(self.measurement.sinogram, self.operator, settings=tv_settings(self.task))
+                image = jax.block_until_ready(solved.image.reshape(self.truth.shape))
+            self._tv = image, clock.seconds
+        return self._tv
+
+
+class Clock:
+    """Seconds of a block: without XLA's compiler, and within it."""
+
+    seconds = 0.0
+    compile_seconds = 0.0
+
+
+@contextmanager
+def stopwatch() -> Iterator[Clock]:
+    """Measures its block; what is asynchronous must be awaited inside."""
+    clock, begin, compiled = Clock(), time.perf_counter(), _compiled[0]
+    yield clock
+    clock.compile_seconds = _compiled[0] - compiled
+    clock.seconds = max(0.0, time.perf_counter() - begin - clock.compile_seconds)
+
+
+def _listen(event: str, seconds: float, **_: Any) -> None:
+    if event == COMPILE_EVENT:
+        _compiled[0] += seconds
+
+
+monitoring.register_event_duration_secs_listener(_listen)
+
+
+class Solved(NamedTuple):
+    """An image [H, W, C], and the network evaluations that it took."""
+
+    image: Array
+    evaluations: int = 0
+
+
+def run_cell(cell: Cell, scene: Scene, trained: Trained | None, evaluations: int) -> tuple[Result, np.ndarray]:
+    """Runs the method of a cell.
+
+    Args:
+      cell: which.
+      scene: its measured image.
+      trained: the network that the method needs.
+      evaluations: the budget of a run.
+
+    Returns:
+      The result, and the image [H, W, C] before clipping.
+
+    Raises:
+      ValueError: for what a method refuses.
+    """
+    method = METHODS[cell.method]
+    plan = schedule(method.solver, cell.task, evaluations, method.tilings) if method.family == "diffusion" else None
+    before = 0.0
+    if method.family == "tv" or (plan is not None and plan.options["start"] == "tv"):
+        before = scene.tv()[1]  # outside of the clock: the first cell that needs it makes it for all
+    with stopwatch() as clock:
+        solved = _solve(method, plan, scene, trained, evaluations)
+        image = np.asarray(jax.block_until_ready(solved.image))
+    finite = bool(np.isfinite(image).all())
+    clipped = jnp.clip(image, 0, 1)
+    result = Result(
+        fingerprint=cell.fingerprint,
+        task=cell.task,
+        method=cell.method,
+        image=cell.image,
+        seed=cell.seed,
+        config=dict(cell.config),
+        psnr=float(psnr(clipped, scene.truth)) if finite else None,
+        ssim=float(ssim(clipped, scene.truth)) if finite else None,
+        residual=float(relative_error(scene.operator(jnp.asarray(image)), scene.measurement.sinogram))
+        if finite
+        else None,
+        evaluations=solved.evaluations,
+        seconds=clock.seconds + before,
+        compile_seconds=clock.compile_seconds,
+        software=f"padis_jax {padis_jax.__version__}, jax {jax.__version__}, {jax.devices()[0].device_kind}",
+    )
+    return result, image
+
+
+def _solve(method: Method, plan: Schedule | None, scene: Scene, trained: Trained | None, evaluations: int) -> Solved:
+    y, operator, shape = scene.measurement.sinogram, scene.operator, scene.truth.shape
+    if method.family == "tv":
+        return Solved(scene.tv()[0])
+    if method.family == "start":
+        return Solved(_quick(operator, y).reshape(shape))
+    assert trained is not None  # the grid has no cell without the network that it needs
+    if method.family == "supervised":
+        start = _quick(operator, y).reshape(1, *shape)
+        return Solved(_restore(trained.content.config, trained.content.params, start)[0], 1)
+    prior = prior_of(method, trained, (shape[0], shape[1]))
+    if plan is None:
+        assert method.solver == "admm" or method.solver == "red"
+        settings = plug_and_play_settings(method.solver)
+        found = plug_and_play(scene.key, y, operator, prior, settings=settings, iterations=evaluations)
+        return Solved(found.image, found.evaluations)
+    options = {**plan.options, "settings": plan.settings, "solver": method.solver}
+    if options["start"] == "tv":
+        options["start"] = scene.tv()[0]
+    if method.samples > 1:
+        drawn = draw_samples(scene.key, y, operator, prior, method.samples, **options)
+        return Solved(drawn.mean, drawn.evaluations)
+    solved = reconstruct(scene.key, y, operator, prior, **options)
+    return Solved(solved.image, solved.evaluations)
+
+
+_restore = jax.jit(restore, static_argnums=0)
+
+
+@jax.jit
+def _quick(operator: Any, y: Array) -> Array:
+    return operator.start(y)

@@ -1,0 +1,156 @@
+"""What is compared: for each name what it is, which network it needs, and to which problems it does not apply."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from padis_jax.benchmark.data import Pictures
+from padis_jax.benchmark.networks import FLAGS, Networks, Trained
+from padis_jax.benchmark.settings import plug_and_play_settings, schedule, tv_settings
+from padis_jax.cnn import cnn_prior
+from padis_jax.prior import Prior, TilingName, patch_prior
+from padis_jax.solvers.reconstruct import SOLVERS
+from padis_jax.tasks import TASKS
+from padis_jax.weights import Weights
+
+SAMPLES = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A row of the table.
+
+    Attributes:
+      text: what it is, in a line.
+      family: how it is run.
+      network: the kind that it needs, "" for none.
+      solver: of the diffusion methods, a name in `SOLVERS`; of plug-and-play "admm" or "red".
+      tiling: of the patch prior.
+      tilings: K random tilings averaged per evaluation.
+      samples: runs whose mean is the image.
+    """
+
+    text: str
+    family: Literal["start", "tv", "supervised", "plug_and_play", "diffusion"]
+    network: Literal["", "patch", "whole", "cnn", "supervised"] = ""
+    solver: str = ""
+    tiling: TilingName = "random"
+    tilings: int = 1
+    samples: int = 1
+
+
+def _diffusion(text: str, solver: str, network: Literal["patch", "whole"] = "patch", **more: Any) -> Method:
+    return Method(text, "diffusion", network, solver, **more)
+
+
+METHODS: dict[str, Method] = {
+    "start": Method("filtered backprojection, the blurred image, repeated or nearest pixels", "start"),
+    "tv": Method("total variation", "tv"),
+    "supervised": Method("FBP + U-Net, trained for this very scan", "supervised", "supervised"),
+    "pnp_admm_cnn": Method("PnP-ADMM, plain CNN denoiser", "plug_and_play", "cnn", "admm"),
+    "pnp_red_cnn": Method("PnP-RED, plain CNN denoiser", "plug_and_play", "cnn", "red"),
+    "pnp_admm": Method("PnP-ADMM, patch prior at one noise level", "plug_and_play", "patch", "admm"),
+    "pnp_red": Method("PnP-RED, patch prior at one noise level", "plug_and_play", "patch", "red"),
+    **{name: _diffusion(f"{name} on the patch prior", name) for name in SOLVERS},
+    **{
+        f"{name}_tilings{k}": _diffusion(f"{name}, {k} tilings averaged per evaluation", name, tilings=k)
+        for name in ("dds", "dps")
+        for k in (2, 4)
+    },
+    **{
+        f"{name}_average": _diffusion(f"{name}, fixed overlapping patches averaged", name, tiling="overlap_average")
+        for name in ("dds", "dps")
+    },
+    **{
+        f"{name}_stitch": _diffusion(f"{name}, fixed overlapping patches stitched", name, tiling="overlap_stitch")
+        for name in ("dds", "dps")
+    },
+    **{
+        f"{name}_mean{SAMPLES}": _diffusion(f"mean of {SAMPLES} {name} samples", name, samples=SAMPLES)
+        for name in ("dds", "dps")
+    },
+    **{f"whole_{name}": _diffusion(f"{name} on the whole-image model", name, "whole") for name in SOLVERS},
+}
+
+
+def refusal(name: str, task: str, pictures: Pictures, networks: Networks) -> str:
+    """Why a method does not do a problem, in a few words; "" if it does.
+
+    Args:
+      name: in `METHODS`.
+      task: in `TASKS`.
+      pictures: the images of the problem.
+      networks: what is at hand.
+    """
+    method = METHODS[name]
+    if method.solver == "ddnm" and task == "denoise":
+        return "A+ is 1: it would put the noisy image back"
+    if method.solver == "ddnm" and task.startswith("deblur"):
+        return "for noiseless data: the inverse of a blur amplifies the noise"
+    if method.family == "supervised" and not task.startswith("ct"):
+        return "trained for parallel-beam CT only"
+    if not method.network:
+        return ""
+    trained = networks.find(method.network, pictures.channels, task)
+    if trained is None:
+        flag = "--supervised" if method.network == "supervised" else FLAGS[method.network, pictures.channels]
+        return f"no network at hand: {flag}"
+    return _misfit(method, trained, pictures)
+
+
+def _misfit(method: Method, trained: Trained, pictures: Pictures) -> str:
+    """Why the network does not suit the images, or ""."""
+    content = trained.content
+    if isinstance(content, Weights):
+        if content.frame.image_shape != pictures.shape:
+            return f"network of {content.frame.image_shape} pixels, images of {pictures.shape}"
+        if content.window != pictures.window:
+            return f"network of window {content.window}, images of {pictures.window}"
+        offsets = content.frame.margin[0] * content.frame.margin[1]
+        if method.tilings > max(1, offsets):
+            return f"the frame has {offsets} tilings only"
+        if method.tiling != "random" and content.frame.patch > min(pictures.shape):
+            return "the patch is larger than the image"
+    elif method.family == "supervised":
+        about = content.about
+        if about.get("images") == pictures.title or pictures.title == "head CT":
+            if shared := sorted(set(about.get("slices", ())) & set(pictures.indices)):
+                return f"it was trained on test slice {shared[0]}"
+        if any(side % 2 ** (len(content.config.channel_mult) - 1) for side in pictures.shape):
+            return f"network does not fit images of {pictures.shape}"
+    return ""
+
+
+def prior_of(method: Method, trained: Trained, shape: tuple[int, int]) -> Prior:
+    """The denoiser of whole images that a method takes."""
+    content = trained.content
+    if isinstance(content, Weights):
+        overlap = min(8, content.frame.patch // 4)
+        return patch_prior(
+            content.network,
+            content.params,
+            content.frame,
+            tiling=method.tiling,
+            tilings=method.tilings,
+            overlap=overlap,
+        )
+    return cnn_prior(content.config, content.params, shape)
+
+
+def described(name: str, task: str, evaluations: int) -> dict[str, Any]:
+    """All settings of a method on a task as JSON holds them: they are a part of a cell's identity."""
+    method = METHODS[name]
+    found: dict[str, Any] = {"method": dataclasses.asdict(method), "task": task, "sigma": TASKS[task].sigma}
+    del found["method"]["text"]
+    if method.family == "tv":
+        found["tv"] = dataclasses.asdict(tv_settings(task))
+    elif method.family == "plug_and_play":
+        assert method.solver == "admm" or method.solver == "red"
+        found["plug_and_play"] = dataclasses.asdict(plug_and_play_settings(method.solver))
+        found["iterations"] = evaluations
+    elif method.family == "diffusion":
+        found["schedule"] = schedule(method.solver, task, evaluations, method.tilings).described()
+        if found["schedule"]["start"] == "tv":
+            found["tv"] = dataclasses.asdict(tv_settings(task))
+    return found

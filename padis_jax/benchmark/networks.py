@@ -1,0 +1,115 @@
+"""The trained networks at hand, by what they are for; a method asks for one and says what is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from padis_jax.baseline_file import CNN, SUPERVISED, Baseline, load_baseline
+from padis_jax.errors import UserError
+from padis_jax.experiment_config import DEFAULT_WEIGHTS
+from padis_jax.weights import Weights, file_hash, load_weights
+
+FLAGS = {
+    ("patch", 1): "--weights",
+    ("patch", 3): "--weights-rgb",
+    ("whole", 1): "--weights-whole",
+    ("whole", 3): "--weights-whole-rgb",
+    ("cnn", 1): "--cnn",
+    ("cnn", 3): "--cnn-rgb",
+}
+TASKS_OF_VIEWS = {8: "ct8", 20: "ct20", 60: "ct60"}  # benchmarks.supervised scans half a turn, evenly
+
+
+class Trained(NamedTuple):
+    """A network from a file.
+
+    Attributes:
+      path: the file.
+      digest: its SHA-256.
+      content: Weights (patch, whole), or a Baseline (cnn, supervised).
+    """
+
+    path: str
+    digest: str
+    content: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """What is at hand.
+
+    Attributes:
+      by_kind: (kind, channels) -> network, for the kinds of `FLAGS`.
+      supervised: task -> network.
+    """
+
+    by_kind: Mapping[tuple[str, int], Trained] = dataclasses.field(default_factory=dict)
+    supervised: Mapping[str, Trained] = dataclasses.field(default_factory=dict)
+
+    def find(self, kind: str, channels: int, task: str) -> Trained | None:
+        """The network of that kind for images of that many channels and that task, if there is one."""
+        return self.supervised.get(task) if kind == "supervised" else self.by_kind.get((kind, channels))
+
+
+def load_networks(files: Mapping[tuple[str, int], str]) -> Networks:
+    """Reads the files; a missing default is no error, a missing file that was named is one.
+
+    Args:
+      files: (kind, channels) -> path, or "" where there is none.
+
+    Raises:
+      UserError: for a file that cannot be read, or holds another kind of network.
+    """
+    found = {}
+    for (kind, channels), path in files.items():
+        if path and not (path == DEFAULT_WEIGHTS and not Path(path).exists()):
+            content = load_baseline(path, CNN) if kind == "cnn" else load_weights(path)
+            _check(FLAGS[kind, channels], path, content, kind, channels)
+            found[kind, channels] = Trained(path, file_hash(path), content)
+    return Networks(found)
+
+
+def with_supervised(networks: Networks, paths: Sequence[str], side: int) -> Networks:
+    """The same with files of benchmarks.supervised.
+
+    Args:
+      networks: the others.
+      paths: the files.
+      side: the longer side of the CT images in pixels, which decides the detector of the tasks.
+
+    Raises:
+      UserError: for a file that cannot be read, or a network that was trained for none of the tasks.
+    """
+    trained: dict[str, Trained] = {}
+    for path in paths:
+        baseline = load_baseline(path, SUPERVISED)
+        task = _task(path, baseline, side)
+        if task in trained:
+            raise UserError(f"--supervised {path}: {trained[task].path} is for {task} already: name one of them")
+        trained[task] = Trained(path, file_hash(path), baseline)
+    return dataclasses.replace(networks, supervised=trained)
+
+
+def _check(flag: str, path: str, content: Weights | Baseline[Any], kind: str, channels: int) -> None:
+    config = content.network if isinstance(content, Weights) else content.config
+    if config.image_channels != channels:
+        raise UserError(f"{flag} {path}: trained on images of {config.image_channels} channels, not {channels}")
+    if isinstance(content, Weights) and (content.frame.patch == 0) != (kind == "whole"):
+        found, other = ("the whole-image model", "patch prior") if kind == "patch" else ("a patch prior", "whole image")
+        raise UserError(f"{flag} {path}: holds {found}, but this flag is for the {other}")
+
+
+def _task(path: str, baseline: Baseline[Any], side: int) -> str:
+    """The task whose measurements the network was trained on."""
+    scan = baseline.about.get("scan")
+    scan = scan if isinstance(scan, Mapping) else {}
+    task = TASKS_OF_VIEWS.get(scan.get("views", 0))
+    if task is None or scan.get("protocol") != "paper" or scan.get("bins") != 2 * side:
+        raise UserError(
+            f"--supervised {path}: trained for {dict(scan) or 'an unknown scan'}, which is no problem of the table; "
+            f"train with --scan.protocol paper --scan.bins {2 * side} and 8, 20 or 60 --scan.views"
+        )
+    return task

@@ -1,0 +1,101 @@
+"""Natural colour photographs that come with scikit-image, as crops of 256 x 256 pixels.
+
+    python -m padis_jax.benchmark.photos --out data/photos.npy        crops to train on (configs/photos.py)
+
+astronaut and chelsea (a cat) are tested on and held out whole; rocket is for tuning; coffee and the two views of
+motorcycle are trained on. Only files inside the installed package are read, nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from padis_jax.errors import UserError, one_line_errors
+from padis_jax.files import write_npy
+
+SIDE = 256
+TEST = ("astronaut.png", "chelsea.png")
+VALIDATION = ("rocket.jpg",)
+TRAIN = ("coffee.png", "motorcycle_left.png", "motorcycle_right.png")
+STEP = 64  # pixels at most between the crops that are trained on
+
+
+def photograph(name: str) -> np.ndarray:
+    """One photograph, uint8 [H, W, 3].
+
+    Raises:
+      UserError: if scikit-image is not installed, or came without that file.
+    """
+    found = importlib.util.find_spec("skimage")
+    if found is None or not found.submodule_search_locations:
+        raise UserError(
+            "the photographs come with scikit-image, which is not installed: pip install 'padis_jax[benchmark]', or "
+            "name your own pictures with --photos FOLDER"
+        )
+    path = Path(found.submodule_search_locations[0]) / "data" / name
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except OSError as error:
+        raise UserError(
+            f"{path}: this scikit-image came without the photograph: pip install 'padis_jax[benchmark]', or name your "
+            "own pictures with --photos FOLDER"
+        ) from error
+
+
+def crops(image: np.ndarray, *, side: int = SIDE, step: int | None = None) -> np.ndarray:
+    """Square crops of an image [H, W, C], row by row: [n, side, side, C].
+
+    Args:
+      image: at least `side` pixels on either side.
+      side: of a crop.
+      step: at most so many pixels from one crop to the next, edge to edge; None for as many as fit without overlap,
+        centred.
+    """
+    rows, columns = (_starts(n, side, step) for n in image.shape[:2])
+    return np.stack([image[r : r + side, c : c + side] for r in rows for c in columns])
+
+
+def test_crops() -> tuple[np.ndarray, tuple[str, ...]]:
+    """The crops that are tested on, the first of each photograph first: uint8 [5, 256, 256, 3], and their names."""
+    found = [(number, name.split(".")[0], crop) for name in TEST for number, crop in enumerate(crops(photograph(name)))]
+    found.sort(key=lambda item: item[0])
+    return np.stack([crop for _, _, crop in found]), tuple(f"{name} {number}" for number, name, _ in found)
+
+
+def training_crops() -> tuple[np.ndarray, int]:
+    """(uint8 [N, 256, 256, 3], how many of them, at the end, are those of the validation photograph)."""
+    train, validation = (
+        np.concatenate([crops(photograph(n), step=STEP) for n in names]) for names in (TRAIN, VALIDATION)
+    )
+    return np.concatenate([train, validation]), len(validation)
+
+
+def _starts(n: int, side: int, step: int | None) -> np.ndarray:
+    if n < side:
+        raise ValueError(f"an image of {n} pixels has no crop of {side}: take a larger image")
+    if step is None:
+        count = n // side
+        return (n - count * side) // 2 + side * np.arange(count)
+    return np.linspace(0, n - side, -(-(n - side) // step) + 1).round().astype(int)
+
+
+@one_line_errors()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Writes the crops to train on."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("data/photos.npy"))
+    args = parser.parse_args(argv)
+    array, held_out = training_crops()
+    write_npy(args.out, array)
+    print(f"{args.out}: {len(array)} crops of {SIDE} x {SIDE}, the last {held_out} of them for validation")
+
+
+if __name__ == "__main__":
+    main()

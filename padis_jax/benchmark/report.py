@@ -1,0 +1,175 @@
+"""Tables and pictures of finished cells: results.md, results.json, pictures/PROBLEM.png."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from padis_jax.benchmark.cells import Result, read_image
+from padis_jax.benchmark.data import Pictures
+from padis_jax.benchmark.grid import Benchmark, Entry
+from padis_jax.benchmark.methods import METHODS
+from padis_jax.benchmark.networks import Networks
+from padis_jax.benchmark.work import Work
+from padis_jax.figures import gallery, save_figure
+from padis_jax.files import write_bytes, write_json
+from padis_jax.tasks import TASKS
+
+SCORES = ("psnr", "ssim", "residual", "evaluations", "seconds")
+DIGITS = {"psnr": ".2f", "ssim": ".4f", "residual": ".2g", "evaluations": ".0f", "seconds": ".1f"}
+HEADS = {"psnr": "PSNR (dB)", "ssim": "SSIM", "residual": "residual", "evaluations": "evaluations", "seconds": "s"}
+
+
+class Spread(NamedTuple):
+    """Mean and sample standard deviation (divided by n - 1; None for one value) of n values."""
+
+    mean: float
+    deviation: float | None
+    n: int
+
+    def text(self, digits: str) -> str:
+        """As a table shows it."""
+        mean = format(self.mean, digits)
+        return mean if not self.deviation else f"{mean} ± {format(self.deviation, digits)}"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Of at least one value."""
+    return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+
+class Line(NamedTuple):
+    """A method on a problem, over images and seeds.
+
+    Attributes:
+      task: the problem.
+      method: the method.
+      refused: why it is not run, or "".
+      expected: cells in all.
+      finished: cells that are done.
+      diverged: finished cells without a score.
+      scores: name -> Spread over the finished cells that have a score; empty without such.
+    """
+
+    task: str
+    method: str
+    refused: str
+    expected: int
+    finished: int
+    diverged: int
+    scores: dict[str, Spread]
+
+    @property
+    def note(self) -> str:
+        """What stands in the place of figures, or is said beside them."""
+        if self.refused:
+            return self.refused
+        if not self.finished:
+            return "not run yet"
+        notes = [f"diverged: {self.diverged} of {self.finished}"] if self.diverged else []
+        notes += [f"{self.finished} of {self.expected} cells"] if self.finished < self.expected else []
+        return ", ".join(notes)
+
+    def field(self, score: str) -> str:
+        """One figure, with the note where there is one."""
+        if score not in self.scores:
+            return self.note
+        return self.scores[score].text(DIGITS[score]) + (f" ({self.note})" if self.note else "")
+
+
+def line(entry: Entry, results: Sequence[Result], expected: int) -> Line:
+    """The summary of a method on a problem from its finished cells."""
+    scored = [r for r in results if r.psnr is not None]
+    scores = {name: spread([float(getattr(r, name)) for r in scored]) for name in SCORES} if scored else {}
+    return Line(*entry, expected, len(results), len(results) - len(scored), scores)
+
+
+def markdown(lines: Sequence[Line], pictures: Mapping[str, Pictures], about: Mapping[str, Any]) -> str:
+    """The tables: PSNR of all methods on all problems, then all scores of each problem."""
+    tasks = list(dict.fromkeys(item.task for item in lines))
+    methods = list(dict.fromkeys(item.method for item in lines))
+    by = {(item.task, item.method): item for item in lines}
+    text = ["# Methods and problems", "", *(f"* {name}: {value}" for name, value in about.items()), ""]
+    text += ["## PSNR in dB", "", *_table(("method", *tasks), [(m, *_psnr(by, tasks, m)) for m in methods])]
+    for task in tasks:
+        shown = pictures[task]
+        text += ["", f"## {task}", "", f"{TASKS[task].description}; {shown.title}: {', '.join(shown.names)}.", ""]
+        rows = [by[task, method] for method in methods if (task, method) in by]
+        text += _table(
+            ("method", *(HEADS[s] for s in SCORES)),
+            [
+                (r.method, r.field("psnr"), *(r.scores[s].text(DIGITS[s]) if r.scores else "" for s in SCORES[1:]))
+                for r in rows
+            ],
+        )
+    text += ["", "## Methods", "", *(f"* `{name}`: {METHODS[name].text}" for name in methods)]
+    return "\n".join(text) + "\n"
+
+
+def _psnr(by: Mapping[tuple[str, str], Line], tasks: Sequence[str], method: str) -> list[str]:
+    return [by[task, method].field("psnr") if (task, method) in by else "not chosen" for task in tasks]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def write_tables(
+    folder: Path,
+    config: Benchmark,
+    lines: Sequence[Line],
+    results: Sequence[Result],
+    pictures: Mapping[str, Pictures],
+    about: Mapping[str, Any],
+) -> None:
+    """Writes results.md and results.json."""
+    write_bytes(folder / "results.md", markdown(lines, pictures, about).encode())
+    table = [
+        {**item._asdict(), "note": item.note, "scores": {name: s._asdict() for name, s in item.scores.items()}}
+        for item in lines
+    ]
+    write_json(
+        folder / "results.json",
+        {"config": dataclasses.asdict(config), "about": dict(about), "table": table, "cells": list(results)},
+    )
+
+
+def summarise(config: Benchmark, work: Work, folder: Path, finished: dict[str, Result]) -> list[Line]:
+    """Writes tables and pictures of what is finished; returns the fields of the table."""
+    grouped: dict[tuple[str, str], list[Result]] = {}
+    expected: dict[tuple[str, str], int] = {}
+    shown: dict[str, dict[str, Any]] = {}
+    for cell, _, is_shown in work.jobs:
+        field = (cell.task, cell.method)
+        expected[field] = expected.get(field, 0) + 1
+        if (result := finished.get(cell.fingerprint)) is None:
+            continue
+        grouped.setdefault(field, []).append(result)
+        if is_shown and result.psnr is not None:
+            shown.setdefault(cell.task, {})[cell.method] = read_image(folder, cell)
+    lines = [
+        line(entry, grouped.get((entry.task, entry.method), []), expected.get((entry.task, entry.method), 0))
+        for entry in work.fields
+    ]
+    about = {
+        "preset": config.preset,
+        "seeds": ", ".join(map(str, config.seeds)),
+        "networks": _names(work.networks) or "none",
+        "figures": "mean ± sample standard deviation over images and seeds; seconds without compilation",
+        "computed with": ", ".join(sorted({result.software for result in finished.values()})) or "nothing yet",
+    }
+    ordered = [finished[job.cell.fingerprint] for job in work.jobs if job.cell.fingerprint in finished]
+    write_tables(folder, config, lines, ordered, work.pictures, about)
+    for task, images in shown.items():
+        about_task = work.pictures[task]
+        figure = gallery(about_task.images[0], images, window=about_task.window, origin=about_task.origin)
+        save_figure(folder / "pictures" / f"{task}.png", figure, dpi=150)
+    return lines
+
+
+def _names(networks: Networks) -> str:
+    everything = [*networks.by_kind.values(), *networks.supervised.values()]
+    return ", ".join(f"{Path(item.path).name} (SHA-256 {item.digest[:12]})" for item in everything)

@@ -1,0 +1,130 @@
+"""The cells of a grid: which they are, which are finished, and the loop over the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from padis_jax.benchmark.cells import Cell, Result, read_result, write_result
+from padis_jax.benchmark.data import Pictures, ct_slices, photographs
+from padis_jax.benchmark.grid import Benchmark, Entry, entries
+from padis_jax.benchmark.measure import Scene, run_cell
+from padis_jax.benchmark.methods import METHODS, described
+from padis_jax.benchmark.networks import Networks, load_networks, with_supervised
+from padis_jax.errors import UserError
+from padis_jax.experiment import missing_default
+from padis_jax.experiment_config import DEFAULT_IMAGE
+from padis_jax.tasks import TASKS
+
+
+class Job(NamedTuple):
+    """A cell with where it belongs: image number of its problem, and whether its image is shown."""
+
+    cell: Cell
+    number: int
+    shown: bool
+
+
+class Work(NamedTuple):
+    """All there is to do.
+
+    Attributes:
+      pictures: task -> its images.
+      networks: at hand.
+      fields: fields of the table.
+      jobs: cells, those of one measured image in a row.
+    """
+
+    pictures: dict[str, Pictures]
+    networks: Networks
+    fields: list[Entry]
+    jobs: list[Job]
+
+
+def prepare(config: Benchmark) -> Work:
+    """Reads networks and images and lists the cells.
+
+    Raises:
+      UserError: for files that cannot be read or do not fit, and an --only that fits nothing.
+    """
+    tasks = list(dict.fromkeys(task for task, _ in config.pairs()))
+    grey = any(config.on_ct(task) for task in tasks)
+    if grey and (error := missing_default(config.ct, DEFAULT_IMAGE, "--ct")):
+        raise error
+    files = {("patch", 1): config.weights, ("whole", 1): config.weights_whole, ("cnn", 1): config.cnn}
+    files |= {("patch", 3): config.weights_rgb, ("whole", 3): config.weights_whole_rgb, ("cnn", 3): config.cnn_rgb}
+    networks = load_networks(files)
+    prior = networks.find("patch", 1, "") or networks.find("whole", 1, "")
+    slices = ct_slices(config.ct, config.image_count, prior.content.window if prior else None) if grey else None
+    colour = photographs(config.photos, config.image_count) if any(not config.on_ct(task) for task in tasks) else None
+    if config.supervised:
+        if slices is None:
+            raise UserError("--supervised: no chosen problem is CT; leave it out, or choose ct8, ct20 or ct60")
+        networks = with_supervised(networks, config.supervised, max(slices.shape))
+    pictures = {task: slices if config.on_ct(task) else colour for task in tasks}
+    found = {task: shown for task, shown in pictures.items() if shown is not None}
+    fields = entries(config, found, networks)
+    return Work(found, networks, fields, _jobs(config, found, networks, fields))
+
+
+def _jobs(config: Benchmark, pictures: dict[str, Pictures], networks: Networks, fields: Sequence[Entry]) -> list[Job]:
+    jobs = []
+    for task, images in pictures.items():
+        for number, name in enumerate(images.names):
+            digest = images.digest(number)
+            for seed in config.seeds:
+                for entry in fields:
+                    if entry.task != task or entry.refused:
+                        continue
+                    trained = networks.find(METHODS[entry.method].network, images.channels, task)
+                    about: dict[str, Any] = described(entry.method, task, config.evaluations_of(entry.method))
+                    about |= {"image_sha256": digest, "image_index": images.indices[number]}
+                    about |= {"network_sha256": trained.digest if trained else None}
+                    shown = number == 0 and seed == config.seeds[0]
+                    jobs.append(Job(Cell(task, entry.method, name, seed, about), number, shown))
+    return jobs
+
+
+def finished_results(folder: Path, jobs: Sequence[Job]) -> tuple[dict[str, Result], list[str]]:
+    """(fingerprint -> result of the cells that are done, what is wrong with files that cannot be used)."""
+    found, damaged = {}, []
+    for job in jobs:
+        result, problem = read_result(folder, job.cell, shown=job.shown)
+        if result is not None:
+            found[job.cell.fingerprint] = result
+        if problem:
+            damaged.append(problem)
+    return found, damaged
+
+
+def run(config: Benchmark, work: Work, folder: Path, finished: dict[str, Result], *, silent: bool = False) -> None:
+    """Computes the cells that are missing, writes each as it is done, and adds it to `finished`.
+
+    Raises:
+      UserError: naming the cell, for what its method or its problem refuses.
+    """
+    scene: Scene | None = None
+    measured: tuple[str, int, int] | None = None
+    with tqdm(total=len(work.jobs), initial=len(finished), unit="cell", dynamic_ncols=True, disable=silent) as bar:
+        for cell, number, shown in work.jobs:
+            if cell.fingerprint in finished:
+                continue
+            bar.set_description(f"{cell.task}/{cell.method}")
+            images = work.pictures[cell.task]
+            try:
+                if scene is None or measured != (cell.task, number, cell.seed):
+                    # The geometry of a scan does not depend on the key: one operator serves all images.
+                    same = scene is not None and TASKS[cell.task].tomography and scene.task == cell.task
+                    known = scene.operator if scene is not None and same else None
+                    scene, measured = Scene(cell.task, images, number, cell.seed, known), (cell.task, number, cell.seed)
+                trained = work.networks.find(METHODS[cell.method].network, images.channels, cell.task)
+                evaluations = config.evaluations_of(cell.method)
+                result, image = run_cell(cell, scene, trained, evaluations)
+            except ValueError as error:
+                raise UserError(f"{cell.task}/{cell.method} on {cell.image}: {error}") from error
+            write_result(folder, cell, result, image if shown and result.psnr is not None else None)
+            finished[cell.fingerprint] = result
+            bar.update()
