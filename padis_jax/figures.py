@@ -317,7 +317,8 @@ def psnr_against_distance(
     for where, value, name in zip(along, list(methods.values())[-1], names, strict=False):
         ax.annotate(name, (float(where), float(value)), xytext=(4, 2), textcoords="offset points", fontsize=_SMALL - 1)
     ax.set_xticks(steps)
-    _dress(ax, "distance to the nearest training slice (slices)", "PSNR (dB)", legend=True)
+    _dress(ax, "distance to the nearest training slice (slices)", "PSNR (dB)", legend=False)
+    ax.legend(fontsize=_SMALL, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(methods))
     return figure
 
 
