@@ -78,9 +78,9 @@ def stopwatch() -> Iterator[Clock]:
     clock.seconds = max(0.0, time.perf_counter() - begin - clock.compile_seconds)
 
 
-def _listen(event: str, seconds: float, **_: Any) -> None:
+def _listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
     if event == COMPILE_EVENT:
-        _compiled[0] += seconds
+        _compiled[0] += duration_secs
 
 
 monitoring.register_event_duration_secs_listener(_listen)
@@ -150,7 +150,6 @@ def _solve(method: Method, plan: Schedule | None, scene: Scene, trained: Trained
         return Solved(_restore(trained.content.config, trained.content.params, start)[0], 1)
     prior = prior_of(method, trained, (shape[0], shape[1]))
     if plan is None:
-        assert method.solver == "admm" or method.solver == "red"
         settings = plug_and_play_settings(method.solver)
         found = plug_and_play(scene.key, y, operator, prior, settings=settings, iterations=evaluations)
         return Solved(found.image, found.evaluations)
