@@ -1,5 +1,6 @@
-"""Every method on every problem, from one command: `python -m padis_jax.benchmark` (docs/results.md).
+"""Every method on every problem, from one command: `python -m padis_jax.benchmark`.
 
-`presets` names the grid, `data` its images, `networks` its trained networks, `methods` what can be run on what and with
-which settings, `cells` measures and keeps one result, `report` makes the tables and pictures.
+`grid` says what is compared, `data` its images, `networks` its trained networks, `methods` what can be run on what,
+with which `settings`; `measure` runs one cell, `cells` keeps its result, `work` is the loop, `report` makes tables and
+pictures.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +78,7 @@ def stopwatch() -> Iterator[Clock]:
     clock.seconds = max(0.0, time.perf_counter() - begin - clock.compile_seconds)
 
 
-def _listen(event: str, duration_secs: float, **_: str | int) -> None:
+def _listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
     if event == COMPILE_EVENT:
         _compiled[0] += duration_secs
 
@@ -150,8 +150,7 @@ def _solve(method: Method, plan: Schedule | None, scene: Scene, trained: Trained
         return Solved(_restore(trained.content.config, trained.content.params, start)[0], 1)
     prior = prior_of(method, trained, (shape[0], shape[1]))
     if plan is None:
-        kind: Literal["admm", "red"] = "red" if method.solver == "red" else "admm"
-        settings = plug_and_play_settings(kind)
+        settings = plug_and_play_settings(method.solver)
         found = plug_and_play(scene.key, y, operator, prior, settings=settings, iterations=evaluations)
         return Solved(found.image, found.evaluations)
     options = {**plan.options, "settings": plan.settings, "solver": method.solver}

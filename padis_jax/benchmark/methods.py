@@ -146,8 +146,7 @@ def described(name: str, task: str, evaluations: int) -> dict[str, Any]:
     if method.family == "tv":
         found["tv"] = dataclasses.asdict(tv_settings(task))
     elif method.family == "plug_and_play":
-        assert method.solver == "admm" or method.solver == "red"
-        found["plug_and_play"] = dataclasses.asdict(plug_and_play_settings(method.solver))  # type: ignore[arg-type]
+        found["plug_and_play"] = dataclasses.asdict(plug_and_play_settings(method.solver))
         found["iterations"] = evaluations
     elif method.family == "diffusion":
         found["schedule"] = schedule(method.solver, task, evaluations, method.tilings).described()

@@ -66,9 +66,9 @@ def tv_settings(task: str) -> TV:
     return TV(weight=TV_WEIGHT[kind_of(task)], iterations=TV_ITERATIONS)
 
 
-def plug_and_play_settings(method: Literal["admm", "red"]) -> PlugAndPlay:
-    """Of plug-and-play, the same for every task."""
-    return PlugAndPlay(method=method)
+def plug_and_play_settings(method: str) -> PlugAndPlay:
+    """Of plug-and-play, "admm" or "red", the same for every task."""
+    return PlugAndPlay(method="admm" if method == "admm" else "red")
 
 
 def schedule(solver: str, task: str, evaluations: int, tilings: int = 1) -> Schedule:

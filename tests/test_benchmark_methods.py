@@ -1,0 +1,131 @@
+"""Every family of methods runs in the benchmark, with its own network, and those that cannot say so."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from tiny import NETWORK, random_like, write_weights
+
+from padis_jax.baseline_file import CNN, SUPERVISED, save_baseline
+from padis_jax.benchmark import photos, work
+from padis_jax.benchmark.data import Pictures, photographs
+from padis_jax.benchmark.grid import Benchmark
+from padis_jax.benchmark.methods import METHODS, refusal
+from padis_jax.benchmark.networks import Networks
+from padis_jax.cnn import CNNConfig, init_cnn
+from padis_jax.config import Config, load_config_file
+from padis_jax.errors import UserError
+from padis_jax.images import PLAIN
+from padis_jax.tasks import TASKS
+from padis_jax.unet import init_network
+
+WHOLE = dataclasses.replace(NETWORK, position_channels=0)
+SCAN = {"views": 8, "bins": 32, "protocol": "paper"}
+
+
+def baseline(path, kind, init, config, about):
+    params = random_like(jax.eval_shape(lambda: init(jax.random.key(0), config)), scale=0.02)
+    save_baseline(path, kind, config, params, about)
+    return str(path)
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Flags that name a tiny network of every kind."""
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).uniform(size=(1, 16, 16)).astype(np.float32))
+    supervised = {"scan": SCAN, "images": "others.npy", "slices": [0]}
+    return Benchmark(
+        weights=str(write_weights(tmp_path / "patch.safetensors")),
+        weights_whole=str(write_weights(tmp_path / "whole.safetensors", network=WHOLE, patch=0)),
+        cnn=baseline(tmp_path / "cnn.safetensors", CNN, init_cnn, CNNConfig(features=4, layers=2), {}),
+        supervised=(baseline(tmp_path / "s.safetensors", SUPERVISED, init_network, WHOLE, supervised),),
+        ct=str(tmp_path / "images.npy"),
+        out=str(tmp_path / "out"),
+        evaluations=2,
+    )
+
+
+def test_every_family_runs(config, tmp_path):
+    wanted = {
+        "pnp_red_cnn": 2,
+        "supervised": 1,
+        "whole_diffpir": 2,
+        "dds_mean8": 16,
+        "dps_stitch": 2,
+        "dds_tilings2": 2,
+    }
+    config = dataclasses.replace(config, only=tuple(f"ct8/{name}" for name in wanted))
+    found, finished = work.prepare(config), {}
+    assert not [e for e in found.fields if e.refused]
+    work.run(config, found, tmp_path / "out", finished, silent=True)
+    assert {r.method: r.evaluations for r in finished.values()} == wanted
+    assert all(r.psnr is not None and r.seconds > 0 and r.residual > 0 for r in finished.values())
+    assert len({r.psnr for r in finished.values()}) == len(wanted)  # no two names run the same thing
+    digests = {r.config["network_sha256"] for r in finished.values()}
+    assert len(digests) == 4  # patch, whole, cnn, supervised
+
+
+def test_supervised_is_for_its_scan_only(config, tmp_path):
+    found = work.prepare(dataclasses.replace(config, only=("ct8/supervised", "ct20/supervised", "fan180/supervised")))
+    assert [e.refused for e in found.fields] == [
+        "",
+        "no network at hand: --supervised",
+        "trained for parallel-beam CT only",
+    ]
+    for about, message in (
+        ({"scan": {**SCAN, "protocol": "honest"}}, "is no problem of the table"),
+        ({}, "an unknown scan"),
+    ):
+        path = baseline(tmp_path / "other.safetensors", SUPERVISED, init_network, WHOLE, about)
+        with pytest.raises(UserError, match=message):
+            work.prepare(dataclasses.replace(config, supervised=(path,), only=("ct8/supervised",)))
+    seen = {"scan": SCAN, "images": config.ct, "slices": [3, 0]}
+    path = baseline(tmp_path / "seen.safetensors", SUPERVISED, init_network, WHOLE, seen)
+    found = work.prepare(dataclasses.replace(config, supervised=(path,), only=("ct8/supervised",)))
+    assert found.fields[0].refused == "it was trained on test slice 0" and not found.jobs
+
+
+def test_what_does_not_apply(config):
+    found = work.prepare(dataclasses.replace(config, only=("ct8/dds",)))
+    pictures, networks = found.pictures["ct8"], found.networks
+    assert "put the noisy image back" in refusal("whole_ddnm", "denoise", pictures, networks)
+    assert "amplifies the noise" in refusal("ddnm", "deblur17", pictures, networks)
+    assert refusal("ddnm", "sr4", pictures, networks) == ""
+    larger = Pictures("larger", np.zeros((1, 24, 16, 1), np.float32), ("a",), (0,), PLAIN)
+    assert "network of (16, 16) pixels, images of (24, 16)" in refusal("dds", "denoise", larger, networks)
+    colour = Pictures("colour", np.zeros((1, 16, 16, 3), np.float32), ("a",), (0,), PLAIN)
+    assert refusal("dds", "denoise", colour, networks) == "no network at hand: --weights-rgb"
+    for name, method in METHODS.items():
+        for task in TASKS:
+            assert bool(refusal(name, task, pictures, Networks())) == bool(method.network)
+
+
+def test_crops():
+    image = np.arange(7 * 5 * 1).reshape(7, 5, 1)
+    cut = photos.crops(image, side=3)
+    np.testing.assert_array_equal(cut, np.stack([image[0:3, 1:4], image[3:6, 1:4]]))
+    close = photos.crops(image, side=3, step=2)
+    np.testing.assert_array_equal(close[0], image[:3, :3])
+    np.testing.assert_array_equal(close[-1], image[-3:, -3:])
+    assert len(close) == 3 * 2
+
+
+def test_photographs_that_are_tested_on_are_not_trained_on(tmp_path, request):
+    pytest.importorskip("skimage")
+    tested = photographs("", 5)
+    assert tested.images.shape == (5, 256, 256, 3) and 0.9 < tested.images.max() <= 1.0
+    assert tested.names == ("astronaut 0", "chelsea 0", "astronaut 1", "astronaut 2", "astronaut 3")
+    assert not {*photos.TEST, *photos.VALIDATION} & {*photos.TRAIN} and not {*photos.TEST} & {*photos.VALIDATION}
+    photos.main(["--out", str(tmp_path / "photos.npy")])
+    array = np.load(tmp_path / "photos.npy")
+    assert array.shape[1:] == (256, 256, 3) and array.dtype == np.uint8
+    config = load_config_file(request.config.rootpath / "configs" / "photos.py", Config)
+    held_out = len(photos.crops(photos.photograph(photos.VALIDATION[0]), step=photos.STEP))
+    assert config.data.validation == tuple(range(len(array) - held_out, len(array)))
+
+
+def test_without_scikit_image(monkeypatch):
+    monkeypatch.setattr(photos.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"not installed: pip install 'padis_jax\[benchmark\]'"):
+        photographs("", 1)
