@@ -144,6 +144,8 @@ def check_geometry(geometry: ScanGeometry, sinogram: np.ndarray) -> Report:
     stated = residual(Correction(), FINE)
     plain = start._replace(shift_mm=0.0)
     tried = dict.fromkeys((Correction(), plain, _without_trifles(start, geometry)))
+    if geometry.beam == "parallel":  # reversing the detector about the axis only turns the image by half a turn
+        tried |= dict.fromkeys(c._replace(reverse_bins=False) for c in tried if c.reverse_bins)
     kinds = [_tuned(residual, c, geometry) for c in tried]
     if geometry.beam == "fan" and geometry.bins >= PITCH_BINS:
         for finding in [f for f, c in zip(kinds, tried, strict=True) if c._replace(shift_mm=0.0) == plain]:
