@@ -4,7 +4,7 @@
     python -m benchmarks.cnn_denoiser --images pictures/ --steps 500 --out runs/cnn.safetensors
 
 Test and validation slices of the head CT and their neighbours are left out (split.py); other images are all trained on.
-The file is read by padis_jax.baseline_file.load_baseline, and padis_jax.cnn.cnn_prior makes a denoiser of it.
+padis_jax.baselines.file.load_baseline reads the file, and padis_jax.baselines.cnn.cnn_prior makes a denoiser of it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from tqdm import tqdm
 
 from benchmarks.supervised import training_slices
 from padis_jax import experiment as ex
-from padis_jax.baseline_file import CNN, save_baseline
+from padis_jax.baselines.cnn import CNNConfig, cnn_loss, init_cnn
+from padis_jax.baselines.file import CNN, save_baseline
+from padis_jax.baselines.fit import fit
 from padis_jax.batches import crop_batch
-from padis_jax.cnn import CNNConfig, cnn_loss, init_cnn
 from padis_jax.errors import UserError, one_line_errors
-from padis_jax.fit import fit
 from padis_jax.images import read_images
 
 

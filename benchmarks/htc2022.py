@@ -4,7 +4,7 @@
     python -m benchmarks.htc2022 --data htc2022.npz               every arc, and --views drawn from all: FBP, TV
     python -m benchmarks.htc2022 --data htc2022.npz --weights W   the same, and DDS with that prior
 
---data, or the environment variable HTC2022, names the file (padis_jax/htc2022.py says what is in it). Images are
+--data, or the environment variable HTC2022, names the file (padis_jax/scans/htc2022.py says what is in it). Images are
 --side pixels wide; detector bins are joined and views left out by --bin and --thin, which saves time. Score: Otsu's
 threshold on the image, brought to the truth's 512 x 512 pixels by linear interpolation, then the Matthews correlation
 coefficient. The attenuation of the material, by which measurements are divided, is the median of the material in the
@@ -28,9 +28,9 @@ from padis_jax import load_prior, reconstruct
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.experiment import timed
 from padis_jax.files import write_bytes, write_json, write_npz
-from padis_jax.htc2022 import Arc, Phantom, bin_detector, draw_views, join, read_htc2022, scanner
 from padis_jax.metrics import matthews
 from padis_jax.operators import fbp
+from padis_jax.scans.htc2022 import Arc, Phantom, bin_detector, draw_views, join, read_htc2022, scanner
 from padis_jax.solvers.dds import DDS
 from padis_jax.solvers.tv import TV, total_variation
 
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/htc2022"))
     args = parser.parse_args()
     if not args.data:
-        raise UserError("no data: give --data FILE, or set HTC2022; padis_jax/htc2022.py says what the file holds")
+        raise UserError("no data: give --data FILE, or set HTC2022; padis_jax/scans/htc2022.py says what is in it")
     phantoms = read_htc2022(args.data)
     for name in ("tb", *args.phantoms):
         if name not in phantoms:

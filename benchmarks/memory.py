@@ -28,10 +28,10 @@ from matplotlib.figure import Figure
 
 from padis_jax.config import Config, load_config_file
 from padis_jax.denoiser import denoise_patches
+from padis_jax.devices.memory import analysed, free_memory
 from padis_jax.errors import one_line_errors
 from padis_jax.figures import save_figure
 from padis_jax.files import write_bytes, write_json
-from padis_jax.memory import analysed, free_memory
 from padis_jax.operators.linear import from_functions
 from padis_jax.patches import Frame, frame_for
 from padis_jax.positions import plane_positions

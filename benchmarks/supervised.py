@@ -6,7 +6,7 @@
 Each training slice is measured --draws times with fresh noise and reconstructed by the operator's quick image; the
 network learns to mend these. Test and validation slices of the head CT and their neighbours are left out (split.py);
 other images are all trained on. Other flags are those of sample.py, of which --image.path, --scan and --seed count.
-The file is read by padis_jax.baseline_file.load_baseline and applied by padis_jax.supervised.restore.
+The file is read by padis_jax.baselines.file.load_baseline and applied by padis_jax.baselines.supervised.restore.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import numpy as np
 from tqdm import tqdm
 
 from padis_jax import experiment as ex
-from padis_jax.baseline_file import SUPERVISED, save_baseline
+from padis_jax.baselines.file import SUPERVISED, save_baseline
+from padis_jax.baselines.fit import fit
+from padis_jax.baselines.supervised import restore, supervised_loss
 from padis_jax.cli.arguments import parse
 from padis_jax.errors import UserError, one_line_errors
-from padis_jax.fit import fit
 from padis_jax.images import ImageSet, read_images
 from padis_jax.metrics import psnr
 from padis_jax.split import split_slices
-from padis_jax.supervised import restore, supervised_loss
 from padis_jax.unet import NetworkConfig, init_network
 
 

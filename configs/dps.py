@@ -10,7 +10,7 @@ slice 73:
         --solver.average 1 --solver.start noise --vary solver.sigma-max 10 1 --vary solver.zeta 0.5 1 1.7
 """
 
-from padis_jax.experiment_config import Experiment, ScanConfig, SolverConfig
+from padis_jax.experiment.config import Experiment, ScanConfig, SolverConfig
 
 config = Experiment(
     scan=ScanConfig(protocol="paper"),

@@ -18,7 +18,7 @@ import numpy as np
 
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import write_npz
-from padis_jax.htc2022 import TRUTH_PIXEL_MM, TRUTH_SIDE
+from padis_jax.scans.htc2022 import TRUTH_PIXEL_MM, TRUTH_SIDE
 
 FIELD = TRUTH_PIXEL_MM * TRUTH_SIDE  # side of the image
 RADIUS = 35.0

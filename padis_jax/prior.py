@@ -26,7 +26,7 @@ from jax.sharding import PartitionSpec as P
 from jax.tree_util import Partial
 
 from padis_jax.denoiser import denoise_patches
-from padis_jax.mesh import AXIS
+from padis_jax.devices.mesh import AXIS
 from padis_jax.overlap import Overlap
 from padis_jax.patches import Frame, random_offset, tile, untile
 from padis_jax.positions import plane_positions

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from tiny import CONFIG, random_like
 
-from padis_jax import parallel
 from padis_jax.batches import Batch, PatchConfig
+from padis_jax.devices import parallel
+from padis_jax.devices.mesh import make_mesh, put
 from padis_jax.digest import digests
-from padis_jax.mesh import make_mesh, put
 from padis_jax.operators.linear import from_functions
 from padis_jax.patches import frame_for
 from padis_jax.prior import tiled_prior

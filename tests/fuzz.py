@@ -38,12 +38,12 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from tiny import write_weights
 
 from padis_jax.cli import convert
+from padis_jax.conversion.torch_files import read_torch
 from padis_jax.errors import UserError
 from padis_jax.files import read_records, write_json, write_npy, write_npz
 from padis_jax.images import read_images
-from padis_jax.measured import MeasurementConfig, load_scan
 from padis_jax.operators.geometry_file import ScanGeometry, read_geometry, write_geometry
-from padis_jax.torch_files import read_torch
+from padis_jax.scans.measured import MeasurementConfig, load_scan
 from padis_jax.weights import load_weights
 
 SECONDS = 10.0

@@ -12,13 +12,13 @@ import safetensors.numpy
 from tiny import NETWORK, random_like, write_weights
 
 from benchmarks import cnn_denoiser, supervised
-from padis_jax.baseline_file import CNN, KEY, SUPERVISED, load_baseline, save_baseline
-from padis_jax.cnn import CNNConfig, cnn_loss, cnn_prior, denoise_images, init_cnn
+from padis_jax.baselines.cnn import CNNConfig, cnn_loss, cnn_prior, denoise_images, init_cnn
+from padis_jax.baselines.file import CNN, KEY, SUPERVISED, load_baseline, save_baseline
+from padis_jax.baselines.fit import fit
+from padis_jax.baselines.supervised import restore
 from padis_jax.errors import UserError
-from padis_jax.fit import fit
 from padis_jax.operators import from_functions
 from padis_jax.solvers.plug_and_play import PlugAndPlay, plug_and_play
-from padis_jax.supervised import restore
 from padis_jax.unet import NetworkConfig, apply_network, init_network
 from padis_jax.weights import load_weights
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from tiny import NETWORK, random_like, write_weights
 
-from padis_jax.baseline_file import CNN, SUPERVISED, save_baseline
+from padis_jax.baselines.cnn import CNNConfig, init_cnn
+from padis_jax.baselines.file import CNN, SUPERVISED, save_baseline
 from padis_jax.benchmark import photos, work
 from padis_jax.benchmark.data import Pictures, photographs
 from padis_jax.benchmark.grid import Benchmark
 from padis_jax.benchmark.methods import METHODS, refusal
 from padis_jax.benchmark.networks import Networks
-from padis_jax.cnn import CNNConfig, init_cnn
 from padis_jax.config import Config, load_config_file
 from padis_jax.errors import UserError
 from padis_jax.images import PLAIN

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from test_cli_train import CONFIG
 
-from padis_jax import checkpoint, cluster
+from padis_jax import checkpoint
+from padis_jax.devices import cluster
 from padis_jax.errors import UserError
 from padis_jax.weights import load_weights
 

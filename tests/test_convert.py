@@ -18,12 +18,12 @@ from tiny import CONFIG, random_state, refused, write_weights
 
 from padis_jax import checkpoint
 from padis_jax.cli.convert import main
+from padis_jax.conversion.pickled import Budget, Vocabulary, read_pickle
+from padis_jax.conversion.torch_files import read_torch
+from padis_jax.conversion.torch_objects import NAMES, calls
 from padis_jax.denoiser import denoise_patches
 from padis_jax.images import HOUNSFIELD, PLAIN
 from padis_jax.patches import frame_for
-from padis_jax.pickled import Budget, Vocabulary, read_pickle
-from padis_jax.torch_files import read_torch
-from padis_jax.torch_objects import NAMES, calls
 from padis_jax.weights import file_hash, load_weights
 
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from padis_jax.errors import UserError
-from padis_jax.htc2022 import BINS, Arc, bin_detector, draw_views, join, read_htc2022, scanner
+from padis_jax.scans.htc2022 import BINS, Arc, bin_detector, draw_views, join, read_htc2022, scanner
 
 
 def write(path, **change):

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import pytest
 from tiny import NETWORK, random_params
 
-from padis_jax import memory
+from padis_jax.devices import memory
+from padis_jax.devices.memory import analysed, choose_patch_batch, free_memory, network_memory
 from padis_jax.errors import UserError
 from padis_jax.experiment import patch_batch
-from padis_jax.experiment_config import Experiment
-from padis_jax.memory import analysed, choose_patch_batch, free_memory, network_memory
+from padis_jax.experiment.config import Experiment
 from padis_jax.patches import frame_for
 
 SIDE = 8

@@ -15,9 +15,9 @@ import pytest
 from tiny import CONFIG
 
 from padis_jax.batches import PatchConfig
+from padis_jax.devices.mesh import make_mesh
+from padis_jax.devices.parallel import check_batch
 from padis_jax.errors import UserError
-from padis_jax.mesh import make_mesh
-from padis_jax.parallel import check_batch
 
 ROOT = Path(__file__).parent.parent
 

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from padis_jax.conversion.state_dict import import_state_dict
 from padis_jax.denoiser import denoise_patches
 from padis_jax.errors import UserError
-from padis_jax.state_dict import import_state_dict
 from padis_jax.unet import NetworkConfig, init_network, parameter_count
 
 FIXTURES = Path(__file__).parent / "fixtures"

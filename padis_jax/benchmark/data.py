@@ -9,7 +9,7 @@ import numpy as np
 
 from padis_jax.benchmark import photos
 from padis_jax.errors import UserError
-from padis_jax.experiment_config import DEFAULT_IMAGE
+from padis_jax.experiment.config import DEFAULT_IMAGE
 from padis_jax.images import PLAIN, Window, read_images
 from padis_jax.split import HEAD_CT_TEST
 

@@ -12,7 +12,7 @@ from padis_jax.benchmark.data import Pictures
 from padis_jax.benchmark.methods import METHODS, refusal
 from padis_jax.benchmark.networks import Networks
 from padis_jax.errors import UserError
-from padis_jax.experiment_config import DEFAULT_IMAGE, DEFAULT_WEIGHTS
+from padis_jax.experiment.config import DEFAULT_IMAGE, DEFAULT_WEIGHTS
 from padis_jax.tasks import TASKS
 
 

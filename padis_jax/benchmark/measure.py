@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array, monitoring
 
 import padis_jax
+from padis_jax.baselines.supervised import restore
 from padis_jax.benchmark.cells import Cell, Result
 from padis_jax.benchmark.data import Pictures
 from padis_jax.benchmark.methods import METHODS, Method, prior_of
@@ -25,7 +26,6 @@ from padis_jax.solvers.plug_and_play import plug_and_play
 from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.solvers.samples import draw_samples
 from padis_jax.solvers.tv import total_variation
-from padis_jax.supervised import restore
 from padis_jax.tasks import TASKS, simulate
 
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
+from padis_jax.baselines.cnn import cnn_prior
 from padis_jax.benchmark.data import Pictures
 from padis_jax.benchmark.networks import FLAGS, Networks, Trained
 from padis_jax.benchmark.settings import plug_and_play_settings, schedule, tv_settings
-from padis_jax.cnn import cnn_prior
 from padis_jax.prior import Prior, TilingName, patch_prior
 from padis_jax.solvers.reconstruct import SOLVERS
 from padis_jax.tasks import TASKS

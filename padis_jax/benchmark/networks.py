@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from padis_jax.baseline_file import CNN, SUPERVISED, Baseline, load_baseline
+from padis_jax.baselines.file import CNN, SUPERVISED, Baseline, load_baseline
 from padis_jax.errors import UserError
-from padis_jax.experiment_config import DEFAULT_WEIGHTS
+from padis_jax.experiment.config import DEFAULT_WEIGHTS
 from padis_jax.weights import Weights, file_hash, load_weights
 
 FLAGS = {

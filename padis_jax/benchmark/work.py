@@ -16,7 +16,7 @@ from padis_jax.benchmark.methods import METHODS, described
 from padis_jax.benchmark.networks import Networks, load_networks, with_supervised
 from padis_jax.errors import UserError
 from padis_jax.experiment import missing_default
-from padis_jax.experiment_config import DEFAULT_IMAGE
+from padis_jax.experiment.config import DEFAULT_IMAGE
 from padis_jax.tasks import TASKS
 
 

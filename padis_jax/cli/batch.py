@@ -16,8 +16,9 @@ import padis_jax
 from padis_jax import batch_job
 from padis_jax import experiment as ex
 from padis_jax.batch_job import Item
+from padis_jax.devices.mesh import make_mesh
 from padis_jax.errors import UserError
-from padis_jax.mesh import make_mesh
+from padis_jax.experiment.solving import TV_WEIGHTS
 from padis_jax.operators import ParallelBeam
 from padis_jax.operators.measurement import Measurement
 from padis_jax.prior import patch_prior
@@ -43,7 +44,7 @@ def run(config: ex.Experiment, workdir: Path) -> dict[str, int]:
         raise UserError("solver.start is 'operator': use 'tv' or 'noise' with --measurements")
     angles = (np.arange(scan.views) + 0.5) * np.pi / scan.views
     operator = ParallelBeam(image_shape=frame.image_shape, angles=angles, detector_count=scan.bins)
-    tv = TV(weight=config.tv.weight or ex.TV_WEIGHTS[scan.protocol], iterations=config.tv.iterations)
+    tv = TV(weight=config.tv.weight or TV_WEIGHTS[scan.protocol], iterations=config.tv.iterations)
     mesh = make_mesh(config.devices, local=True)
     try:
         prior = patch_prior(

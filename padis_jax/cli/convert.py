@@ -27,11 +27,11 @@ import padis_jax
 from padis_jax import checkpoint
 from padis_jax.cli.arguments import parse, split_manners
 from padis_jax.config import Config, from_json
+from padis_jax.conversion.state_dict import import_state_dict
+from padis_jax.conversion.torch_files import read_torch
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.images import Window
 from padis_jax.patches import Frame, frame_for
-from padis_jax.state_dict import import_state_dict
-from padis_jax.torch_files import read_torch
 from padis_jax.training import init_state
 from padis_jax.unet import NetworkConfig, Params, parameter_count
 from padis_jax.weights import Weights, file_hash, load_weights, save_weights

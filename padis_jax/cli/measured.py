@@ -19,10 +19,10 @@ from padis_jax.errors import UserError
 from padis_jax.figures import save_figure
 from padis_jax.files import write_json, write_npz
 from padis_jax.images import Window
-from padis_jax.measured import Scan, load_scan, scaled
 from padis_jax.metrics import relative_error
 from padis_jax.operators.geometry_check import Report, check_geometry
 from padis_jax.operators.geometry_file import ScanGeometry, write_geometry
+from padis_jax.scans.measured import Scan, load_scan, scaled
 from padis_jax.weights import load_weights
 
 

@@ -32,7 +32,6 @@ import numpy as np
 from tqdm import tqdm
 
 import padis_jax
-from padis_jax import cluster
 from padis_jax import experiment as ex
 from padis_jax.cli import batch
 from padis_jax.cli.arguments import Manners, parse, split_args, split_manners
@@ -40,9 +39,10 @@ from padis_jax.cli.measured import reconstruct_measured
 from padis_jax.cli.results import NAMES, refuse_divergence, table, write_results
 from padis_jax.cli.several import generate_images, sample_several
 from padis_jax.config import load_config_file
+from padis_jax.devices import cluster
+from padis_jax.devices.plan import plan_sampling
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.images import read_images
-from padis_jax.plan import plan_sampling
 from padis_jax.weights import load_weights
 from padis_jax.writers import check_format, result, write_result
 

@@ -26,20 +26,21 @@ import orbax.checkpoint as ocp
 from tqdm import tqdm
 
 import padis_jax
-from padis_jax import checkpoint, cluster
+from padis_jax import checkpoint
 from padis_jax.batches import draw_batch
 from padis_jax.cli.arguments import Manners, parse, split_args, split_manners
 from padis_jax.cli.task import Task, first_state, load_task
 from padis_jax.cli.validation import validate, write_pictures
 from padis_jax.config import Config, from_json, load_config_file
+from padis_jax.devices import cluster
+from padis_jax.devices.mesh import is_leader, make_mesh, on_host, put
+from padis_jax.devices.parallel import check_batch, put_batch, state_sharding, step_function
+from padis_jax.devices.plan import plan_training
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.figures import save_figure, training_curves
 from padis_jax.files import write_json
 from padis_jax.interruption import Interruption, leave
 from padis_jax.log import Log
-from padis_jax.mesh import is_leader, make_mesh, on_host, put
-from padis_jax.parallel import check_batch, put_batch, state_sharding, step_function
-from padis_jax.plan import plan_training
 from padis_jax.training import Metrics, TrainState, init_state
 from padis_jax.weights import file_hash, save_weights
 

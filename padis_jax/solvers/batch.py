@@ -16,7 +16,7 @@ from jax import Array
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from padis_jax.mesh import AXIS
+from padis_jax.devices.mesh import AXIS
 from padis_jax.prior import Prior
 from padis_jax.solvers.problem import as_pytree
 from padis_jax.solvers.reconstruct import Settings, reconstruct

@@ -18,8 +18,8 @@ from jax.sharding import PartitionSpec as P
 
 from padis_jax.batches import Batch, PatchConfig
 from padis_jax.config import Config
+from padis_jax.devices.mesh import AXIS, put, replicated, split
 from padis_jax.errors import UserError
-from padis_jax.mesh import AXIS, put, replicated, split
 from padis_jax.training import TrainState, init_state, step
 
 SMALLEST_SPLIT = 4096  # numbers in an array that is worth splitting: smaller ones are kept whole on every device

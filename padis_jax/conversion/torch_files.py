@@ -21,9 +21,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from padis_jax.conversion.pickled import Budget, Call, Vocabulary, read_pickle
+from padis_jax.conversion.torch_objects import NAMES, Module, PickledArray, Tensor, calls, storages
 from padis_jax.errors import UserError
-from padis_jax.pickled import Budget, Call, Vocabulary, read_pickle
-from padis_jax.torch_objects import NAMES, Module, PickledArray, Tensor, calls, storages
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 MAX_FILE = 8 * 2**30

@@ -10,8 +10,8 @@ import math
 from typing import Literal
 
 from padis_jax.errors import UserError
-from padis_jax.measured import MeasurementConfig
 from padis_jax.prior import TilingName
+from padis_jax.scans.measured import MeasurementConfig
 from padis_jax.solvers.reconstruct import SolverName
 from padis_jax.writers import Format
 

@@ -19,7 +19,7 @@ import safetensors
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from padis_jax.cnn import CNNConfig, init_cnn
+from padis_jax.baselines.cnn import CNNConfig, init_cnn
 from padis_jax.config import from_json
 from padis_jax.errors import UserError
 from padis_jax.files import write_bytes

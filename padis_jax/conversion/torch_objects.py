@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from padis_jax.pickled import Call, Global
+from padis_jax.conversion.pickled import Call, Global
 
 _STORAGES: Mapping[str, np.dtype[Any]] = {
     f"torch {name}Storage": np.dtype(kind)

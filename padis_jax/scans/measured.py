@@ -21,7 +21,7 @@ from padis_jax.operators.line_integrals import line_integrals
 from padis_jax.operators.measurement import MU_WATER, Measurement
 from padis_jax.operators.rescale import rescale_attenuation
 from padis_jax.operators.tomography import RayTransform
-from padis_jax.sinograms import read_sinogram
+from padis_jax.scans.sinograms import read_sinogram
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Networks that the prior is compared with: a plain denoiser, and FBP + U-Net."""

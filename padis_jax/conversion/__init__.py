@@ -1,0 +1,1 @@
+"""Checkpoints of PyTorch networks, read without PyTorch and without running anything of them."""

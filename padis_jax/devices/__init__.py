@@ -1,0 +1,1 @@
+"""Many devices and processes, and what a run takes of them."""

@@ -1,0 +1,42 @@
+"""A simulated CT experiment on a known image: measure it, reconstruct it by several methods, score them.
+
+What sample.py shows and benchmarks/head_ct.py tabulates, as functions of one frozen config.
+"""
+
+from padis_jax.experiment.config import (
+    DEFAULT_IMAGE,
+    DEFAULT_WEIGHTS,
+    Experiment,
+    ImageConfig,
+    ScanConfig,
+    SolverConfig,
+    TVConfig,
+)
+from padis_jax.experiment.scene import Scene, image_key, load_scene, measure, missing_default
+from padis_jax.experiment.scoring import Row, score, score_mask, timed
+from padis_jax.experiment.solving import make_prior, patch_batch, run_samples, run_solver, run_tv, solver_settings
+
+__all__ = [
+    "DEFAULT_IMAGE",
+    "DEFAULT_WEIGHTS",
+    "Experiment",
+    "ImageConfig",
+    "Row",
+    "ScanConfig",
+    "Scene",
+    "SolverConfig",
+    "TVConfig",
+    "image_key",
+    "load_scene",
+    "make_prior",
+    "measure",
+    "missing_default",
+    "patch_batch",
+    "run_samples",
+    "run_solver",
+    "run_tv",
+    "score",
+    "score_mask",
+    "solver_settings",
+    "timed",
+]

@@ -1,0 +1,92 @@
+"""A measured image: read, measured under a protocol, with what is known of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from padis_jax.errors import UserError
+from padis_jax.experiment.config import Experiment
+from padis_jax.images import ImageSet, Window, read_images
+from padis_jax.operators import ParallelBeam
+from padis_jax.operators.measurement import Measurement, honest_measurement, paper_measurement
+from padis_jax.operators.tomography import RayTransform
+
+SSIM_WINDOW = 11  # pixels: smaller images have no SSIM
+
+
+class Scene(NamedTuple):
+    """A measured image: truth [H, W, C] in [0, 1], its window and name, operator and measurement.
+
+    `rows_up` says that row 0 is the bottom of the picture.
+    """
+
+    truth: np.ndarray
+    window: Window
+    name: str
+    operator: RayTransform
+    measurement: Measurement
+    rows_up: bool = False
+
+
+def image_key(seed: int, index: int) -> Array:
+    """The key of one image: independent of the batch that it is computed in."""
+    return jax.random.fold_in(jax.random.key(seed), index)
+
+
+def load_scene(config: Experiment, images: ImageSet | None = None) -> Scene:
+    """Reads the image and measures it.
+
+    Args:
+      config: the experiment.
+      images: the images of `config.image.path`, if they are read already.
+
+    Raises:
+      UserError: for a missing file or image, or a pixel size that is neither in the file nor in the config.
+    """
+    if images is None:
+        images = read_images(config.image.path)
+    chosen = images.select([config.image.index])
+    truth = chosen.images[0]
+    if min(truth.shape[:2]) < SSIM_WINDOW:
+        raise UserError(
+            f"{config.image.path}: {truth.shape[:2]} pixels; at least {SSIM_WINDOW} x {SSIM_WINDOW} are needed"
+        )
+    angles = (np.arange(config.scan.views) + 0.5) * np.pi / config.scan.views
+    operator = ParallelBeam(image_shape=truth.shape[:2], angles=angles, detector_count=config.scan.bins)
+    key = jax.random.fold_in(image_key(config.seed, config.image.index), 0)
+    measurement = measure(config, key, chosen, operator)
+    return Scene(truth, chosen.window, chosen.names[0], operator, measurement, chosen.rows_up)
+
+
+def measure(config: Experiment, key: Array, chosen: ImageSet, operator: RayTransform) -> Measurement:
+    """The measurement of the first image of a set, under the config's protocol.
+
+    Raises:
+      UserError: if the pixel size is needed and neither in the file nor in the config.
+    """
+    truth = jnp.asarray(chosen.images[0])
+    if config.scan.protocol == "paper":
+        return paper_measurement(key, truth, operator)
+    pixel_mm = config.scan.pixel_mm or (chosen.spacing[-1] if chosen.spacing else 0.0)
+    if not pixel_mm:
+        raise UserError(
+            f"{config.image.path}: the honest protocol needs the pixel size, which this file does not tell; "
+            "give --scan.pixel-mm, or use --scan.protocol paper"
+        )
+    return honest_measurement(key, truth, operator, photons=config.scan.photons, pixel_mm=pixel_mm)
+
+
+def missing_default(path: str, default: str, flag: str) -> UserError | None:
+    """An error if `path` is the default of a checkout and this is no checkout."""
+    if path == default and not Path(path).exists():
+        return UserError(
+            f"no {default} here: run inside a checkout of padis_jax, or name the file with {flag} (and the settings "
+            "with --config)"
+        )
+    return None

@@ -1,0 +1,112 @@
+"""Curves: the course of a training, PSNR against the distance to the training images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from padis_jax.errors import UserError
+from padis_jax.figures.style import (
+    COLOURS,
+    SMALL,
+    dress,
+)
+from padis_jax.files import read_records
+
+
+def training_curves(
+    log: str | Path | Iterable[Mapping[str, Any]],
+    *,
+    x: str = "step",
+    y: Sequence[str] = ("loss", "validation_loss"),
+    by: str = "patch",
+    smooth: float = 0.02,
+) -> Figure:
+    """Logged quantities in the course of training, with their running means; a curve for each quantity and patch size.
+
+    Args:
+      log: a JSONL file, or its records. Records without `x` or any of `y` are passed over, and so is a last line that
+        was cut off.
+      x: the field for the horizontal axis.
+      y: the fields for the vertical axis, logarithmic where all values are positive.
+      by: the field that tells curves of one quantity apart; records without it make one curve.
+      smooth: the half-width of the running mean, as a share of a curve's points.
+
+    Returns:
+      A Figure.
+
+    Raises:
+      UserError: if the file is missing or no JSONL, or holds no such records.
+    """
+    records = read_records(log) if isinstance(log, (str, Path)) else list(log)
+    curves: dict[tuple[str, Any], list[tuple[float, float]]] = {}
+    for record in records:
+        for field in y:
+            if record.get(x) is not None and record.get(field) is not None:
+                curves.setdefault((field, record.get(by)), []).append((float(record[x]), float(record[field])))
+    if not curves:
+        source = log if isinstance(log, (str, Path)) else "training log"
+        raise UserError(f"{source}: no records with the fields {x!r} and {' or '.join(map(repr, y))}")
+    figure = Figure(figsize=(4.6, 3.0), layout="constrained")
+    ax = figure.add_subplot()
+    order = sorted(curves, key=lambda curve: (y.index(curve[0]), str(curve[1]).zfill(12)))
+    for index, (field, group) in enumerate(order):
+        along, values = np.array(curves[field, group]).T
+        half = max(1, round(smooth * len(values)))
+        sums = np.concatenate([[0.0], np.cumsum(values)])
+        first = np.maximum(np.arange(len(values)) - half, 0)
+        last = np.minimum(np.arange(len(values)) + half + 1, len(values))
+        mean = (sums[last] - sums[first]) / (last - first)
+        colour = COLOURS[index % len(COLOURS)]
+        label = field.replace("_", " ") + ("" if group is None else f", {by} {group}")
+        ax.plot(along, values, color=colour, alpha=0.25, linewidth=0.6)
+        ax.plot(along, mean, color=colour, linewidth=1.4, label=label)
+    if all(value > 0 for points in curves.values() for _, value in points):
+        ax.set_yscale("log")
+    dress(ax, x, y[0], legend=len(curves) > 1)
+    return figure
+
+
+def psnr_against_distance(
+    distance: Sequence[int],
+    methods: Mapping[str, Sequence[float]],
+    *,
+    names: Sequence[str] = (),
+) -> Figure:
+    """PSNR of left-out slices against their distance to the nearest training slice: does the prior only remember?
+
+    Args:
+      distance: N distances in slices.
+      methods: name -> N values in dB.
+      names: N texts written beside the points of the last method, "" where none is wanted; none or N.
+
+    Returns:
+      A Figure; the lines join the medians of each distance.
+
+    Raises:
+      ValueError: if the lengths differ or there is nothing to draw.
+    """
+    along = np.asarray(distance)
+    if not methods or not along.size or any(len(v) != along.size for v in methods.values()):
+        counts = {name: len(values) for name, values in methods.items()}
+        raise ValueError(f"psnr_against_distance: {along.size} distances and values {counts} do not go together")
+    if len(names) not in (0, along.size):
+        raise ValueError(f"psnr_against_distance: {along.size} distances but {len(names)} names")
+    figure = Figure(figsize=(4.6, 3.2), layout="constrained")
+    ax = figure.add_subplot()
+    steps = np.unique(along)
+    for index, (name, given) in enumerate(methods.items()):
+        values, colour = np.asarray(given, float), COLOURS[index % len(COLOURS)]
+        shift = 0.08 * (index - (len(methods) - 1) / 2)  # side by side, so that methods do not hide each other
+        ax.plot(along + shift, values, "o", color=colour, markersize=3.5, alpha=0.7, markeredgewidth=0)
+        ax.plot(steps + shift, [np.median(values[along == s]) for s in steps], color=colour, linewidth=1.2, label=name)
+    for where, value, name in zip(along, list(methods.values())[-1], names, strict=False):
+        ax.annotate(name, (float(where), float(value)), xytext=(4, 2), textcoords="offset points", fontsize=SMALL - 1)
+    ax.set_xticks(steps)
+    dress(ax, "distance to the nearest training slice (slices)", "PSNR (dB)", legend=False)
+    ax.legend(fontsize=SMALL, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(methods))
+    return figure

@@ -1,0 +1,1 @@
+"""Measured scans: files, what is stored beside them, and their way to the solvers."""
