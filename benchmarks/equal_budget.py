@@ -4,8 +4,8 @@
     python -m benchmarks.equal_budget --only patch/10/0 --only whole/10/0 some of them: PRIOR/SLICES/SEED
     python -m benchmarks.equal_budget --minutes 0.5 --scan.views 60       other flags are those of sample.py
 
-Every prior is trained on 10 slices and on all (0), with two seeds, and then reconstructs the four test slices (noiseless
-20-view CT and DDS unless flags say otherwise). A budget is a number of steps: those that fit into --minutes on this
+Every prior is trained on 10 slices and on all (0), with two seeds, and then reconstructs the four test slices
+(noiseless 20-view CT and DDS unless flags say otherwise). A budget is a number of steps: those that fit into --minutes on this
 machine, timed before the first training with nothing else running and kept in --out/steps.json, so that the learning
 rate can decay on schedule and an interrupted run can go on. Killed, the same command goes on: finished trainings have a
 JSON file in --out, unfinished ones checkpoints. results.md has means, and differences paired by slice and seed.
@@ -165,11 +165,8 @@ def markdown(done: dict[Run, dict[str, dict[str, Any]]]) -> str:
         values = psnr(run)
         each = ", ".join(f"{v:.2f}" for v in values)
         lines.append(f"| {run[0]} | {run[1] or 'all'} | {run[2]} | {each} | {values.mean():.2f} |")
-    lines += [
-        "",
-        "| patch prior less | slices | seeds | mean difference (dB) | spread | wins |",
-        "|---|---|---|---|---|---|",
-    ]
+    head = ("patch prior less", "slices", "seeds", "mean difference (dB)", "spread", "wins")
+    lines += ["", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for other in ("whole", "no_positions"):
         for slices in SLICES:
             seeds = [s for s in SEEDS if {("patch", slices, s), (other, slices, s)} <= set(done)]
