@@ -5,10 +5,11 @@
     python -m benchmarks.equal_budget --minutes 0.5 --scan.views 60       other flags are those of sample.py
 
 Every prior is trained on 10 slices and on all (0), with two seeds, and then reconstructs the four test slices
-(noiseless 20-view CT and DDS unless flags say otherwise). A budget is a number of steps: those that fit into --minutes on this
-machine, timed before the first training with nothing else running and kept in --out/steps.json, so that the learning
-rate can decay on schedule and an interrupted run can go on. Killed, the same command goes on: finished trainings have a
-JSON file in --out, unfinished ones checkpoints. results.md has means, and differences paired by slice and seed.
+(noiseless 20-view CT and DDS unless flags say otherwise). A budget is a number of steps: those that fit into --minutes
+on this machine, timed before the first training with nothing else running and kept in --out/steps.json, so that the
+learning rate can decay on schedule and an interrupted run can go on. Without positions a step costs the same, so it has
+the patch prior's number. Killed, the same command goes on: finished trainings have a JSON file in --out, unfinished ones
+checkpoints in --runs. results.md has means, and differences paired by slice and seed.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0, help="of each training, without compilation")
     parser.add_argument("--only", action="append", default=[], metavar="PRIOR/SLICES/SEED")
-    parser.add_argument("--out", type=Path, default=Path("results/equal_budget"))
+    parser.add_argument("--out", type=Path, default=Path("results/equal_budget"), help="figures")
+    parser.add_argument("--runs", type=Path, default=Path("runs/equal_budget"), help="checkpoints and weights")
     args, rest = parser.parse_known_args()
     if not args.minutes > 0:
         raise UserError(f"--minutes {args.minutes}: it must be positive")
@@ -65,7 +67,7 @@ def main() -> None:
     steps = _steps(args.out / "steps.json", args.minutes)
     for run in chosen:
         if not _file(args.out, run).exists():
-            folder = args.out / "_".join(map(str, run))
+            folder = args.runs / "_".join(map(str, run))
             _train(run, folder, steps[run[0]]["steps"])
             rows = evaluate(base, folder / "weights.safetensors")
             write_json(_file(args.out, run), {"run": run, "steps": steps[run[0]], "experiment": base, "rows": rows})
@@ -94,10 +96,11 @@ def _steps(path: Path, minutes: float) -> dict[str, dict[str, float]]:
             raise UserError(f"{path} is for --minutes {found['minutes']}: choose another --out for {minutes}")
         return dict(found["priors"])
     priors = {}
-    for name in PRIORS:
+    for name in ("patch", "whole"):
         seconds = step_seconds(_config(name))
         priors[name] = {"seconds_per_step": seconds, "steps": max(1, round(60 * minutes / seconds))}
         print(f"{name}: {seconds:.3f} s a step, {priors[name]['steps']} steps in {minutes:g} min", flush=True)
+    priors["no_positions"] = priors["patch"]
     write_json(path, {"minutes": minutes, "device": jax.devices()[0].device_kind, "priors": priors})
     return priors
 
