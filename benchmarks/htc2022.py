@@ -3,19 +3,22 @@
     python -m benchmarks.htc2022 --data htc2022.npz --joined      is the geometry right: FBP of all views of phantom tb
     python -m benchmarks.htc2022 --data htc2022.npz               every arc, and --views drawn from all: FBP, TV
     python -m benchmarks.htc2022 --data htc2022.npz --weights W   the same, and DDS with that prior
+    python -m benchmarks.htc2022 --synthetic 2 --weights W        discs of a seed that was not trained on: to tune with
 
 --data, or the environment variable HTC2022, names the file (padis_jax/scans/htc2022.py says what is in it). Images are
 --side pixels wide; detector bins are joined and views left out by --bin and --thin, which saves time. Score: Otsu's
 threshold on the image, brought to the truth's 512 x 512 pixels by linear interpolation, then the Matthews correlation
 coefficient. The attenuation of the material, by which measurements are divided, is the median of the material in the
 FBP of all views of tb: one number of the scanner, no shape. The noise of a ray is estimated from second differences of
-neighbouring bins, unless --noise gives it (material = 1, times mm).
+neighbouring bins, unless --noise gives it (material = 1, times mm). Settings are to be chosen with --synthetic, whose
+scans are simulated on the truth's 512 x 512 pixels with noise of --noise, or 0.1 mm: no measured truth is tuned on.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +33,23 @@ from padis_jax.experiment import timed
 from padis_jax.files import write_bytes, write_json, write_npz
 from padis_jax.metrics import matthews
 from padis_jax.operators import fbp
-from padis_jax.scans.htc2022 import Arc, Phantom, bin_detector, draw_views, join, read_htc2022, scanner
+from padis_jax.phantoms import disc
+from padis_jax.scans.htc2022 import (
+    BINS,
+    TRUTH_SIDE,
+    Arc,
+    Phantom,
+    bin_detector,
+    draw_views,
+    join,
+    read_htc2022,
+    scanner,
+)
 from padis_jax.solvers.dds import DDS
 from padis_jax.solvers.tv import TV, total_variation
+
+SPANS = (30.0, 50.0, 90.0)
+SYNTHETIC_SEED = 1  # the prior's discs have seed 0
 
 
 def score(image: np.ndarray | jax.Array, truth: np.ndarray) -> float:
@@ -64,9 +81,23 @@ def methods(arc: Arc, args: argparse.Namespace, prior: Any, attenuation: float) 
         noise = args.noise or ray_noise(np.asarray(y))
 
         def dds() -> jax.Array:
-            key, run = jax.random.key(args.seed), DDS(noise=noise, nonnegative=True)
+            run = DDS(
+                noise=noise,
+                nonnegative=True,
+                kappa=args.kappa,
+                consistency=args.consistency,
+                cg_steps=args.cg_steps,
+                churn=args.churn,
+            )
             result = reconstruct(
-                key, y[..., None], operator, prior, settings=run, levels=args.levels, sigma_max=args.sigma_max
+                jax.random.key(args.seed),
+                y[..., None],
+                operator,
+                prior,
+                settings=run,
+                levels=args.levels,
+                sigma_max=args.sigma_max,
+                average=args.average,
             )
             return result.image[..., 0]
 
@@ -91,18 +122,22 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=0.0)
     parser.add_argument("--levels", type=int, default=100)
     parser.add_argument("--sigma-max", type=float, default=10.0)
+    parser.add_argument("--kappa", type=float, default=1.0, help="of DDS, as the three that follow (solvers/dds.py)")
+    parser.add_argument("--consistency", type=float, default=2e-3)
+    parser.add_argument("--cg-steps", type=int, default=5)
+    parser.add_argument("--churn", type=float, default=1.0)
+    parser.add_argument("--average", type=int, default=1, help="chains whose mean is the image")
+    parser.add_argument("--spans", type=float, nargs="+", help="only arcs of so many degrees")
+    parser.add_argument("--synthetic", type=int, default=0, help="so many synthetic discs in the place of the data")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/htc2022"))
     args = parser.parse_args()
-    if not args.data:
-        raise UserError("no data: give --data FILE, or set HTC2022; padis_jax/scans/htc2022.py says what is in it")
-    phantoms = read_htc2022(args.data)
-    for name in ("tb", *args.phantoms):
-        if name not in phantoms:
-            raise UserError(f"{args.data}: there is no phantom {name}; it holds {', '.join(phantoms)}")
-
-    attenuation, joined = material(phantoms["tb"], args.side)
-    print(f"tb, all views joined, FBP: Matthews coefficient {joined:.4f}; attenuation {attenuation:.5f} per mm")
+    if args.synthetic:
+        phantoms = synthetic(args.synthetic, args.spans or SPANS, args.noise or 0.1)
+        attenuation, joined, args.phantoms = 1.0, float("nan"), list(phantoms)
+    else:
+        phantoms, attenuation, joined = measured(args)
+        print(f"tb, all views joined, FBP: Matthews coefficient {joined:.4f}; attenuation {attenuation:.5f} per mm")
     if args.joined:
         return
     prior = load_prior(args.weights) if args.weights else None
@@ -110,8 +145,10 @@ def main() -> None:
     images: dict[str, np.ndarray] = {}
     for name in args.phantoms:
         phantom = phantoms[name]
-        thinned = [Arc(a.name, a.angles[:: args.thin], a.sinogram[:: args.thin]) for a in phantom.arcs]
-        for arc in [draw_views(join(phantom.arcs, f"{name}, all"), args.views), *thinned]:
+        arcs = [a for a in phantom.arcs if not args.spans or round(a.degrees) in args.spans]
+        thinned = [Arc(a.name, a.angles[:: args.thin], a.sinogram[:: args.thin]) for a in arcs]
+        drawn = [] if args.spans else [draw_views(join(phantom.arcs, f"{name}, all"), args.views)]
+        for arc in [*drawn, *thinned]:
             arc = bin_detector(arc, args.bin)
             row: dict[str, Any] = {"scan": arc.name, "degrees": round(arc.degrees, 1), "views": len(arc.angles)}
             for method, (image, seconds) in methods(arc, args, prior, attenuation).items():
@@ -123,6 +160,42 @@ def main() -> None:
     write_npz(args.out / "images.npz", images)
     write_bytes(args.out / "arcs.md", table(rows).encode())
     print(table(rows))
+
+
+def measured(args: argparse.Namespace) -> tuple[dict[str, Phantom], float, float]:
+    """The measured phantoms, the material's attenuation per mm, and the score of the image it is taken from.
+
+    Raises:
+      UserError: without data, or for a phantom that is not among them.
+    """
+    if not args.data:
+        raise UserError("no data: give --data FILE, or set HTC2022; padis_jax/scans/htc2022.py says what is in it")
+    phantoms = read_htc2022(args.data)
+    for name in ("tb", *args.phantoms):
+        if name not in phantoms:
+            raise UserError(f"{args.data}: there is no phantom {name}; it holds {', '.join(phantoms)}")
+    return phantoms, *material(phantoms["tb"], args.side)
+
+
+def synthetic(count: int, spans: Sequence[float], noise: float) -> dict[str, Phantom]:
+    """Discs of a seed of their own, with an arc of each span from a random angle on, in half-degree steps.
+
+    Args:
+      count: discs.
+      spans: in degrees.
+      noise: of a ray, material = 1, times mm.
+    """
+    phantoms = {}
+    for index in range(count):
+        rng = np.random.default_rng([SYNTHETIC_SEED, index])
+        image = disc(SYNTHETIC_SEED, index, side=TRUTH_SIDE)
+        arcs = []
+        for span in spans:
+            angles = np.deg2rad(np.arange(0, span + 0.25, 0.5) + rng.uniform(0, 360))
+            rays = scanner(Arc("", angles, np.empty((len(angles), BINS))), TRUTH_SIDE)(jnp.asarray(image))
+            arcs.append(Arc(f"disc{index}, {span:g}", angles, np.asarray(rays + noise * rng.normal(size=rays.shape))))
+        phantoms[f"disc{index}"] = Phantom(tuple(arcs), image > 0.5)
+    return phantoms
 
 
 def table(rows: list[dict[str, Any]]) -> str:
