@@ -22,7 +22,7 @@ from padis_jax.operators.geometry_residual import BINS, Correction, Field, Resid
 COARSE, FINE = 12, 40  # steps of conjugate gradients, to find a shift and to judge
 PITCHES = np.geomspace(0.6, 1 / 0.6, 9)
 PITCHES_NEAR = np.linspace(0.92, 1.08, 5)
-PITCH_BINS = 2 * BINS  # on fewer bins the pixels' own error outweighs the pitch's
+PITCH_BINS = 2 * BINS  # on fewer bins the pixels' own error outweighs the pitch's; half a turn measures no line twice
 CLEARER = 0.95  # a correction must lower the residual to this part of what simpler ones reach
 
 
@@ -84,7 +84,7 @@ def check_geometry(geometry: ScanGeometry, sinogram: np.ndarray) -> Report:
     if geometry.beam == "parallel":  # reversing the detector about the axis only turns the image by half a turn
         tried |= dict.fromkeys(c._replace(reverse_bins=False) for c in tried if c.reverse_bins)
     kinds = [_tuned(residual, c, geometry) for c in tried]
-    if geometry.beam == "fan" and geometry.bins >= PITCH_BINS:
+    if geometry.beam == "fan" and geometry.bins >= PITCH_BINS and np.ptp(geometry.radians) > np.pi:
         for finding in [f for f, c in zip(kinds, tried, strict=True) if c._replace(shift_mm=0.0) == plain]:
             pitched = _search(residual, finding.correction, "pitch", PITCHES, FINE)
             kinds.append(_tuned(residual, pitched.correction, geometry))
@@ -160,7 +160,7 @@ def _tuned(residual: Residual, start: Correction, geometry: ScanGeometry) -> Fin
 
 
 def _polished(correction: Correction, geometry: ScanGeometry, sinogram: np.ndarray, residual: Residual) -> Finding:
-    """With the pitch searched again on the corrected detector's own grid: a detector stated too narrow cut the object."""
+    """With the pitch searched again on the corrected detector's own grid: one stated too narrow cuts the object."""
     own = residual_of(correction.geometry(geometry), sinogram)
     more = _search(own, Correction(), "pitch", PITCHES_NEAR, FINE).correction.pitch
     changed = correction._replace(pitch=correction.pitch * more, shift_mm=correction.shift_mm * more)
