@@ -78,7 +78,7 @@ def _plan(config: ex.Experiment, workdir: Path, manners: Manners) -> None:
     """Prints what would be done, and what it takes."""
     weights = load_weights(config.weights)
     s = config.solver
-    evaluations = s.levels * s.inner * s.average
+    evaluations = s.levels * s.inner * (config.samples or s.average)
     estimate = plan_sampling(
         weights.network,
         weights.params,

@@ -21,7 +21,6 @@ from padis_jax.operators.geometry_residual import BINS, Correction, Field, Resid
 
 COARSE, FINE = 12, 40  # steps of conjugate gradients, to find a shift and to judge
 PITCHES = np.geomspace(0.6, 1 / 0.6, 9)
-PITCHES_NEAR = np.linspace(0.92, 1.08, 5)
 PITCH_BINS = 2 * BINS  # on fewer bins the pixels' own error outweighs the pitch's; half a turn measures no line twice
 CLEARER = 0.95  # a correction must lower the residual to this part of what simpler ones reach
 
@@ -96,9 +95,6 @@ def check_geometry(geometry: ScanGeometry, sinogram: np.ndarray) -> Report:
     for finding in sorted(kinds[1:], key=lambda f: len(f.correction.faults)):
         if finding.residual < CLEARER * best.residual:
             best = finding
-    if best.correction.pitch != 1.0:
-        polished = _polished(best.correction, geometry, sinogram, residual)
-        best = polished if polished.residual < CLEARER * stated else best
     others = sorted((f for f in (*kinds, *found) if f != best), key=lambda f: f.residual)
     return Report(stated, best, tuple(others[:6]))
 
@@ -157,14 +153,6 @@ def _tuned(residual: Residual, start: Correction, geometry: ScanGeometry) -> Fin
     half = 0.5 * geometry.spacing_mm * start.pitch
     found = _brent(residual, start, "shift_mm", (start.shift_mm - half, start.shift_mm + half), FINE, 7)
     return min(found, Finding(start, residual(start, FINE)), key=lambda f: f.residual)
-
-
-def _polished(correction: Correction, geometry: ScanGeometry, sinogram: np.ndarray, residual: Residual) -> Finding:
-    """With the pitch searched again on the corrected detector's own grid: one stated too narrow cuts the object."""
-    own = residual_of(correction.geometry(geometry), sinogram)
-    more = _search(own, Correction(), "pitch", PITCHES_NEAR, FINE).correction.pitch
-    changed = correction._replace(pitch=correction.pitch * more, shift_mm=correction.shift_mm * more)
-    return Finding(changed, residual(changed, FINE))
 
 
 def _brent(
