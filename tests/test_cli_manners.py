@@ -1,6 +1,5 @@
-"""How the programs behave: plans, JSON, silence, exit codes, Ctrl-C, and a measured scan from file to results."""
+"""How the programs behave: plans, JSON, silence, exit codes, Ctrl-C."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -12,31 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors
-from tiny import refused, write_weights
+from small_scan import QUICK, arguments, write_scan
+from tiny import refused
 
 from padis_jax.cli import convert, sample, train
-from padis_jax.operators.geometry_file import ScanGeometry, write_geometry
 
 ROOT = Path(__file__).parent.parent
-QUICK = (
-    "--tv.weight 0.01 --tv.iterations 20 --solver.levels 3 --solver.sigma-max 0.5 --solver.average 1 "
-    "--solver.cg-steps 3"
-).split()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Weights, an image, and a measured fan-beam scan of it whose rotation axis is off."""
-    folder = tmp_path_factory.mktemp("data")
-    write_weights(folder / "w.safetensors")
-    y, x = np.mgrid[1:-1:16j, -1:1:16j]
-    image = ((np.hypot(x, y) < 0.8) & (np.hypot(x - 0.3, y) > 0.2)).astype(np.float32) * 0.7
-    np.save(folder / "image.npy", image)
-    geometry = ScanGeometry("fan", tuple(np.arange(24) * 15.0), "degrees", 32, 1.0, 0.6, 60.0, 30.0)
-    operator = geometry.operator((16, 16), 1.0)
-    np.save(folder / "scan.npy", np.asarray(operator(image)) * 0.02)  # 0.02 per mm
-    write_geometry(folder / "scan.json", geometry)
-    write_geometry(folder / "wrong.json", dataclasses.replace(geometry, offset_mm=-2.0))
+    """Weights, an image, a measured scan, and the config of a short training run."""
+    folder = write_scan(tmp_path_factory.mktemp("data"))
     (folder / "train.py").write_text(
         "from padis_jax.batches import PatchConfig\n"
         "from padis_jax.config import Config, DataConfig, RunConfig\n"
@@ -49,50 +35,15 @@ def folder(tmp_path_factory):
     return folder
 
 
-def _measured(folder, *more, geometry="scan.json"):
-    scan = ["--measurement.path", folder / "scan.npy", "--measurement.geometry", folder / geometry]
-    weights = [
-        "--weights",
-        folder / "w.safetensors",
-        "--measurement.attenuation",
-        "0.02",
-        "--measurement.pixel-mm",
-        "1",
-    ]
-    return [str(a) for a in (*weights, *scan, *QUICK, *more)]
-
-
-def test_a_measured_scan_becomes_an_image(folder, tmp_path, capsys):
-    sample.main(_measured(folder, "--workdir", str(tmp_path), "--json"))
-    about = json.loads(capsys.readouterr().out)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "config.json",
-        "geometry.json",
-        "metrics.json",
-        "reconstruction.npz",
-        "reconstruction.png",
-    ]
-    assert [row["method"] for row in about["rows"]] == ["FBP", "TV", "DDS"]
-    assert about["pixel_mm"] == 1 and about["attenuation_per_mm"] == 0.02
-    with np.load(tmp_path / "reconstruction.npz") as file:
-        tv, truth = file["TV"][..., 0], np.load(folder / "image.npy")
-    assert np.linalg.norm(tv - truth) < 0.2 * np.linalg.norm(truth)  # in the image's own values
-    assert about["rows"][1]["residual"] < 0.05
-
-
-def test_the_check_writes_the_corrected_geometry(folder, tmp_path, capsys):
-    sample.main(_measured(folder, "--workdir", str(tmp_path), "--measurement.check", geometry="wrong.json"))
-    text = capsys.readouterr().out
-    assert "likely fault: shifted detector" in text and "offset_mm -2 -> 0." in text
-    corrected = json.loads((tmp_path / "geometry_corrected.json").read_text())
-    assert abs(corrected["offset_mm"] - 0.6) < 0.2
-    sample.main(_measured(folder, "--workdir", str(tmp_path / "b"), "--measurement.check", "--json"))
-    assert json.loads(capsys.readouterr().out)["faults"] == [] and not (tmp_path / "b").exists()
+def _simulated(folder, *more):
+    given = ["--weights", folder / "w.safetensors", "--image.path", folder / "image.npy", "--image.index", "0",
+             "--scan.protocol", "paper", "--scan.views", "6", "--scan.bins", "24"]  # fmt: skip
+    return [str(a) for a in (*given, *QUICK, *more)]
 
 
 @pytest.mark.parametrize("solver", ["dds", "dps"])
 def test_dry_run_of_sample(folder, tmp_path, capsys, solver):
-    args = _measured(folder, "--workdir", tmp_path / "r", "--dry-run", "--solver.name", solver)
+    args = arguments(folder, "--workdir", tmp_path / "r", "--dry-run", "--solver.name", solver)
     sample.main([*args, "--json"])
     plan = json.loads(capsys.readouterr().out)
     assert plan["dry_run"] and plan["evaluations"] == 3 and plan["seconds"] > 0 and plan["solver"] == solver
@@ -100,6 +51,8 @@ def test_dry_run_of_sample(folder, tmp_path, capsys, solver):
     assert plan["parameters"] == parameters and plan["bytes"] > 4 * parameters
     sample.main(args)
     assert "3 evaluations; about" in capsys.readouterr().out
+    sample.main([*args, "--json", "--samples", "4"])
+    assert json.loads(capsys.readouterr().out)["evaluations"] == 12
     assert not (tmp_path / "r").exists()
 
 
@@ -129,9 +82,45 @@ def test_every_program_has_the_same_manners(program, capsys):
 
 
 def test_quiet_says_nothing(folder, tmp_path, capsys):
-    sample.main(_measured(folder, "--workdir", str(tmp_path), "--quiet"))
+    sample.main(arguments(folder, "--workdir", str(tmp_path), "--quiet"))
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err == "" and (tmp_path / "reconstruction.npz").exists()
+
+
+@pytest.mark.parametrize("flags", [["--samples", "2"], ["--generate", "1", "--generate-levels", "2"]])
+def test_several_images_are_as_quiet_and_speak_json(folder, tmp_path, capsys, flags):
+    args = _simulated(folder, *flags, "--workdir", str(tmp_path))
+    sample.main([*args, "--quiet"])
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err == ""
+    sample.main([*args, "--json"])
+    about = json.loads(capsys.readouterr().out)
+    assert about["workdir"] == str(tmp_path) and about["unit"] == "1"
+    assert about.get("images") == 1 or [row["evaluations"] for row in about["rows"]] == [0, 0, 3, 6]
+
+
+@pytest.mark.parametrize("flags", [[], ["--samples", "2"]])
+def test_what_is_finished_when_ctrl_c_comes_is_written(folder, tmp_path, capsys, monkeypatch, flags):
+    """The solver is where Ctrl-C arrives; the slow tests below send the signal itself."""
+
+    def stopped(*args, progress=None, **kwargs):
+        if progress is not None:
+            progress(2, 3, type("Info", (), {"residual": 0.5}))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("padis_jax.experiment.run_solver", stopped)
+    monkeypatch.setattr("padis_jax.experiment.run_samples", stopped)
+    for number, args in enumerate((_simulated(folder, *flags), arguments(folder, *flags))):
+        workdir = tmp_path / str(number)
+        with pytest.raises(SystemExit) as stop:
+            sample.main([*args, "--workdir", str(workdir), "--quiet"])
+        assert stop.value.code == 130
+        line = capsys.readouterr().err
+        assert f"FBP and TV are in {workdir}. Run the same command again" in line and line.count("\n") == 1
+        assert flags or "after 2 of 3 steps" in line
+        with np.load(workdir / "reconstruction.npz") as file:
+            assert {"FBP", "TV"} <= set(file.files) and "DDS" not in file.files
+        assert (workdir / "report.html").exists()
 
 
 def _interrupted(script, args, ready, limit=240):
@@ -173,9 +162,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(folder, tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_leaves_the_finished_images(folder, tmp_path):
     workdir = tmp_path / "results"
-    args = ["--weights", folder / "w.safetensors", "--image.path", folder / "image.npy", "--image.index", "0",
-            "--workdir", workdir, "--scan.protocol", "paper", "--scan.views", "6", "--scan.bins", "24",
-            *QUICK, "--solver.levels", "500000"]  # fmt: skip
+    args = _simulated(folder, "--workdir", workdir, "--solver.levels", "500000")
     start = time.monotonic()
     # Nothing in the folder tells that the solver has begun; the bar on stderr would, but is only read at the end.
     code, errors = _interrupted("sample.py", args, lambda: time.monotonic() - start > 60)

@@ -12,11 +12,13 @@ import pytest
 from padis_jax.operators import geometry_check
 from padis_jax.operators.geometry_check import Correction, check_geometry, find_offset
 from padis_jax.operators.geometry_file import ScanGeometry
+from padis_jax.operators.geometry_residual import residual_of
 
 VIEWS, BINS = 60, 64
 FAN = ScanGeometry("fan", tuple(np.arange(VIEWS) * 6.0), "degrees", BINS, 1.0, 0.0, 60.0, 30.0)
 PARALLEL = ScanGeometry("parallel", tuple(np.arange(VIEWS) * 3.0), "degrees", BINS, 1.0)
 HTC = Path(os.environ.get("HTC2022", ""))  # the user's copy; it is not part of the project
+REAL_RESIDUAL = 0.0065  # that of the geometry as published is 0.0059
 REVERSED = "reversed detector or sense of rotation"
 
 
@@ -34,13 +36,12 @@ def _measured(geometry):
     return np.asarray(geometry.operator((64, 64), pixel)(_phantom()))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def fewer_steps():
-    """The check of a small scan needs no more."""
-    old = geometry_check.FINE, geometry_check.COARSE
-    geometry_check.FINE, geometry_check.COARSE = 20, 8
-    yield
-    geometry_check.FINE, geometry_check.COARSE = old
+@pytest.fixture(autouse=True)
+def fewer_steps(request, monkeypatch):
+    """The check of a small simulated scan needs no more; the real one has all of them."""
+    if "htc" not in request.fixturenames:
+        monkeypatch.setattr(geometry_check, "FINE", 20)
+        monkeypatch.setattr(geometry_check, "COARSE", 8)
 
 
 def _fan_cases():
@@ -123,23 +124,31 @@ def htc():
     return geometry, np.stack([rows[a] for a in angles])
 
 
+REAL = {
+    "right": (lambda g: {}, lambda y: y, ()),
+    "angles of the other sign": (lambda g: {"angles": tuple(-a for a in g.angles)}, lambda y: y, (REVERSED,)),
+    "reversed detector": (lambda g: {}, lambda y: y[:, ::-1], (REVERSED,)),
+    "offset stated where there is none": (lambda g: {"offset_mm": 2.4}, lambda y: y, ("shifted detector",)),
+    "detector shifted by 15 bins": (lambda g: {}, lambda y: np.roll(y, 15, 1), ("shifted detector",)),
+    "pitch stated too large": (lambda g: {"spacing_mm": 0.22}, lambda y: y, ("wrong pitch",)),
+    "pitch stated too small": (lambda g: {"spacing_mm": 0.17}, lambda y: y, ("wrong pitch",)),
+    "reversed views": (lambda g: {}, lambda y: y[::-1], ("reversed views",)),
+    "degrees stated as radians": (lambda g: {"angle_unit": "radians"}, lambda y: y, ("angle unit",)),
+    "radians stated as degrees": (lambda g: {"angles": tuple(g.radians)}, lambda y: y, ("angle unit",)),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["right", "angles", "detector", "shift", "wide", "narrow", "views", "unit"])
+@pytest.mark.parametrize("case", REAL)
 def test_faults_of_a_real_scan(htc, case):
-    geometry, data = htc
-    change = functools.partial(dataclasses.replace, geometry)
-    stated, data, faults = {
-        "right": (geometry, data, ()),
-        "angles": (change(angles=tuple(-a for a in geometry.angles)), data, (REVERSED,)),
-        "detector": (geometry, data[:, ::-1], (REVERSED,)),
-        "shift": (change(offset_mm=2.4), data, ("shifted detector",)),
-        "wide": (change(spacing_mm=0.22), data, ("wrong pitch",)),
-        "narrow": (change(spacing_mm=0.17), data, ("wrong pitch",)),
-        "views": (geometry, data[::-1], ("reversed views",)),
-        "unit": (change(angle_unit="radians"), data, ("angle unit",)),
-    }[case]
+    true, data = htc
+    state, change, faults = REAL[case]
+    stated, data = dataclasses.replace(true, **state(true)), change(data)
     report = check_geometry(stated, data)
     assert report.best.correction.faults == faults, report
     corrected = report.best.correction.geometry(stated)
-    assert abs(corrected.offset_mm) < 0.2 and abs(corrected.spacing_mm - 0.2) < 0.01
-    assert report.best.residual < 0.006
+    offset = -3.0 if "15 bins" in case else 0.0
+    assert abs(corrected.offset_mm - offset) < 0.15 and abs(corrected.spacing_mm - 0.2) < 0.01
+    # The correction lowers the residual, by the check's own account and when it is stated.
+    assert not faults or report.best.residual < 0.95 * report.stated
+    assert residual_of(corrected, data)(Correction(), geometry_check.FINE) < REAL_RESIDUAL

@@ -7,7 +7,7 @@ import pytest
 
 from padis_jax.images import HOUNSFIELD, Window
 from padis_jax.operators import ParallelBeam, from_functions
-from padis_jax.operators.rescale import rescale_attenuation, rescale_measurement
+from padis_jax.operators.rescale import attenuation_window, rescale_attenuation, rescale_measurement
 
 SCAN = ParallelBeam(image_shape=(16, 12), angles=(np.arange(7) + 0.5) * np.pi / 7, detector_count=24)
 IMAGE = jax.random.uniform(jax.random.key(0), (16, 12))
@@ -36,14 +36,19 @@ def test_line_integrals_of_the_attenuation(window):
     pixel_mm, mu_water = 0.9, 0.019
     mu = mu_water * (1 + window.from_unit(IMAGE) / 1000)
     measured = pixel_mm * SCAN(mu)
-    found = rescale_attenuation(measured, SCAN, (16, 12), window, length_mm=pixel_mm, mu_water=mu_water)
+    ends = attenuation_window(window, mu_water=mu_water)
+    found = rescale_attenuation(measured, SCAN, (16, 12), ends, length_mm=pixel_mm)
     np.testing.assert_allclose(found, SCAN(IMAGE), atol=1e-4)
 
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="window in HU"):
-        rescale_attenuation(jnp.ones((7, 24)), SCAN, (16, 12), Window("1", 0.0, 1.0), length_mm=1.0)
+        attenuation_window(Window("1", 0.0, 1.0))
+    with pytest.raises(ValueError, match="mu_water 0 must be positive"):
+        attenuation_window(HOUNSFIELD, mu_water=0)
+    with pytest.raises(ValueError, match="window in 1/mm"):
+        rescale_attenuation(jnp.ones((7, 24)), SCAN, (16, 12), HOUNSFIELD, length_mm=1.0)
     with pytest.raises(ValueError, match="must be positive"):
-        rescale_attenuation(jnp.ones((7, 24)), SCAN, (16, 12), HOUNSFIELD, length_mm=0.0)
+        rescale_attenuation(jnp.ones((7, 24)), SCAN, (16, 12), attenuation_window(HOUNSFIELD), length_mm=0.0)
     with pytest.raises(ValueError, match=r"gives \(7, 24\), the measurement has \(7, 23\)"):
         rescale_measurement(jnp.ones((7, 23)), SCAN, (16, 12), HOUNSFIELD)

@@ -153,7 +153,7 @@ def test_colour(tmp_path):
         write_result(tmp_path / "y", kind, made)
         np.testing.assert_allclose(read_images(tmp_path / name).images, source.images, atol=1e-5)
     for kind in ("dicom", "nifti"):
-        with pytest.raises(UserError, match="use "):
+        with pytest.raises(UserError, match="colour is not written .* use "):
             write_result(tmp_path / "y", kind, made)
 
 
@@ -208,5 +208,40 @@ def test_a_full_disk_leaves_no_half_written_file(series, tmp_path, monkeypatch):
 def test_images_without_files_can_be_written_as_pictures(tmp_path):
     source = ImageSet(np.zeros((1, 6, 5, 1), np.float32), ("x",), HOUNSFIELD)
     assert write_result(tmp_path / "x", "png", result(source.images, source, TEXT, window=HOUNSFIELD))
-    with pytest.raises(UserError, match="only where its grey source is DICOM"):
+    with pytest.raises(UserError, match="needs a DICOM source, or the size of the pixels"):
         write_result(tmp_path / "x", "dicom", result(source.images, source, TEXT, window=HOUNSFIELD))
+
+
+# PS3.3, table A.3-1 and the modules it names: type 1 must have a value, type 2 may be empty.
+TYPE_1 = """SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID Modality FrameOfReferenceUID PatientPosition
+ ImageType PixelSpacing ImageOrientationPatient ImagePositionPatient SamplesPerPixel PhotometricInterpretation Rows
+ Columns BitsAllocated BitsStored HighBit PixelRepresentation RescaleIntercept RescaleSlope RescaleType PixelData
+ DerivationDescription""".split()
+TYPE_2 = """PatientName PatientID PatientBirthDate PatientSex StudyDate StudyTime ReferringPhysicianName StudyID
+ AccessionNumber SeriesNumber PositionReferenceIndicator Manufacturer InstanceNumber SliceThickness KVP
+ AcquisitionNumber""".split()
+
+
+def test_images_without_files_get_a_header_with_all_that_dicom_demands(tmp_path):
+    images = np.random.default_rng(0).uniform(-0.1, 1.2, (2, 6, 5, 1))
+    source = ImageSet(np.zeros(images.shape, np.float32), ("scan.npy 01ab", "b"), HOUNSFIELD, spacing=(1.5, 0.9, 0.8))
+    made = result(images, source, TEXT, window=HOUNSFIELD)
+    files = write_result(tmp_path / "out", "dicom", made)
+    spread = result(images.clip(0), source, "standard deviation", window=HOUNSFIELD, deviation=True)
+    other = pydicom.dcmread(write_result(tmp_path / "sd", "dicom", spread)[0])
+    for index, file in enumerate(files):
+        data = pydicom.dcmread(file)
+        assert not [name for name in TYPE_1 if name not in data or data[name].is_empty]
+        assert not [name for name in TYPE_2 if name not in data]
+        assert data.PatientName == "" and "SourceImageSequence" not in data
+        assert list(data.ImageType) == ["DERIVED", "SECONDARY", "AXIAL"] and data.InstanceNumber == index + 1
+        values = data.pixel_array * float(data.RescaleSlope) + float(data.RescaleIntercept)
+        np.testing.assert_allclose(values, in_hu(images)[index], atol=0.051)
+        # The middle of the image is the origin.
+        middle = np.array(data.ImagePositionPatient, float)[:2] + [2 * 0.8, 2.5 * 0.9]
+        np.testing.assert_allclose(middle, 0.0, atol=1e-9)
+    assert (data.StudyInstanceUID, data.FrameOfReferenceUID) == (other.StudyInstanceUID, other.FrameOfReferenceUID)
+    assert data.SeriesInstanceUID != other.SeriesInstanceUID
+    again = read_images(tmp_path / "out")
+    assert again.spacing == (1.5, 0.9, 0.8)
+    np.testing.assert_allclose(again.images, images.clip(0, 1), atol=3e-5)

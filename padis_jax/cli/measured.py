@@ -2,182 +2,174 @@
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-import padis_jax
 from padis_jax import experiment as ex
 from padis_jax.cli.arguments import Manners
+from padis_jax.cli.geometry import check
+from padis_jax.cli.progress import solver_progress
+from padis_jax.cli.results import NAMES, refuse_divergence, write_config
+from padis_jax.cli.saving import check_save, save
 from padis_jax.errors import UserError
-from padis_jax.figures import save_figure
+from padis_jax.figures import maps, save_figure
 from padis_jax.files import write_json, write_npz
-from padis_jax.images import Window
+from padis_jax.images import ImageSet, Window
 from padis_jax.metrics import relative_error
-from padis_jax.operators.geometry_check import Report, check_geometry
-from padis_jax.operators.geometry_file import ScanGeometry, write_geometry
-from padis_jax.scans.measured import Scan, load_scan, scaled
-from padis_jax.weights import load_weights
+from padis_jax.operators.geometry_file import write_geometry
+from padis_jax.report import write_report
+from padis_jax.scans.measured import Posed, Scan, load_scan, pose_scan
+from padis_jax.weights import Weights, load_weights
 
 
 def reconstruct_measured(config: ex.Experiment, workdir: Path, manners: Manners) -> None:
     """Prepares the scan, then checks its geometry or reconstructs it, and writes the results folder.
 
+    Interrupted by Ctrl-C, it writes the images that are finished and says how to go on.
+
     Raises:
       UserError: for files and settings that do not fit.
     """
     scan = load_scan(config.measurement)
-    _tell(manners, f"{config.measurement.path}: {scan.sinogram.shape[0]} views of {scan.sinogram.shape[1]} bins")
-    if scan.repaired:
-        _tell(
-            manners,
-            f"{scan.repaired} of {scan.sinogram.size} counts were unusable and were filled from their neighbours",
-        )
-    if config.measurement.find_centre:
-        _tell(manners, f"the rotation axis was found at offset_mm = {scan.geometry.offset_mm:.4f}")
+    if not (manners.quiet or manners.json):
+        _tell(config, scan)
     if config.measurement.check:
-        _check(config, scan, workdir, manners)
+        check(config.measurement.path, scan, workdir, manners)
         return
     weights = load_weights(config.weights)
-    shape = weights.frame.image_shape
-    operator, measurement, pixel, attenuation = scaled(config.measurement, scan, weights.window, shape)
+    shape = (*weights.frame.image_shape, weights.network.image_channels)
+    if shape[-1] != 1:
+        raise UserError(f"{config.weights}: made for {shape[-1]} channels, but sinograms are grey")
+    posed = pose_scan(config.measurement, scan, weights.window, shape[:2])
+    source = _source(config, scan, posed, weights)
+    check_save(config, workdir, source, weights.window)
+    m = posed.measurement
+    m = m._replace(sinogram=m.sinogram[..., None], ray_sigma=m.ray_sigma[..., None])
     # No truth: NaN, so that nothing can be compared with it unnoticed.
-    truth = np.full((*shape, weights.network.image_channels), np.nan, np.float32)
-    scene = ex.Scene(truth, weights.window, Path(config.measurement.path).name, operator, measurement)
+    scene = ex.Scene(np.full(shape, np.nan, np.float32), weights.window, source.names[0], posed.operator, m)
     prior = ex.make_prior(config, weights, scene)
-    try:
-        ex.solver_settings(config.solver, measurement)
-        images: dict[str, Any] = {}
-        seconds: dict[str, float] = {}
-        images["FBP"], seconds["FBP"] = ex.timed(operator.start, measurement.sinogram)
-        images["FBP"] = images["FBP"][..., None]
-        tv, seconds["TV"] = ex.timed(ex.run_tv, config, _channel_last(scene))
-        images["TV"] = tv
-        name = config.solver.name.upper()
-        try:
-            result, seconds[name] = ex.timed(ex.run_solver, config, _channel_last(scene), prior, tv)
-        except KeyboardInterrupt:
-            about = {"measurement": config.measurement.path, "interrupted": True}
-            _write(workdir, config, weights.window, weights.digest, scan.geometry, images, about)
-            raise KeyboardInterrupt(
-                f"interrupted; FBP and TV are in {workdir}. Run the same command again for the whole result, which its "
-                "seed decides"
-            ) from None
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    images[name], residuals, evaluations = result
-    if not np.isfinite(images[name]).all():
-        raise UserError(f"{name} diverged: its image is not finite. Raise --solver.consistency, or lower --solver.zeta")
-    rows = [
-        {
-            "method": method,
-            "residual": float(relative_error(operator(image[..., 0]), measurement.sinogram)),
-            "seconds": seconds[method],
-        }
-        for method, image in images.items()
-    ]
+    name = NAMES[config.solver.name]
+    images: dict[str, Any] = {}
+    rows: list[dict[str, Any]] = []
+
+    def add(method: str, image: Any, seconds: float, evaluations: int = 0) -> None:
+        refuse_divergence(method, image)
+        images[method] = image
+        residual = float(relative_error(posed.operator(image), m.sinogram))
+        rows.append({"method": method, "residual": residual, "evaluations": evaluations, "seconds": seconds})
+
     about = {
         "measurement": config.measurement.path,
         "repaired_counts": scan.repaired,
-        "pixel_mm": pixel,
-        "attenuation_per_mm": attenuation,
-        "relative_noise": float(measurement.noise_level),
-        "evaluations": evaluations,
+        "pixel_mm": posed.pixel_mm,
+        "attenuation_per_mm": [posed.attenuation.low, posed.attenuation.high],
+        "relative_noise": float(m.noise_level),
         "rows": rows,
     }
-    _write(workdir, config, weights.window, weights.digest, scan.geometry, images, about | {"residuals": residuals})
-    if manners.json:
-        print(json.dumps(about | {"workdir": str(workdir)}))
-    for row in rows:
-        _tell(manners, f"{row['method']:>8}  residual {row['residual']:.5f}  {row['seconds']:.1f} s")
-    _tell(
-        manners,
-        f"results in {workdir}: reconstruction.png, reconstruction.npz, geometry.json, metrics.json, config.json",
-    )
-
-
-def _channel_last(scene: ex.Scene) -> ex.Scene:
-    """The sinogram as [views, bins, 1], as simulated ones are."""
-    m = scene.measurement
-    return scene._replace(measurement=m._replace(sinogram=m.sinogram[..., None], ray_sigma=m.ray_sigma[..., None]))
-
-
-def _check(config: ex.Experiment, scan: Scan, workdir: Path, manners: Manners) -> None:
+    deviation = None
     try:
-        report = check_geometry(scan.geometry, scan.sinogram)
+        ex.solver_settings(config.solver, m)  # a wrong one is refused before TV takes its time
+        add("FBP", *ex.timed(posed.operator.start, m.sinogram))
+        tv, seconds = ex.timed(ex.run_tv, config, scene)
+        add("TV", tv, seconds)
+        with solver_progress(config.solver, name, manners) as progress:
+            try:
+                if config.samples:
+                    drawn, seconds = ex.timed(ex.run_samples, config, scene, prior, tv)
+                    share = (seconds / config.samples, drawn.evaluations // config.samples)
+                    add(f"{name}, one sample", drawn.images[0], *share)
+                    add(f"{name}, mean of {config.samples}", drawn.mean, seconds, drawn.evaluations)
+                    residuals, deviation = np.asarray(drawn.residual), np.asarray(drawn.deviation)
+                else:
+                    solved, seconds = ex.timed(ex.run_solver, config, scene, prior, tv, progress=progress)
+                    image, residuals, evaluations = solved
+                    add(name, image, seconds, evaluations)
+            except KeyboardInterrupt:
+                _write(config, workdir, weights, scan, images, about | {"interrupted": True})
+                raise KeyboardInterrupt(
+                    f"interrupted after {progress.done} of {progress.total} steps of {name}; FBP and TV are in "
+                    f"{workdir}. Run the same command again for the whole result, which its seed decides"
+                ) from None
+    except UserError:
+        raise
     except ValueError as error:
-        raise UserError(f"{config.measurement.path}: {error}") from error
-    corrected = report.best.correction.geometry(scan.geometry)
-    about = {
-        "faults": report.best.correction.faults,
-        "correction": report.best.correction._asdict(),
-        "residual_as_stated": report.stated,
-        "residual_corrected": report.best.residual,
-        "others": [f.correction._asdict() | {"residual": f.residual} for f in report.others],
-    }
-    if report.best.correction.faults and not manners.dry_run:
-        write_geometry(workdir / "geometry_corrected.json", corrected)
-        about["written"] = str(workdir / "geometry_corrected.json")
+        raise UserError(str(error)) from error
+    files = _write(config, workdir, weights, scan, images, about | {"residuals": residuals}, deviation)
+    method, image = list(images.items())[-1]
+    what = f"{method}: reconstruction from {len(scan.sinogram)} measured views"
+    files += save(config, workdir, source, weights.window, image, what, deviation=deviation)
     if manners.json:
-        print(json.dumps(about))
-    else:
-        print(describe(report, scan.geometry))
-        if "written" in about:
-            print(f"corrected geometry: {about['written']}")
+        print(json.dumps(about | {"workdir": str(workdir), "unit": weights.window.unit}))
+    elif not manners.quiet:
+        width = max(len(row["method"]) for row in rows)
+        for row in rows:
+            print(f"{row['method']:>{width}}  residual {row['residual']:.5f}  {row['seconds']:.1f} s")
+        print(f"results in {workdir}: {', '.join(files)}")
 
 
-def describe(report: Report, stated: ScanGeometry) -> str:
-    """A report as text, for people."""
-    correction = report.best.correction
-    if not correction.faults:
-        return f"the geometry fits: residual {report.stated:.4f}; no correction lowers it clearly"
-    right = correction.geometry(stated)
-    words = []
-    if correction.other_unit:
-        words.append(f"the angles are in {right.angle_unit}")
-    if correction.reverse_views:
-        words.append("the views are stored in the reverse order of the angles: reverse `angles`")
-    if correction.reverse_bins:
-        words.append("negate `angles`, or reverse the bins (the images are mirrored)")
-    if correction.pitch != 1:
-        words.append(f"spacing_mm {stated.spacing_mm:g} -> {right.spacing_mm:.5g}")
-    if correction.shift_mm:
-        words.append(f"offset_mm {stated.offset_mm:g} -> {right.offset_mm:.4g}")
-    return (
-        f"likely fault: {', '.join(correction.faults)}. Correction: {'; '.join(words)}. "
-        f"Residual {report.stated:.4f} -> {report.best.residual:.4f}"
-    )
+def _tell(config: ex.Experiment, scan: Scan) -> None:
+    """Prints what was read and what was done to it."""
+    views, bins = scan.sinogram.shape
+    print(f"{config.measurement.path}: {views} views of {bins} bins")
+    if scan.repaired:
+        print(f"{scan.repaired} of {scan.sinogram.size} counts were unusable and were filled from their neighbours")
+    if config.measurement.find_centre:
+        print(f"the rotation axis was found at offset_mm = {scan.geometry.offset_mm:.4f}")
+
+
+def _source(config: ex.Experiment, scan: Scan, posed: Posed, weights: Weights) -> ImageSet:
+    """What a result is of: one image that comes from no image file, named by the measurement and its digest."""
+    digest = hashlib.sha256(scan.sinogram.tobytes()).hexdigest()[:16]
+    name = f"{Path(config.measurement.path).name} {digest}"
+    blank = np.zeros((1, *weights.frame.image_shape, 1), np.float32)
+    return ImageSet(blank, (name,), weights.window, spacing=(posed.pixel_mm,) * 3)
 
 
 def _write(
-    workdir: Path,
     config: ex.Experiment,
-    window: Window,
-    digest: str,
-    geometry: ScanGeometry,
+    workdir: Path,
+    weights: Weights,
+    scan: Scan,
     images: dict[str, Any],
     about: dict[str, Any],
-) -> None:
+    deviation: np.ndarray | None = None,
+) -> list[str]:
+    """Writes the files of the folder but those of --save-as; returns their names."""
+    window = weights.window
     planes = {name: np.asarray(window.from_unit(np.asarray(image)), np.float32) for name, image in images.items()}
+    save_figure(workdir / "reconstruction.png", _figure(planes, window))
+    pictures = {"Reconstructions": workdir / "reconstruction.png"}
+    if deviation is not None:
+        name, image = list(images.items())[-1]
+        save_figure(workdir / "deviation.png", maps({name: image, "deviation": deviation}, window=window))
+        pictures["Mean and deviation of the samples"] = workdir / "deviation.png"
+        planes["deviation"] = np.asarray(deviation * (window.high - window.low), np.float32)
+    write_npz(workdir / "reconstruction.npz", planes | {"unit": np.asarray(window.unit)})
+    write_geometry(workdir / "geometry.json", scan.geometry)
+    write_json(workdir / "metrics.json", about)
+    settings = write_config(workdir, config, weights.digest)
+    notes = [f"{scan.sinogram.shape[0]} views of {scan.sinogram.shape[1]} bins, {scan.repaired} repaired counts."]
+    write_report(
+        workdir / "report.html",
+        f"{Path(config.measurement.path).name}: {list(images)[-1]}",
+        pictures={title: path.read_bytes() for title, path in pictures.items()},
+        rows=about["rows"],
+        settings=settings,
+        notes=[*notes, f"Values are in {window.unit}. Not for clinical use."],
+    )
+    drawn = [path.name for path in pictures.values()]
+    return ["report.html", *drawn, "reconstruction.npz", "geometry.json", "metrics.json", "config.json"]
+
+
+def _figure(planes: dict[str, np.ndarray], window: Window) -> Figure:
     figure = Figure(figsize=(3.2 * len(planes), 3.5), layout="constrained")
     for ax, (name, plane) in zip(figure.subplots(1, len(planes), squeeze=False)[0], planes.items(), strict=True):
         ax.imshow(plane[..., 0], cmap="gray", vmin=window.low, vmax=window.high, interpolation="nearest")
         ax.set_title(name, fontsize=9)
         ax.set_axis_off()
-    save_figure(workdir / "reconstruction.png", figure)
-    write_npz(workdir / "reconstruction.npz", planes | {"unit": np.asarray(window.unit)})
-    write_geometry(workdir / "geometry.json", geometry)
-    write_json(workdir / "metrics.json", about)
-    settings = {"experiment": dataclasses.asdict(config), "seed": config.seed, "weights_sha256": digest}
-    write_json(workdir / "config.json", settings | {"padis_jax": padis_jax.__version__, "jax": jax.__version__})
-
-
-def _tell(manners: Manners, text: str) -> None:
-    if not (manners.quiet or manners.json):
-        print(text, file=sys.stdout)
+    return figure

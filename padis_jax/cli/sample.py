@@ -25,18 +25,17 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
-import padis_jax
 from padis_jax import experiment as ex
 from padis_jax.cli import batch
 from padis_jax.cli.arguments import Manners, parse, split_args, split_manners
 from padis_jax.cli.measured import reconstruct_measured
+from padis_jax.cli.progress import solver_progress
 from padis_jax.cli.results import NAMES, refuse_divergence, table, write_results
+from padis_jax.cli.saving import check_save, save
 from padis_jax.cli.several import generate_images, sample_several
 from padis_jax.config import load_config_file
 from padis_jax.devices import cluster
@@ -44,7 +43,6 @@ from padis_jax.devices.plan import plan_sampling
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.images import read_images
 from padis_jax.weights import load_weights
-from padis_jax.writers import check_format, result, write_result
 
 
 @one_line_errors()
@@ -69,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if config.measurements:
         batch.run(config, folder)
     elif config.generate:
-        generate_images(config, folder)
+        generate_images(config, folder, manners)
     elif config.measurement.path:
         reconstruct_measured(config, folder, manners)
     else:
@@ -80,7 +78,7 @@ def _plan(config: ex.Experiment, workdir: Path, manners: Manners) -> None:
     """Prints what would be done, and what it takes."""
     weights = load_weights(config.weights)
     s = config.solver
-    evaluations = s.levels * s.inner * s.average
+    evaluations = s.levels * s.inner * (config.samples or s.average)
     estimate = plan_sampling(
         weights.network,
         weights.params,
@@ -122,8 +120,7 @@ def sample(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -
     except ValueError as error:
         raise UserError(str(error)) from error
     source = images.select([config.image.index])
-    for kind in config.save_as:
-        check_format(workdir / config.solver.name, kind, result(scene.truth[None], source, "", window=scene.window))
+    check_save(config, workdir, source, scene.window)
 
     start, fbp_seconds = ex.timed(scene.operator.start, scene.measurement.sinogram)
     rows = [ex.score("FBP", start, scene, seconds=fbp_seconds)]
@@ -131,18 +128,9 @@ def sample(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -
     rows.append(ex.score("TV", tv, scene, seconds=tv_seconds))
     name = NAMES[config.solver.name]
     if config.samples:
-        return sample_several(config, workdir, weights.digest, scene, prior, {"FBP": start, "TV": tv}, rows)
-    with tqdm(
-        total=config.solver.levels * config.solver.inner * config.solver.average,
-        desc=name,
-        unit="step",
-        disable=manners.quiet or manners.json,
-    ) as bar:
-
-        def progress(done: int, total: int, info: Any) -> None:
-            bar.update(done - bar.n)
-            bar.set_postfix(residual=f"{float(info.residual):.4f}")
-
+        known = {"FBP": start, "TV": tv}
+        return sample_several(config, workdir, weights.digest, scene, source, prior, known, rows, manners)
+    with solver_progress(config.solver, name, manners) as progress:
         try:
             solved, seconds = ex.timed(ex.run_solver, config, scene, prior, tv, progress=progress)
         except ValueError as error:
@@ -150,8 +138,8 @@ def sample(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -
         except KeyboardInterrupt:
             write_results(workdir, config, weights.digest, scene, {"FBP": start, "TV": tv}, rows, np.zeros(0))
             raise KeyboardInterrupt(
-                f"interrupted after {bar.n} of {bar.total} steps of {name}; FBP and TV are in {workdir}. Run the same "
-                "command again for the whole result, which its seed decides"
+                f"interrupted after {progress.done} of {progress.total} steps of {name}; FBP and TV are in {workdir}. "
+                "Run the same command again for the whole result, which its seed decides"
             ) from None
     image, residuals, evaluations = solved
     refuse_divergence(name, image)
@@ -162,14 +150,9 @@ def sample(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -
     elif not manners.quiet:
         print(table(rows, scene.window.unit))
     write_results(workdir, config, weights.digest, scene, {"FBP": start, "TV": tv, name: image}, rows, residuals)
-    about = (
-        f"{name} reconstruction from {config.scan.views} views by padis_jax {padis_jax.__version__}; not for diagnosis"
-    )
-    written = result(np.asarray(image)[None], source, about, window=scene.window)
-    more = [
-        write_result(workdir / config.solver.name, kind, written)[0].relative_to(workdir) for kind in config.save_as
-    ]
+    what = f"{name} reconstruction from {config.scan.views} views"
+    more = save(config, workdir, source, scene.window, image, what)
     names = ("report.html", "comparison.png", "reconstruction.npz", "metrics.json", "config.json", *more)
     if not (manners.quiet or manners.json):
-        print(f"results in {workdir}: {', '.join(map(str, names))}")
+        print(f"results in {workdir}: {', '.join(names)}")
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import numpy as np
 from tqdm import tqdm
 
 from padis_jax import experiment as ex
+from padis_jax.cli.arguments import Manners
 from padis_jax.cli.results import NAMES, origin_of, refuse_divergence, table, write_config, write_results
+from padis_jax.cli.saving import save
 from padis_jax.errors import UserError
 from padis_jax.figures import maps, save_figure
 from padis_jax.files import write_npz
+from padis_jax.images import ImageSet
 from padis_jax.metrics import coverage
 from padis_jax.prior import Prior, patch_prior
 from padis_jax.solvers.generate import generate
@@ -26,16 +30,27 @@ def sample_several(
     workdir: Path,
     digest: str,
     scene: ex.Scene,
+    source: ImageSet,
     prior: Prior,
     images: dict[str, Any],
     rows: list[ex.Row],
+    manners: Manners,
 ) -> list[ex.Row]:
-    """Rows for one sample (its seconds: its share) and for the mean of all, the deviation, and the coverage."""
+    """Rows for one sample (its seconds: its share) and for the mean of all, the deviation, and the coverage.
+
+    Mean and deviation are also written in the formats of `config.save_as`; `source` is the image that they are of.
+    """
     name, count = NAMES[config.solver.name], config.samples
     try:
         drawn, seconds = ex.timed(ex.run_samples, config, scene, prior, images["TV"])
     except ValueError as error:
         raise UserError(str(error)) from error
+    except KeyboardInterrupt:
+        write_results(workdir, config, digest, scene, images, rows, np.zeros(0))
+        raise KeyboardInterrupt(
+            f"interrupted; FBP and TV are in {workdir}. Run the same command again for all {count} samples, which its "
+            "seed decides"
+        ) from None
     refuse_divergence(name, drawn.images)
     one, mean = f"{name}, one sample", f"{name}, mean of {count}"
     each = drawn.evaluations // count
@@ -50,9 +65,13 @@ def sample_several(
         "root_mean_square_deviation": float(jnp.sqrt(jnp.mean(jnp.square(drawn.deviation))))
         * (scene.window.high - scene.window.low),
     }
-    print(table(rows, scene.window.unit))
-    for row in held:
-        print(f"intervals that would hold {row.nominal:.1%} of such draws hold {row.found:.1%} of the truth")
+    if manners.json:
+        found = {"workdir": str(workdir), "unit": scene.window.unit, "rows": [r._asdict() for r in rows]}
+        print(json.dumps(found | {"samples": about}))
+    elif not manners.quiet:
+        print(table(rows, scene.window.unit))
+        for row in held:
+            print(f"intervals that would hold {row.nominal:.1%} of such draws hold {row.found:.1%} of the truth")
     distance = np.abs(np.asarray(drawn.mean) - scene.truth)
     figure = maps(
         {"mean": np.asarray(drawn.mean), "deviation": np.asarray(drawn.deviation), "|mean - truth|": distance},
@@ -64,11 +83,15 @@ def sample_several(
     extra = {"deviation": np.asarray(drawn.deviation * scale, np.float32)}
     shown = images | {one: drawn.images[0], mean: drawn.mean}
     write_results(workdir, config, digest, scene, shown, rows, np.asarray(drawn.residual), extra, {"samples": about})
-    print(f"results in {workdir}: comparison.png, deviation.png, reconstruction.npz, metrics.json, config.json")
+    what = f"mean of {count} {name} reconstructions from {config.scan.views} views"
+    more = save(config, workdir, source, scene.window, drawn.mean, what, deviation=drawn.deviation)
+    names = ("report.html", "comparison.png", "deviation.png", "reconstruction.npz", "metrics.json", "config.json")
+    if not (manners.quiet or manners.json):
+        print(f"results in {workdir}: {', '.join((*names, *more))}")
     return rows
 
 
-def generate_images(config: ex.Experiment, workdir: Path) -> None:
+def generate_images(config: ex.Experiment, workdir: Path, manners: Manners) -> None:
     """Images from the prior alone: generated_00.png ..., generated.npz (in the window's unit) and config.json."""
     if error := ex.missing_default(config.weights, ex.DEFAULT_WEIGHTS, "--weights"):
         raise error
@@ -85,9 +108,9 @@ def generate_images(config: ex.Experiment, workdir: Path) -> None:
         )
     except ValueError as error:
         raise UserError(str(error)) from error
-    images = []
+    images, silent = [], manners.quiet or manners.json
     for index in range(config.generate):
-        with tqdm(total=config.generate_levels, desc=f"image {index}", unit="step") as bar:
+        with tqdm(total=config.generate_levels, desc=f"image {index}", unit="step", disable=silent) as bar:
 
             def progress(done: int, total: int, info: Any, bar: Any = bar) -> None:
                 bar.update(done - bar.n)
@@ -99,4 +122,7 @@ def generate_images(config: ex.Experiment, workdir: Path) -> None:
     in_unit = np.asarray(weights.window.from_unit(np.stack(images)), np.float32)
     write_npz(workdir / "generated.npz", {"images": in_unit, "unit": np.asarray(weights.window.unit)})
     write_config(workdir, config, weights.digest)
-    print(f"results in {workdir}: {len(images)} generated_NN.png, generated.npz, config.json")
+    if manners.json:
+        print(json.dumps({"workdir": str(workdir), "images": len(images), "unit": weights.window.unit}))
+    elif not manners.quiet:
+        print(f"results in {workdir}: {len(images)} generated_NN.png, generated.npz, config.json")

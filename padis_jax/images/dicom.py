@@ -106,7 +106,10 @@ def read_header(file: Path) -> Slice:
     if frames != 1:
         raise UserError(f"{file}: holds {frames} frames; split it into single slices (dcm4che's emf2sf does)")
     if samples != 1 or photometric != "MONOCHROME2":
-        raise UserError(f"{file}: photometric interpretation {photometric!r} is not read; only MONOCHROME2 is")
+        raise UserError(
+            f"{file}: photometric interpretation {photometric!r} with {samples} samples is not read, only grey "
+            "MONOCHROME2 is; leave out what is no slice (a report's picture?), or convert it (dcmtk's dcmj2pnm writes PNG)"
+        )
     if modality == "CT" and None in scaling:
         raise UserError(f"{file}: a CT slice without RescaleSlope and RescaleIntercept; its values have no known unit")
     slope, intercept = (1.0 if scaling[0] is None else scaling[0]), (scaling[1] or 0.0)

@@ -49,31 +49,40 @@ def rescale_measurement(measurement: Array, operator: Operator, image_shape: tup
     return scaled - offset
 
 
+def attenuation_window(window: Window, *, mu_water: float = MU_WATER) -> Window:
+    """The attenuations per mm of the ends of a window in HU.
+
+    Args:
+      window: in HU.
+      mu_water: attenuation of water per mm, at the energy of the scan.
+
+    Raises:
+      ValueError: for a window in another unit, or an attenuation that is not positive.
+    """
+    if window.unit != HOUNSFIELD.unit:
+        raise ValueError(f"rescale: a window in HU is needed for attenuations, got {window}")
+    if not mu_water > 0:
+        raise ValueError(f"rescale: mu_water {mu_water} must be positive")
+    return Window("1/mm", mu_water * (1 + window.low / 1000), mu_water * (1 + window.high / 1000))
+
+
 def rescale_attenuation(
-    line_integrals: Array,
-    operator: Operator,
-    image_shape: tuple[int, ...],
-    window: Window,
-    *,
-    length_mm: float,
-    mu_water: float = MU_WATER,
+    line_integrals: Array, operator: Operator, image_shape: tuple[int, ...], window: Window, *, length_mm: float
 ) -> Array:
-    """Line integrals of the attenuation, pure numbers -> A x for x in [0, 1], the window being in HU.
+    """Line integrals of the attenuation, pure numbers -> A x for x in [0, 1].
 
     Args:
       line_integrals: int mu dl, [views, bins] or with channels behind.
       operator: A, whose lengths are in a unit of its own.
       image_shape: of what A takes: [H, W] or [H, W, C].
-      window: in HU.
+      window: in 1/mm: the attenuations of x = 0 and x = 1, of `attenuation_window` where these are HU.
       length_mm: mm in one unit of the operator's length; the side of a pixel where it counts in pixels.
-      mu_water: attenuation of water per mm, at the energy of the scan.
 
     Raises:
-      ValueError: for a window in another unit, or a length or attenuation that is not positive.
+      ValueError: for a window in another unit, or a length that is not positive.
     """
-    if window.unit != HOUNSFIELD.unit:
-        raise ValueError(f"rescale: a window in HU is needed for attenuations, got {window}")
-    if not (length_mm > 0 and mu_water > 0):
-        raise ValueError(f"rescale: length_mm {length_mm} and mu_water {mu_water} must be positive")
-    ends = Window("1/mm", mu_water * (1 + window.low / 1000), mu_water * (1 + window.high / 1000))
-    return rescale_measurement(line_integrals / length_mm, operator, image_shape, ends)
+    if window.unit != "1/mm":
+        raise ValueError(f"rescale: a window in 1/mm is needed for line integrals, got {window}")
+    if not length_mm > 0:
+        raise ValueError(f"rescale: length_mm {length_mm} must be positive")
+    return rescale_measurement(line_integrals / length_mm, operator, image_shape, window)

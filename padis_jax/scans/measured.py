@@ -1,8 +1,8 @@
 """A measured scan for the solvers: read, turned into line integrals, centred, and scaled to the prior's images.
 
-The solvers work in image value times pixels. Line integrals of an attenuation mu = mu_low + k v, of image values v in
-[0, 1], become that by `rescale.rescale_attenuation` for windows in HU; for others mu_low is 0, and y / (k p) = A v with
-p the side of a pixel in mm.
+The solvers work in image value times pixels. Which attenuations the values 0 and 1 stand for follows from the window
+where that is in HU; for others 0 is no attenuation, and that of 1 is given or estimated. `operators.rescale` does the
+rest.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from padis_jax.errors import UserError
-from padis_jax.images import Window
+from padis_jax.images import HOUNSFIELD, Window
 from padis_jax.operators.geometry_check import check_shape, find_offset
 from padis_jax.operators.geometry_file import ScanGeometry, read_geometry
 from padis_jax.operators.line_integrals import line_integrals
 from padis_jax.operators.measurement import MU_WATER, Measurement
-from padis_jax.operators.rescale import rescale_attenuation
+from padis_jax.operators.rescale import attenuation_window, rescale_attenuation
 from padis_jax.operators.tomography import RayTransform
 from padis_jax.scans.sinograms import read_sinogram
 
@@ -36,7 +36,8 @@ class MeasurementConfig:
       flat: counts without an object, for a file without a flat field.
       dark: counts without rays, likewise.
       pixel_mm: side of a pixel; 0 fits the field of view into the image.
-      attenuation: per mm, of image value 1, where the window is not in HU; 0 scales the image's bright parts to 1.
+      attenuation: per mm: of water, where the prior's window is in HU (0: 0.02); of image value 1, where it is not
+        (0: that of the bright parts of the FBP).
       noise: standard deviation of the line integrals; 0 estimates it from neighbouring bins.
       find_centre: find the rotation axis from the data, instead of the geometry's offset.
       check: check the geometry, print what may be wrong with it, and stop.
@@ -109,10 +110,24 @@ def load_scan(config: MeasurementConfig) -> Scan:
     return Scan(values, geometry, repaired)
 
 
-def scaled(
-    config: MeasurementConfig, scan: Scan, window: Window, image_shape: tuple[int, int]
-) -> tuple[RayTransform, Measurement, float, float]:
-    """(operator in pixels, measurement in image value times pixels, pixel in mm, attenuation per mm of value 1).
+class Posed(NamedTuple):
+    """A scan as the solvers take it.
+
+    Attributes:
+      operator: in pixels.
+      measurement: in image value times pixels.
+      pixel_mm: side of a pixel.
+      attenuation: per mm, of the image values 0 and 1.
+    """
+
+    operator: RayTransform
+    measurement: Measurement
+    pixel_mm: float
+    attenuation: Window
+
+
+def pose_scan(config: MeasurementConfig, scan: Scan, window: Window, image_shape: tuple[int, int]) -> Posed:
+    """The scan of an image in [0, 1].
 
     Args:
       config: the settings.
@@ -121,26 +136,25 @@ def scaled(
       image_shape: of the prior's images.
 
     Raises:
-      UserError: if the image reaches beyond the source.
+      UserError: if the image reaches beyond the source, or no attenuation can be estimated.
     """
     pixel = config.pixel_mm or scan.geometry.field_mm / max(image_shape)
     operator = scan.geometry.operator(image_shape, pixel)
-    if config.attenuation:
-        slope = config.attenuation
-    elif window.unit == "HU":
-        slope = MU_WATER * (window.high - window.low) / 1000
+    if window.unit == HOUNSFIELD.unit:
+        attenuation = attenuation_window(window, mu_water=config.attenuation or MU_WATER)
     else:
-        image = np.asarray(operator.start(jnp.asarray(scan.sinogram))) / pixel
-        slope = float(np.percentile(image, 99.5))
-        if not slope > 0:
-            raise UserError(f"{config.path}: its FBP has no positive values; give --measurement.attenuation")
-    if window.unit == "HU" and not config.attenuation:
-        y = rescale_attenuation(jnp.asarray(scan.sinogram), operator, image_shape, window, length_mm=pixel)
-    else:
-        y = jnp.asarray(scan.sinogram / np.float32(slope * pixel))
-    sigma = (config.noise or _noise(scan.sinogram)) / (slope * pixel)
-    measured = Measurement(y, jnp.full(y.shape, sigma, jnp.float32), "measured")
-    return operator, measured, pixel, slope
+        attenuation = Window("1/mm", 0.0, config.attenuation or _bright(config, scan, operator, pixel))
+    y = rescale_attenuation(jnp.asarray(scan.sinogram), operator, image_shape, attenuation, length_mm=pixel)
+    sigma = (config.noise or _noise(scan.sinogram)) / ((attenuation.high - attenuation.low) * pixel)
+    return Posed(operator, Measurement(y, jnp.full(y.shape, sigma, jnp.float32), "measured"), pixel, attenuation)
+
+
+def _bright(config: MeasurementConfig, scan: Scan, operator: RayTransform, pixel: float) -> float:
+    """The attenuation per mm of the bright parts of the FBP."""
+    found = float(np.percentile(np.asarray(operator.start(jnp.asarray(scan.sinogram))) / pixel, 99.5))
+    if not found > 0:
+        raise UserError(f"{config.path}: its FBP has no positive values; give --measurement.attenuation")
+    return found
 
 
 def _noise(sinogram: np.ndarray) -> float:

@@ -1,5 +1,7 @@
 """DICOM: the source's header, slice by slice, with new pixels that say of themselves that they are derived.
 
+A result of no image file, such as a measured scan, gets the header of `dicom_header`.
+
     stored = round(v / RescaleSlope) as int16,  RescaleIntercept = 0
 
 The slope is the smallest power of ten that lets the largest value fit, so values within 3276 HU are kept to 0.05 HU.
@@ -12,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import uuid
 import warnings
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 import padis_jax
 from padis_jax.errors import UserError
 from padis_jax.images.guard import decoding, library
+from padis_jax.writers.dicom_header import plain_header, uid
 from padis_jax.writers.result import Result
 
 # What described the source's pixels and does not describe the new ones.
@@ -34,13 +36,14 @@ def dicom_files(result: Result) -> list[bytes]:
     """One DICOM file for each image, in order.
 
     Raises:
-      UserError: if the images do not come from DICOM files, or one of these has gone or changed its size.
+      UserError: if the images come from files that are not DICOM, or one of these has gone or changed its size; for
+        colour, and for images of no file that have no spacing.
     """
     origins = result.source.origins
     pydicom = library("pydicom", "medical", "DICOM files")
-    if not origins or result.values.shape[-1] != 1:
-        raise UserError("a result is written as DICOM only where its grey source is DICOM; use nifti, tiff or npz")
-    headers = []
+    if result.values.shape[-1] != 1:
+        raise UserError("a result in colour is not written as DICOM; use png, tiff or npz")
+    headers = [] if origins else [plain_header(pydicom, result.source, i) for i in range(len(result.values))]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for origin in origins:
@@ -57,8 +60,9 @@ def dicom_files(result: Result) -> list[bytes]:
         slope = _slope(float(np.abs(result.values).max()))
         digest = hashlib.sha256(np.ascontiguousarray(result.values).tobytes() + result.description.encode()).hexdigest()
         encoded = []
-        for origin, header, values in zip(origins, headers, result.values, strict=True):
-            with decoding(origin.file, "DICOM header that is to be carried over"):
+        for index, (header, values) in enumerate(zip(headers, result.values, strict=True)):
+            where = origins[index].file if origins else result.source.names[index]
+            with decoding(where, "DICOM header that is to be carried over"):
                 _derive(pydicom, header, values[..., 0], result, slope, digest)
                 buffer = io.BytesIO()
                 pydicom.dcmwrite(buffer, header, enforce_file_format=True)
@@ -82,8 +86,8 @@ def _derive(pydicom: Any, header: Any, values: np.ndarray, result: Result, slope
         for element in header.group_dataset(group):
             del header[element.tag]
 
-    header.SeriesInstanceUID = _uid(str(header.SeriesInstanceUID), digest)
-    header.SOPInstanceUID = _uid(source_instance, digest)
+    header.SeriesInstanceUID = uid(f"{header.SeriesInstanceUID} {digest}")
+    header.SOPInstanceUID = uid(f"{source_instance} {digest}")
     header.file_meta = pydicom.dataset.FileMetaDataset()
     header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID
     header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
@@ -95,7 +99,8 @@ def _derive(pydicom: Any, header: Any, values: np.ndarray, result: Result, slope
     number = header.get("SeriesNumber")
     header.SeriesNumber = 1000 + int(number or 0)
     header.SeriesDescription = " ".join(f"{header.get('SeriesDescription', '')} {result.description}".split())[:64]
-    header.SourceImageSequence = [_reference(pydicom, source_class, source_instance)]
+    if result.source.origins:
+        header.SourceImageSequence = [_reference(pydicom, source_class, source_instance)]
     header.ContributingEquipmentSequence = [
         *(header.get("ContributingEquipmentSequence") or []),
         _equipment(pydicom),
@@ -110,11 +115,6 @@ def _derive(pydicom: Any, header: Any, values: np.ndarray, result: Result, slope
     header.WindowWidth = f"{result.window.high - result.window.low:g}"
     header.PixelData = np.rint(values.astype(np.float64) / slope).astype("<i2").tobytes()
     header["PixelData"].VR = "OW"
-
-
-def _uid(source: str, digest: str) -> str:
-    """An identifier under 2.25, the root for UUIDs, which anyone may use."""
-    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, f'{source} {digest}').int}"
 
 
 def _reference(pydicom: Any, sop_class: str, instance: str) -> Any:

@@ -1,0 +1,70 @@
+"""`sample.py --measurement.check`: what may be wrong with a scan's geometry, in words, JSON and a corrected file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from padis_jax.cli.arguments import Manners
+from padis_jax.errors import UserError
+from padis_jax.operators.geometry_check import Report, check_geometry
+from padis_jax.operators.geometry_file import ScanGeometry, write_geometry
+from padis_jax.scans.measured import Scan
+
+
+def check(path: str, scan: Scan, workdir: Path, manners: Manners) -> None:
+    """Prints the likely fault of a scan's geometry and the correction, which is written too.
+
+    Args:
+      path: of the measurements, for messages.
+      scan: line integrals with the geometry as stated.
+      workdir: receives geometry_corrected.json if there is a fault.
+      manners: how to speak.
+
+    Raises:
+      UserError: for too few views or bins.
+    """
+    try:
+        report = check_geometry(scan.geometry, scan.sinogram)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    corrected = report.best.correction.geometry(scan.geometry)
+    about = {
+        "faults": report.best.correction.faults,
+        "correction": report.best.correction._asdict(),
+        "residual_as_stated": report.stated,
+        "residual_corrected": report.best.residual,
+        "others": [f.correction._asdict() | {"residual": f.residual} for f in report.others],
+    }
+    if report.best.correction.faults and not manners.dry_run:
+        write_geometry(workdir / "geometry_corrected.json", corrected)
+        about["written"] = str(workdir / "geometry_corrected.json")
+    if manners.json:
+        print(json.dumps(about))
+    elif not manners.quiet:
+        print(describe(report, scan.geometry))
+        if "written" in about:
+            print(f"corrected geometry: {about['written']}")
+
+
+def describe(report: Report, stated: ScanGeometry) -> str:
+    """A report as text, for people."""
+    correction = report.best.correction
+    if not correction.faults:
+        return f"the geometry fits: residual {report.stated:.4f}; no correction lowers it clearly"
+    right = correction.geometry(stated)
+    words = []
+    if correction.other_unit:
+        words.append(f"the angles are in {right.angle_unit}")
+    if correction.reverse_views:
+        words.append("the views are stored in the reverse order of the angles: reverse `angles`")
+    if correction.reverse_bins:
+        words.append("negate `angles`, or reverse the bins (the images are mirrored)")
+    if correction.pitch != 1:
+        words.append(f"spacing_mm {stated.spacing_mm:g} -> {right.spacing_mm:.5g}")
+    if correction.shift_mm:
+        words.append(f"offset_mm {stated.offset_mm:g} -> {right.offset_mm:.4g}")
+    return (
+        f"likely fault: {', '.join(correction.faults)}. Correction: {'; '.join(words)}. "
+        f"Residual {report.stated:.4f} -> {report.best.residual:.4f}"
+    )

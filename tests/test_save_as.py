@@ -1,0 +1,80 @@
+"""--save-as with --samples: mean and deviation in the format of the image, the deviation without an offset."""
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from medical import write_nifti, write_series
+from PIL import Image
+from tiny import write_weights
+
+from padis_jax.cli.sample import main
+from padis_jax.images import HOUNSFIELD, read_images
+
+FLAGS = (
+    "--scan.views 5 --scan.bins 24 --tv.weight 0.01 --tv.iterations 5 --solver.levels 3 --solver.cg-steps 2 "
+    "--samples 3 --image.index 1 --quiet"
+).split()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """(results folder, arrays) of a DICOM slice and of the same slice of a NIfTI volume."""
+    folder = tmp_path_factory.mktemp("samples")
+    volume = np.random.default_rng(0).integers(-1000, 1000, (3, 16, 16)).astype(np.int16)
+    write_series(folder / "ct", volume)
+    write_nifti(folder / "x.nii", volume, axes="RAS")
+    write_weights(folder / "w.safetensors", window=HOUNSFIELD)
+    made = {}
+    for kind, source, formats in (
+        ("dicom", folder / "ct", ("dicom", "nifti", "png", "tiff", "npz")),
+        ("nifti", folder / "x.nii", ("nifti",)),
+    ):
+        workdir = folder / kind
+        given = ["--weights", folder / "w.safetensors", "--image.path", source, "--workdir", workdir]
+        main([str(a) for a in (*given, *FLAGS, "--save-as", *formats)])
+        with np.load(workdir / "reconstruction.npz") as file:
+            made[kind] = workdir, file["DDS, mean of 3"][..., 0], file["deviation"][..., 0]
+    return folder, made
+
+
+def test_mean_and_deviation_as_dicom(run):
+    folder, made = run
+    workdir, mean, deviation = made["dicom"]
+    old = pydicom.dcmread(read_images(folder / "ct").origins[1].file)
+    for name, expected, words in (("dds", mean, "mean of 3 DDS"), ("dds_deviation", deviation, "Standard deviation")):
+        data = pydicom.dcmread(workdir / name / "00001.dcm")
+        slope = float(data.RescaleSlope)
+        stored = data.pixel_array * slope + float(data.RescaleIntercept)
+        np.testing.assert_allclose(stored, expected, atol=0.51 * slope)
+        assert data.DerivationDescription.startswith(words) and data.RescaleType == "HU"
+        assert data.PatientID == old.PatientID and data.ImagePositionPatient == old.ImagePositionPatient
+        assert data.SourceImageSequence[0].ReferencedSOPInstanceUID == old.SOPInstanceUID
+    assert deviation.max() > 1  # HU: an offset of -1000 would be seen
+    assert stored.min() >= 0
+
+
+@pytest.mark.parametrize("source", ["dicom", "nifti"])
+def test_mean_and_deviation_as_nifti(run, source):
+    folder, made = run
+    workdir, mean, deviation = made[source]
+    images = [nibabel.load(workdir / f"{name}.nii.gz") for name in ("dds", "dds_deviation")]
+    np.testing.assert_allclose(images[0].affine, images[1].affine)
+    for image, expected in zip(images, (mean, deviation), strict=True):
+        values = np.asarray(image.dataobj)[..., 0].T
+        # A RAS volume has its rows to the front and its columns to the right.
+        np.testing.assert_allclose(values[::-1, ::-1] if source == "nifti" else values, expected, rtol=1e-5, atol=1e-4)
+    assert image.header["descrip"].tobytes().startswith(b"Standard deviation of mean of 3 DDS")
+
+
+def test_deviation_in_pictures_and_arrays(run):
+    workdir, mean, deviation = run[1]["dicom"]
+    for name in ("dds_deviation.png", "dds_deviation.tif"):
+        with Image.open(workdir / name) as picture:
+            assert "0 is 0 HU, 65535 is 2000 HU" in str(picture.info.get("window") or picture.tag_v2[270])
+            np.testing.assert_allclose(np.asarray(picture, float), deviation / 2000 * 65535, atol=0.6)
+    with np.load(workdir / "dds_deviation.npz") as file:
+        np.testing.assert_allclose(file["volume"][0], deviation, rtol=1e-5)
+        assert str(file["unit"]) == "HU"
+    with np.load(workdir / "dds.npz") as file:
+        np.testing.assert_allclose(file["volume"][0], mean, rtol=1e-5, atol=1e-3)
