@@ -61,7 +61,8 @@ def reconstruct_measured(config: ex.Experiment, workdir: Path, manners: Manners)
         images["TV"] = tv
         name = config.solver.name.upper()
         try:
-            result, seconds[name] = ex.timed(ex.run_solver, config, _channel_last(scene), prior, tv)
+            about_run = (config, _channel_last(scene), prior, tv)
+            result, seconds[name] = ex.timed(ex.run_solver, *about_run, foretold=manners.foretold)
         except KeyboardInterrupt:
             about = {"measurement": config.measurement.path, "interrupted": True}
             _write(workdir, config, weights.window, weights.digest, scan.geometry, images, about)

@@ -144,7 +144,9 @@ def sample(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -
             bar.set_postfix(residual=f"{float(info.residual):.4f}")
 
         try:
-            solved, seconds = ex.timed(ex.run_solver, config, scene, prior, tv, progress=progress)
+            solved, seconds = ex.timed(
+                ex.run_solver, config, scene, prior, tv, progress=progress, foretold=manners.foretold
+            )
         except ValueError as error:
             raise UserError(str(error)) from error
         except KeyboardInterrupt:
