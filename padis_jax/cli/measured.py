@@ -44,7 +44,7 @@ def reconstruct_measured(config: ex.Experiment, workdir: Path, manners: Manners)
     if config.measurement.check:
         _check(config, scan, workdir, manners)
         return
-    weights = load_weights(config.weights)
+    weights = load_weights(config.weights).computing(config.compute)
     shape = weights.frame.image_shape
     operator, measurement, pixel, attenuation = scaled(config.measurement, scan, weights.window, shape)
     # No truth: NaN, so that nothing can be compared with it unnoticed.

@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if manners.dry_run:
         return
     if config.measurements:
-        batch.run(config, folder)
+        batch.run(config, folder, manners)
     elif config.generate:
         generate_images(config, folder)
     elif config.measurement.path:
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _plan(config: ex.Experiment, workdir: Path, manners: Manners) -> None:
     """Prints what would be done, and what it takes."""
-    weights = load_weights(config.weights)
+    weights = load_weights(config.weights).computing(config.compute)
     s = config.solver
     evaluations = s.levels * s.inner * s.average
     estimate = plan_sampling(
@@ -111,7 +111,7 @@ def sample(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -
     ):
         if error := ex.missing_default(path, default, flag):
             raise error
-    weights = load_weights(config.weights)
+    weights = load_weights(config.weights).computing(config.compute)
     images = read_images(config.image.path, fit=weights.window, memory=0)  # only the chosen one is decoded
     for note in images.notes:
         print(f"note: {note}", file=sys.stderr)

@@ -110,7 +110,12 @@ def load_scan(config: MeasurementConfig) -> Scan:
 
 
 def scaled(
-    config: MeasurementConfig, scan: Scan, window: Window, image_shape: tuple[int, int]
+    config: MeasurementConfig,
+    scan: Scan,
+    window: Window,
+    image_shape: tuple[int, int],
+    *,
+    operator: RayTransform | None = None,
 ) -> tuple[RayTransform, Measurement, float, float]:
     """(operator in pixels, measurement in image value times pixels, pixel in mm, attenuation per mm of value 1).
 
@@ -119,12 +124,13 @@ def scaled(
       scan: from `load_scan`.
       window: of the prior's images.
       image_shape: of the prior's images.
+      operator: from an earlier call for another scan of the same geometry.
 
     Raises:
       UserError: if the image reaches beyond the source.
     """
     pixel = config.pixel_mm or scan.geometry.field_mm / max(image_shape)
-    operator = scan.geometry.operator(image_shape, pixel)
+    operator = operator or scan.geometry.operator(image_shape, pixel)
     if config.attenuation:
         slope = config.attenuation
     elif window.unit == "HU":
