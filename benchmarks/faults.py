@@ -5,46 +5,25 @@
 
 A tiny network is trained once without interruption, and once by `python train.py` in a process that gets kill -9 at a
 random moment, started again until it has been killed often enough, then left to finish. The parameters in the two
-weights files must be equal bit for bit. Programs are compiled once, into a cache folder of the campaign.
+weights files must be equal bit for bit. Programs are compiled once, into a cache folder of the campaign. Then come the
+other faults, one by one (fault_drills.py).
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import functools
-import os
 import random
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
-import jax
-import numpy as np
-
-from padis_jax.checkpoint import folder
+from benchmarks.fault_drills import drills
+from benchmarks.fault_run import difference, make_run, wait_until
 from padis_jax.errors import UserError, one_line_errors
-from padis_jax.weights import load_weights
-
-ROOT = Path(__file__).resolve().parent.parent
-CONFIG = """
-from padis_jax.batches import PatchConfig
-from padis_jax.config import Config, DataConfig, OptimiserConfig, RunConfig
-from padis_jax.unet import NetworkConfig
-
-config = Config(
-    data=DataConfig(path={images!r}),
-    network=NetworkConfig(model_channels=8, channel_mult=(1,), num_blocks=1, sigma_data=0.3),
-    patches=PatchConfig(sizes=(4,), probabilities=(1.0,), batch=(4,)),
-    optimiser=OptimiserConfig(learning_rate=1e-3, warmup_steps=1),
-    run=RunConfig(steps={steps}, log_every=10, checkpoint_every=2, validate_every=1000),
-)
-"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,45 +47,6 @@ class Counts:
     equal: bool
 
 
-class Run(NamedTuple):
-    """A training command and its work folder."""
-
-    command: list[str]
-    workdir: Path
-    environment: dict[str, str]
-
-    def start(self) -> subprocess.Popen[bytes]:
-        """A process that trains."""
-        with open(self.workdir.with_suffix(".txt"), "ab") as output:
-            return subprocess.Popen(self.command, stdout=output, stderr=output, env=self.environment)
-
-    def steps(self) -> list[int]:
-        """Complete checkpoints."""
-        return sorted(int(p.name) for p in folder(self.workdir).glob("*") if p.name.isdigit())
-
-    def unfinished(self) -> set[tuple[str, int]]:
-        """Saves that are under way, or were cut off: folder and its number on the disk."""
-        found = set()
-        for path in folder(self.workdir).glob("*.orbax-checkpoint-tmp*"):
-            with contextlib.suppress(FileNotFoundError):  # finished in this moment
-                found.add((path.name, path.stat().st_ino))
-        return found
-
-
-def make_run(base: Path, name: str, steps: int) -> Run:
-    """A run of its own in `base`/`name`, on images that are the same in each."""
-    images, config = base / "images.npy", base / "config.py"
-    np.save(images, np.random.default_rng(0).random((6, 12, 14), np.float32))
-    config.write_text(CONFIG.format(images=str(images), steps=steps))
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(base / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    command = [sys.executable, str(ROOT / "train.py"), "--config", str(config), "--workdir", str(base / name)]
-    return Run(command, base / name, environment)
-
-
 def campaign(base: Path, kills: int, steps: int, seed: int = 0) -> Counts:
     """Runs the two trainings in `base` and compares them.
 
@@ -121,9 +61,12 @@ def campaign(base: Path, kills: int, steps: int, seed: int = 0) -> Counts:
     """
     whole, broken = make_run(base, "whole", steps), make_run(base, "broken", steps)
     begin = time.monotonic()
-    if whole.start().wait() != 0:
-        raise UserError(f"the uninterrupted run failed: {base / 'whole.txt'} has its output")
-    length = time.monotonic() - begin
+    process = whole.start()
+    wait_until(lambda: bool(whole.steps()), process)
+    first = time.monotonic()
+    if process.wait() != 0:
+        raise UserError(f"the uninterrupted run failed: {whole.output} has its output")
+    opening, pace = first - begin, 2 * (time.monotonic() - first) / steps  # seconds to the first, and to each further
 
     moments = random.Random(seed)
     killed = inside = before_first = resumed = failures = 0
@@ -131,15 +74,12 @@ def campaign(base: Path, kills: int, steps: int, seed: int = 0) -> Counts:
         done, cut_off = broken.steps(), broken.unfinished()
         resumed += bool(done)
         process = broken.start()
-        # From the first moment of the process to about a tenth of the run beyond its first new checkpoint.
-        patience = moments.uniform(0, 1)
-        if killed % 2 == 0 and _until(functools.partial(_newer, broken, done), process):
-            _wait(process, patience * 0.1 * length)
-            _until(lambda: bool(broken.unfinished()), process)
-        elif killed % 4 == 1 and _until(functools.partial(_newer, broken, done), process):
-            _wait(process, patience * 0.1 * length)
-        else:
-            _wait(process, patience * 0.5 * length)
+        if killed % 4 == 3:  # from the first moment of the process on
+            _wait(process, moments.uniform(0, 1.2 * opening))
+        elif wait_until(functools.partial(broken.newer, done), process):
+            _wait(process, moments.uniform(0, 6 * pace))
+            if killed % 2 == 0:
+                wait_until(lambda: bool(broken.unfinished()), process)
         if process.poll() is None:
             process.kill()
             process.wait()
@@ -155,33 +95,7 @@ def campaign(base: Path, kills: int, steps: int, seed: int = 0) -> Counts:
         print(f"kill {killed}: newest checkpoint {broken.steps()[-1:]}, {inside} inside a save so far", flush=True)
     resumed += bool(broken.steps())
     failures += broken.start().wait() != 0
-    return Counts(killed, inside, before_first, resumed, failures, equal_weights(whole.workdir, broken.workdir))
-
-
-def equal_weights(a: Path, b: Path) -> bool:
-    """Whether two work folders end with the same parameters, bit for bit."""
-    if not (b / "weights.safetensors").exists():
-        return False
-    # load_weights refuses another network than the file's config, so equal configs mean equal trees
-    first, second = (load_weights(d / "weights.safetensors").params for d in (a, b))
-    return all(map(np.array_equal, _leaves(first), _leaves(second)))
-
-
-def _leaves(tree: object) -> list[np.ndarray]:
-    return [np.asarray(leaf).view(np.uint8) for leaf in jax.tree.leaves(tree)]
-
-
-def _newer(run: Run, before: list[int]) -> bool:
-    return run.steps()[-1:] > before[-1:]
-
-
-def _until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> bool:
-    """Waits for a condition; False if the process ends first."""
-    while not condition():
-        if process.poll() is not None:
-            return False
-        time.sleep(0.0005)
-    return True
+    return Counts(killed, inside, before_first, resumed, failures, difference(whole.workdir, broken.workdir) == 0)
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
@@ -195,16 +109,26 @@ def main() -> None:
     """Runs the campaign and prints the counts; exit code 1 if a start failed or the parameters differ."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--steps", type=int, default=2000, help="of a run; too few end before the last kill")
+    parser.add_argument("--steps", type=int, default=800, help="of a run; too few end before the last kill")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    parser.add_argument("--no-drills", action="store_true", help="kills only")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as base:
         counts = campaign(Path(base), args.kills, args.steps, args.seed)
     for field, value in dataclasses.asdict(counts).items():
-        print(f"{field.replace('_', ' ')}: {value}")
+        print(f"{field.replace('_', ' ')}: {value}", flush=True)
     if counts.kills < args.kills:
         raise UserError(f"the run ended after {counts.kills} kills: give it more --steps")
-    if counts.failures or not counts.equal:
+    failed = counts.failures + (not counts.equal)
+    if not args.no_drills:
+        with tempfile.TemporaryDirectory() as base:
+            found = drills(Path(base))
+        for drill in found:
+            print(f"{drill.fault}: {'passed' if drill.passed else 'FAILED'}: {drill.seen}")
+        passed = sum(drill.passed for drill in found)
+        print(f"drills passed: {passed} of {len(found)}")
+        failed += len(found) - passed
+    if failed:
         sys.exit(1)
 
 

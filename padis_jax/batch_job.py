@@ -1,8 +1,7 @@
 """Many measurements of one scanner: a folder of files in, a folder of images and a manifest out.
 
-A measurement is a .npz file with `sinogram` [views, bins], in the unit of image value times pixel (what the operator of
-the config gives), and optionally `noise_sigma`, the standard deviation of its entries. Items are done in batches of a
-fixed size, so that one program serves all, split over the devices of the process; several processes take turns.
+What a file holds is known to the function that reads it (cli/batch.py). Items are done in batches of a fixed size, so
+that one program serves all, split over the devices of the process; several processes take turns.
 
 manifest.jsonl has a line per item: {"item", "status": "done" or "failed", "reason" or "residual", ...}. What is done is
 kept when the job is started again, and what failed is tried again. A failed item does not stop the others.
@@ -10,10 +9,11 @@ kept when the job is started again, and what failed is tried again. A failed ite
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,30 +29,41 @@ _UNREADABLE = (OSError, ValueError, EOFError, KeyError, TypeError, AttributeErro
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One measurement: the name of its file without suffix, sinogram [views, bins], noise_sigma."""
+    """One measurement.
 
-    name: str
+    Attributes:
+      sinogram: [views, bins], in image value times pixel.
+      noise_sigma: standard deviation of its entries.
+      about: what its line in the manifest says besides.
+    """
+
     sinogram: np.ndarray
     noise_sigma: float
+    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
+Read = Callable[[Path], Item]
 Solve = Callable[[Sequence[int], Sequence[Item]], tuple[np.ndarray, np.ndarray]]
 
 
-def list_items(folder: str | Path) -> list[Path]:
-    """The measurements of a folder in the order of their names.
+def list_items(folder: str | Path, suffixes: Collection[str]) -> dict[str, Path]:
+    """The measurements of a folder in the order of their names: {item: file}.
+
+    An item is called by its file without suffix, or with it where two files differ in nothing else.
 
     Raises:
-      UserError: if there is no such folder, or no .npz file in it.
+      UserError: if there is no such folder, or no such file in it.
     """
-    found = sorted(p for p in Path(folder).glob("*.npz") if not p.name.startswith("."))
+    known = {suffix.lower() for suffix in suffixes}
+    found = sorted(p for p in Path(folder).glob("*") if p.suffix.lower() in known and not p.name.startswith("."))
     if not found:
-        raise UserError(f"{folder}: no folder with .npz files, each holding a `sinogram` [views, bins]")
-    return found
+        raise UserError(f"{folder}: no folder with measurements ({', '.join(sorted(known))})")
+    count = collections.Counter(p.stem for p in found)
+    return {p.stem if count[p.stem] == 1 else p.name: p for p in found}
 
 
 def read_item(path: Path, shape: tuple[int, ...]) -> Item:
-    """Reads one measurement.
+    """Reads `sinogram` and, if there is one, `noise_sigma` from a .npz file.
 
     Raises:
       UserError: if it cannot be read, has another shape, or is not finite; names file and field.
@@ -74,13 +85,13 @@ def read_item(path: Path, shape: tuple[int, ...]) -> Item:
         raise UserError(f"{path}: `noise_sigma` is {noise}: one number, not negative")
     if not np.isfinite(sinogram).all():
         raise UserError(f"{path}: `sinogram` has values that are NaN or infinite; mend or remove them")
-    return Item(path.stem, sinogram.astype(np.float32), float(noise))
+    return Item(sinogram.astype(np.float32), float(noise))
 
 
 def run(
-    folder: str | Path,
+    items: Mapping[str, Path],
     workdir: Path,
-    shape: tuple[int, ...],
+    read: Read,
     solve: Solve,
     about: dict[str, Any],
     *,
@@ -90,10 +101,10 @@ def run(
     """Does what is not done yet.
 
     Args:
-      folder: of measurements.
+      items: from `list_items`.
       workdir: receives NAME.npz with `image` [H, W, C] for each, manifest.jsonl and job.json.
-      shape: of a sinogram.
-      solve: (numbers of the items in the folder, `batch` items) -> images [batch, H, W, C], residuals [batch]; the
+      read: a file; what it refuses with a UserError is a failed item. All sinograms have one shape.
+      solve: (numbers of the items among all, `batch` items) -> images [batch, H, W, C], residuals [batch]; the
         numbers make random keys that do not depend on the batches.
       about: settings, fit for JSON; a job is only resumed with the same.
       batch: items at a time; the last batch is filled up with copies.
@@ -103,16 +114,16 @@ def run(
       Counts: "done" and "failed" now, "kept" from before.
 
     Raises:
-      UserError: for an empty folder, or results of other settings in `workdir`.
+      UserError: for results of other settings in `workdir`.
     """
-    paths = list_items(folder)
+    names, paths = list(items), list(items.values())
     about = json.loads(json.dumps(about))
     _same_settings(workdir, about)
     before = _finished(workdir)
     mine = range(jax.process_index(), len(paths), jax.process_count())
-    records = [before[paths[i].stem] for i in mine if paths[i].stem in before]
+    records = [before[names[i]] for i in mine if names[i] in before]
     counts = {"done": 0, "failed": 0, "kept": len(records)}
-    due = [i for i in mine if paths[i].stem not in before]
+    due = [i for i in mine if names[i] not in before]
 
     def note(record: dict[str, Any]) -> None:
         records.append(record)
@@ -124,29 +135,35 @@ def run(
     waiting: list[tuple[int, Item]] = []
     for position, index in enumerate(due):
         try:
-            waiting.append((index, read_item(paths[index], shape)))
+            waiting.append((index, read(paths[index])))
         except UserError as error:
-            note({"item": paths[index].stem, "status": "failed", "reason": str(error)})
+            note({"item": names[index], "status": "failed", "reason": str(error)})
         if waiting and (len(waiting) == batch or position == len(due) - 1):
-            _solve_and_write(waiting, workdir, solve, batch, note)
+            _solve_and_write(waiting, names, workdir, solve, batch, note)
             waiting = []
     return counts
 
 
 def _solve_and_write(
-    waiting: list[tuple[int, Item]], workdir: Path, solve: Solve, batch: int, note: Callable[[dict[str, Any]], None]
+    waiting: list[tuple[int, Item]],
+    names: Sequence[str],
+    workdir: Path,
+    solve: Solve,
+    batch: int,
+    note: Callable[[dict[str, Any]], None],
 ) -> None:
     filled = waiting + waiting[-1:] * (batch - len(waiting))
     begin = time.perf_counter()
     images, residuals = solve([index for index, _ in filled], [item for _, item in filled])
     seconds = (time.perf_counter() - begin) / len(waiting)
-    for (_, item), image, residual in zip(waiting, images, residuals, strict=False):
+    for (index, item), image, residual in zip(waiting, images, residuals, strict=False):
+        name, about = names[index], dict(item.about)
         if not np.isfinite(image).all():
             reason = "diverged: its image is not finite; lower --solver.zeta or raise --solver.consistency"
-            note({"item": item.name, "status": "failed", "reason": reason})
+            note({"item": name, "status": "failed", "reason": reason} | about)
             continue
-        write_npz(workdir / f"{item.name}.npz", {"image": np.asarray(image, np.float32)})
-        note({"item": item.name, "status": "done", "residual": float(residual), "seconds": seconds})
+        write_npz(workdir / f"{name}.npz", {"image": np.asarray(image, np.float32)})
+        note({"item": name, "status": "done", "residual": float(residual), "seconds": seconds} | about)
 
 
 def _manifest(workdir: Path) -> Path:

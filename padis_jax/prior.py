@@ -14,29 +14,24 @@ whole image makes the whole-image model: one tile, no padding, no offsets.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax import Array
+from jax.sharding import Mesh
 from jax.tree_util import Partial
 
 from padis_jax.denoiser import denoise_patches
-from padis_jax.devices.mesh import AXIS
 from padis_jax.overlap import Overlap
-from padis_jax.patches import Frame, random_offset, tile, untile
+from padis_jax.patches import Frame
 from padis_jax.positions import plane_positions
+from padis_jax.tilings import PatchDenoise, SharedTilings, Tilings, in_chunks
 from padis_jax.unet import NetworkConfig, Params
 
 Denoise = Callable[[Array, Array, Array], Array]  # (key, plane [Hp, Wp, C], sigma []) -> plane
 TilingName = Literal["random", "fixed", "overlap_average", "overlap_stitch"]
-PatchDenoise = Callable[
-    [Array, Array, Array], Array
-]  # (patches [b, P, P, C], positions [b, P, P, 2], sigma [b]) -> patches
 
 
 @jax.tree_util.register_dataclass
@@ -87,7 +82,7 @@ def patch_prior(
       patch_batch: at most so many patches at a time (in chunks of equal size), so that the memory of a call and of its
         gradient is that of one chunk; the gradient then computes each chunk twice. None: all at once.
       mesh: devices that share the patches of an image, `patch_batch` at a time on each. The plane is whole on all of
-        them; a call gathers its patches once, and its gradient once more. None: one device.
+        them; a call gathers its patches once, and DPS no more than that (tilings.py). None: one device.
 
     Returns:
       A `Prior` for images [H, W, config.image_channels].
@@ -136,7 +131,8 @@ def tiled_prior(
     if tiling == "overlap_average" or tiling == "overlap_stitch":
         join: Literal["average", "stitch"] = "average" if tiling == "overlap_average" else "stitch"
         return Prior(Partial(_Overlapping(Overlap(frame, overlap, join), patch_batch), denoise), frame, channels)
-    whole = Partial(_Tiled(frame, tiling == "random", tilings, patch_batch, mesh), denoise)
+    parts = (denoise, frame, tiling == "random", tilings, patch_batch)
+    whole = Tilings(*parts) if mesh is None or mesh.size == 1 else SharedTilings(*parts, mesh)
     return Prior(whole, frame, channels=channels, tilings=tilings)
 
 
@@ -151,38 +147,6 @@ class _Network:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Tiled:
-    """The static half of a whole-image denoiser made of tilings."""
-
-    frame: Frame
-    random: bool
-    tilings: int
-    patch_batch: int | None
-    mesh: Mesh | None
-
-    def __call__(self, denoise: PatchDenoise, key: Array, plane: Array, sigma: Array) -> Array:
-        positions = jnp.asarray(plane_positions(self.frame.padded_shape))
-        offsets = self._offsets(key)
-        # Positions are cut with the very offset of the patches.
-        patches, where = (
-            jnp.concatenate([tile(self.frame, array, offset) for offset in offsets]) for array in (plane, positions)
-        )
-        clean = _on_mesh(self.mesh, functools.partial(_denoise_some, self.patch_batch), denoise, sigma, patches, where)
-        parts = clean.reshape(self.tilings, self.frame.patch_count, *clean.shape[1:])
-        planes = [untile(self.frame, part, offset) for part, offset in zip(parts, offsets, strict=True)]
-        return sum(planes[1:], planes[0]) / self.tilings
-
-    def _offsets(self, key: Array) -> list[Array]:
-        my, mx = self.frame.margin
-        if not self.random:
-            return [jnp.asarray((my // 2, mx // 2))]
-        if self.tilings == 1:
-            return [random_offset(key, self.frame)]
-        chosen = jax.random.choice(key, my * mx, (self.tilings,), replace=False)
-        return [jnp.stack(jnp.divmod(index, mx)) for index in chosen]
-
-
-@dataclasses.dataclass(frozen=True)
 class _Overlapping:
     """The static half of a whole-image denoiser made of fixed overlapping patches."""
 
@@ -192,39 +156,7 @@ class _Overlapping:
     def __call__(self, denoise: PatchDenoise, key: Array, plane: Array, sigma: Array) -> Array:
         positions = jnp.asarray(plane_positions(self.overlap.frame.padded_shape))
         patches, where = self.overlap.cut(plane), self.overlap.cut(positions)
-        clean = _in_chunks(
+        clean = in_chunks(
             lambda x, p: denoise(x, p, jnp.broadcast_to(sigma, x.shape[:1])), self.patch_batch, patches, where
         )
         return self.overlap.put(clean)
-
-
-def _denoise_some(size: int | None, denoise: PatchDenoise, sigma: Array, patches: Array, where: Array) -> Array:
-    clean: Array = _in_chunks(lambda x, p: denoise(x, p, jnp.broadcast_to(sigma, x.shape[:1])), size, patches, where)
-    return clean
-
-
-def _on_mesh(mesh: Mesh | None, f: Callable[..., Array], denoise: Any, sigma: Array, *arrays: Array) -> Array:
-    """f(denoise, sigma, *arrays), the leading axis of the arrays split over the devices, the result whole on each."""
-    if mesh is None:
-        return f(denoise, sigma, *arrays)
-    count = arrays[0].shape[0]
-    extra = -count % mesh.size
-    # Held whole on either side of the split part, or the partitioner may choose several exchanges where one will do.
-    whole = NamedSharding(mesh, P())
-    padded = [jnp.pad(lax.with_sharding_constraint(a, whole), ((0, extra), *((0, 0),) * (a.ndim - 1))) for a in arrays]
-    specs = (P(), P(), *(P(AXIS) for _ in arrays))
-    out = jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=P(AXIS), check_vma=False)(denoise, sigma, *padded)
-    return lax.with_sharding_constraint(out, whole)[:count]
-
-
-def _in_chunks(f: Callable[[Array, Array], Array], size: int | None, *arrays: Array) -> Any:
-    """f over the leading axis, at most `size` at a time, keeping nothing but the inputs for the gradient."""
-    count = arrays[0].shape[0]
-    if size is None or size >= count:
-        return f(*arrays)
-    chunks = -(-count // size)
-    each = -(-count // chunks)  # chunks of equal size pad less than full ones and a remainder
-    padded = (jnp.pad(a, ((0, chunks * each - count), *((0, 0),) * (a.ndim - 1))) for a in arrays)
-    split = tuple(a.reshape(chunks, each, *a.shape[1:]) for a in padded)
-    out = lax.map(jax.checkpoint(lambda chunk: f(*chunk)), split)
-    return out.reshape(chunks * each, *out.shape[2:])[:count]

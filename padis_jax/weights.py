@@ -42,6 +42,12 @@ class Weights(NamedTuple):
     provenance: Mapping[str, Any]
     digest: str
 
+    def computing(self, dtype: str) -> Weights:
+        """The same with convolutions in another type, "float32" or "bfloat16"; "" changes nothing."""
+        if not dtype:
+            return self
+        return self._replace(network=dataclasses.replace(self.network, dtype=dtype))  # type: ignore[arg-type]
+
 
 def save_weights(
     path: str | Path,

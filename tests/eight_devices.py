@@ -97,17 +97,24 @@ def sampling(counts):
     operator = from_functions(blur, image_shape=(13, 18, 1))
     y = np.random.default_rng(0).random((13, 18, 1), np.float32)
     found = {}
-    for name, settings in (("dds", DDS(cg_steps=2)), ("dps", DPS())):
+    cases = {
+        "dds": (DDS(cg_steps=2), {}),
+        "dps": (DPS(), {}),
+        "dps_ring": (DPS(step_form="paper", zeta=0.1, zero_ring=True), {}),
+        "dps_tilings": (DPS(), {"tilings": 3}),
+    }
+    for case, (settings, more) in cases.items():
+        name = case.partition("_")[0]
 
         def solve(prior, key, name=name, settings=settings):
             return reconstruct(key, y, operator, prior, solver=name, settings=settings, levels=3, sigma_max=1.0).image
 
-        reference = jax.jit(solve)(tiled_prior(denoise, FRAME, patch_batch=3), jax.random.key(0))
+        reference = jax.jit(solve)(tiled_prior(denoise, FRAME, patch_batch=3, **more), jax.random.key(0))
         for count in counts:
-            prior = tiled_prior(denoise, FRAME, patch_batch=3, mesh=make_mesh(count))
+            prior = tiled_prior(denoise, FRAME, patch_batch=3, mesh=make_mesh(count), **more)
             compiled = jax.jit(solve).lower(prior, jax.random.key(0)).compile()
             image = compiled(prior, jax.random.key(0))
-            found[f"{name} {count}"] = {"distance": distance(reference, image), "collectives": collectives(compiled)}
+            found[f"{case} {count}"] = {"distance": distance(reference, image), "collectives": collectives(compiled)}
     return found
 
 

@@ -106,18 +106,23 @@ def test_other_settings_are_refused(folder, done, capsys):
 
 def test_a_folder_without_measurements(folder, tmp_path, capsys):
     arguments = ["--weights", folder / "w.safetensors", "--measurements", tmp_path / "no", "--workdir", tmp_path / "o"]
-    assert "no folder with .npz files" in refused(main, [*arguments, *QUICK], capsys)
+    assert "no folder with measurements" in refused(main, [*arguments, *QUICK], capsys)
 
 
 def _solver(calls, fail_at=None):
     def solve(indices, items):
-        calls.append([item.name for item in items])
+        calls.append([str(int(item.sinogram[0, 0])) for item in items])
         if fail_at is not None and len(calls) == fail_at:
             raise KeyboardInterrupt  # as if the process ended here
         images = np.stack([np.full((2, 2, 1), item.sinogram[0, 0]) for item in items])
         return images, np.asarray([0.1] * len(items))
 
     return solve
+
+
+def _run(folder, *args, **kwargs):
+    items = batch_job.list_items(folder / "scans", (".npz",))
+    return batch_job.run(items, folder / "out", lambda path: batch_job.read_item(path, (2, 3)), *args, **kwargs)
 
 
 @pytest.fixture
@@ -131,10 +136,10 @@ def seven(tmp_path):
 def test_a_kill_loses_one_batch_at_most(seven):
     calls = []
     with pytest.raises(KeyboardInterrupt):
-        batch_job.run(seven / "scans", seven / "out", (2, 3), _solver(calls, fail_at=3), {"a": 1}, batch=2)
+        _run(seven, _solver(calls, fail_at=3), {"a": 1}, batch=2)
     assert calls == [["0", "1"], ["2", "3"], ["4", "5"]]
     calls.clear()
-    counts = batch_job.run(seven / "scans", seven / "out", (2, 3), _solver(calls), {"a": 1}, batch=2)
+    counts = _run(seven, _solver(calls), {"a": 1}, batch=2)
     assert counts == {"done": 3, "failed": 0, "kept": 4}
     assert calls == [["4", "5"], ["6", "6"]]  # the last batch has the size of all
     assert [json.loads(line)["item"] for line in (seven / "out" / "manifest.jsonl").read_text().splitlines()] == [
@@ -147,20 +152,20 @@ def test_processes_take_turns(seven, monkeypatch):
         monkeypatch.setattr(jax, "process_count", lambda: 2)
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
         calls = []
-        batch_job.run(seven / "scans", seven / "out", (2, 3), _solver(calls), {}, batch=4)
+        _run(seven, _solver(calls), {}, batch=4)
         assert sorted({name for call in calls for name in call}) == [*"0246"] if process == 0 else [*"135"]
     assert {p.name for p in (seven / "out").glob("*.jsonl")} == {"manifest_0000.jsonl", "manifest_0001.jsonl"}
     monkeypatch.undo()
-    counts = batch_job.run(seven / "scans", seven / "out", (2, 3), _solver([]), {}, batch=4)
+    counts = _run(seven, _solver([]), {}, batch=4)
     assert counts == {"done": 0, "failed": 0, "kept": 7}
 
 
 def test_an_image_that_is_not_finite_is_a_failure_of_its_item(seven):
     def solve(indices, items):
-        images = np.stack([np.full((2, 2, 1), np.nan if item.name == "3" else 1.0) for item in items])
+        images = np.stack([np.full((2, 2, 1), np.nan if item.sinogram[0, 0] == 3 else 1.0) for item in items])
         return images, np.zeros(len(items))
 
-    counts = batch_job.run(seven / "scans", seven / "out", (2, 3), solve, {}, batch=4)
+    counts = _run(seven, solve, {}, batch=4)
     assert counts == {"done": 6, "failed": 1, "kept": 0}
     assert "diverged" in (seven / "out" / "manifest.jsonl").read_text()
     assert not (seven / "out" / "3.npz").exists()

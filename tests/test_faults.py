@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from test_cli_train import CONFIG
 
-from benchmarks.faults import campaign, equal_weights
+from benchmarks.fault_drills import FAULTS, drills
+from benchmarks.fault_run import difference
+from benchmarks.faults import campaign
 from padis_jax import checkpoint
 from padis_jax.cli import train
 from padis_jax.log import Log
@@ -57,7 +59,7 @@ def test_a_signal_saves_and_the_next_start_goes_on(base, capfd, monkeypatch, num
     with checkpoint.open_checkpoints(base / name) as manager:
         assert manager.latest_step() == 3
     train.main(_command(base, name))
-    assert equal_weights(base / "whole", base / name)
+    assert difference(base / "whole", base / name) == 0
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +126,10 @@ def test_a_short_campaign_of_kills(tmp_path):
     counts = campaign(tmp_path, kills=4, steps=400)
     assert counts.kills == 4 and counts.resumed > 0 and counts.inside_saves > 0
     assert counts.failures == 0 and counts.equal
+
+
+@pytest.mark.slow
+def test_the_other_faults_one_by_one(tmp_path):
+    found = drills(tmp_path)
+    assert len(found) == 1 + len(FAULTS)
+    assert all(drill.passed for drill in found), [drill for drill in found if not drill.passed]

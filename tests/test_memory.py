@@ -5,14 +5,15 @@ import jax.numpy as jnp
 import pytest
 from tiny import NETWORK, random_params
 
-from padis_jax.devices import memory
-from padis_jax.devices.memory import analysed, choose_patch_batch, free_memory, network_memory
+from padis_jax.devices import chunk
+from padis_jax.devices.chunk import choose_patch_batch, network_memory
+from padis_jax.devices.memory import Memory, analysed, free_memory
 from padis_jax.errors import UserError
 from padis_jax.experiment import patch_batch
 from padis_jax.experiment.config import Experiment
 from padis_jax.patches import frame_for
 
-SIDE = 8
+SIDE = (8, 8)
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +42,11 @@ def test_the_chosen_chunk_needs_what_was_foretold(params, gradient):
 
 
 def test_never_more_than_there_are_and_chunks_of_equal_size(params, monkeypatch):
-    monkeypatch.setattr(memory, "network_memory", lambda *a, **k: memory.Memory(100 + 10 * a[3], 0, 0))
+    monkeypatch.setattr(chunk, "network_memory", lambda *a, **k: Memory(100 + 10 * a[3], 0, 0))
     assert choose_patch_batch(NETWORK, params, SIDE, 25, gradient=False, limit=10**6) == (25, 350)
     assert choose_patch_batch(NETWORK, params, SIDE, 25, gradient=False, limit=300) == (13, 230)
     assert choose_patch_batch(NETWORK, params, SIDE, 25, gradient=False, limit=300, images=2) == (9, 280)
-    with pytest.raises(UserError, match="one patch of 8 pixels needs"):
+    with pytest.raises(UserError, match="one patch of 8 x 8 pixels needs"):
         choose_patch_batch(NETWORK, params, SIDE, 25, gradient=False, limit=105)
 
 
@@ -55,8 +56,8 @@ class _Weights:
 
 
 def test_auto_says_what_it_takes(monkeypatch, capsys):
-    monkeypatch.setattr(memory, "network_memory", lambda *a, **k: memory.Memory((100 + 10 * a[3]) * 2**20, 0, 0))
-    monkeypatch.setattr(memory, "free_memory", lambda: 2**30)
+    monkeypatch.setattr(chunk, "network_memory", lambda *a, **k: Memory((100 + 10 * a[3]) * 2**20, 0, 0))
+    monkeypatch.setattr(chunk, "free_memory", lambda: 2**30)
     frame = frame_for((300, 300), 8)
     size = patch_batch(Experiment(patch_batch="auto"), _Weights, frame, 4)
     assert 1 < size < frame.patch_count / 4

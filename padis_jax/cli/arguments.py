@@ -6,11 +6,13 @@ import argparse
 import contextlib
 import io
 import re
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import tyro
 
+from padis_jax.devices.memory import Memory
 from padis_jax.errors import UserError
 
 T = TypeVar("T")
@@ -46,6 +48,11 @@ class Manners(NamedTuple):
     json: bool = False
     quiet: bool = False
     verbose: bool = False
+
+    def foretold(self, memory: Memory) -> None:
+        """Says what a solver's loop will take, before it runs."""
+        if not (self.quiet or self.json):
+            print(memory.text(), file=sys.stderr)
 
 
 MANNERS_HELP = """

@@ -41,7 +41,7 @@ def reconstruct_measured(config: ex.Experiment, workdir: Path, manners: Manners)
     if config.measurement.check:
         check(config.measurement.path, scan, workdir, manners)
         return
-    weights = load_weights(config.weights)
+    weights = load_weights(config.weights).computing(config.compute)
     shape = (*weights.frame.image_shape, weights.network.image_channels)
     if shape[-1] != 1:
         raise UserError(f"{config.weights}: made for {shape[-1]} channels, but sinograms are grey")
@@ -86,7 +86,8 @@ def reconstruct_measured(config: ex.Experiment, workdir: Path, manners: Manners)
                     add(f"{name}, mean of {config.samples}", drawn.mean, seconds, drawn.evaluations)
                     residuals, deviation = np.asarray(drawn.residual), np.asarray(drawn.deviation)
                 else:
-                    solved, seconds = ex.timed(ex.run_solver, config, scene, prior, tv, progress=progress)
+                    options = {"progress": progress, "foretold": manners.foretold}
+                    solved, seconds = ex.timed(ex.run_solver, config, scene, prior, tv, **options)
                     image, residuals, evaluations = solved
                     add(name, image, seconds, evaluations)
             except KeyboardInterrupt:

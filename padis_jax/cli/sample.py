@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if manners.dry_run:
         return
     if config.measurements:
-        batch.run(config, folder)
+        batch.run(config, folder, manners)
     elif config.generate:
         generate_images(config, folder, manners)
     elif config.measurement.path:
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _plan(config: ex.Experiment, workdir: Path, manners: Manners) -> None:
     """Prints what would be done, and what it takes."""
-    weights = load_weights(config.weights)
+    weights = load_weights(config.weights).computing(config.compute)
     s = config.solver
     evaluations = s.levels * s.inner * (config.samples or s.average)
     estimate = plan_sampling(
@@ -109,7 +109,7 @@ def sample(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -
     ):
         if error := ex.missing_default(path, default, flag):
             raise error
-    weights = load_weights(config.weights)
+    weights = load_weights(config.weights).computing(config.compute)
     images = read_images(config.image.path, fit=weights.window, memory=0)  # only the chosen one is decoded
     for note in images.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -132,7 +132,9 @@ def sample(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -
         return sample_several(config, workdir, weights.digest, scene, source, prior, known, rows, manners)
     with solver_progress(config.solver, name, manners) as progress:
         try:
-            solved, seconds = ex.timed(ex.run_solver, config, scene, prior, tv, progress=progress)
+            solved, seconds = ex.timed(
+                ex.run_solver, config, scene, prior, tv, progress=progress, foretold=manners.foretold
+            )
         except ValueError as error:
             raise UserError(str(error)) from error
         except KeyboardInterrupt:

@@ -95,7 +95,7 @@ def generate_images(config: ex.Experiment, workdir: Path, manners: Manners) -> N
     """Images from the prior alone: generated_00.png ..., generated.npz (in the window's unit) and config.json."""
     if error := ex.missing_default(config.weights, ex.DEFAULT_WEIGHTS, "--weights"):
         raise error
-    weights = load_weights(config.weights)
+    weights = load_weights(config.weights).computing(config.compute)
     try:
         prior = patch_prior(
             weights.network,

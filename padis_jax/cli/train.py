@@ -159,8 +159,10 @@ def train(
                     log.write(step + 1, validation_loss=validate(config, here, task.validation))
                     write_pictures(workdir, config, here, task.validation, step + 1)
             if last or (step + 1) % config.run.checkpoint_every == 0:
+                _check(pending, step + 1)  # so that no checkpoint comes after a step that was not taken
                 checkpoint.save(manager, state, about)
             if received := stop.due(step + 1):
+                _check(pending, step + 1)
                 checkpoint.save(manager, state, about, wait=True)
                 raise leave(received, step + 1)
     here = state._replace(ema=on_host(state.ema))

@@ -1,26 +1,17 @@
-"""Memory of a reconstruction, foretold by the compiler, and the largest chunk of patches that a device can hold.
-
-A step needs what is as large as the plane (the state, the operator's work), and what the network needs for the patches
-it works on at once: bytes(b) = fixed + b * per patch. Two small programs give both numbers; the chosen program is then
-compiled, and its own analysis is what is printed.
-"""
+"""Memory: what the compiler foretells of a program, what a device has left, what this process has taken."""
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
+import gc
 import os
+import sys
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax import Array
 
-from padis_jax.denoiser import denoise_patches
 from padis_jax.errors import UserError
-from padis_jax.unet import NetworkConfig, Params
-
-SHARE = 0.7  # of the free memory that a chunk may take; the rest is for the operator, the compiler and fragmentation
-PROBES = (2, 4)  # patches of the two small programs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +32,18 @@ class Memory:
     def total(self) -> int:
         """All of it."""
         return self.temporary + self.arguments + self.results
+
+    @property
+    def added(self) -> int:
+        """What the call adds to what is there before it."""
+        return self.temporary + self.results
+
+    def text(self) -> str:
+        """For people."""
+        return (
+            f"{self.total / 2**20:.0f} MiB of memory foretold: {self.arguments / 2**20:.0f} for parameters and data, "
+            f"{self.added / 2**20:.0f} for the computation"
+        )
 
 
 def analysed(compiled: Any) -> Memory:
@@ -69,63 +72,28 @@ def free_memory() -> int:
         ) from error
 
 
-def network_memory(config: NetworkConfig, params: Params, patch: int, count: int, *, gradient: bool) -> Memory:
-    """The network on `count` patches of `patch` pixels, and its gradient in them if asked; compiled, not run."""
+class Growth:
+    """Measures by how many bytes the peak of this process's resident set exceeds what it held when this was made.
 
-    def denoise(params: Params, x: Array, where: Array, sigma: Array) -> Array:
-        return denoise_patches(config, params, x, where, sigma)
-
-    def pull_back(params: Params, x: Array, where: Array, sigma: Array) -> Any:
-        clean, transpose = jax.vjp(lambda x: denoise(params, x, where, sigma), x)
-        return transpose(clean)
-
-    shape = (count, patch, patch)
-    arrays = [jax.ShapeDtypeStruct((*shape, config.image_channels), jnp.float32)]
-    arrays += [jax.ShapeDtypeStruct((*shape, 2), jnp.float32), jax.ShapeDtypeStruct((count,), jnp.float32)]
-    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(jnp.shape(a), jnp.result_type(a)), params)
-    return analysed(jax.jit(pull_back if gradient else denoise).lower(shapes, *arrays).compile())
-
-
-def choose_patch_batch(
-    config: NetworkConfig,
-    params: Params,
-    patch: int,
-    count: int,
-    *,
-    gradient: bool,
-    images: int = 1,
-    limit: int | None = None,
-) -> tuple[int, int]:
-    """The most patches at a time that fit.
-
-    Args:
-      config: network.
-      params: its parameters, or their shapes.
-      patch: side of a patch.
-      count: patches in one call of the prior; more are never needed at a time.
-      gradient: whether the solver differentiates the network (DPS).
-      images: images that are worked on side by side, each with as many patches at a time.
-      limit: bytes; None for `SHARE` of `free_memory()`.
-
-    Returns:
-      (patches at a time, foretold bytes of the network's part).
-
-    Raises:
-      UserError: if not even one patch fits.
+    What earlier work has left free in the allocator is given back first, and the peak is counted anew (Linux).
     """
-    limit = int(SHARE * free_memory()) if limit is None else limit
-    few, more = (network_memory(config, params, patch, b, gradient=gradient).total for b in PROBES)
-    one = max(1, (more - few) // (PROBES[1] - PROBES[0]))
-    fixed, each = max(0, few - PROBES[0] * one), one * images
-    fit = min(count, (limit - fixed) // each)
-    if fit < 1:
-        raise UserError(
-            f"patch_batch: one patch of {patch} pixels needs {(fixed + each) / 2**20:.0f} MiB, but {limit / 2**20:.0f} "
-            "MiB may be taken; free memory, or use a smaller network or patch"
-        )
-    chunks = -(-count // fit)
-    fit = -(-count // chunks)  # the prior makes chunks of equal size
-    return fit, fixed + fit * each
+
+    def __init__(self) -> None:
+        gc.collect()
+        if sys.platform == "linux":
+            ctypes.CDLL(None).malloc_trim(0)
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as handle:
+            handle.write("5")
+        self.before = _status("VmRSS")
+
+    def __call__(self) -> int:
+        """The growth until now."""
+        return _status("VmHWM") - self.before
+
+
+def _status(name: str) -> int:
+    with open("/proc/self/status", encoding="ascii") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 def _available() -> int:

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from padis_jax.config import Config
-from padis_jax.denoiser import denoise_patches
+from padis_jax.devices.chunk import compile_network
+from padis_jax.devices.memory import analysed
 from padis_jax.loss import denoising_loss
 from padis_jax.patches import Frame
 from padis_jax.training import init_state
@@ -64,16 +65,9 @@ def plan_sampling(
     count = min(patch_batch or frame.patch_count, frame.patch_count)
     calls = -(-frame.patch_count // count)
 
-    def evaluate(params: Params, patches: Array, positions: Array, sigma: Array) -> Array:
-        def denoise(x: Array) -> Array:
-            return denoise_patches(network, params, x, positions, sigma)
-
-        return jax.grad(lambda x: jnp.sum(denoise(x) ** 2))(patches) if gradient else denoise(patches)
-
     side = (count, *frame.tile_shape)
-    patches, positions = jnp.zeros((*side, network.image_channels)), jnp.zeros((*side, 2))
-    arguments = (params, patches, positions, jnp.ones(count))
-    compiled = jax.jit(evaluate).lower(*arguments).compile()
+    arguments = (params, jnp.zeros((*side, network.image_channels)), jnp.zeros((*side, 2)), jnp.ones(count))
+    compiled = compile_network(network, params, frame.tile_shape, count, gradient=gradient)
     seconds = _seconds(compiled, *arguments)
     return _estimate(parameter_count(params), evaluations, evaluations * calls * seconds, compiled)
 
@@ -114,8 +108,4 @@ def _seconds(compiled: jax.stages.Compiled, *arguments: object) -> float:
 
 
 def _estimate(parameters: int, evaluations: int, seconds: float, compiled: jax.stages.Compiled) -> Estimate:
-    memory = compiled.memory_analysis()
-    size = 0
-    if memory is not None:
-        size = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    return Estimate(parameters, evaluations, seconds, int(size), jax.devices()[0].device_kind)
+    return Estimate(parameters, evaluations, seconds, analysed(compiled).total, jax.devices()[0].device_kind)

@@ -157,6 +157,8 @@ class Experiment:
       solver: how it is reconstructed.
       tv: settings of the yardstick.
       seed: root of all randomness.
+      compute: type in which the network's convolutions compute: "bfloat16" halves their memory and traffic, and is fast
+        on GPUs and TPUs; everything else stays float32. "" for that of the weights (docs/performance.md: precision).
       patch_batch: patches per network call, to bound memory; 0 for all at once, "auto" for what the device can hold.
       tiling: "random", "fixed", "overlap_average" or "overlap_stitch" (prior.patch_prior).
       tilings: random tilings averaged per evaluation.
@@ -182,6 +184,7 @@ class Experiment:
     solver: SolverConfig = dataclasses.field(default_factory=SolverConfig)
     tv: TVConfig = dataclasses.field(default_factory=TVConfig)
     seed: int = 0
+    compute: Literal["", "float32", "bfloat16"] = ""
     patch_batch: int | Literal["auto"] = 0
     tiling: TilingName = "random"
     tilings: int = 1

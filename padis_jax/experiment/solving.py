@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from padis_jax.devices.memory import choose_patch_batch
+from padis_jax.devices.chunk import choose_patch_batch
 from padis_jax.devices.mesh import make_mesh
 from padis_jax.errors import UserError
 from padis_jax.experiment.config import Experiment, SolverConfig
@@ -83,7 +83,7 @@ def patch_batch(config: Experiment, weights: Weights, frame: Frame, devices: int
     count = -(-frame.patch_count * config.tilings // devices)
     gradient = config.solver.name == "dps"
     size, foretold = choose_patch_batch(
-        weights.network, weights.params, frame.patch, count, images=images, gradient=gradient
+        weights.network, weights.params, frame.tile_shape, count, images=images, gradient=gradient
     )
     print(
         f"patch batch {size} of {count} patches on each device: {foretold / 2**20:.0f} MiB foretold for the network",
@@ -142,7 +142,13 @@ def run_tv(config: Experiment, scene: Scene) -> Array:
 
 
 def run_solver(
-    config: Experiment, scene: Scene, prior: Prior, tv: Array, *, progress: sampling.Progress | None = None
+    config: Experiment,
+    scene: Scene,
+    prior: Prior,
+    tv: Array,
+    *,
+    progress: sampling.Progress | None = None,
+    foretold: sampling.Foretold | None = None,
 ) -> tuple[Array, np.ndarray, int]:
     """The chosen solver: (image [H, W, C], residual per level, network evaluations).
 
@@ -152,6 +158,7 @@ def run_solver(
       prior: from `make_prior`.
       tv: from `run_tv`, where the solver starts from it.
       progress: called with (steps done, steps in all, info).
+      foretold: called with the memory of the compiled loop before it runs.
     """
     result = reconstruct(
         jax.random.fold_in(image_key(config.seed, config.image.index), 1),
@@ -160,6 +167,7 @@ def run_solver(
         prior,
         average=config.solver.average,
         progress=progress,
+        foretold=foretold,
         **_solver_options(config.solver, scene, tv),
     )
     return jax.block_until_ready(result.image), np.asarray(result.residual), result.evaluations

@@ -126,7 +126,14 @@ class Posed(NamedTuple):
     attenuation: Window
 
 
-def pose_scan(config: MeasurementConfig, scan: Scan, window: Window, image_shape: tuple[int, int]) -> Posed:
+def pose_scan(
+    config: MeasurementConfig,
+    scan: Scan,
+    window: Window,
+    image_shape: tuple[int, int],
+    *,
+    operator: RayTransform | None = None,
+) -> Posed:
     """The scan of an image in [0, 1].
 
     Args:
@@ -134,12 +141,13 @@ def pose_scan(config: MeasurementConfig, scan: Scan, window: Window, image_shape
       scan: from `load_scan`.
       window: of the prior's images.
       image_shape: of the prior's images.
+      operator: from an earlier call for another scan of the same geometry.
 
     Raises:
       UserError: if the image reaches beyond the source, or no attenuation can be estimated.
     """
     pixel = config.pixel_mm or scan.geometry.field_mm / max(image_shape)
-    operator = scan.geometry.operator(image_shape, pixel)
+    operator = operator or scan.geometry.operator(image_shape, pixel)
     if window.unit == HOUNSFIELD.unit:
         attenuation = attenuation_window(window, mu_water=config.attenuation or MU_WATER)
     else:

@@ -25,6 +25,7 @@ from padis_jax.images.arrays import header
 from padis_jax.images.guard import check_size, decoding, library
 from padis_jax.operators.geometry_file import ScanGeometry
 
+SUFFIXES = (".npy", ".npz", ".mat", ".h5", ".hdf5", ".tif", ".tiff")
 _SINOGRAMS = ("sinogram", "counts", "projections", "proj", "data")
 _ANGLES = {"angles_degrees": "degrees", "angles_deg": "degrees", "angles_radians": "radians", "angles_rad": "radians"}
 # Names in HelTomo's `parameters`: what they are to us. The detector may have been binned after the scan ("Post").
@@ -96,7 +97,7 @@ def _arrays(file: Path) -> dict[str, np.ndarray]:
             str(file), appendmat=False, simplify_cells=True, verify_compressed_data_integrity=True
         )
         return dict(_flat(loaded, ""))
-    raise UserError(f"{file}: measurements are read from .npy, .npz, .mat, .h5, .hdf5, .tif and .tiff files")
+    raise UserError(f"{file}: measurements are read from files with the suffixes {', '.join(SUFFIXES)}")
 
 
 def _slices(file: Path) -> np.ndarray:

@@ -6,6 +6,7 @@ each device works on its own and nothing is exchanged. The operator and the prio
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,10 +17,13 @@ from jax import Array
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from padis_jax.devices.memory import analysed
 from padis_jax.devices.mesh import AXIS
+from padis_jax.errors import UserError
 from padis_jax.prior import Prior
 from padis_jax.solvers.problem import as_pytree
 from padis_jax.solvers.reconstruct import Settings, reconstruct
+from padis_jax.solvers.sampling import Foretold
 
 
 class Batch(NamedTuple):
@@ -38,6 +42,7 @@ def reconstruct_batch(
     settings: Sequence[Settings],
     starts: Array,
     mesh: Mesh | None = None,
+    foretold: Foretold | None = None,
     **options: Any,
 ) -> Batch:
     """Reconstructs n images from n measurements of one operator.
@@ -50,6 +55,7 @@ def reconstruct_batch(
       settings: n settings of one solver; they may differ in their real-valued fields.
       starts: [n, H, W, C], images to start from.
       mesh: devices that share the images; n is filled up to a multiple of their number with copies of the last.
+      foretold: called with the memory of the compiled program before it runs.
       options: `solver`, `levels`, `inner`, `sigma_max`, `sigma_min`, `ladder`, `start_noise`, `average` of
         `reconstruct`.
 
@@ -68,7 +74,12 @@ def reconstruct_batch(
         lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], extra, axis=0)]) if extra else a,
         (keys, jnp.asarray(measurements), jnp.asarray(starts), stacked),
     )
-    found = _compiled(mesh, tuple(sorted(options.items())))(*arguments, as_pytree(operator), prior)
+    compiled = _compiled(mesh, tuple(sorted(options.items())))
+    arguments = (*arguments, as_pytree(operator), prior)
+    if foretold is not None:
+        with contextlib.suppress(UserError):  # a backend that does not tell
+            foretold(analysed(compiled.lower(*arguments).compile()))
+    found = compiled(*arguments)
     return Batch(*(a[: counts[0]] for a in found))
 
 

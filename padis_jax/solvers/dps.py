@@ -28,6 +28,7 @@ Cost per step: one evaluation and one gradient through it; one A and one A*.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Literal
 
 import jax
@@ -88,22 +89,34 @@ def langevin_step(
 def step(settings: DPS, problem: Problem, key: Array, x: Array, noise: Noise) -> tuple[Array, Fit]:
     """One step at noise level noise.sigma; x is a plane [Hp, Wp, C]. Returns the next plane and the residual of D."""
     tiling_key, noise_key = jax.random.split(key)
-    frame = problem.frame
-    denoised, transpose = jax.vjp(lambda plane: problem.denoise(tiling_key, plane, noise.sigma), x)
-    clean = frame.crop(denoised)
-    residual = problem.measurement - problem.forward(clean)
-    (descent,) = transpose(frame.pad(problem.adjoint(residual, clean.shape[-1])))  # -g
-
-    length = jnp.linalg.norm(jnp.ravel(residual))
-    per_length = jnp.where(length > 0, 1 / jnp.where(length > 0, length, 1), 0)  # g is 0 where r is
+    frame, channels = problem.frame, x.shape[-1]
     norm = jnp.asarray(problem.operator.norm)
-    scale = {
-        "squared": 1 / jnp.square(norm),
-        "norm": per_length / norm,
-        "paper": 2 * per_length,
-        "authors": per_length,
-    }[settings.step_form]
+    move = functools.partial(langevin_step, noise_key, eps=settings.eps, last_level_noise=settings.last_level_noise)
+
+    def respond(projection: Array) -> tuple[Array, Array, Array, Fit]:
+        """A crop(D) -> (w, v, s, fit): the next state has w D + s J_D* v, of which s J_D* v = -step(g)."""
+        residual = problem.measurement - projection
+        length = jnp.linalg.norm(jnp.ravel(residual))
+        per_length = jnp.where(length > 0, 1 / jnp.where(length > 0, length, 1), 0)  # g is 0 where r is
+        scale = {
+            "squared": 1 / jnp.square(norm),
+            "norm": per_length / norm,
+            "paper": 2 * per_length,
+            "authors": per_length,
+        }[settings.step_form]
+        weight = jnp.full(x.shape, settings.eps / 2)
+        if settings.zero_ring:
+            weight = frame.pad(frame.crop(weight))
+        covector = frame.pad(problem.adjoint(residual, channels))
+        return weight, covector, settings.zeta * scale, problem.fit(residual)
+
+    shared = getattr(problem.denoise, "descend", None)
+    if shared is not None:  # patches on several devices: D is nowhere whole
+        mixed, fit = shared(tiling_key, x, noise.sigma, lambda plane: problem.forward(frame.crop(plane)), respond)
+        return move(x, jnp.zeros_like(x), noise) + mixed, fit
+    denoised, transpose = jax.vjp(lambda plane: problem.denoise(tiling_key, plane, noise.sigma), x)
+    _, covector, scale, fit = respond(problem.forward(frame.crop(denoised)))
+    (pulled,) = transpose(covector)
     if settings.zero_ring:
-        denoised = frame.pad(clean)
-    moved = langevin_step(noise_key, x, denoised, noise, eps=settings.eps, last_level_noise=settings.last_level_noise)
-    return moved + settings.zeta * scale * descent, problem.fit(residual)
+        denoised = frame.pad(frame.crop(denoised))
+    return move(x, denoised, noise) + scale * pulled, fit

@@ -12,6 +12,7 @@ as a whole can be differentiated.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,6 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
+
+from padis_jax.devices.memory import Memory, analysed
+from padis_jax.errors import UserError
 
 State = Any  # a pytree of arrays, for most solvers the padded plane [Hp, Wp, C]
 Info = Any  # a pytree of arrays
@@ -41,6 +45,7 @@ class Noise(NamedTuple):
 
 Step = Callable[[Array, State, Noise], tuple[State, Info]]
 Progress = Callable[[int, int, Info], None]  # (steps done, steps in all, info of the last step done)
+Foretold = Callable[[Memory], None]
 
 
 def noises(ladder: ArrayLike, inner: int = 1) -> Noise:
@@ -69,7 +74,14 @@ def noises(ladder: ArrayLike, inner: int = 1) -> Noise:
 
 
 def run(
-    key: Array, step: Step, state: State, noises: Noise, *, chunk: int | None = None, progress: Progress | None = None
+    key: Array,
+    step: Step,
+    state: State,
+    noises: Noise,
+    *,
+    chunk: int | None = None,
+    progress: Progress | None = None,
+    foretold: Foretold | None = None,
 ) -> tuple[State, Info]:
     """Runs a step along all noise levels.
 
@@ -85,6 +97,7 @@ def run(
         there is a progress. None without a progress also works under `vmap` and `jit`.
       progress: called after each chunk with (steps done, steps in all, info of the last step). What it raises ends
         the run.
+      foretold: called with the compiled loop's memory before it runs. The loop is not compiled a second time for it.
 
     Returns:
       The last state, and the infos of all steps stacked along a new first axis.
@@ -101,6 +114,9 @@ def run(
         step = jax.tree_util.Partial(step)
     keys = jax.random.split(key, steps)
     infos = _empty_infos(step, keys, state, noises)
+    if foretold is not None:
+        with contextlib.suppress(UserError):  # a backend that does not tell
+            foretold(analysed(_advance.lower(step, keys, state, noises, infos, 0, chunk).compile()))
     for start in range(0, steps, chunk):
         stop = min(start + chunk, steps)
         state, infos = _advance(step, keys, state, noises, infos, start, stop)
