@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -35,8 +36,11 @@ from padis_jax.operators import (
     stroke_mask,
     uniform_kernel,
 )
+from padis_jax.operators.blur import Boundary
+from padis_jax.operators.resample import Method
 
 Build = Callable[[tuple[int, int], Array], Any]
+Kind = Literal["ct", "small", "large", "noise"]  # by which settings are chosen (settings.py)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,16 +50,23 @@ class Task:
     Attributes:
       description: one line.
       start: what `operator.start` is.
+      label: the same in a word, for tables and pictures.
+      kind: tomography, small gaps to fill, large ones, noise alone.
       sigma: standard deviation of the Gaussian noise, in the units of the measurement.
-      tomography: whether photons can be counted.
       factory: (image shape, key) -> operator.
     """
 
     description: str
     start: str
+    label: str
+    kind: Kind
     sigma: float
-    tomography: bool
     factory: Build
+
+    @property
+    def tomography(self) -> bool:
+        """Whether photons can be counted."""
+        return self.kind == "ct"
 
     def build(self, image_shape: tuple[int, int], channels: int, key: Array) -> Any:
         """The operator, on images [H, W, channels].
@@ -107,6 +118,27 @@ def simulate(
     return honest_measurement(key, jnp.asarray(image), operator, photons=photons, pixel_mm=pixel_mm)
 
 
+def pose(
+    task: Task, key: Array, image: Array, *, operator: Any = None, **noise: float | None
+) -> tuple[Any, Measurement]:
+    """The operator of an image [H, W, C] and its measurement, from the image's key.
+
+    Args:
+      task: which.
+      key: of the image; what the task draws and the noise have keys below it.
+      image: in [0, 1].
+      operator: if it is there already; else it is built.
+      **noise: of `simulate`.
+
+    Raises:
+      ValueError: for what `build` or `simulate` refuse.
+    """
+    height, width, channels = image.shape
+    if operator is None:
+        operator = task.build((height, width), channels, jax.random.fold_in(key, 2))
+    return operator, simulate(task, jax.random.fold_in(key, 0), image, operator, **noise)
+
+
 def _parallel(views: int, span: float) -> Build:
     def build(shape: tuple[int, int], key: Array) -> Any:
         angles = (np.arange(views) + 0.5) * span / views
@@ -130,32 +162,37 @@ def _fan(views: int, span: float) -> Build:
     return build
 
 
-def _blur(kernel: np.ndarray) -> Build:
-    return lambda shape, key: Blur(image_shape=shape, kernel=kernel, boundary="circular")
-
-
-def _reduce(factor: int, method: Any = "block") -> Build:
-    return lambda shape, key: Downsample(image_shape=shape, factor=factor, method=method)
-
-
 def _box(shape: tuple[int, int], key: Array) -> Any:
     return Inpaint(mask=box_mask(key, shape, size=(shape[0] // 4, shape[1] // 4)))
 
 
 def _ct(description: str, factory: Build) -> Task:
-    return Task(f"CT, {description}", "filtered backprojection (Hann, cut-off 0.9)", 0.0, True, factory)
+    return Task(f"CT, {description}", "filtered backprojection (Hann, cut-off 0.9)", "FBP", "ct", 0.0, factory)
 
 
-def _deblur(description: str, kernel: np.ndarray) -> Task:
-    return Task(f"deblurring, {description}", "the blurred image", 0.01, False, _blur(kernel))
+def _deblur(description: str, kernel: np.ndarray, boundary: Boundary = "circular") -> Task:
+    factory: Build = lambda shape, key: Blur(image_shape=shape, kernel=kernel, boundary=boundary)  # noqa: E731
+    return Task(f"deblurring, {description}", "the blurred image", "blurred", "small", 0.01, factory)
 
 
-def _super(description: str, factory: Build) -> Task:
-    return Task(f"superresolution, {description}", "every pixel repeated", 0.01, False, factory)
+def _super(description: str, factor: int, method: Method = "block") -> Task:
+    factory: Build = lambda shape, key: Downsample(image_shape=shape, factor=factor, method=method)  # noqa: E731
+    kind: Kind = "large" if factor > 4 else "small"
+    return Task(f"superresolution, {description}", "every pixel repeated", "nearest", kind, 0.01, factory)
 
 
-def _inpaint(description: str, factory: Build) -> Task:
-    return Task(f"inpainting, {description}", "the nearest known pixel", 0.01, False, factory)
+def _inpaint(description: str, kind: Kind, factory: Build) -> Task:
+    return Task(f"inpainting, {description}", "the nearest known pixel", "nearest known", kind, 0.01, factory)
+
+
+def masked_task(mask: np.ndarray | Array) -> Task:
+    """Inpainting with a mask of one's own, [H, W], True where known."""
+    return _inpaint("a mask of one's own", "large", lambda shape, key: Inpaint(mask=mask))
+
+
+def blurred_task(kernel: np.ndarray | Array, boundary: Boundary = "circular") -> Task:
+    """Deblurring with a kernel of one's own, [h, w]."""
+    return _deblur(f"a kernel of one's own, boundary {boundary}", np.asarray(kernel), boundary)
 
 
 TASKS: dict[str, Task] = {
@@ -168,16 +205,20 @@ TASKS: dict[str, Task] = {
     "deblur17": _deblur("uniform 17 x 17", uniform_kernel(17)),
     "deblur_gauss": _deblur("Gaussian, sigma 3 pixels", gaussian_kernel(3.0)),
     "deblur_motion": _deblur("motion, 15 pixels at 30 degrees", motion_kernel(15.0, np.pi / 6)),
-    "sr2": _super("means of 2 x 2 pixels", _reduce(2)),
-    "sr4": _super("means of 4 x 4 pixels", _reduce(4)),
-    "sr8": _super("means of 8 x 8 pixels", _reduce(8)),
-    "sr4_bicubic": _super("bicubic, factor 4", _reduce(4, "bicubic")),
+    "sr2": _super("means of 2 x 2 pixels", 2),
+    "sr4": _super("means of 4 x 4 pixels", 4),
+    "sr8": _super("means of 8 x 8 pixels", 8),
+    "sr4_bicubic": _super("bicubic, factor 4", 4, "bicubic"),
     "inpaint_random": _inpaint(
-        "30% of the pixels known", lambda shape, key: Inpaint(mask=random_mask(key, shape, known=0.3))
+        "30% of the pixels known", "small", lambda shape, key: Inpaint(mask=random_mask(key, shape, known=0.3))
     ),
-    "inpaint_box": _inpaint("a box of a quarter of each side missing", _box),
-    "inpaint_strokes": _inpaint("eight strokes missing", lambda shape, key: Inpaint(mask=stroke_mask(key, shape))),
-    "denoise": Task("denoising", "the noisy image", 0.1, False, lambda shape, key: Identity(image_shape=shape)),
+    "inpaint_box": _inpaint("a box of a quarter of each side missing", "large", _box),
+    "inpaint_strokes": _inpaint(
+        "eight strokes missing", "large", lambda shape, key: Inpaint(mask=stroke_mask(key, shape))
+    ),
+    "denoise": Task(
+        "denoising", "the noisy image", "noisy", "noise", 0.1, lambda shape, key: Identity(image_shape=shape)
+    ),
 }
 
 

@@ -16,10 +16,10 @@ from padis_jax.benchmark.grid import PRESETS, Benchmark, Entry
 from padis_jax.benchmark.measure import Scene
 from padis_jax.benchmark.methods import METHODS, described
 from padis_jax.benchmark.report import line, markdown, spread
-from padis_jax.benchmark.settings import schedule
 from padis_jax.config import from_json
 from padis_jax.errors import UserError
 from padis_jax.metrics import psnr
+from padis_jax.settings import schedule
 from padis_jax.solvers.reconstruct import SOLVERS
 from padis_jax.tasks import TASKS
 
@@ -152,7 +152,7 @@ def test_presets_name_what_there_is():
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_budgets_are_kept(solver, evaluations):
     for tilings in (1, 4):
-        plan = schedule(solver, "ct20", evaluations, tilings)
+        plan = schedule(solver, TASKS["ct20"], evaluations, tilings)
         spent = plan.options["levels"] * plan.options["inner"] * SOLVERS[solver].evaluations(plan.settings) * tilings
         assert 0.75 * evaluations <= spent <= evaluations
 

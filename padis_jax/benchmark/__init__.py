@@ -1,6 +1,6 @@
 """Every method on every problem, from one command: `python -m padis_jax.benchmark`.
 
 `grid` says what is compared, `data` its images, `networks` its trained networks, `methods` what can be run on what,
-with which `settings`; `measure` runs one cell, `cells` keeps its result, `work` is the loop, `report` makes tables and
-pictures.
+with the settings of padis_jax/settings.py; `measure` runs one cell, `cells` keeps its result, `work` is the loop,
+`report` makes tables and pictures.
 """

@@ -18,15 +18,15 @@ from padis_jax.benchmark.cells import Cell, Result
 from padis_jax.benchmark.data import Pictures
 from padis_jax.benchmark.methods import METHODS, Method, prior_of
 from padis_jax.benchmark.networks import Trained
-from padis_jax.benchmark.settings import Schedule, plug_and_play_settings, schedule, tv_settings
 from padis_jax.experiment import image_key
 from padis_jax.metrics import psnr, relative_error, ssim
 from padis_jax.operators.measurement import Measurement
+from padis_jax.settings import Schedule, plug_and_play_settings, schedule, tv_settings
 from padis_jax.solvers.plug_and_play import plug_and_play
 from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.solvers.samples import draw_samples
 from padis_jax.solvers.tv import total_variation
-from padis_jax.tasks import TASKS, simulate
+from padis_jax.tasks import TASKS, pose
 
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 _compiled = [0.0]  # seconds of this process; the listener cannot be taken off again, so there is one
@@ -47,8 +47,8 @@ class Scene:
         self.task = task
         self.truth = jnp.asarray(pictures.images[number])
         key = image_key(seed, pictures.indices[number])
-        self.operator = operator or TASKS[task].build(pictures.shape, pictures.channels, jax.random.fold_in(key, 2))
-        self.measurement: Measurement = simulate(TASKS[task], jax.random.fold_in(key, 0), self.truth, self.operator)
+        self.measurement: Measurement
+        self.operator, self.measurement = pose(TASKS[task], key, self.truth, operator=operator)
         self.key = jax.random.fold_in(key, 1)
         self._tv: tuple[Array, float] | None = None
 
@@ -56,7 +56,9 @@ class Scene:
         """(image [H, W, C], seconds that it took without compilation), computed once."""
         if self._tv is None:
             with stopwatch() as clock:
-                solved = total_variation(self.measurement.sinogram, self.operator, settings=tv_settings(self.task))
+                solved = total_variation(
+                    self.measurement.sinogram, self.operator, settings=tv_settings(TASKS[self.task])
+                )
                 image = jax.block_until_ready(solved.image.reshape(self.truth.shape))
             self._tv = image, clock.seconds
         return self._tv
@@ -109,7 +111,9 @@ def run_cell(cell: Cell, scene: Scene, trained: Trained | None, evaluations: int
       ValueError: for what a method refuses.
     """
     method = METHODS[cell.method]
-    plan = schedule(method.solver, cell.task, evaluations, method.tilings) if method.family == "diffusion" else None
+    plan = (
+        schedule(method.solver, TASKS[cell.task], evaluations, method.tilings) if method.family == "diffusion" else None
+    )
     before = 0.0
     if method.family == "tv" or (plan is not None and plan.options["start"] == "tv"):
         before = scene.tv()[1]  # outside of the clock: the first cell that needs it makes it for all

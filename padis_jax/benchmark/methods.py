@@ -8,8 +8,8 @@ from typing import Any, Literal
 from padis_jax.baselines.cnn import cnn_prior
 from padis_jax.benchmark.data import Pictures
 from padis_jax.benchmark.networks import FLAGS, Networks, Trained
-from padis_jax.benchmark.settings import plug_and_play_settings, schedule, tv_settings
 from padis_jax.prior import Prior, TilingName, patch_prior
+from padis_jax.settings import plug_and_play_settings, schedule, tv_settings, unsuited
 from padis_jax.solvers.reconstruct import SOLVERS
 from padis_jax.tasks import TASKS
 from padis_jax.weights import Weights
@@ -84,10 +84,8 @@ def refusal(name: str, task: str, pictures: Pictures, networks: Networks) -> str
       networks: what is at hand.
     """
     method = METHODS[name]
-    if method.solver == "ddnm" and task == "denoise":
-        return "A+ is 1: it would put the noisy image back"
-    if method.solver == "ddnm" and task.startswith("deblur"):
-        return "for noiseless data: the inverse of a blur amplifies the noise"
+    if reason := unsuited(method.solver, task):
+        return reason
     if method.family == "supervised" and not task.startswith("ct"):
         return "trained for parallel-beam CT only"
     if not method.network:
@@ -144,12 +142,12 @@ def described(name: str, task: str, evaluations: int) -> dict[str, Any]:
     found: dict[str, Any] = {"method": dataclasses.asdict(method), "task": task, "sigma": TASKS[task].sigma}
     del found["method"]["text"]
     if method.family == "tv":
-        found["tv"] = dataclasses.asdict(tv_settings(task))
+        found["tv"] = dataclasses.asdict(tv_settings(TASKS[task]))
     elif method.family == "plug_and_play":
         found["plug_and_play"] = dataclasses.asdict(plug_and_play_settings(method.solver))
         found["iterations"] = evaluations
     elif method.family == "diffusion":
-        found["schedule"] = schedule(method.solver, task, evaluations, method.tilings).described()
+        found["schedule"] = schedule(method.solver, TASKS[task], evaluations, method.tilings).described()
         if found["schedule"]["start"] == "tv":
-            found["tv"] = dataclasses.asdict(tv_settings(task))
+            found["tv"] = dataclasses.asdict(tv_settings(TASKS[task]))
     return found

@@ -28,6 +28,5 @@ class Progress:
 @contextlib.contextmanager
 def solver_progress(solver: SolverConfig, name: str, manners: Manners) -> Iterator[Progress]:
     """A Progress whose bar is on stderr, unless the program is to be quiet or read by machines."""
-    total = solver.levels * solver.inner * solver.average
-    with tqdm(total=total, desc=name, unit="step", disable=manners.quiet or manners.json) as bar:
-        yield Progress(bar, total)
+    with tqdm(total=solver.steps, desc=name, unit="step", disable=manners.quiet or manners.json) as bar:
+        yield Progress(bar, solver.steps)

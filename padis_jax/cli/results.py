@@ -26,6 +26,8 @@ NAMES = {
     "diffpir": "DiffPIR",
     "predictor_corrector": "predictor-corrector",
     "daps": "DAPS",
+    "pnp_admm": "PnP-ADMM",
+    "pnp_red": "PnP-RED",
 }
 
 
@@ -70,6 +72,7 @@ def write_results(
         workdir / "metrics.json",
         {
             "image": scene.name,
+            **({"problem": config.problem, "measured": scene.what} if scene.task else {}),
             "protocol": scene.measurement.protocol,
             "relative_noise": float(scene.measurement.noise_level),
             "unit_of_rmse": scene.window.unit,
@@ -81,7 +84,7 @@ def write_results(
     about = write_config(workdir, config, digest)
     write_report(
         workdir / "report.html",
-        f"{scene.name}: {rows[-1].method} from {config.scan.views} views",
+        f"{scene.name}: {rows[-1].method} from {scene.what}",
         pictures={"Truth, reconstructions and errors": (workdir / "comparison.png").read_bytes()},
         rows=[row._asdict() for row in rows],
         settings=about,

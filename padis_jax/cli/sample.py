@@ -1,9 +1,13 @@
-"""Simulates a CT scan of an image and reconstructs it with a trained patch prior.
+"""Simulates a CT scan of an image, or a named problem, and reconstructs it with a trained patch prior.
 
     python sample.py                                          the demo: held-out slice 41, 20 views, 1e5 photons per ray
     python sample.py --image.index 62 --scan.views 60         another slice, more views
     python sample.py --scan.protocol paper                    noiseless, the same projector, as in the paper
     python sample.py --config configs/dps.py                   the paper's VE-DPS, 1000 evaluations
+    python sample.py --problem deblur9 --image.path photo.png --weights runs/photos/weights.safetensors
+                                                              a named problem (docs/problems.md), grey or in colour
+    python sample.py --problem inpaint --mask mask.png --image.path photo.png --weights runs/photos/weights.safetensors
+    python sample.py --problem deblur --kernel kernel.npy --boundary reflect     a mask or kernel of one's own
     python sample.py --measurement.path scan.npz --measurement.geometry scan.json --measurement.check
                                                               measured data: does the geometry fit? (docs/geometry.md)
     python sample.py --measurement.path scan.npz --measurement.geometry scan.json --workdir results/scan
@@ -14,7 +18,8 @@
     python sample.py --image.path series/ --image.index 30 --save-as dicom     DICOM in, DICOM out
 
 The results folder (--workdir, by default results/) receives report.html (all of it on one page), comparison.png,
-reconstruction.npz (truth, FBP, TV and the solver's image in the image's unit), metrics.json and config.json (the
+reconstruction.npz (truth, FBP or what is the simple image of the problem, TV and the solver's image in the image's
+unit), metrics.json and config.json (the
 resolved settings, seed and hash of the weights), and the reconstruction in the formats of --save-as (dds.nii.gz ...).
 With --samples also deviation.png, the samples' mean and deviation in reconstruction.npz, the coverage in metrics.json.
 """
@@ -51,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     manners, args = split_manners(cluster.join(sys.argv[1:] if argv is None else argv))
     config_file, workdir, rest = split_args(args)
     given = load_config_file(config_file, ex.Experiment) if config_file else ex.Experiment()
+    if not config_file:  # what a file says stands
+        given = ex.with_problem_defaults(given, rest)
     config = parse(
         ex.Experiment, rest, default=given, prog="sample.py [--config FILE] [--workdir DIR]", description=__doc__ or ""
     )
@@ -78,16 +85,16 @@ def _plan(config: ex.Experiment, workdir: Path, manners: Manners) -> None:
     """Prints what would be done, and what it takes."""
     weights = load_weights(config.weights).computing(config.compute)
     s = config.solver
-    evaluations = s.levels * s.inner * (config.samples or s.average)
     estimate = plan_sampling(
         weights.network,
         weights.params,
         weights.frame,
-        evaluations=evaluations * config.tilings,
+        evaluations=ex.evaluations(config),
         patch_batch=ex.patch_batch(config, weights, weights.frame, 1) or 0,
         gradient=s.name == "dps",
     )
-    source = config.measurement.path or f"image {config.image.index} of {config.image.path}, simulated"
+    task = f"--problem {config.problem}" if config.problem else "simulated"
+    source = config.measurement.path or f"image {config.image.index} of {config.image.path}, {task}"
     about = {"measurement": source, "weights": config.weights, "solver": s.name, "workdir": str(workdir)}
     if manners.json and manners.dry_run:
         print(json.dumps({"dry_run": True} | about | estimate._asdict()))
@@ -123,12 +130,13 @@ def sample(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -
     check_save(config, workdir, source, scene.window)
 
     start, fbp_seconds = ex.timed(scene.operator.start, scene.measurement.sinogram)
-    rows = [ex.score("FBP", start, scene, seconds=fbp_seconds)]
+    simple = {**scene.simple, scene.start_name: start}
+    rows = [ex.score(scene.start_name, start, scene, seconds=fbp_seconds)]
     tv, tv_seconds = ex.timed(ex.run_tv, config, scene)
     rows.append(ex.score("TV", tv, scene, seconds=tv_seconds))
     name = NAMES[config.solver.name]
     if config.samples:
-        known = {"FBP": start, "TV": tv}
+        known = {**simple, "TV": tv}
         return sample_several(config, workdir, weights.digest, scene, source, prior, known, rows, manners)
     with solver_progress(config.solver, name, manners) as progress:
         try:
@@ -138,10 +146,10 @@ def sample(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -
         except ValueError as error:
             raise UserError(str(error)) from error
         except KeyboardInterrupt:
-            write_results(workdir, config, weights.digest, scene, {"FBP": start, "TV": tv}, rows, np.zeros(0))
+            write_results(workdir, config, weights.digest, scene, {**simple, "TV": tv}, rows, np.zeros(0))
             raise KeyboardInterrupt(
-                f"interrupted after {progress.done} of {progress.total} steps of {name}; FBP and TV are in {workdir}. "
-                "Run the same command again for the whole result, which its seed decides"
+                f"interrupted after {progress.done} of {progress.total} steps of {name}; what came before is in "
+                f"{workdir}. Run the same command again for the whole result, which its seed decides"
             ) from None
     image, residuals, evaluations = solved
     refuse_divergence(name, image)
@@ -151,9 +159,8 @@ def sample(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -
         print(json.dumps({"workdir": str(workdir), "unit": scene.window.unit, "rows": [r._asdict() for r in rows]}))
     elif not manners.quiet:
         print(table(rows, scene.window.unit))
-    write_results(workdir, config, weights.digest, scene, {"FBP": start, "TV": tv, name: image}, rows, residuals)
-    what = f"{name} reconstruction from {config.scan.views} views"
-    more = save(config, workdir, source, scene.window, image, what)
+    write_results(workdir, config, weights.digest, scene, {**simple, "TV": tv, name: image}, rows, residuals)
+    more = save(config, workdir, source, scene.window, image, f"{name} reconstruction from {scene.what}")
     names = ("report.html", "comparison.png", "reconstruction.npz", "metrics.json", "config.json", *more)
     if not (manners.quiet or manners.json):
         print(f"results in {workdir}: {', '.join(names)}")

@@ -48,8 +48,8 @@ def sample_several(
     except KeyboardInterrupt:
         write_results(workdir, config, digest, scene, images, rows, np.zeros(0))
         raise KeyboardInterrupt(
-            f"interrupted; FBP and TV are in {workdir}. Run the same command again for all {count} samples, which its "
-            "seed decides"
+            f"interrupted; what came before is in {workdir}. Run the same command again for all {count} samples, which "
+            "its seed decides"
         ) from None
     refuse_divergence(name, drawn.images)
     one, mean = f"{name}, one sample", f"{name}, mean of {count}"
@@ -83,7 +83,7 @@ def sample_several(
     extra = {"deviation": np.asarray(drawn.deviation * scale, np.float32)}
     shown = images | {one: drawn.images[0], mean: drawn.mean}
     write_results(workdir, config, digest, scene, shown, rows, np.asarray(drawn.residual), extra, {"samples": about})
-    what = f"mean of {count} {name} reconstructions from {config.scan.views} views"
+    what = f"mean of {count} {name} reconstructions from {scene.what}"
     more = save(config, workdir, source, scene.window, drawn.mean, what, deviation=drawn.deviation)
     names = ("report.html", "comparison.png", "deviation.png", "reconstruction.npz", "metrics.json", "config.json")
     if not (manners.quiet or manners.json):

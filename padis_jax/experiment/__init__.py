@@ -1,4 +1,5 @@
-"""A simulated CT experiment on a known image: measure it, reconstruct it by several methods, score them.
+"""A simulated experiment on a known image, a CT scan or a named problem: measure it, reconstruct it by several methods,
+score them.
 
 What sample.py shows and benchmarks/head_ct.py tabulates, as functions of one frozen config.
 """
@@ -12,9 +13,18 @@ from padis_jax.experiment.config import (
     SolverConfig,
     TVConfig,
 )
+from padis_jax.experiment.problem import solver_defaults, with_problem_defaults
 from padis_jax.experiment.scene import Scene, image_key, load_scene, measure, missing_default
 from padis_jax.experiment.scoring import Row, score, score_mask, timed
-from padis_jax.experiment.solving import make_prior, patch_batch, run_samples, run_solver, run_tv, solver_settings
+from padis_jax.experiment.solving import (
+    evaluations,
+    make_prior,
+    patch_batch,
+    run_samples,
+    run_solver,
+    run_tv,
+    solver_settings,
+)
 
 __all__ = [
     "DEFAULT_IMAGE",
@@ -26,6 +36,7 @@ __all__ = [
     "Scene",
     "SolverConfig",
     "TVConfig",
+    "evaluations",
     "image_key",
     "load_scene",
     "make_prior",
@@ -38,5 +49,7 @@ __all__ = [
     "score",
     "score_mask",
     "solver_settings",
+    "solver_defaults",
     "timed",
+    "with_problem_defaults",
 ]

@@ -1,6 +1,6 @@
 """The settings of an experiment, which sample.py turns into flags: image, scan, solver, yardstick.
 
-Frozen dataclasses that validate themselves. `experiment.py` runs what they describe; `config.py` has those of training.
+Frozen dataclasses that validate themselves. `padis_jax/config.py` has those of training.
 """
 
 from __future__ import annotations
@@ -10,13 +10,19 @@ import math
 from typing import Literal
 
 from padis_jax.errors import UserError
+from padis_jax.operators.blur import Boundary
 from padis_jax.prior import TilingName
 from padis_jax.scans.measured import MeasurementConfig
-from padis_jax.solvers.reconstruct import SolverName
+from padis_jax.settings import unsuited
+from padis_jax.tasks import TASKS
 from padis_jax.writers import Format
 
 DEFAULT_IMAGE = "data/head_ct.npz"
 DEFAULT_WEIGHTS = "weights/head_ct.safetensors"
+OWN = {"inpaint": "mask", "deblur": "kernel"}  # problems made of a file -> the field that names it
+PROBLEMS = (*TASKS, *OWN)
+PLUG_AND_PLAY = ("pnp_admm", "pnp_red")
+MethodName = Literal["dds", "dps", "langevin", "ddnm", "diffpir", "predictor_corrector", "daps", "pnp_admm", "pnp_red"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,24 +72,26 @@ class SolverConfig:
 
     Attributes:
       name: "dds" (fast: CG data consistency), "dps" (the paper's VE-DPS), "langevin", "ddnm", "diffpir",
-        "predictor_corrector" or "daps"; docs/methods.md compares them.
-      levels: noise levels of the ladder.
+        "predictor_corrector", "daps", or plug-and-play with the prior at one noise level: "pnp_admm", "pnp_red";
+        docs/methods.md compares them.
+      levels: noise levels of the ladder; iterations of pnp_admm and pnp_red.
       inner: steps per level.
       sigma_max: first noise level, in image units.
       sigma_min: last noise level.
       ladder: "geometric", or "edm" (rho = 7).
-      start: "tv", "operator" (FBP) or "noise" (a zero image); noise of deviation sigma_max is added.
-      average: independent chains whose mean is the result; multiplies the cost.
+      start: "tv", "operator" (FBP) or "noise" (a zero image); noise of deviation sigma_max is added (not with pnp).
+      average: independent chains whose mean is the result; multiplies the cost (not with pnp, nor has it inner steps).
       consistency: dds: lambda relative to ||A||^2.
-      cg_steps: dds: conjugate-gradient steps per level.
+      cg_steps: dds, diffpir, daps, pnp: conjugate-gradient steps per level.
       churn: dds: share of fresh noise, 0 (deterministic) to 1.
       kappa: dds: error of the denoised image relative to sigma; weighs measurement noise. The noise level itself is
         taken from the photon counts.
       zeta: dps, langevin, predictor_corrector: data step; diffpir: share of fresh noise; 0 takes the solver's own
         default.
       eps: dps, langevin, ddnm: alpha = eps sigma^2.
-      step_form: dps: "squared", "norm", "paper" or "authors" (solvers/dps.py has the table that converts zeta).
-      last_level_noise: dps: whether the lowest level adds noise.
+      step_form: dps, langevin, predictor_corrector: "squared", "norm", "paper" or, dps only, "authors"
+        (solvers/dps.py has the table that converts zeta).
+      last_level_noise: dps, langevin, ddnm: whether the lowest level adds noise.
       zero_ring: dps: set D to 0 on the whole margin.
       pinv_steps: ddnm: CG steps in the place of the pseudo-inverse; 0 for the pseudo-inverse itself.
       weight: diffpir: lambda, trust in the denoised image.
@@ -92,9 +100,11 @@ class SolverConfig:
       sampler: daps: "langevin" (the paper's) or "cg".
       ode_steps: daps: evaluations per level.
       mcmc_steps: daps: Langevin steps per level.
+      pnp_sigma: pnp: the denoiser's noise level.
+      pnp_weight: pnp: rho relative to ||A||^2.
     """
 
-    name: SolverName = "dds"
+    name: MethodName = "dds"
     levels: int = 50
     inner: int = 1
     sigma_max: float = 0.2
@@ -118,6 +128,8 @@ class SolverConfig:
     sampler: Literal["langevin", "cg"] = "langevin"
     ode_steps: int = 5
     mcmc_steps: int = 100
+    pnp_sigma: float = 0.03
+    pnp_weight: float = 0.01
 
     def __post_init__(self) -> None:
         for name in ("levels", "inner", "average"):
@@ -125,6 +137,11 @@ class SolverConfig:
                 raise UserError(f"solver.{name} is {getattr(self, name)}: it must be at least 1")
         if not 0 < self.sigma_min < self.sigma_max < math.inf:
             raise UserError(f"solver: 0 < sigma_min < sigma_max is needed, got {self.sigma_min} and {self.sigma_max}")
+
+    @property
+    def steps(self) -> int:
+        """Steps, or iterations, of a reconstruction."""
+        return self.levels if self.name in PLUG_AND_PLAY else self.levels * self.inner * self.average
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +168,14 @@ class Experiment:
 
     Attributes:
       weights: weights file from train.py.
+      problem: a named problem in the place of the scan, with settings that suit it (settings.py): ct8, ct20, ct60,
+        fan180, limited120 (under scan.protocol), deblur9, deblur17, deblur_gauss, deblur_motion, sr2, sr4, sr8,
+        sr4_bicubic, inpaint_random, inpaint_box, inpaint_strokes, denoise; inpaint with a mask, deblur with a kernel
+        of one's own (docs/problems.md).
+      mask: inpaint: a grey picture or array of the image's size, white where the pixel is known.
+      kernel: deblur: a .npy file of [h, w], taken as it is.
+      boundary: deblur: what lies outside of the image: circular, reflect or zero.
+      noise: standard deviation of the measurement's Gaussian noise; None for the problem's own.
       image: what is measured.
       scan: how it is measured.
       measurement: a measured scan instead of `image` and `scan`.
@@ -178,6 +203,11 @@ class Experiment:
     """
 
     weights: str = DEFAULT_WEIGHTS
+    problem: str = ""
+    mask: str = ""
+    kernel: str = ""
+    boundary: Boundary = "circular"
+    noise: float | None = None
     image: ImageConfig = dataclasses.field(default_factory=ImageConfig)
     scan: ScanConfig = dataclasses.field(default_factory=ScanConfig)
     measurement: MeasurementConfig = dataclasses.field(default_factory=MeasurementConfig)
@@ -210,3 +240,33 @@ class Experiment:
             )
         if self.devices < 0 or self.batch < 1:
             raise UserError(f"devices {self.devices} must not be negative, batch {self.batch} at least 1")
+        self._check_problem()
+        if self.solver.name in PLUG_AND_PLAY and (self.samples or self.measurements):
+            raise UserError(
+                f"solver.name {self.solver.name}: its runs differ in their tilings only; leave --samples out, or take "
+                "another solver for samples and for --measurements"
+            )
+
+    def _check_problem(self) -> None:
+        if self.problem and self.problem not in PROBLEMS:
+            raise UserError(f"there is no problem {self.problem!r}; there are {', '.join(PROBLEMS)}")
+        for problem, field in OWN.items():
+            if bool(getattr(self, field)) != (self.problem == problem):
+                raise UserError(f"--problem {problem} and --{field} FILE belong together: give both, or neither")
+        if self.boundary != "circular" and self.problem != "deblur":
+            raise UserError(f"--boundary {self.boundary}: is of --problem deblur; leave it out")
+        if self.noise is not None and not (self.problem and 0 <= self.noise < math.inf):
+            raise UserError(f"--noise {self.noise}: must not be negative, and needs a --problem")
+        if not self.problem:
+            return
+        if unused := [f for f in ("views", "bins") if getattr(self.scan, f) != getattr(ScanConfig, f)]:
+            raise UserError(f"scan.{unused[0]}: --problem {self.problem} has its own; leave one of the two out")
+        counts = TASKS[self.problem].tomography and self.scan.protocol == "honest" if self.problem in TASKS else False
+        if counts and self.noise is not None:
+            raise UserError("--noise: photons bring their own noise; add --scan.protocol paper, or set --scan.photons")
+        if self.measurement.path or self.measurements or self.generate:
+            raise UserError("--problem simulates a measurement of --image.path; leave it out with measured data")
+        if reason := unsuited(self.solver.name, self.problem):
+            raise UserError(
+                f"--problem {self.problem}: not with {self.solver.name}: {reason}; take another solver.name"
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,12 @@ from jax import Array
 
 from padis_jax.errors import UserError
 from padis_jax.experiment.config import Experiment
+from padis_jax.experiment.problem import task_of
 from padis_jax.images import ImageSet, Window, read_images
-from padis_jax.operators import ParallelBeam
+from padis_jax.operators import Masking, ParallelBeam
 from padis_jax.operators.measurement import Measurement, honest_measurement, paper_measurement
 from padis_jax.operators.tomography import RayTransform
+from padis_jax.tasks import Task, pose
 
 SSIM_WINDOW = 11  # pixels: smaller images have no SSIM
 
@@ -23,15 +25,31 @@ SSIM_WINDOW = 11  # pixels: smaller images have no SSIM
 class Scene(NamedTuple):
     """A measured image: truth [H, W, C] in [0, 1], its window and name, operator and measurement.
 
-    `rows_up` says that row 0 is the bottom of the picture.
+    `rows_up` says that row 0 is the bottom of the picture, `task` which named problem it is, if it is one.
     """
 
     truth: np.ndarray
     window: Window
     name: str
-    operator: RayTransform
+    operator: Any
     measurement: Measurement
     rows_up: bool = False
+    task: Task | None = None
+
+    @property
+    def simple(self) -> dict[str, Array | np.ndarray]:
+        """What was measured, in a word -> image [H, W, C], where that is worth a picture beside `operator.start`."""
+        return {"masked": self.measurement.sinogram} if isinstance(self.operator, Masking) else {}
+
+    @property
+    def start_name(self) -> str:
+        """What `operator.start` is, in a word."""
+        return self.task.label if self.task else "FBP"
+
+    @property
+    def what(self) -> str:
+        """What the image is reconstructed from, in a few words."""
+        return self.task.description if self.task else f"{self.operator.measurement_shape[0]} views"
 
 
 def image_key(seed: int, index: int) -> Array:
@@ -57,11 +75,26 @@ def load_scene(config: Experiment, images: ImageSet | None = None) -> Scene:
         raise UserError(
             f"{config.image.path}: {truth.shape[:2]} pixels; at least {SSIM_WINDOW} x {SSIM_WINDOW} are needed"
         )
+    key = image_key(config.seed, config.image.index)
+    if config.problem:
+        return _problem_scene(config, chosen, key)
     angles = (np.arange(config.scan.views) + 0.5) * np.pi / config.scan.views
     operator = ParallelBeam(image_shape=truth.shape[:2], angles=angles, detector_count=config.scan.bins)
-    key = jax.random.fold_in(image_key(config.seed, config.image.index), 0)
-    measurement = measure(config, key, chosen, operator)
+    measurement = measure(config, jax.random.fold_in(key, 0), chosen, operator)
     return Scene(truth, chosen.window, chosen.names[0], operator, measurement, chosen.rows_up)
+
+
+def _problem_scene(config: Experiment, chosen: ImageSet, key: Array) -> Scene:
+    truth = np.asarray(chosen.images[0])
+    task = task_of(config, (truth.shape[0], truth.shape[1]))
+    noise: dict[str, float | None] = {"sigma": config.noise}
+    if task.tomography and config.scan.protocol == "honest":
+        noise = {"photons": config.scan.photons, "pixel_mm": _pixel_mm(config, chosen)}
+    try:
+        operator, measurement = pose(task, key, jnp.asarray(truth), **noise)
+    except ValueError as error:
+        raise UserError(f"{config.image.path}: --problem {config.problem}: {error}") from error
+    return Scene(truth, chosen.window, chosen.names[0], operator, measurement, chosen.rows_up, task)
 
 
 def measure(config: Experiment, key: Array, chosen: ImageSet, operator: RayTransform) -> Measurement:
@@ -73,13 +106,18 @@ def measure(config: Experiment, key: Array, chosen: ImageSet, operator: RayTrans
     truth = jnp.asarray(chosen.images[0])
     if config.scan.protocol == "paper":
         return paper_measurement(key, truth, operator)
+    pixel_mm = _pixel_mm(config, chosen)
+    return honest_measurement(key, truth, operator, photons=config.scan.photons, pixel_mm=pixel_mm)
+
+
+def _pixel_mm(config: Experiment, chosen: ImageSet) -> float:
     pixel_mm = config.scan.pixel_mm or (chosen.spacing[-1] if chosen.spacing else 0.0)
     if not pixel_mm:
         raise UserError(
             f"{config.image.path}: the honest protocol needs the pixel size, which this file does not tell; "
             "give --scan.pixel-mm, or use --scan.protocol paper"
         )
-    return honest_measurement(key, truth, operator, photons=config.scan.photons, pixel_mm=pixel_mm)
+    return float(pixel_mm)
 
 
 def missing_default(path: str, default: str, flag: str) -> UserError | None:

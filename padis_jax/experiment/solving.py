@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -12,11 +13,12 @@ from jax import Array
 from padis_jax.devices.chunk import choose_patch_batch
 from padis_jax.devices.mesh import make_mesh
 from padis_jax.errors import UserError
-from padis_jax.experiment.config import Experiment, SolverConfig
+from padis_jax.experiment.config import PLUG_AND_PLAY, Experiment, SolverConfig
 from padis_jax.experiment.scene import Scene, image_key
 from padis_jax.operators.measurement import Measurement
 from padis_jax.patches import Frame, frame_for
 from padis_jax.prior import Prior, patch_prior
+from padis_jax.settings import TV_WEIGHT, tv_settings
 from padis_jax.solvers import sampling
 from padis_jax.solvers.daps import DAPS
 from padis_jax.solvers.ddnm import DDNM
@@ -24,13 +26,17 @@ from padis_jax.solvers.dds import DDS
 from padis_jax.solvers.diffpir import DiffPIR
 from padis_jax.solvers.dps import DPS
 from padis_jax.solvers.langevin import Langevin
+from padis_jax.solvers.plug_and_play import PlugAndPlay, plug_and_play
 from padis_jax.solvers.predictor_corrector import PredictorCorrector
-from padis_jax.solvers.reconstruct import Settings, reconstruct
+from padis_jax.solvers.reconstruct import SOLVERS, reconstruct
 from padis_jax.solvers.samples import Samples, draw_samples
 from padis_jax.solvers.tv import TV, total_variation
 from padis_jax.weights import Weights
 
-TV_WEIGHTS = {"honest": 1.0, "paper": 0.003}  # python -m benchmarks.tune --method tv --vary tv.weight ...
+TV_WEIGHTS = {
+    "honest": TV_WEIGHT["counts"],
+    "paper": TV_WEIGHT["ct"],
+}  # python -m benchmarks.tune --method tv --vary tv.weight ...
 
 
 def make_prior(config: Experiment, weights: Weights, scene: Scene) -> Prior:
@@ -92,8 +98,11 @@ def patch_batch(config: Experiment, weights: Weights, frame: Frame, devices: int
     return size
 
 
-def solver_settings(config: SolverConfig, measurement: Measurement) -> Settings:
-    """The chosen solver's own settings; the noise level comes from the measurement."""
+def solver_settings(config: SolverConfig, measurement: Measurement) -> Any:
+    """The chosen solver's own settings, of the class that it takes; the noise level comes from the measurement."""
+    if config.name == "pnp_admm" or config.name == "pnp_red":
+        method: Literal["admm", "red"] = "admm" if config.name == "pnp_admm" else "red"
+        return PlugAndPlay(method=method, sigma=config.pnp_sigma, weight=config.pnp_weight, cg_steps=config.cg_steps)
     if config.name == "dds":
         return DDS(
             consistency=config.consistency,
@@ -121,7 +130,10 @@ def solver_settings(config: SolverConfig, measurement: Measurement) -> Settings:
         )
     if config.name == "predictor_corrector":
         return PredictorCorrector(
-            snr=config.snr, corrector=config.corrector, zeta=config.zeta or PredictorCorrector.zeta
+            snr=config.snr,
+            corrector=config.corrector,
+            zeta=config.zeta or PredictorCorrector.zeta,
+            step_form=config.step_form,  # type: ignore[arg-type]  # "authors" is refused there
         )
     if config.name == "daps":
         return DAPS(
@@ -131,13 +143,28 @@ def solver_settings(config: SolverConfig, measurement: Measurement) -> Settings:
             cg_steps=config.cg_steps,
             noise=measurement.noise_sigma,
         )
-    return Langevin(zeta=config.zeta or Langevin.zeta, eps=config.eps)
+    return Langevin(
+        zeta=config.zeta or Langevin.zeta,
+        eps=config.eps,
+        step_form=config.step_form,  # type: ignore[arg-type]  # "authors" is refused there
+        last_level_noise=config.last_level_noise,
+    )
+
+
+def evaluations(config: Experiment) -> int:
+    """Network evaluations of the whole image that the solver takes."""
+    solver = config.solver
+    each = 1 if solver.name in PLUG_AND_PLAY else SOLVERS[solver.name].evaluations(solver)
+    steps = solver.levels * solver.inner * config.samples if config.samples else solver.steps
+    return steps * each * config.tilings
 
 
 def run_tv(config: Experiment, scene: Scene) -> Array:
     """The image of total variation, [H, W, C]."""
-    weight = config.tv.weight or TV_WEIGHTS[config.scan.protocol]
-    settings = TV(weight=weight, iterations=config.tv.iterations)
+    settings = TV(weight=config.tv.weight or TV_WEIGHTS[config.scan.protocol], iterations=config.tv.iterations)
+    if scene.task and not config.tv.weight:
+        chosen = tv_settings(scene.task, counts=scene.measurement.protocol == "honest", noise=config.noise)
+        settings = dataclasses.replace(settings, weight=chosen.weight)
     return total_variation(scene.measurement.sinogram, scene.operator, settings=settings).image
 
 
@@ -160,16 +187,18 @@ def run_solver(
       progress: called with (steps done, steps in all, info).
       foretold: called with the memory of the compiled loop before it runs.
     """
-    result = reconstruct(
-        jax.random.fold_in(image_key(config.seed, config.image.index), 1),
-        scene.measurement.sinogram,
-        scene.operator,
-        prior,
-        average=config.solver.average,
-        progress=progress,
-        foretold=foretold,
-        **_solver_options(config.solver, scene, tv),
-    )
+    key = jax.random.fold_in(image_key(config.seed, config.image.index), 1)
+    arguments = (scene.measurement.sinogram, scene.operator, prior)
+    options = _solver_options(config.solver, scene, tv)
+    if config.solver.name in PLUG_AND_PLAY:
+        settings, iterations, start = options["settings"], config.solver.levels, options["start"]
+        result = plug_and_play(
+            key, *arguments, settings=settings, iterations=iterations, start=start, progress=progress
+        )
+    else:
+        result = reconstruct(
+            key, *arguments, average=config.solver.average, progress=progress, foretold=foretold, **options
+        )
     return jax.block_until_ready(result.image), np.asarray(result.residual), result.evaluations
 
 

@@ -1,15 +1,19 @@
-"""The settings of each method for each kind of problem, in one table, for few and for many network evaluations.
+"""The settings of every method for each kind of problem, in one table, for few and for many network evaluations.
 
     kind         problems                                              TV weight     first level (few)
+    counts       tomography with photon counts                         1             0.2
     ct           tomography without noise                              0.003         0.2
     small        blurs, reductions, single missing pixels              0.001         0.2
-    large        boxes and strokes missing, reduction by 8             0.001         1
+    large        boxes, strokes and any mask, reduction by 8           0.001         1
     noise        denoising, sigma 0.1                                  0.1           0.2
 
 Up to 300 evaluations a run starts from total variation with noise of the first level added; from there on from noise
 alone at level 1, ten steps per level for the methods of small steps. The noise level of the measurement is given to the
-methods that weigh it. The weight of `ct` and the step size of DPS were chosen on validation slices of the head CT
-(experiment.py, configs/dps.py); all else are the modules' defaults or stated here, and not tuned.
+methods that weigh it. The weights of `counts` and `ct` and the step size of DPS were chosen on validation slices of the
+head CT (configs/dps.py); all else are the modules' defaults or stated here, and not tuned. Where an image's noise is
+another than its task's, the weight of TV follows it in proportion.
+
+The benchmark takes all of it, and so does `sample.py --problem`, with EVALUATIONS in CHAINS runs whose mean it shows.
 """
 
 from __future__ import annotations
@@ -27,17 +31,18 @@ from padis_jax.solvers.plug_and_play import PlugAndPlay
 from padis_jax.solvers.predictor_corrector import PredictorCorrector
 from padis_jax.solvers.reconstruct import SOLVERS, Settings
 from padis_jax.solvers.tv import TV
-from padis_jax.tasks import TASKS, Task
+from padis_jax.tasks import Kind as TaskKind
+from padis_jax.tasks import Task
 
 MANY = 300  # evaluations from which a run starts from noise alone
 INNER = 10  # steps per level then, of the methods in SMALL_STEPS
 SMALL_STEPS = ("dps", "langevin", "ddnm")
 SIGMA_MIN = 0.003
-LARGE = ("inpaint_box", "inpaint_strokes", "sr8")
+EVALUATIONS, CHAINS = 100, 2  # of sample.py
 
-Kind = Literal["ct", "small", "large", "noise"]
-TV_WEIGHT: dict[Kind, float] = {"ct": 0.003, "small": 0.001, "large": 0.001, "noise": 0.1}
-FIRST_LEVEL: dict[Kind, float] = {"ct": 0.2, "small": 0.2, "large": 1.0, "noise": 0.2}
+Kind = TaskKind | Literal["counts"]
+TV_WEIGHT: dict[Kind, float] = {"counts": 1.0, "ct": 0.003, "small": 0.001, "large": 0.001, "noise": 0.1}
+FIRST_LEVEL: dict[Kind, float] = {"counts": 0.2, "ct": 0.2, "small": 0.2, "large": 1.0, "noise": 0.2}
 TV_ITERATIONS = 500
 
 
@@ -52,18 +57,25 @@ class Schedule(NamedTuple):
         return {"settings": dataclasses.asdict(self.settings), **self.options}
 
 
-def kind_of(task: str) -> Kind:
-    """The row of the table that a task belongs to."""
-    if TASKS[task].tomography:
-        return "ct"
-    if task == "denoise":
-        return "noise"
-    return "large" if task in LARGE else "small"
+def tv_settings(task: Task, *, counts: bool = False, noise: float | None = None) -> TV:
+    """Of total variation.
+
+    Args:
+      task: the problem.
+      counts: whether it is tomography with photon counts.
+      noise: standard deviation of the noise, if it is not the task's.
+    """
+    share = 1.0 if noise is None or not task.sigma else max(noise / task.sigma, 0.1)
+    return TV(weight=TV_WEIGHT["counts" if counts else task.kind] * share, iterations=TV_ITERATIONS)
 
 
-def tv_settings(task: str) -> TV:
-    """Of total variation."""
-    return TV(weight=TV_WEIGHT[kind_of(task)], iterations=TV_ITERATIONS)
+def unsuited(solver: str, name: str) -> str:
+    """Why a diffusion method is not for the problem of that name, in a few words; "" if it is."""
+    if solver == "ddnm" and name == "denoise":
+        return "A+ is 1: it would put the noisy image back"
+    if solver == "ddnm" and name.startswith("deblur"):
+        return "for noiseless data: the inverse of a blur amplifies the noise"
+    return ""
 
 
 def plug_and_play_settings(method: str) -> PlugAndPlay:
@@ -71,19 +83,21 @@ def plug_and_play_settings(method: str) -> PlugAndPlay:
     return PlugAndPlay(method="admm" if method == "admm" else "red")
 
 
-def schedule(solver: str, task: str, evaluations: int, tilings: int = 1) -> Schedule:
+def schedule(solver: str, task: Task, evaluations: int, tilings: int = 1, *, counts: bool = False) -> Schedule:
     """A run of at most `evaluations` network evaluations of the image.
 
     Args:
       solver: a name in `SOLVERS`.
-      task: a name in `TASKS`.
+      task: the problem.
       evaluations: the budget; at least that of one step is spent.
       tilings: K, tilings averaged in each call of the prior.
+      counts: whether the problem is tomography with photon counts.
     """
-    settings = solver_settings(solver, TASKS[task], many=evaluations >= MANY)
+    settings = solver_settings(solver, task, many=evaluations >= MANY)
     steps = max(1, evaluations // (SOLVERS[solver].evaluations(settings) * tilings))
+    first = FIRST_LEVEL["counts" if counts else task.kind]
     if evaluations < MANY:
-        options: dict[str, Any] = {"levels": steps, "inner": 1, "sigma_max": FIRST_LEVEL[kind_of(task)], "start": "tv"}
+        options: dict[str, Any] = {"levels": steps, "inner": 1, "sigma_max": first, "start": "tv"}
     else:
         inner = INNER if solver in SMALL_STEPS else 1
         options = {"levels": max(1, steps // inner), "inner": inner, "sigma_max": 1.0, "start": "noise"}

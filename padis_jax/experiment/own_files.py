@@ -1,0 +1,55 @@
+"""A user's own mask and kernel, read from their files and held against the image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from padis_jax.errors import UserError
+from padis_jax.images import read_images
+from padis_jax.images.guard import decoding
+
+
+def read_mask(path: str, image_shape: tuple[int, int]) -> np.ndarray:
+    """A mask [H, W], True where the pixel is known, from a picture or array: white (or 1) is known.
+
+    Raises:
+      UserError: for a file that cannot be read, is no single grey image of that size, or marks no pixel, or every one.
+    """
+    images = read_images(path).images
+    if len(images) != 1:
+        raise UserError(f"--mask {path}: holds {len(images)} images; name a file with one")
+    values = np.asarray(images[0])
+    if (values != values[..., :1]).any():
+        raise UserError(f"--mask {path}: is in colour; a mask is black (missing) and white (known)")
+    if values.shape[:2] != image_shape:
+        raise UserError(
+            f"--mask {path}: {values.shape[:2]} pixels, but the image has {image_shape}; make one of its size"
+        )
+    known = values[..., 0] > 0.5
+    if known.all() or not known.any():
+        which = "every pixel is" if known.any() else "no pixel is"
+        raise UserError(f"--mask {path}: {which} above half of white; known pixels must be white, missing ones black")
+    return known
+
+
+def read_kernel(path: str, image_shape: tuple[int, int]) -> np.ndarray:
+    """A kernel [h, w] of real numbers from a .npy file, taken as it is (a blur that keeps the brightness sums to 1).
+
+    Raises:
+      UserError: for a file that cannot be read or holds no such kernel.
+    """
+    if Path(path).suffix.lower() != ".npy":
+        raise UserError(f"--kernel {path}: must be a .npy file of [h, w]; write one with numpy.save")
+    if not Path(path).is_file():
+        raise UserError(f"--kernel {path}: no such file")
+    with decoding(path, ".npy of numbers"):
+        kernel = np.load(path, allow_pickle=False)
+    if kernel.dtype.kind not in "fiub" or kernel.ndim != 2 or kernel.size == 0:
+        raise UserError(f"--kernel {path}: {kernel.dtype} of shape {kernel.shape}; a kernel is [h, w] of real numbers")
+    if not np.isfinite(kernel).all() or not kernel.any():
+        raise UserError(f"--kernel {path}: must be finite and not all 0")
+    if kernel.shape[0] > image_shape[0] or kernel.shape[1] > image_shape[1]:
+        raise UserError(f"--kernel {path}: {kernel.shape} is larger than the image of {image_shape}; crop the kernel")
+    return kernel.astype(np.float64)
