@@ -69,7 +69,7 @@ def read_item(path: Path, shape: tuple[int, ...]) -> Item:
       UserError: if it cannot be read, has another shape, or is not finite; names file and field.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
             held = {name: archive[name] for name in ("sinogram", "noise_sigma") if name in archive}
     except Exception as error:  # zip, zlib, header and pickle errors: a damaged file can raise nearly anything
         raise UserError(f"{path}: not a readable .npz of arrays: {error}") from error

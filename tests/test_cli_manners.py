@@ -116,7 +116,7 @@ def test_what_is_finished_when_ctrl_c_comes_is_written(folder, tmp_path, capsys,
             sample.main([*args, "--workdir", str(workdir), "--quiet"])
         assert stop.value.code == 130
         line = capsys.readouterr().err
-        assert f"FBP and TV are in {workdir}. Run the same command again" in line and line.count("\n") == 1
+        assert f"what came before is in {workdir}. Run the same command again" in line and line.count("\n") == 1
         assert flags or "after 2 of 3 steps" in line
         with np.load(workdir / "reconstruction.npz") as file:
             assert {"FBP", "TV"} <= set(file.files) and "DDS" not in file.files

@@ -93,8 +93,8 @@ def reconstruct_measured(config: ex.Experiment, workdir: Path, manners: Manners)
             except KeyboardInterrupt:
                 _write(config, workdir, weights, scan, images, about | {"interrupted": True})
                 raise KeyboardInterrupt(
-                    f"interrupted after {progress.done} of {progress.total} steps of {name}; FBP and TV are in "
-                    f"{workdir}. Run the same command again for the whole result, which its seed decides"
+                    f"interrupted after {progress.done} of {progress.total} steps of {name}; what came before is "
+                    f"in {workdir}. Run the same command again for the whole result, which its seed decides"
                 ) from None
     except UserError:
         raise

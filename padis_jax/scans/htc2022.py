@@ -55,7 +55,7 @@ def read_htc2022(path: str | Path) -> dict[str, Phantom]:
       UserError: a file that is missing or damaged, an array that is missing or of another shape than the module says.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; give the .npz of the Helsinki Tomography Challenge 2022") from error
