@@ -11,6 +11,7 @@ import json
 import math
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -47,6 +48,23 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: str | Path) -> None:
+    """Refuses a folder that nothing can be written to, before any long work; nothing is left there.
+
+    Raises:
+      UserError: if the folder, or where it is missing the nearest one above it, takes no file.
+    """
+    wanted = Path(folder).resolve()
+    there = next(place for place in (wanted, *wanted.parents) if place.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written to ({error.strerror or error}); choose another folder with --workdir"
+        ) from error
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -1,6 +1,6 @@
 """Damaged and hostile files for every reader, disks that are full and folders that cannot be written.
 
-    python tests/fuzz.py [--cases 400] [--seed 0] [--processes 4]
+    python tests/fuzz.py [--cases 400] [--seed 0] [--processes 5]
 
 Each case ends in a value or in one line (UserError). Printed is how many did not: tracebacks (any other exception, or a
 message of several lines), hangs (more than SECONDS of processor time), half-written outputs (a file that is neither the
@@ -30,8 +30,10 @@ from pathlib import Path
 import h5py
 import nibabel
 import numpy as np
+import png
 import pydicom
 import scipy.io
+import tifffile
 import torch_writer as tw
 from PIL import Image
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
@@ -41,10 +43,12 @@ from padis_jax.cli import convert
 from padis_jax.conversion.torch_files import read_torch
 from padis_jax.errors import UserError
 from padis_jax.files import read_records, write_json, write_npy, write_npz
-from padis_jax.images import read_images
+from padis_jax.images import HOUNSFIELD, ImageSet, read_images
 from padis_jax.operators.geometry_file import ScanGeometry, read_geometry, write_geometry
+from padis_jax.report import write_report
 from padis_jax.scans.measured import MeasurementConfig, load_scan
 from padis_jax.weights import load_weights
+from padis_jax.writers import result, write_result
 
 SECONDS = 10.0
 WRONG = ("traceback", "hang", "half-written", "chatter")
@@ -76,7 +80,15 @@ def seeds(folder: Path) -> dict[str, tuple[bytes, Reader]]:
         file.create_dataset("images", data=image[None].repeat(3, 0), compression="gzip")
     for name in ("a.png", "a.tif", "a.jpg"):
         Image.fromarray((255 * image).astype(np.uint8)).save(add(name, read_images))
-    Image.fromarray((60000 * image).astype(np.uint16)).save(add("deep.png", read_images))
+    deep = (60000 * image).astype(np.uint16)
+    Image.fromarray(deep).save(add("deep.png", read_images))
+    with open(add("colour.png", read_images), "wb") as handle:
+        png.Writer(12, 12, greyscale=False, bitdepth=16).write(handle, deep.repeat(3, 1))
+    tifffile.imwrite(add("colour.tif", read_images), deep[..., None].repeat(3, 2), photometric="rgb")
+    pages = [Image.fromarray(deep), Image.fromarray(deep[::-1].copy())]
+    pages[0].save(add("pages.tif", read_images), save_all=True, append_images=pages[1:])
+    with h5py.File(add("newer.mat", read_images), "w", userblock_size=512) as file:
+        file["images"] = image
     nibabel.save(nibabel.Nifti1Image(image[..., None], np.eye(4)), add("a.nii", read_images))
     nibabel.save(nibabel.Nifti1Image(image[..., None], np.eye(4)), add("b.nii.gz", read_images))
     _dicom(add("a.dcm", read_images), image)
@@ -95,6 +107,8 @@ def seeds(folder: Path) -> dict[str, tuple[bytes, Reader]]:
     scipy.io.savemat(add("heltomo.mat", lambda p: load_scan(MeasurementConfig(path=str(p)))), {"CtDataFull": about})
     with h5py.File(add("scan.h5", scan), "w") as file:
         file["sinogram"] = sinogram
+    with h5py.File(add("newer_scan.mat", scan), "w", userblock_size=512) as file:
+        file["sinogram"] = sinogram.T
     Image.fromarray(sinogram).save(add("scan.tif", scan))
     write_geometry(add("geometry.json", read_geometry), geometry)
     astra = {"type": "fanflat", "DetectorWidth": 1.0, "DetectorCount": 12, "ProjectionAngles": [0.0, 0.5],
@@ -312,7 +326,7 @@ def writing(folder: Path) -> Iterator[tuple[str, str, str]]:
 
     from padis_jax.figures import save_figure
 
-    array, target = np.random.default_rng(0).random((64, 64)), folder / "out"
+    array, target = np.random.default_rng(0).random((64, 64)), folder / "out Ünï 文件 \u202e"
     target.mkdir()
     frame = ["--image-shape", "16", "16", "--patch", "8", "--low", "0", "--high", "1", "--quiet", "--overwrite"]
     with np.load(Path(__file__).parent / "fixtures" / "ddpmpp_small.npz") as file:
@@ -327,7 +341,21 @@ def writing(folder: Path) -> Iterator[tuple[str, str, str]]:
         with contextlib.redirect_stderr(io.StringIO()):
             convert.main([str(source), str(path), *frame])
 
+    scan = ImageSet(array[None, ..., None].astype(np.float32), ("scan",), HOUNSFIELD, spacing=(1.0, 1.0, 1.0))
+    made = result(scan.images, scan, "DDS", window=HOUNSFIELD)
+    _dicom(folder / "source.dcm", array)
+    series = read_images(folder / "source.dcm")
+    derived = result(array[None, ..., None], series, "DDS", window=HOUNSFIELD)
+
     writers: dict[str, Callable[[Path], object]] = {
+        "00001.dcm": lambda p: write_result(p.parent, "dicom", made),
+        "derived/00001.dcm": lambda p: write_result(p.parent, "dicom", derived),
+        "x.nii.gz": lambda p: write_result(p.parent / "x", "nifti", made),
+        "y.nii.gz": lambda p: write_result(p.parent / "y", "nifti", derived),
+        "x.png": lambda p: write_result(p.parent / "x", "png", made),
+        "x.tif": lambda p: write_result(p.parent / "x", "tiff", made),
+        "x.npz": lambda p: write_result(p.parent / "x", "npz", made),
+        "report.html": lambda p: write_report(p, "x" * 2000, pictures={}, rows=[], settings={}),
         "a.npy": lambda p: write_npy(p, array),
         "a.npz": lambda p: write_npz(p, {"a": array}),
         "a.json": lambda p: write_json(p, array),
@@ -339,12 +367,13 @@ def writing(folder: Path) -> Iterator[tuple[str, str, str]]:
     for name, write in writers.items():
         for old in (None, b"older"):
             path = target / name
+            path.parent.mkdir(exist_ok=True)
             if old:
                 path.write_bytes(old)
             with full_disk(1000):
                 outcome, message = attempt(lambda write=write, path=path: write(path))
             left = path.read_bytes() if path.exists() else None
-            if outcome == "value" or left != old or list(target.glob("*.tmp")) or list(target.glob(".*")):
+            if outcome == "value" or left != old or list(target.rglob("*.tmp")) or list(target.rglob(".*")):
                 outcome = "half-written"
             yield f"full disk, {name}, {'replacing' if old else 'new'}", outcome, message
             path.unlink(missing_ok=True)
@@ -376,6 +405,8 @@ def programs(folder: Path, count: int) -> Iterator[tuple[str, str, str]]:
         ("scan.h5", lambda p: ["sample", *samples, "--measurement.path", p]),
         ("w.safetensors", lambda p: ["sample", "--weights", p, "--workdir", target]),
         ("a.dcm", lambda p: ["sample", *samples, "--image.path", p, "--image.index", "0"]),
+        ("scan.npy", lambda p: ["sample", *samples[:2], "--workdir", _unwritable(folder) / "x", "--measurement.path",
+                                folder / "scan.npy", "--measurement.geometry", folder / "good.json"]),
     )[:count]):  # fmt: skip
         path = bad / name
         path.write_bytes(good[name][0][: -len(good[name][0]) // 3])
@@ -424,7 +455,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=400, help="files damaged at random, beside those made by hand")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--processes", type=int, default=4, help="cases repeated by the programs, at most 4")
+    parser.add_argument("--processes", type=int, default=5, help="cases repeated by the programs, at most 5")
     given = parser.parse_args()
     counts = run(given.cases, given.seed, given.processes)
     sys.exit(any(counts[outcome] for outcome in WRONG))

@@ -151,7 +151,7 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(folder, tmp_path, c
     assert "geometry cannot be read" in line(geometry="none.json")
     assert "consistency" in line("--solver.consistency", "-1")
     assert "measurement.noise is -1.0" in line("--measurement.noise", "-1")
-    np.save(tmp_path / "negative.npy", -np.load(folder / "scan.npy"))
+    np.save(tmp_path / "negative.npy", np.full((24, 32), -1.0))
     estimated = ["--measurement.attenuation", "0", "--measurement.path", str(tmp_path / "negative.npy")]
     assert "its FBP has no positive values; give --measurement.attenuation" in line(*estimated)
     network = dataclasses.replace(NETWORK, image_channels=3)

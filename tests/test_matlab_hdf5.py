@@ -7,6 +7,7 @@ import scipy.io
 
 from padis_jax.errors import UserError
 from padis_jax.images import HOUNSFIELD, open_source, read_images
+from padis_jax.images.matlab import slices_first
 
 IMAGES = np.random.default_rng(0).random((7, 6, 5)).astype(np.float32)
 
@@ -32,6 +33,7 @@ def test_matlab_counts_slices_last(tmp_path, write):
     path = write(tmp_path / "x.mat", {"stack": np.moveaxis(IMAGES, 0, -1), "note": np.ones((1, 3))})
     read = read_images(path)
     np.testing.assert_array_equal(read.images[..., 0], IMAGES)
+    assert slices_first((6, 5, 7)) == (7, 6, 5) and slices_first((6, 5)) == (6, 5)
     assert read.names[3] == "stack 3" and read.volumes == {"x.mat": 7}
     colour = np.random.default_rng(1).integers(0, 255, (6, 5, 3, 4), np.uint8)  # rows, columns, channels, images
     read = read_images(write(tmp_path / "colour.mat", {"photos": colour}))

@@ -48,9 +48,9 @@ def _save(path, kind):
         return path / "s.mat"
     if kind == "h5":
         with h5py.File(path / "s.h5", "w") as file:
-            file["scan/projections"], file["scan/angles_rad"] = LINES[:, None].repeat(2, 1), np.radians(ANGLES)
+            file["scan/projections"], file["scan/angles_rad"] = np.stack([-LINES, LINES], 1), np.radians(ANGLES)
         return path / "s.h5"
-    pages = [Image.fromarray(np.stack([LINES[v], LINES[v]])) for v in range(5)]
+    pages = [Image.fromarray(np.stack([-LINES[v], LINES[v]])) for v in range(5)]
     pages[0].save(path / "s.tif", save_all=True, append_images=pages[1:])
     return path / "s.tif"
 

@@ -47,6 +47,7 @@ def test_batches_of_streamed_images_are_those_of_images_in_memory(path):
         expected, batch = draw_batch(one, CONFIG, 3, step), draw_batch(other, CONFIG, 3, step)
         np.testing.assert_array_equal(batch.patches, expected.patches)
         np.testing.assert_array_equal(batch.positions, expected.positions)
+    np.testing.assert_array_equal(streamed.select(chosen).select([2, 0]).images[:], whole.images[[3, 5]])
     np.testing.assert_array_equal(other[1], one[1])
     np.testing.assert_array_equal(other[0:2], one[0:2])
 
@@ -127,5 +128,7 @@ def test_whole_volumes_are_held_out_and_gaps_end_with_their_volume(tmp_path):
     assert test == (4, 5, 6, 7)
     split = split_slices(12, test=test, validation=(11,), test_gap=3, validation_gap=2, volumes=[4, 4, 4])
     assert split.train == (0, 1, 2, 3, 8) and split.gap == (9, 10)
+    alone = split_slices(12, test=(), validation=(8,), validation_gap=2, volumes=[4, 4, 4])
+    assert alone.gap == (9, 10) and alone.train == (*range(8), 11)
     with pytest.raises(UserError, match="0 volumes are called 'dora'; there are .*/anna"):
         slices_of_volumes(volumes, ["dora"])

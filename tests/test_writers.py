@@ -109,9 +109,9 @@ def test_nifti_goes_back_into_the_place_and_the_axes_of_its_source(tmp_path, axe
         read_images(tmp_path / "out.nii.gz", fit=HOUNSFIELD).images, images.clip(0, 1), atol=1e-6
     )
     # Two slices alone lie where they were.
-    part = source.select([1, 2])
+    part = source.select([2, 3])
     image = nibabel.load(
-        write_result(tmp_path / "part", "nifti", result(images[1:3], part, TEXT, window=HOUNSFIELD))[0]
+        write_result(tmp_path / "part", "nifti", result(images[2:4], part, TEXT, window=HOUNSFIELD))[0]
     )
     whole = np.asarray(new.dataobj)
     inside = np.argwhere(np.ones(image.shape))

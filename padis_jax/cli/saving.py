@@ -9,12 +9,13 @@ import numpy as np
 
 import padis_jax
 from padis_jax import experiment as ex
+from padis_jax.files import check_writable
 from padis_jax.images import ImageSet, Window
 from padis_jax.writers import check_format, result, write_result
 
 
 def check_save(config: ex.Experiment, workdir: Path, source: ImageSet, window: Window) -> None:
-    """Refuses what `save` would refuse; writes nothing.
+    """Refuses a folder that cannot be written to, and what `save` would refuse; leaves nothing behind.
 
     Args:
       config: the formats, the solver and the number of samples.
@@ -23,8 +24,9 @@ def check_save(config: ex.Experiment, workdir: Path, source: ImageSet, window: W
       window: of the prior.
 
     Raises:
-      UserError: for a format that needs what the source does not tell.
+      UserError: for such a folder, and for a format that needs what the source does not tell.
     """
+    check_writable(workdir)
     blank = result(np.zeros(source.images.shape), source, "", window=window)
     for kind in config.save_as:
         check_format(workdir / config.solver.name, kind, blank)

@@ -116,7 +116,13 @@ def generate_images(config: ex.Experiment, workdir: Path, manners: Manners) -> N
                 bar.update(done - bar.n)
 
             key = ex.image_key(config.seed, index)
-            images.append(np.asarray(generate(key, prior, levels=config.generate_levels, progress=progress)))
+            try:
+                images.append(np.asarray(generate(key, prior, levels=config.generate_levels, progress=progress)))
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(
+                    f"interrupted; {index} of {config.generate} pictures are in {workdir}. Run the same command again "
+                    "for all, which its seed decides"
+                ) from None
         shown = images[-1][::-1] if weights.window.unit == "HU" else images[-1]  # CT is stored face down
         write_png(workdir / f"generated_{index:02d}.png", shown)
     in_unit = np.asarray(weights.window.from_unit(np.stack(images)), np.float32)

@@ -108,7 +108,7 @@ def read_header(file: Path) -> Slice:
     if samples != 1 or photometric != "MONOCHROME2":
         raise UserError(
             f"{file}: photometric interpretation {photometric!r} with {samples} samples is not read, only grey "
-            "MONOCHROME2 is; leave out what is no slice (a report's picture?), or convert it to PNG (dcmtk's dcmj2pnm)"
+            "MONOCHROME2 is; leave out what is no slice (a picture of a report?), or convert it with dcmtk's dcmj2pnm"
         )
     if modality == "CT" and None in scaling:
         raise UserError(f"{file}: a CT slice without RescaleSlope and RescaleIntercept; its values have no known unit")
