@@ -4,16 +4,16 @@
     python -m benchmarks.memory --config configs/smoke.py --sides 64 128 --analysed 256 --patch-batch 4
 
 DPS differentiates the network, which is what takes memory. The operator is a mask of pixels, so that it takes none.
-Two figures for each case: the temporary memory of the compiled step as XLA foretells it, and the growth of the peak of
-a process of its own (resident set) from before the step is compiled to after it has run. A case whose foretold memory
-exceeds what is available is not run. Writes memory.json, memory.md and memory.png to --out.
+Two figures for each case: what the compiled step adds as XLA foretells it (temporary arrays and results), and by how much
+the resident set of a process of its own grows at its peak while the step runs (Linux). A case whose foretold memory
+exceeds what is available is not run. "no network" is the same step with a network that does nothing: what is left is
+what grows with the plane. Writes memory.json, memory.md and memory.png to --out.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -28,21 +28,21 @@ from matplotlib.figure import Figure
 
 from padis_jax.config import Config, load_config_file
 from padis_jax.denoiser import denoise_patches
-from padis_jax.devices.memory import analysed, free_memory
+from padis_jax.devices.memory import Growth, analysed, free_memory
 from padis_jax.errors import one_line_errors
 from padis_jax.figures import save_figure
 from padis_jax.files import write_bytes, write_json
 from padis_jax.operators.linear import from_functions
 from padis_jax.patches import Frame, frame_for
 from padis_jax.positions import plane_positions
-from padis_jax.prior import Prior, patch_prior
+from padis_jax.prior import Prior, patch_prior, tiled_prior
 from padis_jax.solvers import dps
 from padis_jax.solvers.dps import DPS
 from padis_jax.solvers.problem import pose
 from padis_jax.solvers.sampling import Noise
 from padis_jax.unet import init_network
 
-MODES = ("chunked", "unchunked", "whole image")
+MODES = ("chunked", "unchunked", "whole image", "no network")
 
 
 def whole_image_prior(config: Config, params: Any, frame: Frame) -> Prior:
@@ -66,12 +66,14 @@ def measure(config: Config, side: int, mode: str, patch_batch: int, run: bool) -
       run: whether to run it if there is enough memory.
 
     Returns:
-      Foretold temporary MiB, growth of the process's peak in MiB and seconds of a second step, None where not run.
+      Foretold MiB, growth of the process's peak in MiB and seconds of a second step, None where not run.
     """
     frame = frame_for((side, side), config.patches.largest)
     params = jax.jit(init_network, static_argnums=1)(jax.random.key(0), config.network)
     if mode == "whole image":
         prior = whole_image_prior(config, params, frame)
+    elif mode == "no network":
+        prior = tiled_prior(lambda x, where, sigma: 0.5 * x, frame, patch_batch=patch_batch)
     else:
         prior = patch_prior(config.network, params, frame, patch_batch=patch_batch if mode == "chunked" else None)
     shape = (side, side, config.network.image_channels)
@@ -84,16 +86,17 @@ def measure(config: Config, side: int, mode: str, patch_batch: int, run: bool) -
         problem = pose(operator, prior.denoise, y, frame, channels=prior.channels)
         return dps.step(DPS(), problem, key, x, Noise(jnp.float32(0.5), jnp.float32(0.4)))[0]
 
-    jax.block_until_ready(x)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     compiled = step.lower(prior, y, jax.random.key(2), x).compile()
-    found: dict[str, float | None] = {"foretold_mib": analysed(compiled).temporary / 2**20}
-    if not run or analysed(compiled).total > 0.9 * free_memory():
+    memory = analysed(compiled)
+    found: dict[str, float | None] = {"foretold_mib": memory.added / 2**20}
+    if not run or memory.total > 0.9 * free_memory():
         return found | {"measured_mib": None, "seconds": None}
-    jax.block_until_ready(compiled(prior, y, jax.random.key(2), x))
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    keys = jax.block_until_ready((jax.random.key(2), jax.random.key(3), x))[:2]
+    growth = Growth()
+    jax.block_until_ready(compiled(prior, y, keys[0], x))
+    peak = growth() / 2**20
     begin = time.perf_counter()
-    jax.block_until_ready(compiled(prior, y, jax.random.key(3), x))
+    jax.block_until_ready(compiled(prior, y, keys[1], x))
     return found | {"measured_mib": peak, "seconds": time.perf_counter() - begin}
 
 

@@ -15,14 +15,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.experimental import multihost_utils
 
 from padis_jax.digest import described, digests
 from padis_jax.errors import UserError
+from padis_jax.files import in_bucket, place
 from padis_jax.training import TrainState
 
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError)
@@ -34,8 +36,9 @@ class _DamagedError(Exception):
 
 
 def folder(workdir: str | Path) -> Path:
-    """Where the checkpoints of a run are."""
-    return (Path(workdir) / "checkpoints").resolve()
+    """Where the checkpoints of a run are, on the disk or in a bucket."""
+    inside = place(workdir) / "checkpoints"
+    return inside if in_bucket(workdir) else inside.resolve()
 
 
 @contextmanager
@@ -53,7 +56,7 @@ def open_checkpoints(workdir: str | Path, *, keep: int = 3) -> Iterator[ocp.Chec
     # before it has started.
     if jax.process_index() == 0:
         for remains in folder(workdir).glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(remains, ignore_errors=True)
+            _remove(remains)
     options = ocp.CheckpointManagerOptions(max_to_keep=keep)
     manager = ocp.CheckpointManager(
         folder(workdir),
@@ -195,9 +198,9 @@ def _set_aside(manager: ocp.CheckpointManager, damaged: dict[int, str], used: in
     """Renames damaged checkpoints, so that the steps after the one that is used can be saved again."""
     if jax.process_index() == 0:
         for step, reason in damaged.items():
-            path = Path(str(manager.directory)) / str(step)
+            path = place(str(manager.directory)) / str(step)
             aside = path.with_name(f"damaged_{step}")
-            shutil.rmtree(aside, ignore_errors=True)
+            _remove(aside)
             path.rename(aside)
             print(
                 f"warning: checkpoint {path} is damaged ({reason}); going on from step {used}. The damaged one is kept "
@@ -207,6 +210,16 @@ def _set_aside(manager: ocp.CheckpointManager, damaged: dict[int, str], used: in
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("damaged checkpoints set aside")
     manager.reload()
+
+
+def _remove(path: Path) -> None:
+    if in_bucket(path):
+        with contextlib.suppress(
+            Exception
+        ):  # whatever a client library raises; it is looked for again at the next start
+            cast(epath.Path, path).rmtree(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

@@ -1,12 +1,14 @@
 """Atomic writing: a file is complete or absent, and a failed write leaves the older file of that name as it was; logs.
 
-The bytes go to a temporary file in the same folder, are flushed to the disk, and take the final name in one rename.
+The bytes go to a temporary file in the same folder, are flushed to the disk, and take the final name in one rename. An
+object in a bucket (gs://, s3://) is written whole, which buckets do atomically.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import math
 import os
@@ -14,11 +16,55 @@ import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
+from etils import epath
 
 from padis_jax.errors import UserError
+
+BUCKETS = {"gs": "gcsfs", "s3": "s3fs"}  # scheme: what epath needs to reach it
+
+
+def place(path: str | Path) -> Path:
+    """A path on the disk, or in a bucket: pathlib's Path, or epath's, which has the same methods.
+
+    Raises:
+      UserError: for the address of anything else.
+    """
+    if not in_bucket(path):
+        return Path(path)
+    if (scheme := str(path).partition("://")[0]) not in BUCKETS:
+        raise UserError(
+            f"{path}: {scheme}:// cannot be written to; give a folder, or a path in a bucket (gs://, s3://)"
+        )
+    return cast(Path, epath.Path(path))
+
+
+def in_bucket(path: str | Path) -> bool:
+    """Whether `path` is an address with a scheme."""
+    return "://" in str(path)
+
+
+def check_bucket(path: str | Path) -> None:
+    """Does nothing for a folder on the disk.
+
+    Raises:
+      UserError: if it is a bucket that cannot be reached.
+    """
+    if not in_bucket(path):
+        return
+    try:
+        place(path).exists()
+    except UserError:
+        raise
+    except Exception as error:  # whatever a client library raises
+        need = BUCKETS[str(path).partition("://")[0]]
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(
+            f"{path}: the bucket cannot be reached ({reason}); pip install {need}, check the address and your "
+            "credentials, or give a folder"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -31,6 +77,14 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     Raises:
       UserError: if the file cannot be written (full disk, no permission, a folder of that name); nothing changes then.
     """
+    if in_bucket(path):
+        content = io.BytesIO()
+        yield content
+        try:
+            place(path).write_bytes(content.getvalue())
+        except Exception as error:  # whatever a client library raises
+            raise UserError(f"{path}: could not be written ({' '.join(str(error).split())[:200]})") from error
+        return
     final = Path(path).resolve()
     temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -103,7 +157,7 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
       UserError: if the file cannot be read, or another line is no JSON.
     """
     try:
-        lines = Path(path).read_text().splitlines()
+        lines = place(path).read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: the log cannot be read: {error}") from error
     records = []

@@ -15,7 +15,7 @@ import numpy as np
 
 from padis_jax.batches import Batch
 from padis_jax.errors import UserError
-from padis_jax.files import write_bytes
+from padis_jax.files import in_bucket, write_bytes
 from padis_jax.training import Metrics, TrainState
 
 
@@ -30,7 +30,8 @@ class Log:
             lines = self.path.read_text().splitlines() if self.path.exists() else []
             kept = [line for line in lines if _step_of(line) <= start]
             write_bytes(self.path, "".join(line + "\n" for line in kept).encode())
-            self.file = self.path.open("a")
+            self.lines = kept
+            self.file = None if in_bucket(workdir) else self.path.open("a")
             self.events = _tensorboard(workdir) if tensorboard else None
         self.patches = 0
 
@@ -64,9 +65,13 @@ class Log:
 
     def write(self, step: int, **values: float) -> None:
         """Appends a line."""
+        line = json.dumps({"step": step, **values})
         if self.file:
-            self.file.write(json.dumps({"step": step, **values}) + "\n")
+            self.file.write(line + "\n")
             self.file.flush()
+        elif jax.process_index() == 0:  # objects in a bucket cannot be appended to
+            self.lines.append(line)
+            write_bytes(self.path, "".join(line + "\n" for line in self.lines).encode())
         if self.events:
             for name, value in values.items():
                 self.events.add_scalar(name, value, step)
@@ -80,6 +85,8 @@ def _step_of(line: str) -> float:
 
 
 def _tensorboard(workdir: Path) -> Any:
+    if in_bucket(workdir):
+        raise UserError(f"run.tensorboard writes to a folder, but --workdir is {workdir}: leave one of them out")
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:

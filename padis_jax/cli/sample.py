@@ -46,6 +46,7 @@ from padis_jax.config import load_config_file
 from padis_jax.devices import cluster
 from padis_jax.devices.plan import plan_sampling
 from padis_jax.errors import UserError, one_line_errors
+from padis_jax.files import in_bucket
 from padis_jax.images import read_images
 from padis_jax.weights import load_weights
 
@@ -63,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     if jax.process_count() > 1 and not config.measurements:
         raise UserError("several processes share the items of a folder: give --measurements, or leave --cluster out")
+    if in_bucket(workdir or ""):
+        raise UserError(f"--workdir {workdir}: results are written to a folder; copy them to the bucket afterwards")
     folder = Path(workdir or "results")
     if config.measurement.check:
         reconstruct_measured(config, folder, manners)

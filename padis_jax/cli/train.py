@@ -38,7 +38,7 @@ from padis_jax.devices.parallel import check_batch, put_batch, state_sharding, s
 from padis_jax.devices.plan import plan_training
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.figures import save_figure, training_curves
-from padis_jax.files import write_json
+from padis_jax.files import check_bucket, place, write_json
 from padis_jax.interruption import Interruption, leave
 from padis_jax.log import Log
 from padis_jax.training import Metrics, TrainState, init_state
@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         given = _parse(rest, given or Config())
     if not workdir:
         raise UserError("name the folder for results: --workdir DIR (and the settings: --config configs/NAME.py)")
+    check_bucket(workdir)
     if given is None and not checkpoint.folder(workdir).is_dir():
         raise UserError(f"{workdir} has no checkpoint to go on from: name the settings with --config FILE")
     if manners.dry_run and not checkpoint.folder(workdir).is_dir():  # the work folder is not even made
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _plan(config, workdir, start, manners)
     if not manners.dry_run:
         with checkpoint.open_checkpoints(workdir, keep=config.run.keep) as manager:
-            train(config, Path(workdir), manager, manners)
+            train(config, place(workdir), manager, manners)
 
 
 def _plan(config: Config, workdir: str, start: int, manners: Manners) -> None:

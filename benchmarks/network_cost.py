@@ -1,0 +1,99 @@
+"""Work and traffic of the network counted by hand from the shapes of its parameters; XLA's count to check it.
+
+A 3 x 3 convolution of c_in to c_out channels on h x w pixels is 2 * 9 c_in c_out h w floating-point operations, a 1 x 1
+one 2 c_in c_out h w, attention with c channels 4 c (h w)^2. Normalisation, activations and sums are left out: they are
+traffic, not work. Traffic of a forward pass: every convolution reads its input and its kernel and writes its output,
+and every normalisation reads its input twice (moments, then values) and writes its output, all in `BYTES` per number.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
+
+from padis_jax.config import Config
+from padis_jax.denoiser import denoise_patches
+from padis_jax.training import init_state, step
+from padis_jax.unet import NetworkConfig, init_network
+
+BYTES = 2  # bfloat16
+
+
+class Cost(NamedTuple):
+    """flops, and bytes to and from memory."""
+
+    flops: float
+    bytes: float
+
+
+@functools.cache
+def _shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
+    found = jax.eval_shape(lambda: init_network(jax.random.key(0), config))
+    return {name: tuple(leaf.shape) for name, leaf in flatten_dict(found, sep="/").items()}
+
+
+def parameters(config: NetworkConfig) -> int:
+    """How many."""
+    return sum(functools.reduce(int.__mul__, shape, 1) for shape in _shapes(config).values())
+
+
+def forward(config: NetworkConfig, side: int, count: int) -> Cost:
+    """The network on `count` patches of `side` x `side` pixels."""
+    flops = moved = 0.0
+    for name, shape in _shapes(config).items():
+        level = re.match(r"(?:enc|dec)(\d+)", name)
+        pixels = count * (side >> int(level.group(1))) ** 2 if level else count
+        if len(shape) == 4:
+            flops += 2 * 9 * shape[2] * shape[3] * pixels
+            moved += pixels * (shape[2] + shape[3]) + 9 * shape[2] * shape[3]
+        elif len(shape) == 2:
+            once = "affine" in name or "map_layer" in name  # per patch, not per pixel
+            flops += 2 * shape[0] * shape[1] * (count if once else pixels)
+            moved += (count if once else pixels) * sum(shape) + shape[0] * shape[1]
+        elif name.endswith("scale"):
+            moved += 3 * pixels * shape[0]
+        if "qkv/kernel" in name:
+            flops += 4 * shape[0] * pixels**2 / count
+            moved += 2 * pixels**2 / count
+    return Cost(flops, moved * BYTES)
+
+
+def training_step(config: Config) -> Cost:
+    """A step of the mean size: forward, and two products of that size backward; the optimiser's arrays in float32.
+
+    Adam and the average read gradient, parameters, two moments and the average, and write the last four.
+    """
+    patches = config.patches
+    found = [
+        (p, forward(config.network, s, b))
+        for p, s, b in zip(patches.probabilities, patches.sizes, patches.batch, strict=True)
+    ]
+    update = 9 * 4 * parameters(config.network)
+    return Cost(3 * sum(p * c.flops for p, c in found), 3 * sum(p * c.bytes for p, c in found) + update)
+
+
+def xla_forward(config: NetworkConfig, side: int, count: int) -> Cost:
+    """XLA's count for the program before it is optimised: its bytes are those without any fusion."""
+    params = jax.eval_shape(lambda: init_network(jax.random.key(0), config))
+    shapes = [(count, side, side, config.image_channels), (count, side, side, 2), (count,)]
+    arrays = [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes]
+    lowered = jax.jit(denoise_patches, static_argnums=0).lower(config, params, *arrays)
+    return _analysed(lowered)
+
+
+def xla_training_step(config: Config, which: int) -> Cost:
+    """Likewise, for a step with the patches of number `which`."""
+    state = jax.eval_shape(lambda: init_state(config))
+    side, batch = config.patches.sizes[which], config.patches.batch[which]
+    arrays = [jax.ShapeDtypeStruct((batch, side, side, c), jnp.float32) for c in (config.network.image_channels, 2)]
+    return _analysed(jax.jit(step, static_argnums=0).lower(config, state, *arrays))
+
+
+def _analysed(lowered: Any) -> Cost:
+    found = lowered.cost_analysis()
+    return Cost(float(found["flops"]), float(found["bytes accessed"]))
