@@ -64,7 +64,10 @@ def test_a_problem_in_colour_writes_the_whole_folder(folder, tmp_path):
     assert metrics["relative_noise"] == pytest.approx(0.01 * np.sqrt(768) / np.linalg.norm(arrays["blurred"]), rel=1e-4)
 
 
-@pytest.mark.parametrize(("problem", "flags", "start"), [("sr2", ["--noise", "0"], "nearest"), ("denoise", [], "noisy")])
+GREY = [("sr2", ["--noise", "0"], "nearest"), ("denoise", [], "noisy")]
+
+
+@pytest.mark.parametrize(("problem", "flags", "start"), GREY)
 def test_grey_problems(folder, tmp_path, problem, flags, start):
     arrays, _ = run(folder, tmp_path, problem, *flags)
     assert set(arrays) == {"truth", start, "TV", "DDS", "unit"}
@@ -195,7 +198,7 @@ MISTAKES = {
     "samples of pnp": ("sr2", lambda f, t: ["--solver.name", "pnp_red", "--samples", "2"], "leave --samples out"),
     "measured": ("sr2", lambda f, t: ["--measurement.path", "scan.npz"], "leave it out with measured data"),
     "colour for grey": ("sr2", lambda f, t: ["--image.path", f / "rgb.png"], "trained on images of 1 channels, not 3"),
-    "CT in colour": ("ct8", lambda f, t: ["--image.path", f / "rgb.png", "--scan.protocol", "paper"], "must have 1 chan"),
+    "CT in colour": ("ct8", lambda f, t: ["--image.path", f / "rgb.png", "--scan.protocol", "paper"], "have 1 chan"),
     "value missing": ("sr2", lambda f, t: ["--image.path"], "--image.path"),
 }
 
