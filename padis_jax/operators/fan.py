@@ -190,9 +190,13 @@ def _widest(geometry: FanGeometry) -> float:
     p, d, a = geometry.pixel_size, geometry.source_distance, abs(geometry.rotation_offset)
     magnification = d + geometry.detector_distance
     reach = p * (math.hypot(*geometry.image_shape) / 2 + 1)  # of the image and a pixel around it
-    # |grad u| = D sqrt(L^2 + l^2) / L^2, l the lateral position, is largest where L is least and l greatest.
-    depth, lateral = d - reach, reach + a
-    return p * magnification * math.hypot(depth, lateral) / depth**2 / geometry.detector_spacing
+    # |grad u| = D sqrt(L^2 + l^2) / L^2, l the lateral position, is largest on the circle around the image: it grows
+    # with 1/L and with |l|. Between the samples of the circle both move by less than half a step of it.
+    around = np.linspace(0, np.pi, 1000)
+    slack = reach * (around[1] - around[0]) / 2
+    depth = np.maximum(d - reach * np.cos(around) - slack, d - reach)
+    lateral = reach * np.sin(around) + a + slack
+    return float(np.max(p * magnification * np.hypot(depth, lateral) / depth**2)) / geometry.detector_spacing
 
 
 def _bin_position(geometry: FanGeometry, pixels: _Pixels, v: Array, dtype: jnp.dtype) -> tuple[Array, Array]:

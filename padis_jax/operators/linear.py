@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
@@ -160,6 +161,53 @@ def operator_norm(
         return jnp.sqrt(jnp.maximum(lax.while_loop(unfinished, step, first)[2], 0))
 
     return iterate(jax.random.normal(jax.random.key(0), image_shape, dtype))
+
+
+def lanczos_norm(
+    forward: Map,
+    adjoint: Map,
+    image_shape: tuple[int, ...],
+    *,
+    tolerance: float = 1e-3,
+    max_iterations: int = 300,
+    basis: int = 10,
+) -> Array:
+    """||A|| of an A without negative entries, by Lanczos' method on A'A from an image of ones; a real scalar.
+
+    It stops by the rule of `operator_norm`, which holds for the largest Ritz value s and its vector v as well:
+    ||A'A v - s v|| is what is left of the last product times the last component of v. After `basis` products it starts
+    anew from v. Golub and Van Loan, Matrix Computations, section 10.1.
+    """
+
+    def unfinished(state: tuple[Array, ...]) -> Array:
+        i, _, _, _, s, residual = state
+        return (residual > 2 * tolerance * s) & (i < max_iterations)
+
+    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        i, vectors, matrix, v, _, _ = state
+        j = i % basis
+        vectors = vectors.at[j].set(v)
+        w = adjoint(forward(v.reshape(image_shape))).ravel()
+        column = vectors @ w
+        w = w - column @ vectors
+        w = w - (vectors @ w) @ vectors  # once more, against rounding
+        matrix = matrix.at[:, j].set(column).at[j].set(column)
+        values, parts = jnp.linalg.eigh(matrix)
+        left = jnp.linalg.norm(w)
+        full = j + 1 == basis
+        ritz = parts[:, -1] @ vectors
+        following = jnp.where(full, ritz / jnp.linalg.norm(ritz), w / jnp.maximum(left, jnp.finfo(w.dtype).tiny))
+        vectors, matrix = jnp.where(full, 0, vectors), jnp.where(full, 0, matrix)
+        return i + 1, vectors, matrix, following, values[-1], left * jnp.abs(parts[j, -1])
+
+    @jax.jit
+    def iterate(v: Array) -> Array:
+        zeros, one = jnp.zeros((basis, v.size), v.dtype), jnp.ones((), v.dtype)
+        first = (jnp.zeros((), jnp.int32), zeros, jnp.zeros((basis, basis), v.dtype), v, 0 * one, one)
+        return jnp.sqrt(jnp.maximum(lax.while_loop(unfinished, step, first)[4], 0))
+
+    n = math.prod(image_shape)
+    return iterate(jnp.full((n,), n**-0.5))
 
 
 def dot_test(

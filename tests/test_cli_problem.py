@@ -1,0 +1,214 @@
+"""sample.py --problem: every named task, own masks and kernels, settings from the table, one line for every mistake."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import NETWORK, refused, write_weights
+
+from padis_jax import experiment as ex
+from padis_jax.cli.sample import main
+from padis_jax.experiment.config import PLUG_AND_PLAY, PROBLEMS
+from padis_jax.operators import Blur
+from padis_jax.settings import CHAINS, EVALUATIONS, schedule, unsuited
+from padis_jax.solvers.reconstruct import SOLVERS
+from padis_jax.tasks import TASKS, pose
+
+QUICK = "--tv.iterations 5 --solver.levels 2 --solver.average 1".split()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Weights for grey and colour images of 16 x 16, such pictures, a mask and a kernel."""
+    folder = tmp_path_factory.mktemp("data")
+    write_weights(folder / "grey.safetensors")
+    write_weights(folder / "rgb.safetensors", network=dataclasses.replace(NETWORK, image_channels=3))
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)).save(folder / "grey.png")
+    Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(folder / "rgb.png")
+    mask = np.full((16, 16), 255, np.uint8)
+    mask[3:9, 4:7] = 0
+    Image.fromarray(mask).save(folder / "mask.png")
+    np.save(folder / "kernel.npy", np.asarray([[0.0, 0.5, 0.0], [0.1, 0.2, 0.2]]))
+    return folder
+
+
+def arguments(folder, problem, *more, kind="grey"):
+    files = ("--weights", folder / f"{kind}.safetensors", "--image.path", folder / f"{kind}.png")
+    return [str(a) for a in (*files, "--problem", problem, *QUICK, *more)]
+
+
+def run(folder, workdir, problem, *more, **kwargs):
+    main([*arguments(folder, problem, *more, **kwargs), "--workdir", str(workdir), "--quiet"])
+    with np.load(workdir / "reconstruction.npz") as file:
+        return {name: file[name] for name in file.files}, json.loads((workdir / "metrics.json").read_text())
+
+
+def test_a_problem_in_colour_writes_the_whole_folder(folder, tmp_path):
+    arrays, metrics = run(folder, tmp_path, "deblur9", "--save-as", "png", kind="rgb")
+    assert set(arrays) == {"truth", "blurred", "TV", "DDS", "unit"} and arrays["DDS"].shape == (16, 16, 3)
+    names = {p.name for p in tmp_path.iterdir()}
+    assert names == {"report.html", "comparison.png", "reconstruction.npz", "metrics.json", "config.json", "dds.png"}
+    assert metrics["problem"] == "deblur9" and metrics["measured"] == TASKS["deblur9"].description
+    assert [row["method"] for row in metrics["rows"]] == ["blurred", "TV", "DDS"]
+    assert "deblurring, uniform 9 x 9" in (tmp_path / "report.html").read_text()
+    # What was measured is the benchmark's measurement of the same image and seed.
+    key = ex.image_key(0, 0)
+    operator, measurement = pose(TASKS["deblur9"], key, jax.numpy.asarray(arrays["truth"]))
+    np.testing.assert_allclose(arrays["blurred"], operator.start(measurement.sinogram), atol=1e-6)
+    noise = arrays["blurred"] - np.asarray(operator(arrays["truth"]))
+    assert abs(noise.std() / 0.01 - 1) < 0.1
+    assert metrics["relative_noise"] == pytest.approx(0.01 * np.sqrt(768) / np.linalg.norm(arrays["blurred"]), rel=1e-4)
+
+
+GREY = [("sr2", ["--noise", "0"], "nearest"), ("denoise", [], "noisy")]
+
+
+@pytest.mark.parametrize(("problem", "flags", "start"), GREY)
+def test_grey_problems(folder, tmp_path, problem, flags, start):
+    arrays, _ = run(folder, tmp_path, problem, *flags)
+    assert set(arrays) == {"truth", start, "TV", "DDS", "unit"}
+    if problem == "sr2":
+        means = arrays["truth"].reshape(8, 2, 8, 2, 1).mean((1, 3))
+        np.testing.assert_allclose(arrays[start], means.repeat(2, 0).repeat(2, 1), atol=1e-5)
+
+
+def test_tomography_follows_the_protocol(folder, tmp_path):
+    _, counted = run(folder, tmp_path / "a", "fan180", "--scan.pixel-mm", "1")
+    _, exact = run(folder, tmp_path / "b", "fan180", "--scan.protocol", "paper")
+    assert counted["protocol"] == "honest" and counted["relative_noise"] > 0
+    assert exact["protocol"] == "paper" and exact["relative_noise"] == 0
+    assert [row["method"] for row in exact["rows"]] == ["FBP", "TV", "DDS"]
+
+
+def test_a_mask_of_ones_own(folder, tmp_path):
+    arrays, _ = run(folder, tmp_path, "inpaint", "--mask", str(folder / "mask.png"), "--noise", "0", kind="rgb")
+    assert set(arrays) == {"truth", "masked", "nearest known", "TV", "DDS", "unit"}
+    expected = arrays["truth"].copy()
+    expected[3:9, 4:7] = 0
+    np.testing.assert_array_equal(arrays["masked"], expected)
+
+
+def test_a_kernel_of_ones_own(folder, tmp_path):
+    flags = ("--kernel", str(folder / "kernel.npy"), "--boundary", "zero", "--noise", "0")
+    arrays, _ = run(folder, tmp_path, "deblur", *flags)
+    operator = Blur(image_shape=(16, 16), kernel=np.load(folder / "kernel.npy"), boundary="zero")
+    np.testing.assert_allclose(arrays["blurred"], operator(arrays["truth"]), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["pnp_admm", "pnp_red", "daps"])
+def test_methods_with_another_cost(folder, tmp_path, name):
+    arrays, metrics = run(folder, tmp_path, "inpaint_random", "--solver.name", name, "--solver.mcmc-steps", "3")
+    assert metrics["rows"][-1]["evaluations"] == (10 if name == "daps" else 2)
+    config = ex.Experiment(problem="denoise", solver=ex.SolverConfig(name=name, levels=2, average=1))
+    assert ex.evaluations(config) == metrics["rows"][-1]["evaluations"]
+    assert np.isfinite(list(arrays.values())[-2]).all()
+
+
+def test_samples_of_a_problem(folder, tmp_path):
+    arrays, metrics = run(folder, tmp_path, "denoise", "--samples", "2", kind="rgb")
+    assert {"noisy", "DDS, mean of 2", "deviation"} <= set(arrays) and metrics["samples"]["count"] == 2
+    assert (tmp_path / "deviation.png").exists() and arrays["deviation"].shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_settings_are_those_of_the_table(name):
+    """The flags of sample.py, once they are the solver's own settings, are what the benchmark takes."""
+    for problem, task in TASKS.items():
+        for counts in (False, True):
+            if unsuited(name, problem) or (counts and not task.tomography):
+                continue
+            protocol = "honest" if counts else "paper"
+            flags = ["--problem", problem, "--solver.name", name, "--scan.protocol", protocol]
+            config = ex.with_problem_defaults(ex.Experiment(), flags)
+            plan = schedule(name, task, EVALUATIONS // CHAINS, counts=counts)
+            measurement = type("Noise", (), {"noise_sigma": task.sigma})()
+            assert ex.solver_settings(config.solver, measurement) == plan.settings
+            for field, value in plan.options.items():
+                assert getattr(config.solver, field) == value
+            assert config.image.index == 41 and config.solver.average == CHAINS
+
+
+def test_without_a_problem_nothing_changes():
+    flags = ["--solver.name", "dps", "--image.path", "other.npy"]
+    assert ex.with_problem_defaults(ex.Experiment(), flags) == ex.Experiment()
+    given = ex.with_problem_defaults(ex.Experiment(), ["--problem", "sr2", "--image.path", "other.npy"])
+    assert given.image.index == 0 and given.solver.levels == EVALUATIONS // CHAINS
+
+
+def test_dry_run_counts(folder, tmp_path, capsys):
+    more = ("--samples", "3", "--solver.name", "predictor_corrector", "--dry-run", "--json")
+    main([*arguments(folder, "sr2", *more), "--workdir", str(tmp_path / "none")])
+    found = json.loads(capsys.readouterr().out)
+    assert found["evaluations"] == 2 * 3 * 2 and "--problem sr2" in found["measurement"]
+    assert not (tmp_path / "none").exists()
+
+
+def test_help_names_the_problems(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--problem" in text and "--mask" in text and "--kernel" in text
+    assert not [name for name in (*PROBLEMS, *PLUG_AND_PLAY) if name not in text]
+
+
+def own_mask(values, name="m.png"):
+    def make(folder, tmp_path):
+        Image.fromarray(np.asarray(values, np.uint8)).save(tmp_path / name)
+        return ["--mask", tmp_path / name]
+
+    return make
+
+
+def own_kernel(values):
+    def make(folder, tmp_path):
+        np.save(tmp_path / "k.npy", np.asarray(values), allow_pickle=np.asarray(values).dtype == object)
+        return ["--kernel", tmp_path / "k.npy"]
+
+    return make
+
+
+HALF = np.repeat([0, 255], 8)[:, None].repeat(16, 1)
+MISTAKES = {
+    "unknown": ("deblur10", lambda f, t: [], "there is no problem 'deblur10'; there are ct8, ct20"),
+    "mask missing": ("inpaint", lambda f, t: [], "--problem inpaint and --mask FILE belong together"),
+    "kernel missing": ("deblur", lambda f, t: [], "--problem deblur and --kernel FILE belong together"),
+    "mask elsewhere": ("sr2", lambda f, t: ["--mask", f / "mask.png"], "--problem inpaint and --mask FILE belong"),
+    "no mask file": ("inpaint", lambda f, t: ["--mask", t / "no.png"], "no.png: no such file"),
+    "mask of another size": ("inpaint", own_mask(HALF[:, :9]), "m.png: (16, 9) pixels, but the image has (16, 16)"),
+    "mask in colour": ("inpaint", own_mask(HALF[..., None] * [1, 1, 0]), "is in colour"),
+    "mask of 0 and 1": ("inpaint", own_mask(HALF // 255), "no pixel is above half of white"),
+    "mask all white": ("inpaint", own_mask(np.full((16, 16), 255)), "every pixel is above half of white"),
+    "kernel as text": ("deblur", lambda f, t: ["--kernel", t / "k.txt"], "must be a .npy file of [h, w]"),
+    "no kernel file": ("deblur", lambda f, t: ["--kernel", t / "k.npy"], "k.npy: no such file"),
+    "kernel of one axis": ("deblur", own_kernel(np.ones(5)), "float64 of shape (5,); a kernel is [h, w]"),
+    "kernel too large": ("deblur", own_kernel(np.ones((3, 17))), "(3, 17) is larger than the image of (16, 16)"),
+    "kernel with NaN": ("deblur", own_kernel([[np.nan, 1.0]]), "must be finite and not all 0"),
+    "kernel of objects": ("deblur", own_kernel(np.asarray([[None, 1]], object)), "not a readable .npy of numbers"),
+    "complex kernel": ("deblur", own_kernel([[1j, 1.0]]), "complex128 of shape (1, 2)"),
+    "boundary": ("sr2", lambda f, t: ["--boundary", "zero"], "is of --problem deblur"),
+    "noise": ("sr2", lambda f, t: ["--noise", "-1"], "--noise -1.0: must not be negative"),
+    "noise of photons": ("ct8", lambda f, t: ["--noise", "0.1"], "photons bring their own noise"),
+    "factor": ("sr4", lambda f, t: ["--image.path", f / "odd.png"], "--problem sr4: Downsample"),
+    "views": ("ct8", lambda f, t: ["--scan.views", "9"], "scan.views: --problem ct8 has its own"),
+    "ddnm": ("denoise", lambda f, t: ["--solver.name", "ddnm"], "not with ddnm: A+ is 1"),
+    "samples of pnp": ("sr2", lambda f, t: ["--solver.name", "pnp_red", "--samples", "2"], "leave --samples out"),
+    "measured": ("sr2", lambda f, t: ["--measurement.path", "scan.npz"], "leave it out with measured data"),
+    "colour for grey": ("sr2", lambda f, t: ["--image.path", f / "rgb.png"], "trained on images of 1 channels, not 3"),
+    "CT in colour": ("ct8", lambda f, t: ["--image.path", f / "rgb.png", "--scan.protocol", "paper"], "have 1 chan"),
+    "value missing": ("sr2", lambda f, t: ["--image.path"], "--image.path"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistakes_give_one_line_and_write_nothing(folder, tmp_path, capsys, case):
+    problem, make, expected = MISTAKES[case]
+    Image.fromarray(np.full((18, 16), 9, np.uint8)).save(folder / "odd.png")
+    flags = arguments(folder, problem, *make(folder, tmp_path))
+    split = flags if case == "value missing" else [*flags, "--workdir", str(tmp_path / "out")]
+    message = refused(main, split, capsys)
+    assert expected in message, message
+    assert not (tmp_path / "out").exists()
