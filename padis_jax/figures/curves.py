@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -42,7 +43,7 @@ def training_curves(
     Raises:
       UserError: if the file is missing or no JSONL, or holds no such records.
     """
-    records = read_records(log) if isinstance(log, (str, Path)) else list(log)
+    records = read_records(cast(Path, log)) if isinstance(log, (str, os.PathLike)) else list(log)
     curves: dict[tuple[str, Any], list[tuple[float, float]]] = {}
     for record in records:
         for field in y:
