@@ -53,6 +53,8 @@ class RayTransform:
         """Filtered backprojection with the Hann filter cut off at 0.9 of the Nyquist frequency."""
         return fbp(self, measurement)
 
+    iterative = True  # pinv is by CG
+
     def pinv(self, measurement: Array) -> Array:
         """The Moore-Penrose solution A+ y, by converged conjugate gradients (a few hundred of A and A')."""
         solve = functools.partial(linear.pseudo_inverse, self.geometry.project, self.geometry.backproject)
