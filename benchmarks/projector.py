@@ -3,10 +3,11 @@ fan beams against 'line_fanflat' (ASTRA has no Joseph projector for fans, so the
 
     pip install '.[bench]' && python -m benchmarks.projector [--beam parallel fan] [--views 20 180] [--seconds 8]
 
-The fan's views are over a full turn, source and detector at 300 and 200 pixels from the axis. Prints milliseconds (median and least of all rounds) of the projection and the backprojection of a 256 x 256 image with
-512 bins, and the ratio ours / ASTRA: below 1 we are faster. For fans also the seconds that
-FanBeam takes to be built, norm included. Interleaving makes both suffer the same disturbances.
-ASTRA runs on one core (its CPU code is serial), XLA on all that the process may use.
+The fan's views are over a full turn, source and detector at 300 and 200 pixels from the axis. Prints milliseconds
+(median and least of all rounds) of the projection and the backprojection of a 256 x 256 image with 512 bins, and the
+ratio ours / ASTRA: below 1 we are faster; for fans also the seconds that FanBeam takes to be built, norm included.
+Interleaving makes both suffer the same disturbances. ASTRA runs on one core (its CPU code is serial), XLA on all that
+the process may use.
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ def compare(beam: str, views: int, seconds: float) -> None:
         a, b = times[f"ours {name}"], times[f"ASTRA {name}"]
         difference = np.linalg.norm(np.asarray(mine) - theirs) / np.linalg.norm(theirs)
         print(
-            f"{views:4d} views {beam:8s} {name:9s}  ours {np.median(a):7.2f} ({a.min():6.2f}) ms  ASTRA {np.median(b):7.2f} "
-            f"({b.min():6.2f}) ms  ratio {np.median(a) / np.median(b):.3f} (least {a.min() / b.min():.3f})  "
+            f"{views:4d} views {beam:8s} {name:9s}  ours {np.median(a):7.2f} ({a.min():6.2f}) ms  "
+            f"ASTRA {np.median(b):7.2f} ({b.min():6.2f}) ms  ratio {np.median(a) / np.median(b):.3f} (least {a.min() / b.min():.3f})  "
             f"difference {difference:.1e}  compile {compile_seconds:.2f} s"
         )
 
