@@ -98,9 +98,10 @@ def compare(beam: str, views: int, seconds: float) -> None:
     for mine, theirs, compile_seconds, name in results:
         a, b = times[f"ours {name}"], times[f"ASTRA {name}"]
         difference = np.linalg.norm(np.asarray(mine) - theirs) / np.linalg.norm(theirs)
+        ratio, least = np.median(a) / np.median(b), a.min() / b.min()
         print(
             f"{views:4d} views {beam:8s} {name:9s}  ours {np.median(a):7.2f} ({a.min():6.2f}) ms  "
-            f"ASTRA {np.median(b):7.2f} ({b.min():6.2f}) ms  ratio {np.median(a) / np.median(b):.3f} (least {a.min() / b.min():.3f})  "
+            f"ASTRA {np.median(b):7.2f} ({b.min():6.2f}) ms  ratio {ratio:.3f} (least {least:.3f})  "
             f"difference {difference:.1e}  compile {compile_seconds:.2f} s"
         )
 
