@@ -9,19 +9,15 @@ padis_jax.baselines.file.load_baseline reads the file, and padis_jax.baselines.c
 
 from __future__ import annotations
 
-import argparse
 import functools
-from pathlib import Path
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
-from benchmarks.supervised import training_slices
+from benchmarks.training import check_counts, train, training_parser, training_slices
 from padis_jax import experiment as ex
 from padis_jax.baselines.cnn import CNNConfig, cnn_loss, init_cnn
 from padis_jax.baselines.file import CNN, save_baseline
-from padis_jax.baselines.fit import fit
 from padis_jax.batches import crop_batch
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.images import read_images
@@ -30,21 +26,15 @@ from padis_jax.images import read_images
 @one_line_errors()
 def main() -> None:
     """Trains and writes the file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
+    parser = training_parser(__doc__ or "", batch=8)
     parser.add_argument("--images", default=ex.DEFAULT_IMAGE)
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--patch", type=int, default=48)
-    parser.add_argument("--limit", type=int, default=0, help="train on so many slices, spread evenly; 0 for all")
     parser.add_argument("--features", type=int, default=32)
     parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     images = read_images(args.images)
-    if min(args.steps, args.batch, args.patch) < 1 or args.limit < 0:
-        raise UserError("--steps, --batch and --patch must be at least 1, --limit not negative")
+    check_counts(args, "patch")
     if args.patch > min(images.images.shape[1:3]):
         raise UserError(f"--patch {args.patch}: larger than the images of {images.images.shape[1:3]} pixels")
     chosen = training_slices(images, args.images, args.limit)
@@ -58,31 +48,10 @@ def main() -> None:
         rng = np.random.default_rng([args.seed, step])
         return (crop_batch(rng, clean, args.patch, args.batch, flips=True).patches,)
 
-    with tqdm(total=args.steps, desc="training", unit="step") as bar:
-
-        def progress(done: int, loss: float) -> None:
-            bar.update()
-            bar.set_postfix(loss=f"{loss:.4f}")
-
-        params, losses = fit(
-            functools.partial(cnn_loss, config),
-            init_cnn(jax.random.key(args.seed), config),
-            draw,
-            steps=args.steps,
-            learning_rate=args.learning_rate,
-            seed=args.seed,
-            progress=progress,
-        )
-    about = {
-        "images": args.images,
-        "slices": chosen,
-        "steps": args.steps,
-        "batch": args.batch,
-        "patch": args.patch,
-        "learning_rate": args.learning_rate,
-        "seed": args.seed,
-        "last_losses": float(losses[-max(1, args.steps // 20) :].mean()),
-    }
+    params, run = train(
+        functools.partial(cnn_loss, config), init_cnn(jax.random.key(args.seed), config), draw, args, args.seed
+    )
+    about = {"images": args.images, "slices": chosen, "patch": args.patch, **run}
     save_baseline(args.out, CNN, config, params, about)
     print(f"{args.out} written; mean loss of the last steps {about['last_losses']:.4f} (an untrained network: 1)")
 

@@ -11,43 +11,34 @@ The file is read by padis_jax.baselines.file.load_baseline and applied by padis_
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
-from pathlib import Path
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.training import check_counts, train, training_parser, training_slices
 from padis_jax import experiment as ex
 from padis_jax.baselines.file import SUPERVISED, save_baseline
-from padis_jax.baselines.fit import fit
 from padis_jax.baselines.supervised import restore, supervised_loss
 from padis_jax.cli.arguments import parse
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.images import ImageSet, read_images
 from padis_jax.metrics import psnr
-from padis_jax.split import split_slices
 from padis_jax.unet import NetworkConfig, init_network
 
 
 @one_line_errors()
 def main() -> None:
     """Simulates the pairs, trains, and writes the file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch", type=int, default=2)
+    parser = training_parser(__doc__ or "", batch=2)
     parser.add_argument("--draws", type=int, default=4, help="measurements of each slice")
-    parser.add_argument("--limit", type=int, default=0, help="train on so many slices, spread evenly; 0 for all")
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--channels", type=int, default=32)
     parser.add_argument("--multipliers", type=int, nargs="+", default=[1, 2, 3, 3])
     args, rest = parser.parse_known_args()
     base = parse(ex.Experiment, rest, default=ex.Experiment(), prog="benchmarks.supervised", description=__doc__ or "")
-    if min(args.steps, args.batch, args.draws) < 1 or args.limit < 0:
-        raise UserError("--steps, --batch and --draws must be at least 1, --limit not negative")
+    check_counts(args, "draws")
 
     images = read_images(base.image.path)
     chosen = training_slices(images, base.image.path, args.limit)
@@ -70,45 +61,13 @@ def main() -> None:
         return starts[index], truths[index]
 
     params = jax.jit(init_network, static_argnums=1)(jax.random.key(base.seed), config)
-    with tqdm(total=args.steps, desc="training", unit="step") as bar:
-
-        def progress(done: int, loss: float) -> None:
-            bar.update()
-            bar.set_postfix(loss=f"{loss:.3e}")
-
-        params, losses = fit(
-            functools.partial(supervised_loss, config),
-            params,
-            draw,
-            steps=args.steps,
-            learning_rate=args.learning_rate,
-            seed=base.seed,
-            progress=progress,
-        )
-    about = {
-        "scan": dataclasses.asdict(base.scan),
-        "images": base.image.path,
-        "slices": chosen,
-        "draws": args.draws,
-        "steps": args.steps,
-        "batch": args.batch,
-        "learning_rate": args.learning_rate,
-        "seed": base.seed,
-        "last_losses": float(losses[-max(1, args.steps // 20) :].mean()),
-    }
+    params, run = train(functools.partial(supervised_loss, config), params, draw, args, base.seed)
+    scan = dataclasses.asdict(base.scan)
+    about = {"scan": scan, "images": base.image.path, "slices": chosen, "draws": args.draws, **run}
     save_baseline(args.out, SUPERVISED, config, params, about)
     shown = jax.jit(restore, static_argnums=0)(config, params, starts[:1])
     print(f"{args.out} written; first training pair: {float(psnr(starts[0], truths[0])):.2f} dB before and")
     print(f"{float(psnr(shown[0], truths[0])):.2f} dB after (an image that it was trained on: no measure of quality)")
-
-
-def training_slices(images: ImageSet, path: str, limit: int) -> list[int]:
-    """Indices to train on: those that are not held out of the head CT, or all images of another file."""
-    count = len(images.names)
-    found = list(split_slices(count).train) if path == ex.DEFAULT_IMAGE else list(range(count))
-    if not limit or limit >= len(found):
-        return found
-    return [found[i] for i in np.linspace(0, len(found) - 1, limit).round().astype(int)]
 
 
 def pairs(base: ex.Experiment, images: ImageSet, chosen: list[int], draws: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,9 +9,10 @@
 
 Up to 300 evaluations a run starts from total variation with noise of the first level added; from there on from noise
 alone at level 1, ten steps per level for the methods of small steps. The noise level of the measurement is given to the
-methods that weigh it. The weights of `counts` and `ct` and the step size of DPS were chosen on validation slices of the
-head CT (configs/dps.py); all else are the modules' defaults or stated here, and not tuned. Where an image's noise is
-another than its task's, the weight of TV follows it in proportion.
+methods that weigh it; DDNM, which cannot, takes ten CG steps in the place of A+ under counts. The weights of `counts`
+and `ct` and the step size of DPS were chosen on validation slices of the head CT (configs/dps.py); all else are the
+modules' defaults or stated here, and not tuned. Where an image's noise is another than its task's, the weight of TV
+follows it in proportion.
 
 The benchmark takes all of it, and so does `sample.py --problem`, with EVALUATIONS in CHAINS runs whose mean it shows.
 """
@@ -93,7 +94,7 @@ def schedule(solver: str, task: Task, evaluations: int, tilings: int = 1, *, cou
       tilings: K, tilings averaged in each call of the prior.
       counts: whether the problem is tomography with photon counts.
     """
-    settings = solver_settings(solver, task, many=evaluations >= MANY)
+    settings = solver_settings(solver, task, many=evaluations >= MANY, counts=counts)
     steps = max(1, evaluations // (SOLVERS[solver].evaluations(settings) * tilings))
     first = FIRST_LEVEL["counts" if counts else task.kind]
     if evaluations < MANY:
@@ -104,7 +105,7 @@ def schedule(solver: str, task: Task, evaluations: int, tilings: int = 1, *, cou
     return Schedule(settings, {**options, "sigma_min": SIGMA_MIN})
 
 
-def solver_settings(solver: str, task: Task, *, many: bool) -> Settings:
+def solver_settings(solver: str, task: Task, *, many: bool, counts: bool = False) -> Settings:
     """Of a diffusion method.
 
     Raises:
@@ -115,7 +116,7 @@ def solver_settings(solver: str, task: Task, *, many: bool) -> Settings:
         "dds": DDS(cg_steps=10, noise=noise),
         "dps": DPS(zeta=1.7) if many else DPS(),
         "langevin": Langevin(),
-        "ddnm": DDNM(cg_steps=10 if task.tomography else 0),
+        "ddnm": DDNM(cg_steps=10 if counts else 0),
         "diffpir": DiffPIR(noise=noise),
         "predictor_corrector": PredictorCorrector(),
         "daps": DAPS(noise=noise),

@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 from tiny import NETWORK, random_like, write_weights
 
-from benchmarks import cnn_denoiser, supervised
+from benchmarks import cnn_denoiser, supervised, training
 from padis_jax.baselines.cnn import CNNConfig, cnn_loss, cnn_prior, denoise_images, init_cnn
 from padis_jax.baselines.file import CNN, KEY, SUPERVISED, load_baseline, save_baseline
 from padis_jax.baselines.fit import fit
@@ -109,7 +109,7 @@ def test_the_cnn_command_leaves_held_out_slices_alone(tmp_path, monkeypatch, cap
     assert loaded.config.features == 4 and loaded.about["slices"] == [0, 2]
     assert "written; mean loss" in capsys.readouterr().out
     head = type("Images", (), {"names": tuple(range(108))})()
-    chosen = supervised.training_slices(head, "data/head_ct.npz", 0)
+    chosen = training.training_slices(head, "data/head_ct.npz", 0)
     assert not {20, 41, 62, 83, 30, 73, 38, 44} & set(chosen) and len(chosen) > 60
 
 

@@ -15,6 +15,7 @@ from padis_jax.experiment.config import PLUG_AND_PLAY, PROBLEMS
 from padis_jax.operators import Blur
 from padis_jax.settings import CHAINS, EVALUATIONS, schedule, unsuited
 from padis_jax.solvers.reconstruct import SOLVERS
+from padis_jax.solvers.tv import TV, total_variation
 from padis_jax.tasks import TASKS, pose
 
 QUICK = "--tv.iterations 5 --solver.levels 2 --solver.average 1".split()
@@ -130,6 +131,24 @@ def test_settings_are_those_of_the_table(name):
             for field, value in plan.options.items():
                 assert getattr(config.solver, field) == value
             assert config.image.index == 41 and config.solver.average == CHAINS
+
+
+def test_tv_takes_the_weight_of_the_problem(folder):
+    """Of the table, in proportion to the noise, unless a weight is given; a fan beam has that of its protocol."""
+    for flags, weight in (
+        (dict(problem="denoise"), 0.1),
+        (dict(problem="denoise", noise=0.05), 0.05),
+        (dict(problem="sr2"), 0.001),
+        (dict(problem="denoise", tv=ex.TVConfig(weight=0.7, iterations=20)), 0.7),
+        (dict(problem="ct8", scan=ex.ScanConfig(pixel_mm=1.0)), 1.0),
+        (dict(problem="ct8", scan=ex.ScanConfig(protocol="paper")), 0.003),
+    ):
+        image = ex.ImageConfig(str(folder / "grey.png"), 0)
+        config = ex.Experiment(**{"image": image, "tv": ex.TVConfig(iterations=20), **flags})
+        scene = ex.load_scene(config)
+        settings = TV(weight=weight, iterations=20)
+        expected = total_variation(scene.measurement.sinogram, scene.operator, settings=settings).image
+        np.testing.assert_array_equal(ex.run_tv(config, scene), expected)
 
 
 def test_without_a_problem_nothing_changes():

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from linear_problem import PLANE, make, relative
 
+from padis_jax.operators import ParallelBeam
+from padis_jax.operators.linear import least_squares
+from padis_jax.patches import Frame
 from padis_jax.solvers import ddnm, diffpir
 from padis_jax.solvers.daps import DAPS
 from padis_jax.solvers.ddnm import DDNM
@@ -47,6 +50,25 @@ def test_the_operators_own_pseudo_inverse_is_used_and_otherwise_converged_cg():
         assert relative(jax.jit(lambda p: p.pinv(p.measurement, 1))(problem), factor * expected) < 1e-4
 
 
+def test_cg_for_the_pseudo_inverse_stops_at_a_tolerance_of_the_measurement():
+    """Fewer iterations for a residual that is small beside y, none for one below the tolerance, and A A+ A = A."""
+    scan = ParallelBeam(image_shape=(16, 16), angles=np.linspace(0, 2, 6), detector_count=24)
+    y = scan(jax.random.uniform(KEY, (16, 16)))
+    limit = 1e-5 * jnp.linalg.norm(scan.T(y))
+    counts = [int(least_squares(scan, scan.T, share * y, limit=limit)[1]) for share in (1.0, 1e-2, 1e-6)]
+    assert counts[0] > 1.5 * counts[1] > 0 == counts[2]
+    problem = pose(scan, PRIOR.denoise, y, Frame((16, 16), 8, (3, 3)), channels=1)
+    exact = scan.pinv(y)
+    for tolerance, bound in ((1e-2, 0.3), (1e-5, 1e-3)):
+        x = jax.jit(lambda p, t: p.pinv(p.measurement, 1, tolerance=t))(problem, tolerance)[..., 0]
+        gradient = jnp.linalg.norm(scan.T(y - scan(x))) / jnp.linalg.norm(scan.T(y))
+        assert gradient <= 1.01 * tolerance + 1e-6 and relative(scan(x), np.asarray(y)) < bound
+        again = jax.jit(lambda p, r, t: p.pinv(r, 1, tolerance=t))(problem, scan(x), tolerance)[..., 0]
+        assert relative(scan(again), np.asarray(scan(x))) < bound  # A A+ A = A
+    assert relative(x, np.asarray(exact)) < 0.1  # white noise has much where A is small
+    assert float(jnp.linalg.norm(x)) <= 1.001 * float(jnp.linalg.norm(exact))  # of least norm: it stays in A*'s range
+
+
 def test_a_few_cg_steps_in_place_of_the_pseudo_inverse():
     """One step from 0 on A'A u = A'r is steepest descent with exact line search."""
     d = np.asarray(PRIOR.frame.crop(PROBLEM.denoise(KEY, X, NOISE.sigma)), np.float64).ravel()
@@ -59,11 +81,17 @@ def test_a_few_cg_steps_in_place_of_the_pseudo_inverse():
 
 
 def test_diffpir_takes_the_floor_where_there_is_no_noise():
-    """noise 0 and noise = floor ||A|| are the same; any operator's unit gives the same image."""
-    given = DiffPIR(noise=0.2 * GAUSSIAN.norm, floor=1e-9)
+    """rho = floor ||A||^2 at every level; any operator's unit gives the same image."""
+    given = DiffPIR(weight=8.0, noise=0.7 * np.sqrt(0.2 / 8) * GAUSSIAN.norm, floor=1e-9)
     one, _ = diffpir.step(DiffPIR(floor=0.2), PROBLEM, KEY, X, NOISE)
     two, _ = diffpir.step(given, PROBLEM, KEY, X, NOISE)
     np.testing.assert_allclose(one, two, atol=1e-5)
+    low = Noise(jnp.float32(0.01), jnp.float32(0.0))
+    d = np.asarray(PRIOR.frame.crop(PROBLEM.denoise(KEY, X, low.sigma)), np.float64).ravel()
+    a, rho = GAUSSIAN.matrix, 0.2 * GAUSSIAN.norm**2
+    expected = np.linalg.solve(a.T @ a + rho * np.eye(12), a.T @ GAUSSIAN.y + rho * d)
+    got, _ = diffpir.step(DiffPIR(floor=0.2), PROBLEM, KEY, X, low)
+    assert relative(PRIOR.frame.crop(got).ravel(), expected) < 1e-4
     _, thousand, _ = make(scale=1000.0)
     three, _ = diffpir.step(DiffPIR(floor=0.2), thousand, KEY, X, NOISE)
     np.testing.assert_allclose(one, three, atol=1e-4)
@@ -75,6 +103,7 @@ def test_diffpir_takes_the_floor_where_there_is_no_noise():
     ("kind", "change", "message"),
     [
         (DDNM, {"eps": 0.0}, "DDNM: eps is 0.0: it must be above 0 and at most 4"),
+        (DDNM, {"tolerance": 0.0}, "tolerance is 0.0"),
         (DDNM, {"cg_steps": -1}, "cg_steps is -1: it must be at least 0"),
         (DiffPIR, {"zeta": 1.5}, "zeta is 1.5"),
         (DiffPIR, {"weight": 0.0}, "weight is 0.0"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from padis_jax.operators import conjugate_gradient, dot_test, from_functions, operator_norm
-from padis_jax.operators.linear import Operator, pseudo_inverse
+from padis_jax.operators.linear import Operator, lanczos_norm, pseudo_inverse
 
 MATRIX = np.random.default_rng(0).standard_normal((12, 20)).astype(np.float32)  # more unknowns than equations
 
@@ -146,3 +146,40 @@ def test_conjugate_gradients_keep_the_shape_of_an_image():
     m, b = spd(12), jnp.arange(12.0).reshape(2, 2, 3)
     image = conjugate_gradient(lambda v: (m @ v.ravel()).reshape(v.shape), b, jnp.zeros_like(b), 12)
     np.testing.assert_allclose(image.ravel(), np.linalg.solve(m, b.ravel()), atol=1e-4)
+
+
+@pytest.mark.parametrize("gap", [1.0, 0.02])
+def test_lanczos_norm_is_the_largest_singular_value(gap):
+    """Also where it needs more products than the basis holds, and of 0."""
+    rng = np.random.default_rng(0)
+    left, right = (np.abs(np.linalg.qr(rng.standard_normal((n, n)))[0]) for n in (40, 40))
+    matrix = jnp.asarray(left @ np.diag(1 + gap * np.linspace(0, 1, 40)) @ right, jnp.float32)
+    for basis, tolerance in ((10, 1e-3), (3, 1e-5)):
+        found = lanczos_norm(
+            lambda x: matrix @ x.ravel(),
+            lambda y: (matrix.T @ y).reshape(5, 8),
+            (5, 8),
+            tolerance=tolerance,
+            basis=basis,
+        )
+        np.testing.assert_allclose(found, np.linalg.norm(np.asarray(matrix), 2), rtol=tolerance)
+    assert lanczos_norm(lambda x: 0 * x, lambda y: 0 * y, (5, 8)) == 0
+
+
+def test_lanczos_norm_takes_fewer_products():
+    calls = []
+
+    def count(x):
+        jax.debug.callback(lambda: calls.append(1))
+        return jnp.asarray(np.abs(MATRIX)) @ x.ravel()
+
+    def back(y):
+        return (jnp.asarray(np.abs(MATRIX)).T @ y).reshape(5, 4)
+
+    few = lanczos_norm(count, back, (5, 4))
+    jax.effects_barrier()
+    lanczos = len(calls)
+    many = operator_norm(count, back, image_shape=(5, 4))
+    jax.effects_barrier()
+    np.testing.assert_allclose(few, many, rtol=1e-3)
+    assert 1 <= lanczos < len(calls) - lanczos

@@ -67,6 +67,11 @@ class Convolution(Planes):
         padded = jnp.pad(plane, ((up, up), (left, left)), mode=PAD[self.boundary])
         return self._filter(padded, self.transfer)[up : up + h, left : left + w]
 
+    @property
+    def iterative(self) -> bool:
+        """Whether `pinv` is by conjugate gradients."""
+        return self.boundary != "circular"
+
     def inverse(self, plane: Array) -> Array:
         """Division by the spectrum where the boundary is circular, else by converged conjugate gradients."""
         if self.boundary != "circular":

@@ -32,26 +32,15 @@ from jax import Array, lax
 
 from padis_jax.operators.fan_fbp import fan_weights
 from padis_jax.operators.joseph import LANES, line_sums, line_table, place, transposes
+from padis_jax.operators.scan import Scan
 
 
-@dataclasses.dataclass(frozen=True)
-class FanGeometry:
-    """Static geometry of a fan-beam scan with a flat detector: lengths in one unit, angles in radians."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FanGeometry(Scan):
+    """Static geometry of a fan-beam scan with a flat detector."""
 
-    image_shape: tuple[int, int]
-    angles: tuple[float, ...]
-    detector_count: int
-    detector_spacing: float
-    pixel_size: float
-    detector_offset: float
     source_distance: float
     detector_distance: float
-    rotation_offset: float = 0.0
-
-    @property
-    def measurement_shape(self) -> tuple[int, int]:
-        """(views, bins)."""
-        return len(self.angles), self.detector_count
 
     @property
     def detector_u(self) -> np.ndarray:

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 Map = Callable[[Array], Array]
+LanczosState = tuple[Array, Array, Array, Array, Array, Array]  # count, basis, matrix, next vector, value, residual
 CgState = tuple[Array, Array, Array, Array, Array]  # count, x, residual, direction, squared gradient
 
 
@@ -70,6 +71,8 @@ class LinearOperator:
     def start(self, measurement: Array) -> Array:
         """A first image without further knowledge of A: A' y / ||A||^2."""
         return self.T(measurement) / self.norm**2
+
+    iterative = True  # pinv is by CG
 
     def pinv(self, measurement: Array) -> Array:
         """The Moore-Penrose solution A+ y."""
@@ -179,11 +182,11 @@ def lanczos_norm(
     anew from v. Golub and Van Loan, Matrix Computations, section 10.1.
     """
 
-    def unfinished(state: tuple[Array, ...]) -> Array:
+    def unfinished(state: LanczosState) -> Array:
         i, _, _, _, s, residual = state
         return (residual > 2 * tolerance * s) & (i < max_iterations)
 
-    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
+    def step(state: LanczosState) -> LanczosState:
         i, vectors, matrix, v, _, _ = state
         j = i % basis
         vectors = vectors.at[j].set(v)
@@ -264,7 +267,16 @@ def pseudo_inverse(
     gradient = adjoint(measurement)
     if tolerance is None:
         tolerance = 8 * float(jnp.finfo(gradient.dtype).eps)
-    target = tolerance**2 * jnp.real(jnp.vdot(gradient, gradient))
+    limit = tolerance * jnp.sqrt(jnp.real(jnp.vdot(gradient, gradient)))
+    return least_squares(forward, adjoint, measurement, limit=limit, max_iterations=max_iterations)[0]
+
+
+def least_squares(
+    forward: Map, adjoint: Map, measurement: Array, *, limit: Array, max_iterations: int = 2000
+) -> tuple[Array, Array]:
+    """(A+ y but for a gradient ||A'(y - A x)|| <= limit, the iterations that it took: one A and one A' each)."""
+    gradient = adjoint(measurement)
+    target = jnp.square(limit)
 
     def unfinished(state: CgState) -> Array:
         i, _, _, _, gg = state
@@ -286,7 +298,8 @@ def pseudo_inverse(
         gradient,
         jnp.real(jnp.vdot(gradient, gradient)),
     )
-    return lax.while_loop(unfinished, step, start)[1]
+    count, x, *_ = lax.while_loop(unfinished, step, start)
+    return x, count
 
 
 def check_shape(what: str, array: Array, expected: tuple[int, ...]) -> None:

@@ -25,24 +25,12 @@ from jax import Array, lax
 
 from padis_jax.operators.fbp import view_weights
 from padis_jax.operators.joseph import LANES, line_sums, line_table, place, transposes
+from padis_jax.operators.scan import Scan
 
 
-@dataclasses.dataclass(frozen=True)
-class ParallelGeometry:
-    """Static geometry of a parallel-beam scan: lengths in one unit, angles in radians."""
-
-    image_shape: tuple[int, int]
-    angles: tuple[float, ...]
-    detector_count: int
-    detector_spacing: float
-    pixel_size: float
-    detector_offset: float
-    rotation_offset: float = 0.0
-
-    @property
-    def measurement_shape(self) -> tuple[int, int]:
-        """(views, bins)."""
-        return len(self.angles), self.detector_count
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ParallelGeometry(Scan):
+    """Static geometry of a parallel-beam scan."""
 
     @property
     def centre(self) -> float:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -53,6 +54,8 @@ class RayTransform:
         """Filtered backprojection with the Hann filter cut off at 0.9 of the Nyquist frequency."""
         return fbp(self, measurement)
 
+    iterative = True  # pinv is by CG
+
     def pinv(self, measurement: Array) -> Array:
         """The Moore-Penrose solution A+ y, by converged conjugate gradients (a few hundred of A and A')."""
         solve = functools.partial(linear.pseudo_inverse, self.geometry.project, self.geometry.backproject)
@@ -85,20 +88,9 @@ def ParallelBeam(  # noqa: N802 (a factory named like the object it makes)
     Raises:
       ValueError: a size that is not positive, or angles that are not a non-empty list of finite numbers.
     """
-    theta = _checked_scan("ParallelBeam", image_shape, angles, detector_count)
-    _check_lengths("ParallelBeam", detector_spacing=detector_spacing, pixel_size=pixel_size)
-    _check_finite("ParallelBeam", detector_offset=detector_offset, rotation_offset=rotation_offset)
-    return _transform(
-        ParallelGeometry(
-            image_shape=(int(image_shape[0]), int(image_shape[1])),
-            angles=theta,
-            detector_count=int(detector_count),
-            detector_spacing=float(detector_spacing),
-            pixel_size=float(pixel_size),
-            detector_offset=float(detector_offset),
-            rotation_offset=float(rotation_offset),
-        )
-    )
+    name, lengths = "ParallelBeam", {"detector_spacing": detector_spacing, "pixel_size": pixel_size}
+    offsets = {"detector_offset": detector_offset, "rotation_offset": rotation_offset}
+    return _transform(ParallelGeometry(**_checked_scan(name, image_shape, angles, detector_count, lengths, offsets)))
 
 
 def FanBeam(  # noqa: N802 (a factory named like the object it makes)
@@ -135,14 +127,10 @@ def FanBeam(  # noqa: N802 (a factory named like the object it makes)
       ValueError: a size that is not positive, a source within the image's corners, or angles that are not a non-empty
         list of finite numbers.
     """
-    theta = _checked_scan("FanBeam", image_shape, angles, detector_count)
-    _check_lengths("FanBeam", detector_spacing=detector_spacing, pixel_size=pixel_size, source_distance=source_distance)
-    _check_finite(
-        "FanBeam",
-        detector_offset=detector_offset,
-        rotation_offset=rotation_offset,
-        detector_distance=detector_distance,
-    )
+    lengths = {"detector_spacing": detector_spacing, "pixel_size": pixel_size, "source_distance": source_distance}
+    offsets = {"detector_offset": detector_offset, "rotation_offset": rotation_offset}
+    offsets |= {"detector_distance": detector_distance}
+    scan = _checked_scan("FanBeam", image_shape, angles, detector_count, lengths, offsets)
     if detector_distance < 0:
         raise ValueError(f"FanBeam: detector_distance must not be negative, got {detector_distance}")
     corner = pixel_size * (math.hypot(*image_shape) / 2 + 1)
@@ -151,19 +139,7 @@ def FanBeam(  # noqa: N802 (a factory named like the object it makes)
             f"FanBeam: source_distance {source_distance} must be more than {corner:g}, the half diagonal of the image "
             "and a pixel: the source may not turn through the image"
         )
-    return _transform(
-        FanGeometry(
-            image_shape=(int(image_shape[0]), int(image_shape[1])),
-            angles=theta,
-            detector_count=int(detector_count),
-            detector_spacing=float(detector_spacing),
-            pixel_size=float(pixel_size),
-            detector_offset=float(detector_offset),
-            source_distance=float(source_distance),
-            detector_distance=float(detector_distance),
-            rotation_offset=float(rotation_offset),
-        )
-    )
+    return _transform(FanGeometry(**scan))
 
 
 def _transform(geometry: Geometry) -> RayTransform:
@@ -175,25 +151,25 @@ def _transform(geometry: Geometry) -> RayTransform:
 
 
 def _checked_scan(
-    name: str, image_shape: Sequence[int], angles: Sequence[float] | np.ndarray | Array, detector_count: int
-) -> tuple[float, ...]:
-    """The angles; ValueError for what no scan can have."""
+    name: str,
+    image_shape: Sequence[int],
+    angles: Sequence[float] | np.ndarray | Array,
+    detector_count: int,
+    lengths: Mapping[str, float],
+    offsets: Mapping[str, float],
+) -> dict[str, Any]:
+    """The fields of a geometry; ValueError for what no scan can have (lengths are positive, offsets finite)."""
     theta = np.asarray(angles, np.float64)
     if theta.ndim != 1 or theta.size == 0 or not np.isfinite(theta).all():
         raise ValueError(f"{name}: angles must be a non-empty list of finite radians, got shape {theta.shape}")
-    checked_size(name, image_shape)
+    shape = checked_size(name, image_shape)
     if detector_count < 1:
         raise ValueError(f"{name}: detector_count must be positive, got {detector_count}")
-    return tuple(theta.tolist())
-
-
-def _check_lengths(name: str, **lengths: float) -> None:
     for field, length in lengths.items():
         if not (np.isfinite(length) and length > 0):
             raise ValueError(f"{name}: {field} must be positive, got {length}")
-
-
-def _check_finite(name: str, **lengths: float) -> None:
-    for field, length in lengths.items():
+    for field, length in offsets.items():
         if not np.isfinite(length):
             raise ValueError(f"{name}: {field} must be finite, got {length}")
+    numbers = {field: float(length) for field, length in {**lengths, **offsets}.items()}
+    return {"image_shape": shape, "angles": tuple(theta.tolist()), "detector_count": int(detector_count), **numbers}

@@ -4,12 +4,13 @@ arXiv 2212.00490; in the variance-exploding form of PaDIS, arXiv 2406.02462).
     D <- A+ y + (I - A+ A) D = D + A+ (y - A D)              D = denoise(x, sigma)
     x <- x + alpha/2 (D - x) / sigma^2 + sqrt(alpha) z       alpha = eps sigma^2,   z standard normal
 
-A+ is the pseudo-inverse: the operator's own `pinv`, or converged conjugate gradients where it has none. The data are
-fitted exactly, and so is their noise, amplified where A has small singular values: a method for measurements without
-noise. A few CG steps (`cg_steps`) instead of A+ fit less and regularise.
+A+ is the pseudo-inverse: the operator's own `pinv` where that has a closed form, else conjugate gradients from zero
+until the data's gradient ||A*(y - A (D + u))|| is `tolerance` of ||A* y||. The data are fitted (to that), and so is
+their noise, amplified where A has small singular values: a method for measurements without noise. A few CG steps
+(`cg_steps`) instead of A+ fit less and regularise.
 
 Cost per step: one evaluation, no gradient; one A and one A+, which for an operator without a closed form (CT) is an
-iteration of its own.
+iteration of its own: the fewer the nearer D is to the data.
 """
 
 from __future__ import annotations
@@ -34,15 +35,18 @@ class DDNM:
     Attributes:
       eps: Langevin step, alpha = eps sigma^2; the paper takes 1.
       cg_steps: CG steps on A*A u = A* (y - A D) from 0 in the place of A+; 0 for A+ itself.
+      tolerance: of the CG for A+, where that has no closed form.
       last_level_noise: whether the lowest level of the ladder adds noise.
     """
 
     eps: float | Array = 1.0
+    tolerance: float | Array = 1e-5
     cg_steps: int = dataclasses.field(default=0, metadata={"static": True})
     last_level_noise: bool = dataclasses.field(default=True, metadata={"static": True})
 
     def __post_init__(self) -> None:
         check_range("DDNM", "eps", self.eps, 0, 4, open_low=True)
+        check_range("DDNM", "tolerance", self.tolerance, 0, 1, open_low=True)
         check_range("DDNM", "cg_steps", self.cg_steps, 0)
 
 
@@ -57,7 +61,7 @@ def step(settings: DDNM, problem: Problem, key: Array, x: Array, noise: Noise) -
         gradient = problem.adjoint(residual, clean.shape[-1])
         update = conjugate_gradient(problem.normal, gradient, jnp.zeros_like(clean), settings.cg_steps)
     else:
-        update = problem.pinv(residual, clean.shape[-1])
+        update = problem.pinv(residual, clean.shape[-1], tolerance=settings.tolerance)
     consistent = denoised + frame.pad(update)
     x = langevin_step(noise_key, x, consistent, noise, eps=settings.eps, last_level_noise=settings.last_level_noise)
     return x, problem.fit(residual)

@@ -2,14 +2,18 @@
 variance-exploding form.
 
     D = denoise(x, sigma)
-    u = argmin_u  ||y - A u||^2 + rho ||u - D||^2,      (A*A + rho) (u - D) = A*(y - A D),   rho = lambda (s / sigma)^2
+    u = argmin_u  ||y - A u||^2 + rho ||u - D||^2,      (A*A + rho) (u - D) = A*(y - A D)
+    rho = max(lambda (s / sigma)^2, floor ||A||^2)
     e = (x - u) / sigma
     x = u + sigma_next (sqrt(1 - zeta) e + sqrt(zeta) z),     z standard normal
 
-s is the standard deviation of the noise of y. Where it is given as 0, or is very small, s = floor ||A|| takes its
-place. The minimum is found by CG from D. The clean value outside of the image is known to be 0, so u is padded with
-zeros. Against DDS: rho has no constant part and the solution is meant to be exact, and the noise that is kept is that
-of x about u, not about D.
+s is the standard deviation of the noise of y. The paper has no floor: without noise its rho is 0, u = D + A+(y - A D)
+as in DDNM; with little noise the system's condition number ||A||^2 / rho is large at the high levels. The minimum is
+found by CG from D, whose steps go with the root of that number, so rho stays above floor ||A||^2: at the default, 20
+steps are within some percent of the minimum in 20-view CT. (A floor of s instead would let rho grow as sigma falls,
+until exact data count for little at the last levels.) The clean value outside of the image is known to be 0, so u is
+padded with zeros. Against DDS: the solution is meant to be exact, and the noise that is kept is that of x about u, not
+about D.
 
 Cost per step: one evaluation, no gradient; cg_steps + 2 pairs of A and A*.
 """
@@ -36,14 +40,14 @@ class DiffPIR:
       weight: lambda, trust in D against the data; the paper's are 1 to 25.
       zeta: share of fresh noise in the variance, 0 (deterministic) to 1.
       noise: s, in the units of y.
-      floor: smallest s, relative to ||A||; positive, so that rho is.
+      floor: smallest rho, relative to ||A||^2; positive.
       cg_steps: CG steps per step.
     """
 
     weight: float | Array = 8.0
     zeta: float | Array = 0.3
     noise: float | Array = 0.0
-    floor: float | Array = 1e-3
+    floor: float | Array = 2e-3
     cg_steps: int = dataclasses.field(default=20, metadata={"static": True})
 
     def __post_init__(self) -> None:
@@ -61,8 +65,8 @@ def step(settings: DiffPIR, problem: Problem, key: Array, x: Array, noise: Noise
     clean = frame.crop(problem.denoise(tiling_key, x, noise.sigma))
     residual = problem.measurement - problem.forward(clean)
 
-    deviation = jnp.maximum(settings.noise, settings.floor * jnp.asarray(problem.operator.norm))
-    weight = settings.weight * jnp.square(deviation / noise.sigma)
+    least = settings.floor * jnp.square(jnp.asarray(problem.operator.norm))
+    weight = jnp.maximum(settings.weight * jnp.square(settings.noise / noise.sigma), least)
     update = conjugate_gradient(
         lambda v: problem.normal(v) + weight * v,
         problem.adjoint(residual, clean.shape[-1]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from padis_jax.operators.linear import pseudo_inverse
+from padis_jax.operators.linear import least_squares
 from padis_jax.patches import Frame
 
 
@@ -58,12 +57,16 @@ class Problem:
         """A* A x of an image [H, W, C]."""
         return self.adjoint(self.forward(image), image.shape[-1])
 
-    def pinv(self, y: Array, channels: int) -> Array:
-        """A+ y as an image [H, W, channels]: the operator's own `pinv`, or converged CG where it has none."""
+    def pinv(self, y: Array, channels: int, *, tolerance: float | Array = 1e-6) -> Array:
+        """A+ y as an image [H, W, channels]: the operator's own `pinv`, or CG where it has none but by CG.
+
+        CG stops when ||A*(y - A x)|| <= tolerance ||A* m||, m the measurement: where y is a residual of m, a tolerance
+        relative to y itself would ask for digits that neither m nor float32 has.
+        """
         own = getattr(self.operator, "pinv", None)
-        if own is None:
-            # The function inside of jit: with this problem's arrays in its arguments it must not be cached.
-            return inspect.unwrap(pseudo_inverse)(self.forward, lambda r: self.adjoint(r, channels), y)
+        if own is None or getattr(self.operator, "iterative", False):
+            limit = tolerance * jnp.linalg.norm(jnp.ravel(self.adjoint(self.measurement, channels)))
+            return least_squares(self.forward, lambda r: self.adjoint(r, channels), y, limit=limit)[0]
         return jnp.reshape(own(y), (*self.frame.image_shape, channels))
 
     def fit(self, residual: Array) -> Fit:
@@ -186,6 +189,11 @@ class Opaque:
     def pinv(self) -> Any:
         """The pseudo-inverse, or None where the operator has none."""
         return getattr(self.wrapped, "pinv", None)
+
+    @property
+    def iterative(self) -> bool:
+        """Whether that is by conjugate gradients."""
+        return getattr(self.wrapped, "iterative", False)
 
     @property
     def norm(self) -> Any:

@@ -1,0 +1,68 @@
+"""What the commands that train a network to compare with (cnn_denoiser.py, supervised.py) share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from padis_jax import experiment as ex
+from padis_jax.baselines.fit import Loss, fit
+from padis_jax.errors import UserError
+from padis_jax.images import ImageSet
+from padis_jax.split import split_slices
+from padis_jax.unet import Params
+
+
+def training_parser(description: str, *, batch: int) -> argparse.ArgumentParser:
+    """The flags of both."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--limit", type=int, default=0, help="train on so many slices, spread evenly; 0 for all")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    return parser
+
+
+def check_counts(args: argparse.Namespace, *counts: str) -> None:
+    """Raises UserError unless steps, batch and the counts of these names are at least 1, and the limit not negative."""
+    names = ("steps", "batch", *counts)
+    if min(getattr(args, name) for name in names) < 1 or args.limit < 0:
+        flags = ", ".join(f"--{name}" for name in names)
+        raise UserError(f"{flags} must be at least 1, --limit not negative")
+
+
+def training_slices(images: ImageSet, path: str, limit: int) -> list[int]:
+    """Indices to train on: those that are not held out of the head CT, or all images of another file."""
+    count = len(images.names)
+    found = list(split_slices(count).train) if path == ex.DEFAULT_IMAGE else list(range(count))
+    if not limit or limit >= len(found):
+        return found
+    return [found[i] for i in np.linspace(0, len(found) - 1, limit).round().astype(int)]
+
+
+def train(
+    loss: Loss, params: Params, draw: Callable[[int], tuple[Any, ...]], args: argparse.Namespace, seed: int
+) -> tuple[Params, dict[str, Any]]:
+    """Runs `fit` under a bar; returns the parameters, and what the file is to say of the run."""
+    with tqdm(total=args.steps, desc="training", unit="step") as bar:
+
+        def progress(done: int, value: float) -> None:
+            bar.update()
+            bar.set_postfix(loss=f"{value:.3e}")
+
+        params, losses = fit(
+            loss, params, draw, steps=args.steps, learning_rate=args.learning_rate, seed=seed, progress=progress
+        )
+    return params, {
+        "steps": args.steps,
+        "batch": args.batch,
+        "learning_rate": args.learning_rate,
+        "seed": seed,
+        "last_losses": float(losses[-max(1, args.steps // 20) :].mean()),
+    }
