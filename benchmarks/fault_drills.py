@@ -7,7 +7,6 @@ parameters of the run that was left alone: bit for bit, or to rounding on anothe
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import signal
 import time
@@ -38,6 +37,7 @@ def poisoned(padded, config, seed, step):
     return batch
 train.draw_batch = poisoned
 """
+_LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))\n"
 _NO_CACHE = "from padis_jax.images import streamed; streamed.CACHE_BYTES = 1\n"
 
 
@@ -129,11 +129,7 @@ def _lose_state(checkpoint: Path) -> None:
 
 def _full_disk(run: Run, whole: Run) -> tuple[bool, str]:
     before = run.steps()
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
-
-    code = run.start(before=limit).wait()
+    code = run.start(wrapper=_LIMIT.format(LARGEST_FILE)).wait()
     said = "a checkpoint could not be written" in run.output.read_text()
     intact = run.steps() == before
     seen = f"exit code {code}, {'said so' if said else 'NOT said'}, older ones {'kept' if intact else 'LOST'}"

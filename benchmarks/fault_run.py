@@ -51,7 +51,6 @@ class Run(NamedTuple):
         *flags: str,
         wrapper: str = "",
         environment: Mapping[str, str] | None = None,
-        before: Callable[[], object] | None = None,
     ) -> subprocess.Popen[bytes]:
         """A process that trains.
 
@@ -59,17 +58,12 @@ class Run(NamedTuple):
           flags: more of them.
           wrapper: Python that is run before `main()` of `padis_jax.cli.train`, to bring about a fault.
           environment: more of it.
-          before: called in the process before it becomes Python.
         """
         start = [sys.executable, "-c", f"{wrapper}\nfrom padis_jax.cli.train import main; main()"] if wrapper else None
         command = [*(start or self.command[:2]), *self.command[2:], *flags]
         with open(self.output, "ab") as output:
             return subprocess.Popen(
-                command,
-                stdout=output,
-                stderr=output,
-                env=self.environment | dict(environment or {}),
-                preexec_fn=before,  # noqa: PLW1509 (no threads that could matter to what it does)
+                command, stdout=output, stderr=output, env=self.environment | dict(environment or {})
             )
 
     def steps(self) -> list[int]:

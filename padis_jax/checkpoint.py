@@ -27,7 +27,6 @@ from padis_jax.errors import UserError
 from padis_jax.files import in_bucket, place
 from padis_jax.training import TrainState
 
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 _UNWRITTEN = (OSError, ValueError, RuntimeError)  # what Orbax and TensorStore make of a full disk
 
 
@@ -154,7 +153,8 @@ def _newest_first(manager: ocp.CheckpointManager) -> list[int]:
 def _about(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
     try:
         found = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"]
-    except _UNREADABLE as error:
+    except Exception as error:  # damage has many faces, some of them Orbax's own
+        _raise_for_memory(error)
         raise _DamagedError(_short(error)) from error
     if not isinstance(found, dict):
         raise _DamagedError("its config is not a mapping")
@@ -180,7 +180,8 @@ def _state(manager: ocp.CheckpointManager, step: int, target: dict[str, Any]) ->
             )
     try:
         state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))["state"]
-    except _UNREADABLE as error:
+    except Exception as error:
+        _raise_for_memory(error)
         if expected is None:  # written before there were digests: it may as well be of another architecture
             raise UserError(
                 f"checkpoint {manager.directory / str(step)}: damaged or of another architecture ({_short(error)}); "
@@ -192,6 +193,12 @@ def _state(manager: ocp.CheckpointManager, step: int, target: dict[str, Any]) ->
         if changed := [path for path in found if found[path] != expected[path]]:
             raise _DamagedError(f"{changed[0]} is not what was written")
     return TrainState(**state)
+
+
+def _raise_for_memory(error: Exception) -> None:
+    """A checkpoint that does not fit into memory is not damaged."""
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        raise error
 
 
 def _set_aside(manager: ocp.CheckpointManager, damaged: dict[int, str], used: int) -> None:

@@ -94,6 +94,12 @@ def _truncate(root):
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
+def _truncate_the_numbers(root):
+    """What TensorStore reads last, when all else was in order: it comes out of Orbax as another kind of error."""
+    file = max((root / "state" / "ocdbt.process_0").rglob("*"), key=lambda f: f.stat().st_size * f.is_file())
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
 def _remove_state(root):
     shutil.rmtree(root / "state")
 
@@ -122,6 +128,7 @@ def _changed_config(root):
 
 DAMAGE = {
     "truncated": _truncate,
+    "numbers truncated": _truncate_the_numbers,
     "state missing": _remove_state,
     "bit flip": _flip_a_bit,
     "empty config": _config_text(""),
@@ -146,6 +153,18 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(workdir, caps
             checkpoint.save(manager, random_state(seed=step, step=step), ABOUT)
     assert int(_restore(workdir).step) == 20
     assert (root / "damaged_20").is_dir() and not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("RESOURCE_EXHAUSTED: 60 GB")])
+def test_a_checkpoint_that_does_not_fit_into_memory_is_not_damaged(workdir, monkeypatch, error):
+    def restore(*args, **kwargs):
+        raise error
+
+    with checkpoint.open_checkpoints(workdir) as manager:
+        with monkeypatch.context() as patch, pytest.raises(type(error)):
+            patch.setattr(manager, "restore", restore)
+            checkpoint.restore(manager, LIKE)
+        assert sorted(manager.all_steps()) == [10, 20]
 
 
 def test_if_none_is_intact_nothing_is_touched(workdir):
