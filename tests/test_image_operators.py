@@ -22,6 +22,7 @@ from padis_jax.operators import (
     stroke_mask,
     uniform_kernel,
 )
+from padis_jax.tasks import TASKS
 
 H, W = 12, 16
 RNG = np.random.default_rng(0)
@@ -99,6 +100,14 @@ def test_blur_is_scipys_convolution(kernel, boundary, theirs):
     with jax.enable_x64(True):
         found = Blur(**SHAPE, kernel=kernel, boundary=boundary)(jnp.asarray(IMAGE))
     np.testing.assert_allclose(found, ndimage.convolve(IMAGE, odd, mode=theirs), atol=1e-12)
+
+
+@pytest.mark.parametrize(("task", "size"), [("deblur9", 9), ("deblur17", 17)])
+def test_the_named_uniform_blurs_are_scipys(task, size):
+    image = RNG.random((20, 24))
+    with jax.enable_x64(True):
+        found = TASKS[task].build((20, 24), 1, jax.random.key(0))(jnp.asarray(image))
+    np.testing.assert_allclose(found, ndimage.uniform_filter(image, size, mode="wrap"), atol=1e-12)
 
 
 def test_gaussian_kernel_is_scipys():

@@ -19,8 +19,8 @@
 
 The results folder (--workdir, by default results/) receives report.html (all of it on one page), comparison.png,
 reconstruction.npz (truth, FBP or what is the simple image of the problem, TV and the solver's image in the image's
-unit), metrics.json and config.json (the
-resolved settings, seed and hash of the weights), and the reconstruction in the formats of --save-as (dds.nii.gz ...).
+unit), metrics.json and config.json (the resolved settings, seed and hash of the weights), and the reconstruction in the
+formats of --save-as (dds.nii.gz ...).
 With --samples also deviation.png, the samples' mean and deviation in reconstruction.npz, the coverage in metrics.json.
 """
 

@@ -48,8 +48,10 @@ def solver_defaults(name: MethodName, task: Task, *, counts: bool) -> SolverConf
     """
     if name in PLUG_AND_PLAY:
         fixed = plug_and_play_settings(name.removeprefix("pnp_"))
-        more = {f"pnp_{field}": getattr(fixed, field) for field in ("sigma", "weight")}
-        return SolverConfig(name=name, levels=EVALUATIONS // CHAINS, average=1, cg_steps=fixed.cg_steps, **more)  # type: ignore[arg-type]
+        more: dict[str, Any] = {f"pnp_{field}": getattr(fixed, field) for field in ("sigma", "weight")}
+        return SolverConfig(
+            name=name, levels=EVALUATIONS // CHAINS, average=1, cg_steps=fixed.cg_steps, start="operator", **more
+        )  # type: ignore[arg-type]
     plan = schedule(name, task, EVALUATIONS // CHAINS, counts=counts and task.tomography)
     fields = {field.name for field in dataclasses.fields(SolverConfig)}
     given: dict[str, Any] = dataclasses.asdict(plan.settings)
