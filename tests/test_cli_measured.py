@@ -160,6 +160,24 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(folder, tmp_path, c
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("kind", ["measured", "simulated"])
+def test_a_folder_that_takes_no_file_is_refused_before_the_work(folder, tmp_path, capsys, monkeypatch, kind):
+    def denied(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    def work(*args, **kwargs):
+        raise AssertionError("the work began")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", denied)
+    monkeypatch.setattr("padis_jax.experiment.run_tv", work)
+    args = arguments(folder, "--workdir", str(tmp_path / "out" / "deep"))
+    if kind == "simulated":
+        image = ["--image.path", str(folder / "image.npy"), "--image.index", "0", "--scan.protocol", "paper"]
+        args = [*args, *image, "--measurement.path", "", "--measurement.geometry", ""]
+    assert "out/deep: cannot be written to (Permission denied); choose another" in refused(sample.main, args, capsys)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not HTC.is_file(), reason="name the file htc2022.npz with the environment variable HTC2022")
 @pytest.mark.parametrize("kind", ["all arcs", "one arc"])
