@@ -160,16 +160,49 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(folder, tmp_path, c
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("kind", ["measured", "simulated"])
+def test_a_folder_that_takes_no_file_is_refused_before_the_work(folder, tmp_path, capsys, monkeypatch, kind):
+    def denied(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    def work(*args, **kwargs):
+        raise AssertionError("the work began")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", denied)
+    monkeypatch.setattr("padis_jax.experiment.run_tv", work)
+    args = arguments(folder, "--workdir", str(tmp_path / "out" / "deep"))
+    if kind == "simulated":
+        image = ["--image.path", str(folder / "image.npy"), "--image.index", "0", "--scan.protocol", "paper"]
+        args = [*args, *image, "--measurement.path", "", "--measurement.geometry", ""]
+    assert "out/deep: cannot be written to (Permission denied); choose another" in refused(sample.main, args, capsys)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not HTC.is_file(), reason="name the file htc2022.npz with the environment variable HTC2022")
-def test_the_check_of_a_real_scan_prints_fault_and_correction(tmp_path, capsys):
-    """The file as it is, one arc of it, with a geometry whose detector is shifted."""
-    stated = {"beam": "fan", "bins": 560, "spacing_mm": 0.2, "offset_mm": 4.0} | {
+@pytest.mark.parametrize("kind", ["all arcs", "one arc"])
+def test_the_check_of_a_real_scan_prints_fault_and_correction(tmp_path, capsys, kind):
+    """A detector that is shifted is found in all arcs together; one arc as it is stored gives no false alarm."""
+    stated = {"beam": "fan", "bins": 560, "spacing_mm": 0.2, "offset_mm": 4.0 if kind == "all arcs" else 0.0} | {
         "source_distance_mm": 410.66, "detector_distance_mm": 143.08}  # fmt: skip
     (tmp_path / "g.json").write_text(json.dumps(stated))
-    flags = ["--measurement.path", f"{HTC}::tb_184_254", "--measurement.geometry", tmp_path / "g.json"]
-    sample.main([str(a) for a in (*flags, "--measurement.check", "--workdir", tmp_path)])
+    path = f"{HTC}::tb_184_254"
+    if kind == "all arcs":
+        with np.load(HTC) as file:
+            arcs = [n.removesuffix("/sinogram") for n in file.files if n.startswith("tb_") and n.endswith("/sinogram")]
+            views = {float(a): y for n in arcs
+                     for a, y in zip(file[f"{n}/angles_degrees"], file[f"{n}/sinogram"], strict=True)}  # fmt: skip
+        angles = sorted(views)
+        path = tmp_path / "all.npz"
+        np.savez(path, sinogram=np.stack([views[a] for a in angles]), angles_degrees=np.array(angles))
+    flags = ["--measurement.path", path, "--measurement.geometry", tmp_path / "g.json", "--workdir", tmp_path]
+    sample.main([str(a) for a in (*flags, "--measurement.check")])
     text = capsys.readouterr().out
+    if kind == "one arc":
+        assert "the geometry fits" in text and "its views span 70 degrees only" in text, text
+        return
     assert "likely fault: shifted detector. Correction: offset_mm 4 -> " in text, text
+    before, after = (float(word) for word in text.split("Residual ")[1].split("\n")[0].split(" -> "))
+    assert before > 0.1 and after < 0.006
     corrected = ScanGeometry(**json.loads((tmp_path / "geometry_corrected.json").read_text()))
-    assert abs(corrected.offset_mm) < 0.5 and len(corrected.angles) == 141
+    assert abs(corrected.offset_mm) < 0.15 and len(corrected.angles) == len(angles)

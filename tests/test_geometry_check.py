@@ -90,6 +90,14 @@ def test_a_parallel_scan_tells_its_centre_to_a_fraction_of_a_bin():
     assert abs(find_offset(half, data[:30]) + 2.4) < 0.2
 
 
+def test_an_arc_gives_no_false_alarm():
+    """Of a right geometry: other corrections explain an arc nearly as well, or better by chance."""
+    arc = dataclasses.replace(FAN, angles=tuple(np.arange(30) * 3.0))
+    data = _measured(arc) + 0.05 * np.random.default_rng(0).standard_normal((30, BINS))
+    report = check_geometry(arc, data)
+    assert report.best.correction.faults == (), report
+
+
 def test_the_other_unit_of_angles():
     wrong = dataclasses.replace(PARALLEL, angle_unit="radians")
     report = check_geometry(wrong, _measured(PARALLEL))

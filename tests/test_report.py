@@ -21,7 +21,7 @@ def png(level):
 def page(**change):
     contents = dict(
         pictures={"a < b": png(7), "second": png(9)},
-        rows=[{"method": "<script>", "psnr": 30.123456, "n": 3}, {"method": "TV", "psnr": None, "n": 0}],
+        rows=[{"method": "<script>", "psnr": 30.123456, "n": 3, "<i>": 1}, {"method": "TV", "psnr": None, "n": 0}],
         settings={"path": "x & </pre>", "solver": {"levels": 3}},
         notes=["in HU"],
     )
@@ -31,6 +31,7 @@ def page(**change):
 def test_everything_is_on_the_page_and_escaped():
     text = page()
     assert "<h1>run &lt;1&gt;</h1>" in text and "<td>&lt;script&gt;</td><td>30.123</td><td>3</td>" in text
+    assert "<th>&lt;i&gt;</th>" in text
     assert "<td>TV</td><td></td><td>0</td>" in text and "<p>in HU</p>" in text
     assert "x &amp; &lt;/pre&gt;" in text and "&quot;levels&quot;: 3" in text and "<script" not in text
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+
 from padis_jax.cli.arguments import Manners
 from padis_jax.errors import UserError
-from padis_jax.operators.geometry_check import Report, check_geometry
+from padis_jax.operators.geometry_check import Report, check_geometry, short_arc
 from padis_jax.operators.geometry_file import ScanGeometry, write_geometry
 from padis_jax.scans.measured import Scan
 
@@ -34,6 +36,7 @@ def check(path: str, scan: Scan, workdir: Path, manners: Manners) -> None:
         "correction": report.best.correction._asdict(),
         "residual_as_stated": report.stated,
         "residual_corrected": report.best.residual,
+        "short_arc": short_arc(scan.geometry),
         "others": [f.correction._asdict() | {"residual": f.residual} for f in report.others],
     }
     if report.best.correction.faults and not manners.dry_run:
@@ -51,7 +54,10 @@ def describe(report: Report, stated: ScanGeometry) -> str:
     """A report as text, for people."""
     correction = report.best.correction
     if not correction.faults:
-        return f"the geometry fits: residual {report.stated:.4f}; no correction lowers it clearly"
+        fits = f"the geometry fits: residual {report.stated:.4f}; no correction lowers it clearly"
+        span = np.degrees(np.ptp(stated.radians))
+        doubt = f" (its views span {span:.0f} degrees only, which shows gross faults and no others)"
+        return fits + (doubt if short_arc(stated) else "")
     right = correction.geometry(stated)
     words = []
     if correction.other_unit:

@@ -21,8 +21,9 @@ from padis_jax.operators.geometry_residual import BINS, Correction, Field, Resid
 
 COARSE, FINE = 12, 40  # steps of conjugate gradients, to find a shift and to judge
 PITCHES = np.geomspace(0.6, 1 / 0.6, 9)
-PITCH_BINS = 2 * BINS  # on fewer bins the pixels' own error outweighs the pitch's; half a turn measures no line twice
+PITCH_BINS = 2 * BINS  # on fewer bins the pixels' own error outweighs the pitch's
 CLEARER = 0.95  # a correction must lower the residual to this part of what simpler ones reach
+CLEARER_ON_AN_ARC = 0.5  # likewise, where no line is measured twice
 
 
 class Finding(NamedTuple):
@@ -83,7 +84,7 @@ def check_geometry(geometry: ScanGeometry, sinogram: np.ndarray) -> Report:
     if geometry.beam == "parallel":  # reversing the detector about the axis only turns the image by half a turn
         tried |= dict.fromkeys(c._replace(reverse_bins=False) for c in tried if c.reverse_bins)
     kinds = [_tuned(residual, c, geometry) for c in tried]
-    if geometry.beam == "fan" and geometry.bins >= PITCH_BINS and np.ptp(geometry.radians) > np.pi:
+    if geometry.beam == "fan" and geometry.bins >= PITCH_BINS and not short_arc(geometry):
         for finding in [f for f, c in zip(kinds, tried, strict=True) if c._replace(shift_mm=0.0) == plain]:
             pitched = _search(residual, finding.correction, "pitch", PITCHES, FINE)
             kinds.append(_tuned(residual, pitched.correction, geometry))
@@ -91,9 +92,9 @@ def check_geometry(geometry: ScanGeometry, sinogram: np.ndarray) -> Report:
         other = residual_of(dataclasses.replace(geometry, angle_unit=unit), sinogram)
         kinds.append(Finding(Correction(other_unit=True), other(Correction(), FINE)))
     kinds = [Finding(_without_trifles(f.correction, geometry), f.residual) for f in kinds]
-    best = kinds[0]
+    best, clearer = kinds[0], CLEARER_ON_AN_ARC if short_arc(geometry) else CLEARER
     for finding in sorted(kinds[1:], key=lambda f: len(f.correction.faults)):
-        if finding.residual < CLEARER * best.residual:
+        if finding.residual < clearer * best.residual:
             best = finding
     others = sorted((f for f in (*kinds, *found) if f != best), key=lambda f: f.residual)
     return Report(stated, best, tuple(others[:6]))
@@ -115,6 +116,11 @@ def find_offset(geometry: ScanGeometry, sinogram: np.ndarray) -> float:
     residual = residual_of(geometry, sinogram)
     found = _search(residual, Correction(), "shift_mm", _shifts(geometry), COARSE)
     return geometry.offset_mm + _tuned(residual, found.correction, geometry).correction.shift_mm
+
+
+def short_arc(geometry: ScanGeometry) -> bool:
+    """Whether a fan beam's views span half a turn at most: hardly a line is measured twice then."""
+    return geometry.beam == "fan" and bool(np.ptp(geometry.radians) <= np.pi)
 
 
 def check_shape(geometry: ScanGeometry, sinogram: np.ndarray) -> None:
