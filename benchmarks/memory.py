@@ -154,6 +154,9 @@ def plot(rows: list[dict[str, Any]]) -> Figure:
             measured = [(r["side"], r["measured_mib"]) for r in rows if r.get("measured_mib")]
             ax.plot(*zip(*measured, strict=True), "kx", label="measured") if measured else None
             ax.legend(fontsize=7)
+        sides = sorted({r["side"] for r in rows if r.get(field)})
+        ax.set_xticks(sides, [str(side) for side in sides])
+        ax.minorticks_off()
         ax.set_xlabel("side of the image")
         ax.set_ylabel(label)
     return figure
