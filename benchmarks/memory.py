@@ -61,6 +61,12 @@ def whole_image_prior(config: Config, params: Any, frame: Frame) -> Prior:
     return Prior(Partial(denoise, params), frame, channels=config.network.image_channels)
 
 
+def _no_network(patches: Array, positions: Array, sigma: Array) -> Array:
+    """Uses all that a network is given."""
+    scale = jnp.exp(-sigma)[:, None, None, None]
+    return jnp.tanh(patches * scale + jnp.sum(positions, axis=-1, keepdims=True))
+
+
 def measure(config: Config, side: int, mode: str, patch_batch: int, run: bool) -> dict[str, float | None]:
     """One case, in this process.
 
@@ -79,7 +85,7 @@ def measure(config: Config, side: int, mode: str, patch_batch: int, run: bool) -
     if mode == "whole image":
         prior = whole_image_prior(config, params, frame)
     elif mode == "no network":
-        prior = tiled_prior(lambda x, where, sigma: 0.5 * x, frame, patch_batch=patch_batch)
+        prior = tiled_prior(_no_network, frame, patch_batch=patch_batch)
     else:
         prior = patch_prior(config.network, params, frame, patch_batch=patch_batch if mode == "chunked" else None)
     shape = (side, side, config.network.image_channels)
@@ -148,6 +154,9 @@ def plot(rows: list[dict[str, Any]]) -> Figure:
             measured = [(r["side"], r["measured_mib"]) for r in rows if r.get("measured_mib")]
             ax.plot(*zip(*measured, strict=True), "kx", label="measured") if measured else None
             ax.legend(fontsize=7)
+        sides = sorted({r["side"] for r in rows if r.get(field)})
+        ax.set_xticks(sides, [str(side) for side in sides])
+        ax.minorticks_off()
         ax.set_xlabel("side of the image")
         ax.set_ylabel(label)
     return figure

@@ -28,6 +28,7 @@ from padis_jax.files import in_bucket, place
 from padis_jax.training import TrainState
 
 _UNWRITTEN = (OSError, ValueError, RuntimeError)  # what Orbax and TensorStore make of a full disk
+PATIENCE = 10**9  # seconds
 
 
 class _DamagedError(Exception):
@@ -56,7 +57,10 @@ def open_checkpoints(workdir: str | Path, *, keep: int = 3) -> Iterator[ocp.Chec
     if jax.process_index() == 0:
         for remains in folder(workdir).glob("*.orbax-checkpoint-tmp*"):
             _remove(remains)
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep)
+    # Orbax counts its patience by the time of day, so a clock that is set ahead during a save would end it. With several
+    # processes the same number limits how long they wait for each other, and stays Orbax's own.
+    patience = ocp.options.AsyncOptions(timeout_secs=PATIENCE) if jax.process_count() == 1 else None
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, async_options=patience)
     manager = ocp.CheckpointManager(
         folder(workdir),
         options=options,

@@ -1,17 +1,24 @@
 """What the compiler foretells of memory, and the chunk that is chosen by it."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from tiny import NETWORK, random_params
 
 from padis_jax.devices import chunk
 from padis_jax.devices.chunk import choose_patch_batch, network_memory
-from padis_jax.devices.memory import Memory, analysed, free_memory
+from padis_jax.devices.memory import Growth, Memory, analysed, free_memory
 from padis_jax.errors import UserError
 from padis_jax.experiment import patch_batch
 from padis_jax.experiment.config import Experiment
+from padis_jax.operators.linear import from_functions
 from padis_jax.patches import frame_for
+from padis_jax.prior import patch_prior
+from padis_jax.solvers.reconstruct import reconstruct
+from padis_jax.unet import NetworkConfig
 
 SIDE = (8, 8)
 
@@ -64,3 +71,26 @@ def test_auto_says_what_it_takes(monkeypatch, capsys):
     assert f"patch batch {size} of {-(-frame.patch_count // 4)} patches on each device" in capsys.readouterr().err
     assert patch_batch(Experiment(patch_batch=5), _Weights, frame, 4) == 5
     assert patch_batch(Experiment(), _Weights, frame, 4) is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is counted anew on Linux only")
+@pytest.mark.parametrize("patch_batch", [None, 16])
+def test_a_run_takes_what_its_loop_was_foretold(patch_batch):
+    """DPS with a network that fills some hundred MiB; the growth of this process, from before the loop to its end."""
+    network = NetworkConfig(model_channels=8, channel_mult=(1, 2), num_blocks=1, dropout=0.0)
+    frame = frame_for((320, 320), 64)
+    prior = patch_prior(network, random_params(network), frame, patch_batch=patch_batch)
+    operator = from_functions(lambda x: x, lambda y: y, image_shape=(320, 320, 1))
+    found = []
+    reconstruct(
+        jax.random.key(0),
+        np.zeros((320, 320, 1), np.float32),
+        operator,
+        prior,
+        solver="dps",
+        levels=2,
+        foretold=lambda memory: found.extend((memory, Growth())),
+    )
+    foretold, measured = found[0].added, found[1]()
+    assert foretold > 2e8 and abs(foretold / measured - 1) < 0.25, (foretold / 2**20, measured / 2**20)

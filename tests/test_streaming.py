@@ -1,6 +1,7 @@
 """Sets larger than memory: read on demand, and nothing else changes."""
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -132,3 +133,18 @@ def test_whole_volumes_are_held_out_and_gaps_end_with_their_volume(tmp_path):
     assert alone.gap == (9, 10) and alone.train == (*range(8), 11)
     with pytest.raises(UserError, match="0 volumes are called 'dora'; there are .*/anna"):
         slices_of_volumes(volumes, ["dora"])
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_named(tmp_path):
+    """Beyond the end of a mapped file there is no exception, but SIGBUS."""
+    path = tmp_path / "set.npy"
+    np.save(path, np.random.default_rng(0).random((50, 64, 64), np.float32))
+    images = read_images(path, memory=0).images
+    assert images[0].shape == (64, 64, 1)
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(UserError, match="has become shorter while it was read") as refused:
+        images[40]
+    assert str(path) in str(refused.value)
+    path.unlink()
+    with pytest.raises(UserError, match="is gone now"):
+        images[41]

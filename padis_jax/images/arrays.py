@@ -27,7 +27,20 @@ def open_npy(path: Path) -> Source:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     stacked = stack_arrays(path, array)
     check_size(path, stacked.shape, array.dtype.itemsize, path.stat().st_size)
-    return array_source(path, stacked, names=[f"{path.stem} {index}" for index in range(len(stacked))])
+    source = array_source(path, stacked, names=[f"{path.stem} {index}" for index in range(len(stacked))])
+    size = path.stat().st_size
+
+    def read(index: int) -> np.ndarray:
+        # What lies beyond the end of a mapped file ends the process (SIGBUS) instead of raising.
+        try:
+            found = path.stat().st_size
+        except OSError as error:
+            raise UserError(f"{path}: was there at first and is gone now ({error.strerror}); bring it back") from error
+        if found < size:
+            raise UserError(f"{path}: has become shorter while it was read ({found} bytes of {size}); restore it")
+        return source.read(index)
+
+    return dataclasses.replace(source, read=read)
 
 
 def open_npz(path: Path, variable: str | None = None) -> Source:
