@@ -8,10 +8,11 @@
 --data, or the environment variable HTC2022, names the file (padis_jax/scans/htc2022.py says what is in it). Images are
 --side pixels wide; detector bins are joined and views left out by --bin and --thin, which saves time. Score: Otsu's
 threshold on the image, brought to the truth's 512 x 512 pixels by linear interpolation, then the Matthews correlation
-coefficient. The attenuation of the material, by which measurements are divided, is the median of the material in the
-FBP of all views of tb: one number of the scanner, no shape. The noise of a ray is estimated from second differences of
-neighbouring bins, unless --noise gives it (material = 1, times mm). Settings are to be chosen with --synthetic, whose
-scans are simulated on the truth's 512 x 512 pixels with noise of --noise, or 0.1 mm: no measured truth is tuned on.
+coefficient. Measured values become paths through the material in mm by a polynomial that takes out beam hardening
+(hardening.py); its three coefficients belong to scanner and material, and are fitted to all views of tb, without the
+truth. What is left of that fit, noise and what the model does not know, is the noise of a ray that DDS is told, unless
+--noise gives it (mm). Settings are to be chosen with --synthetic, whose scans are simulated on the truth's 512 x 512
+pixels with noise of --noise, or 0.4 mm: no measured truth is tuned on.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from skimage.filters import threshold_otsu
 
+from benchmarks.hardening import Hardening, fit_hardening
 from padis_jax import load_prior, reconstruct
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.experiment import timed
@@ -49,6 +51,7 @@ from padis_jax.solvers.dds import DDS
 from padis_jax.solvers.tv import TV, total_variation
 
 SPANS = (30.0, 50.0, 90.0)
+SYNTHETIC_NOISE = 0.4  # mm
 SYNTHETIC_SEED = 1  # the prior's discs have seed 0
 
 
@@ -58,27 +61,14 @@ def score(image: np.ndarray | jax.Array, truth: np.ndarray) -> float:
     return matthews(large > threshold_otsu(large), truth)
 
 
-def material(phantom: Phantom, side: int) -> tuple[float, float]:
-    """Attenuation of the material per mm, and the score of the image it is taken from: FBP of all views and bins."""
-    arc = join(phantom.arcs)
-    image = np.asarray(fbp(scanner(arc, side), jnp.asarray(arc.sinogram)))
-    return float(np.median(image[image > threshold_otsu(image)])), score(image, phantom.truth)
-
-
-def ray_noise(sinogram: np.ndarray) -> float:
-    """Deviation of white noise, from the median of |y[b-1] - 2 y[b] + y[b+1]|, whose own deviation is sqrt(6) of it."""
-    return float(np.median(np.abs(np.diff(sinogram, 2, axis=1))) / 0.6745 / np.sqrt(6))
-
-
-def methods(arc: Arc, args: argparse.Namespace, prior: Any, attenuation: float) -> dict[str, tuple[np.ndarray, float]]:
-    """Image and seconds of every method."""
+def methods(arc: Arc, args: argparse.Namespace, prior: Any, noise: float) -> dict[str, tuple[np.ndarray, float]]:
+    """Image and seconds of every method; the arc holds paths in mm, and their noise."""
     operator = scanner(arc, args.side)
-    y = jnp.asarray(arc.sinogram / attenuation)
+    y = jnp.asarray(arc.sinogram)
     found = {"FBP": timed(operator.start, y)}
     settings = TV(weight=args.tv_weight, iterations=args.tv_iterations)
     found["TV"] = timed(lambda: total_variation(y[..., None], operator, settings=settings).image[..., 0])
     if prior is not None:
-        noise = args.noise or ray_noise(np.asarray(y))
 
         def dds() -> jax.Array:
             run = DDS(
@@ -119,7 +109,7 @@ def main() -> None:
     parser.add_argument("--thin", type=int, default=2, help="of the views of an arc, every how manieth is used")
     parser.add_argument("--tv-weight", type=float, default=1.0)
     parser.add_argument("--tv-iterations", type=int, default=500)
-    parser.add_argument("--noise", type=float, default=0.0)
+    parser.add_argument("--noise", type=float, default=0.0, help="of a ray in mm; 0 for the calibration's misfit")
     parser.add_argument("--levels", type=int, default=100)
     parser.add_argument("--sigma-max", type=float, default=10.0)
     parser.add_argument("--kappa", type=float, default=1.0, help="of DDS, as the three that follow (solvers/dds.py)")
@@ -132,14 +122,23 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/htc2022"))
     args = parser.parse_args()
+    about: dict[str, Any] = {"settings": vars(args)}
     if args.synthetic:
-        phantoms = synthetic(args.synthetic, args.spans or SPANS, args.noise or 0.1)
-        attenuation, joined, args.phantoms = 1.0, float("nan"), list(phantoms)
+        args.noise = args.noise or SYNTHETIC_NOISE
+        phantoms = synthetic(args.synthetic, args.spans or SPANS, args.noise)
+        args.phantoms = list(phantoms)
     else:
-        phantoms, attenuation, joined = measured(args)
-        print(f"tb, all views joined, FBP: Matthews coefficient {joined:.4f}; attenuation {attenuation:.5f} per mm")
-    if args.joined:
-        return
+        phantoms = measured(args)
+        whole = join(phantoms["tb"].arcs)
+        image = fbp(scanner(whole, args.side), jnp.asarray(whole.sinogram))
+        about["joined"] = score(image, phantoms["tb"].truth)
+        print(f"tb, all views joined, FBP: Matthews coefficient {about['joined']:.4f}", flush=True)
+        if args.joined:
+            return
+        phantoms, hardening = calibrated(phantoms, args.side)
+        args.noise = args.noise or hardening.misfit
+        about["hardening"] = hardening._asdict()
+        print(f"paths in mm: {hardening.coefficients.round(3)}, misfit {hardening.misfit:.3f} mm", flush=True)
     prior = load_prior(args.weights) if args.weights else None
     rows: list[dict[str, Any]] = []
     images: dict[str, np.ndarray] = {}
@@ -151,19 +150,19 @@ def main() -> None:
         for arc in [*drawn, *thinned]:
             arc = bin_detector(arc, args.bin)
             row: dict[str, Any] = {"scan": arc.name, "degrees": round(arc.degrees, 1), "views": len(arc.angles)}
-            for method, (image, seconds) in methods(arc, args, prior, attenuation).items():
+            for method, (image, seconds) in methods(arc, args, prior, args.noise).items():
                 row[method] = {"matthews": score(image, phantom.truth), "seconds": seconds}
                 images[f"{arc.name}/{method}"] = image
             rows.append(row)
             print(table([row]).splitlines()[-1], flush=True)
-    write_json(args.out / "arcs.json", {"settings": vars(args), "joined": joined, "rows": rows})
+    write_json(args.out / "arcs.json", about | {"rows": rows})
     write_npz(args.out / "images.npz", images)
     write_bytes(args.out / "arcs.md", table(rows).encode())
     print(table(rows))
 
 
-def measured(args: argparse.Namespace) -> tuple[dict[str, Phantom], float, float]:
-    """The measured phantoms, the material's attenuation per mm, and the score of the image it is taken from.
+def measured(args: argparse.Namespace) -> dict[str, Phantom]:
+    """The measured phantoms.
 
     Raises:
       UserError: without data, or for a phantom that is not among them.
@@ -174,7 +173,18 @@ def measured(args: argparse.Namespace) -> tuple[dict[str, Phantom], float, float
     for name in ("tb", *args.phantoms):
         if name not in phantoms:
             raise UserError(f"{args.data}: there is no phantom {name}; it holds {', '.join(phantoms)}")
-    return phantoms, *material(phantoms["tb"], args.side)
+    return phantoms
+
+
+def calibrated(phantoms: dict[str, Phantom], side: int) -> tuple[dict[str, Phantom], Hardening]:
+    """The phantoms with paths in mm in the place of line integrals, and the calibration, made with tb."""
+    whole = join(phantoms["tb"].arcs)
+    some = bin_detector(Arc("", whole.angles[::3], whole.sinogram[::3]), 2)
+    hardening = fit_hardening(scanner(some, side), some.sinogram)
+    return {
+        name: Phantom(tuple(a._replace(sinogram=hardening.paths(a.sinogram)) for a in phantom.arcs), phantom.truth)
+        for name, phantom in phantoms.items()
+    }, hardening
 
 
 def synthetic(count: int, spans: Sequence[float], noise: float) -> dict[str, Phantom]:
