@@ -57,8 +57,8 @@ def open_checkpoints(workdir: str | Path, *, keep: int = 3) -> Iterator[ocp.Chec
     if jax.process_index() == 0:
         for remains in folder(workdir).glob("*.orbax-checkpoint-tmp*"):
             _remove(remains)
-    # Orbax counts its patience by the time of day, so a clock that is set ahead during a save would end it. With several
-    # processes the same number limits how long they wait for each other, and stays Orbax's own.
+    # Orbax counts its patience by the time of day, so a clock that is set ahead during a save would end it. The same
+    # number limits how long several processes wait for each other; then it stays Orbax's own.
     patience = ocp.options.AsyncOptions(timeout_secs=PATIENCE) if jax.process_count() == 1 else None
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, async_options=patience)
     manager = ocp.CheckpointManager(

@@ -83,7 +83,7 @@ def test_a_run_takes_what_its_loop_was_foretold(patch_batch):
     prior = patch_prior(network, random_params(network), frame, patch_batch=patch_batch)
     operator = from_functions(lambda x: x, lambda y: y, image_shape=(320, 320, 1))
     found = []
-    reconstruct(
+    result = reconstruct(
         jax.random.key(0),
         np.zeros((320, 320, 1), np.float32),
         operator,
@@ -92,5 +92,6 @@ def test_a_run_takes_what_its_loop_was_foretold(patch_batch):
         levels=2,
         foretold=lambda memory: found.extend((memory, Growth())),
     )
+    jax.block_until_ready(result.image)
     foretold, measured = found[0].added, found[1]()
     assert foretold > 2e8 and abs(foretold / measured - 1) < 0.25, (foretold / 2**20, measured / 2**20)

@@ -192,3 +192,13 @@ def test_settings_out_of_range_are_refused(change, message):
 def test_a_patch_that_the_network_cannot_halve_is_refused():
     with pytest.raises(ValueError, match="multiple of 2"):
         patch_prior(NetworkConfig(model_channels=8, channel_mult=(1, 2)), {}, frame_for((13, 18), 5))
+
+
+@pytest.mark.parametrize("tilings", [1, 3])
+def test_every_tiling_is_put_back_where_it_was_cut(tilings):
+    """Patches that are not changed give the image back, however many tilings are averaged."""
+    frame = frame_for((13, 18), 4)
+    image = jax.random.uniform(jax.random.key(1), (13, 18, 1))
+    prior = tiled_prior(lambda patches, where, sigma: patches, frame, tilings=tilings)
+    again = frame.crop(prior.denoise(jax.random.key(0), frame.pad(image), jnp.float32(1.0)))
+    np.testing.assert_allclose(again, image, atol=1e-6)
