@@ -7,8 +7,8 @@ Line integrals of a polychromatic beam grow less than in proportion to the path 
 of the measured values brings the proportion back. Its coefficients are the least-squares fit of p(y) to A t, the paths
 through a template t: the threshold of a reconstruction, 1 in the material and 0 elsewhere, made again from the
 corrected values a few times. (Empirical cupping correction, Kachelriess, Sourbelle and Kalender, Medical Physics 33
-(2006) 1269, fits the images of the powers instead; for that the scan must cover all directions evenly.) Corrected values
-are paths through the material in the operator's unit of length.
+(2006) 1269, fits the images of the powers instead; for that the scan must cover all directions evenly.) Corrected
+values are paths through the material in the operator's unit of length.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Hardening(NamedTuple):
 
 
 def without_air(sinogram: np.ndarray) -> np.ndarray:
-    """Less the median of the outermost bins, a share EDGE of all on either side, which no ray through the object hits."""
+    """Less the median of the outermost bins, a share EDGE of all on either side, whose rays miss the object."""
     edge = max(1, round(EDGE * sinogram.shape[1]))
     return sinogram - np.median(np.concatenate([sinogram[:, :edge], sinogram[:, -edge:]], axis=1))
 
