@@ -130,8 +130,8 @@ def main() -> None:
     else:
         phantoms = measured(args)
         whole = join(phantoms["tb"].arcs)
-        image = fbp(scanner(whole, args.side), jnp.asarray(whole.sinogram))
-        about["joined"] = score(image, phantoms["tb"].truth)
+        joined = np.asarray(fbp(scanner(whole, args.side), jnp.asarray(whole.sinogram)))
+        about["joined"] = score(joined, phantoms["tb"].truth)
         print(f"tb, all views joined, FBP: Matthews coefficient {about['joined']:.4f}", flush=True)
         if args.joined:
             return

@@ -3,12 +3,11 @@
     python -m padis_jax.phantoms --out runs/discs.npz --count 400
 
 The challenge describes its targets in words: homogeneous acrylic discs of 70 mm, not all centred alike, with holes of
-differing, irregular shapes at random places, few and simple ones up to many and complex ones. Three kinds of disc, drawn
-evenly: `sparse` holes, each in a circle of its own; `packed` ones, as close as their walls allow, up to half of the disc;
-and `field`, holes where a random smooth function is large. The shapes and their statistics were chosen from the
-description. That there are dense kinds at all was not: they came after a prior of sparse discs had failed on the measured
-disc tb, of which FBP shows that half is missing. A value is the fraction of the pixel that is material, over SAMPLES x
-SAMPLES points. Lengths are in mm.
+differing, irregular shapes at random places, few and simple ones up to many and complex ones. Three kinds of disc,
+evenly drawn: holes in circles of their own, holes packed as close as their walls allow, and holes where a random smooth
+function is large. Shapes and statistics were chosen from the description. That there are dense kinds at all was not:
+they came after a prior of sparse discs had failed on the measured disc tb, whose measurements say that nearly half
+of it is missing. A value is the fraction of the pixel that is material, over SAMPLES^2 points. Lengths are in mm.
 """
 
 from __future__ import annotations
