@@ -9,9 +9,11 @@ import pytest
 from tiny import refused, write_weights
 
 from padis_jax import batch_job
+from padis_jax.cli import batch
 from padis_jax.cli.sample import main
 from padis_jax.errors import UserError
 from padis_jax.operators import ParallelBeam
+from padis_jax.solvers.batch import reconstruct_batch
 
 QUICK = (
     "--scan.views 5 --scan.bins 24 --tv.weight 0.1 --tv.iterations 5 --solver.levels 3 --solver.sigma-max 2 "
@@ -96,6 +98,24 @@ def test_a_second_start_keeps_what_is_done_and_fills_the_gaps(folder, done, caps
     np.testing.assert_allclose(after["scan2"], before["scan2"], atol=1e-5)
     assert all((done / n).stat().st_mtime_ns == t for n, t in times.items() if n != "scan2.npz")
     assert len(_manifest(done)) == 7
+
+
+def test_ctrl_c_says_where_the_finished_items_are(folder, tmp_path, monkeypatch, capsys):
+    calls = []
+
+    def interrupted(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return reconstruct_batch(*args, **kwargs)
+
+    monkeypatch.setattr(batch, "reconstruct_batch", interrupted)
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as stopped:
+        _job(folder, out)
+    assert stopped.value.code == 130
+    assert f"finished items are in {out}, and the same command goes on" in capsys.readouterr().err
+    assert [r["status"] for r in _manifest(out).values()].count("done") == 2
 
 
 def test_other_settings_are_refused(folder, done, capsys):

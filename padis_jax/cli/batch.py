@@ -145,6 +145,10 @@ def run(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -> d
         )
     except ValueError as error:
         raise UserError(str(error)) from error
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; finished items are in {workdir}, and the same command goes on with the others"
+        ) from None
     if manners.json:
         print(json.dumps({"workdir": str(workdir)} | counts))
     elif not manners.quiet:
