@@ -68,6 +68,7 @@ def methods(arc: Arc, args: argparse.Namespace, prior: Any, noise: float) -> dic
     found = {"FBP": timed(operator.start, y)}
     settings = TV(weight=args.tv_weight, iterations=args.tv_iterations)
     found["TV"] = timed(lambda: total_variation(y[..., None], operator, settings=settings).image[..., 0])
+    image = found["TV"][0]
     if prior is not None:
 
         def dds() -> jax.Array:
@@ -88,6 +89,7 @@ def methods(arc: Arc, args: argparse.Namespace, prior: Any, noise: float) -> dic
                 levels=args.levels,
                 sigma_max=args.sigma_max,
                 average=args.average,
+                start=image[..., None] if args.start == "tv" else "noise",
             )
             return result.image[..., 0]
 
@@ -116,6 +118,7 @@ def main() -> None:
     parser.add_argument("--consistency", type=float, default=2e-3)
     parser.add_argument("--cg-steps", type=int, default=5)
     parser.add_argument("--churn", type=float, default=1.0)
+    parser.add_argument("--start", choices=("noise", "tv"), default="noise", help="DDS begins at, with noise added")
     parser.add_argument("--average", type=int, default=1, help="chains whose mean is the image")
     parser.add_argument("--spans", type=float, nargs="+", help="only arcs of so many degrees")
     parser.add_argument("--synthetic", type=int, default=0, help="so many synthetic discs in the place of the data")

@@ -1,10 +1,10 @@
 """A prior of synthetic discs with holes, for the measurements of the Helsinki Tomography Challenge 2022.
 
-python -m padis_jax.phantoms --out runs/discs.npz --count 400
+python -m padis_jax.phantoms --out runs/discs.npz --count 600
 python train.py --config configs/htc2022.py --workdir runs/htc2022
 
-The network is that of configs/head_ct.py; the number of steps is meant for half an hour on two CPU
-cores. No measured disc is seen. What it is used for: python -m benchmarks.htc2022 --weights ...
+The network is that of configs/head_ct.py; the number of steps is meant for half an hour on two CPU cores. No measured
+disc is seen in training. What it is used for: python -m benchmarks.htc2022 --weights ... (docs/results.md)
 """
 
 from padis_jax.batches import PatchConfig
@@ -18,7 +18,7 @@ config = Config(
         low=0.0,
         high=1.0,
         validation=(0, 1, 2, 3),
-        provenance="synthetic discs with holes, python -m padis_jax.phantoms --count 400 --seed 0",
+        provenance="synthetic discs with holes, python -m padis_jax.phantoms --count 600 --seed 0",
     ),
     network=NetworkConfig(model_channels=32, channel_mult=(1, 2, 3, 3), num_blocks=1, dropout=0.0, sigma_data=0.45),
     patches=PatchConfig(sizes=(16, 32, 56), probabilities=(0.2, 0.3, 0.5), batch=(32, 16, 8), flips=True),
