@@ -61,6 +61,12 @@ def score(image: np.ndarray | jax.Array, truth: np.ndarray) -> float:
     return matthews(large > threshold_otsu(large), truth)
 
 
+def joined_score(phantom: Phantom, side: int) -> float:
+    """The score of the FBP of all views, which tells whether the geometry is right."""
+    whole = join(phantom.arcs)
+    return score(fbp(scanner(whole, side), jnp.asarray(whole.sinogram)), phantom.truth)
+
+
 def methods(arc: Arc, args: argparse.Namespace, prior: Any, noise: float) -> dict[str, tuple[np.ndarray, float]]:
     """Image and seconds of every method; the arc holds paths in mm, and their noise."""
     operator = scanner(arc, args.side)
@@ -132,9 +138,7 @@ def main() -> None:
         args.phantoms = list(phantoms)
     else:
         phantoms = measured(args)
-        whole = join(phantoms["tb"].arcs)
-        joined = np.asarray(fbp(scanner(whole, args.side), jnp.asarray(whole.sinogram)))
-        about["joined"] = score(joined, phantoms["tb"].truth)
+        about["joined"] = joined_score(phantoms["tb"], args.side)
         print(f"tb, all views joined, FBP: Matthews coefficient {about['joined']:.4f}", flush=True)
         if args.joined:
             return
