@@ -129,8 +129,10 @@ def _lose_state(checkpoint: Path) -> None:
 
 def _full_disk(run: Run, whole: Run) -> tuple[bool, str]:
     before = run.steps()
-    code = run.start(wrapper=_LIMIT.format(LARGEST_FILE)).wait()
-    said = "a checkpoint could not be written" in run.output.read_text()
+    process = run.start(wrapper=_LIMIT.format(LARGEST_FILE), piped=True)
+    printed = process.communicate()[0].decode(errors="replace")
+    run.output.write_text(printed)
+    code, said = process.returncode, "a checkpoint could not be written" in printed
     intact = run.steps() == before
     seen = f"exit code {code}, {'said so' if said else 'NOT said'}, older ones {'kept' if intact else 'LOST'}"
     return _ends(run, whole, seen, code == 2 and said and intact)

@@ -51,6 +51,7 @@ class Run(NamedTuple):
         *flags: str,
         wrapper: str = "",
         environment: Mapping[str, str] | None = None,
+        piped: bool = False,
     ) -> subprocess.Popen[bytes]:
         """A process that trains.
 
@@ -58,12 +59,14 @@ class Run(NamedTuple):
           flags: more of them.
           wrapper: Python that is run before `main()` of `padis_jax.cli.train`, to bring about a fault.
           environment: more of it.
+          piped: what it prints goes to a pipe and not to `output`, which limits of the process on files would cut.
         """
         start = [sys.executable, "-c", f"{wrapper}\nfrom padis_jax.cli.train import main; main()"] if wrapper else None
         command = [*(start or self.command[:2]), *self.command[2:], *flags]
         with open(self.output, "ab") as output:
+            printed = subprocess.PIPE if piped else output
             return subprocess.Popen(
-                command, stdout=output, stderr=output, env=self.environment | dict(environment or {})
+                command, stdout=printed, stderr=subprocess.STDOUT, env=self.environment | dict(environment or {})
             )
 
     def steps(self) -> list[int]:
