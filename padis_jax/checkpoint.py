@@ -27,6 +27,7 @@ from padis_jax.errors import UserError
 from padis_jax.files import in_bucket, place
 from padis_jax.training import TrainState
 
+_UNWRITTEN = (OSError, ValueError, RuntimeError)  # what Orbax and TensorStore make of a full disk
 PATIENCE = 10**9  # seconds
 
 
@@ -236,8 +237,7 @@ def _remove(path: Path) -> None:
 def _saving(manager: ocp.CheckpointManager) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # a full disk has as many faces as damage
-        _raise_for_memory(error)
+    except _UNWRITTEN as error:
         manager.reload()
         newest = manager.latest_step()
         left = "there is none yet" if newest is None else f"that of step {newest} is the newest complete one"

@@ -6,8 +6,9 @@ The challenge describes its targets in words: homogeneous acrylic discs of 70 mm
 differing, irregular shapes at random places, few and simple ones up to many and complex ones. Three kinds of disc,
 evenly drawn: holes in circles of their own, holes packed as close as their walls allow, and holes where a random smooth
 function is large. Shapes and statistics were chosen from the description. That there are dense kinds at all was not:
-they came after a prior of sparse discs had failed on the measured disc tb, whose measurements say that nearly half
-of it is missing. A value is the fraction of the pixel that is material, over SAMPLES^2 points. Lengths are in mm.
+they came after a prior of sparse discs had failed on the measured disc tb, nearly half of which is missing, and after a
+picture of its truth had been seen. A value is the fraction of the pixel that is material, over SAMPLES x SAMPLES points.
+Lengths are in mm.
 """
 
 from __future__ import annotations
