@@ -7,8 +7,8 @@ differing, irregular shapes at random places, few and simple ones up to many and
 evenly drawn: holes in circles of their own, holes packed as close as their walls allow, and holes where a random smooth
 function is large. Shapes and statistics were chosen from the description. That there are dense kinds at all was not:
 they came after a prior of sparse discs had failed on the measured disc tb, nearly half of which is missing, and after a
-picture of its truth had been seen. A value is the fraction of the pixel that is material, over SAMPLES x SAMPLES points.
-Lengths are in mm.
+picture of its truth had been seen. A value is the fraction of the pixel that is material, over SAMPLES x SAMPLES
+points. Lengths are in mm.
 """
 
 from __future__ import annotations
