@@ -7,12 +7,13 @@
     large        boxes, strokes and any mask, reduction by 8           0.001         1
     noise        denoising, sigma 0.1                                  0.1           0.2
 
-Up to 300 evaluations a run starts from total variation with noise of the first level added; from there on from noise
-alone at level 1, ten steps per level for the methods of small steps. The noise level of the measurement is given to the
-methods that weigh it; DDNM, which cannot, takes ten CG steps in the place of A+ under counts. The weights of `counts`
-and `ct` and the step size of DPS were chosen on validation slices of the head CT (configs/dps.py); all else are the
-modules' defaults or stated here, and not tuned. Where an image's noise is another than its task's, the weight of TV
-follows it in proportion.
+Up to 300 evaluations a run starts from total variation with noise of the first level added, and DPS, Langevin and DDNM
+take ancestral steps, one on each level (solvers/prior_step.py); from there on a run starts from noise alone at level 1,
+and these methods take ten of the paper's Langevin steps on each level. The noise level of the measurement is given to
+the methods that weigh it; DDNM, which cannot, takes ten CG steps in the place of A+ under counts. The weights of
+`counts` and `ct` and the step size of DPS were chosen on validation slices of the head CT (configs/dps.py); all else
+are the modules' defaults or stated here, and not tuned. Where an image's noise is another than its task's, the weight
+of TV follows it in proportion.
 
 The benchmark takes all of it, and so does `sample.py --problem`, with EVALUATIONS in CHAINS runs whose mean it shows.
 """
@@ -114,9 +115,9 @@ def solver_settings(solver: str, task: Task, *, many: bool, counts: bool = False
     noise = task.sigma
     table: dict[str, Settings] = {
         "dds": DDS(cg_steps=10, noise=noise),
-        "dps": DPS(zeta=1.7) if many else DPS(),
-        "langevin": Langevin(),
-        "ddnm": DDNM(cg_steps=10 if counts else 0),
+        "dps": DPS(zeta=1.7) if many else DPS(prior_step="ancestral"),
+        "langevin": Langevin() if many else Langevin(prior_step="ancestral"),
+        "ddnm": DDNM(cg_steps=10 if counts else 0, prior_step="langevin" if many else "ancestral"),
         "diffpir": DiffPIR(noise=noise),
         "predictor_corrector": PredictorCorrector(),
         "daps": DAPS(noise=noise),

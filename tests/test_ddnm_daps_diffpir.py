@@ -9,7 +9,7 @@ import pytest
 from linear_problem import PLANE, make, relative
 
 from padis_jax.operators import ParallelBeam
-from padis_jax.operators.linear import least_squares
+from padis_jax.operators.least_squares import least_squares
 from padis_jax.patches import Frame
 from padis_jax.solvers import ddnm, diffpir
 from padis_jax.solvers.daps import DAPS

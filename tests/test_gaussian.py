@@ -4,6 +4,8 @@ Each solver's F, c and G are written down here from the equations in its docstri
 basis vectors, and their recursion for mean and covariance, m' = F m + c and S' = F S F' + G G', with an ensemble.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +24,11 @@ DDS_SETTINGS = dds.DDS(consistency=0.03, cg_steps=24, churn=0.8, noise=0.1, kapp
 DPS_SETTINGS = dps.DPS(zeta=0.6, eps=0.4)
 LANGEVIN_SETTINGS = langevin.Langevin(zeta=0.6, eps=0.4)
 DDNM_SETTINGS = ddnm.DDNM(eps=0.7)
+ANCESTRAL = {
+    "dps_ancestral": dps.DPS(zeta=0.6, prior_step="ancestral"),
+    "langevin_ancestral": langevin.Langevin(zeta=0.6, prior_step="ancestral"),
+    "ddnm_ancestral": ddnm.DDNM(prior_step="ancestral"),
+}
 DIFFPIR_SETTINGS = diffpir.DiffPIR(weight=3.0, zeta=0.4, noise=2.7, cg_steps=24)
 DAPS_SETTINGS = daps.DAPS(ode_steps=3, ode_end=0.1, mcmc_steps=3, step=0.4, noise=0.4)
 DAPS_CG_SETTINGS = daps.DAPS(ode_steps=1, sampler="cg", cg_steps=24, floor=0.3)
@@ -39,15 +46,27 @@ def dds_matrices(sigma, sigma_next):
     return f, c, sigma_next * s.churn * EYE
 
 
-def langevin_prior(eps, sigma):
-    """The prior's part of a Langevin step: (1 - eps/2) x + eps/2 D + sqrt(eps) sigma z."""
+def prior_parts(s, sigma, sigma_next):
+    """w and the deviation of the noise in x + w (D - x) + noise: Langevin's, or those that leave noise sigma_next.
+
+    Ancestral: of noise sigma the share (1 - w) = (sigma_next / sigma)^2 stays, and what the variance lacks is drawn.
+    """
+    if s.prior_step == "langevin":
+        return s.eps / 2, np.sqrt(s.eps) * sigma
+    kept = sigma_next**2 / sigma**2
+    return 1 - kept, np.sqrt(sigma_next**2 - kept**2 * sigma**2)
+
+
+def towards_denoised(s, sigma, sigma_next):
+    """x + w (D - x) + noise."""
     wiener = GAUSSIAN.wiener(sigma)
-    return (1 - eps / 2) * EYE + eps / 2 * wiener, eps / 2 * (EYE - wiener) @ GAUSSIAN.mean, np.sqrt(eps) * sigma * EYE
+    w, deviation = prior_parts(s, sigma, sigma_next)
+    return (1 - w) * EYE + w * wiener, w * (EYE - wiener) @ GAUSSIAN.mean, deviation * EYE
 
 
-def dps_matrices(sigma, sigma_next):
-    s, g = DPS_SETTINGS, GAUSSIAN
-    f, c, noise = langevin_prior(s.eps, sigma)
+def dps_matrices(sigma, sigma_next, s=DPS_SETTINGS):
+    g = GAUSSIAN
+    f, c, noise = towards_denoised(s, sigma, sigma_next)
     wiener = g.wiener(sigma)
     back = s.zeta / g.norm**2 * (g.matrix @ g.crop @ wiener).T  # J_D' crop' A'
     f = f - back @ g.matrix @ g.crop @ wiener
@@ -55,23 +74,24 @@ def dps_matrices(sigma, sigma_next):
     return f, c, noise
 
 
-def langevin_matrices(sigma, sigma_next):
-    s, g = LANGEVIN_SETTINGS, GAUSSIAN
-    parts = langevin_prior(s.eps, sigma)
+def langevin_matrices(sigma, sigma_next, s=LANGEVIN_SETTINGS):
+    g = GAUSSIAN
+    parts = towards_denoised(s, sigma, sigma_next)
     back = s.zeta / g.norm**2 * (g.matrix @ g.crop).T
     data = EYE - back @ g.matrix @ g.crop
     return data @ parts[0], data @ parts[1] + back @ g.y, data @ parts[2]
 
 
-def ddnm_matrices(sigma, sigma_next):
-    """D + K' A+ (y - A K D) with K the crop, then the prior's Langevin step towards it."""
-    g, eps = GAUSSIAN, DDNM_SETTINGS.eps
+def ddnm_matrices(sigma, sigma_next, s=DDNM_SETTINGS):
+    """D + K' A+ (y - A K D) with K the crop, then the prior's step towards it."""
+    g = GAUSSIAN
+    w, deviation = prior_parts(s, sigma, sigma_next)
     wiener, k = g.wiener(sigma), g.crop
     inverse = k.T @ np.linalg.pinv(g.matrix)
     null = EYE - inverse @ g.matrix @ k
-    f = (1 - eps / 2) * EYE + eps / 2 * null @ wiener
-    c = eps / 2 * (null @ (EYE - wiener) @ g.mean + inverse @ g.y)
-    return f, c, np.sqrt(eps) * sigma * EYE
+    f = (1 - w) * EYE + w * null @ wiener
+    c = w * (null @ (EYE - wiener) @ g.mean + inverse @ g.y)
+    return f, c, deviation * EYE
 
 
 def diffpir_matrices(sigma, sigma_next):
@@ -145,6 +165,14 @@ CASES = {
     "dds": (Partial(dds.step, DDS_SETTINGS, PROBLEM), dds_matrices),
     "dps": (Partial(dps.step, DPS_SETTINGS, PROBLEM), dps_matrices),
     "langevin": (Partial(langevin.step, LANGEVIN_SETTINGS, PROBLEM), langevin_matrices),
+    **{
+        name: (Partial(module.step, ANCESTRAL[name], PROBLEM), functools.partial(matrices, s=ANCESTRAL[name]))
+        for name, module, matrices in (
+            ("dps_ancestral", dps, dps_matrices),
+            ("langevin_ancestral", langevin, langevin_matrices),
+            ("ddnm_ancestral", ddnm, ddnm_matrices),
+        )
+    },
 }
 
 
@@ -163,7 +191,7 @@ def test_one_step_is_the_affine_map_of_its_equations(name):
 @pytest.mark.parametrize("name", CASES)
 def test_mean_and_covariance_of_many_runs_follow_the_recursion(name):
     step, matrices = CASES[name]
-    noises = sampling.noises(np.geomspace(1.0, 0.05, 8), inner=2)
+    noises = sampling.noises(np.geomspace(1.0, 0.05, 8), inner=1 if name in ANCESTRAL else 2)
     mean, covariance = np.zeros(N), np.eye(N)
     for sigma, sigma_next in zip(np.asarray(noises.sigma), np.asarray(noises.sigma_next), strict=True):
         f, c, g = matrices(float(sigma), float(sigma_next))

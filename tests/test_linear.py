@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from padis_jax.operators import conjugate_gradient, dot_test, from_functions, operator_norm
-from padis_jax.operators.linear import Operator, lanczos_norm, pseudo_inverse
+from padis_jax.operators.least_squares import pseudo_inverse
+from padis_jax.operators.linear import Operator, lanczos_norm
 
 MATRIX = np.random.default_rng(0).standard_normal((12, 20)).astype(np.float32)  # more unknowns than equations
 

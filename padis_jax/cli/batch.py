@@ -34,7 +34,6 @@ from padis_jax.experiment.solving import TV_WEIGHTS
 from padis_jax.operators import ParallelBeam
 from padis_jax.operators.measurement import Measurement
 from padis_jax.operators.tomography import RayTransform
-from padis_jax.prior import patch_prior
 from padis_jax.scans.measured import Scan, load_scan, pose_scan
 from padis_jax.scans.sinograms import SUFFIXES
 from padis_jax.solvers.batch import reconstruct_batch
@@ -75,18 +74,7 @@ def run(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -> d
     job = _measured_job(config, weights) if measured else _simulated_job(config, weights)
     tv = TV(weight=config.tv.weight or TV_WEIGHTS[config.scan.protocol], iterations=config.tv.iterations)
     mesh = make_mesh(config.devices, local=True)
-    try:
-        prior = patch_prior(
-            weights.network,
-            weights.params,
-            frame,
-            tiling=config.tiling,
-            tilings=config.tilings,
-            overlap=config.overlap,
-            patch_batch=ex.patch_batch(config, weights, frame, 1, images=-(-config.batch // mesh.size)),
-        )
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    prior = ex.build_prior(config, weights, frame, images=-(-config.batch // mesh.size))
 
     @jax.jit
     def start(sinograms: jax.Array) -> jax.Array:

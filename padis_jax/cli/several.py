@@ -19,7 +19,7 @@ from padis_jax.figures import maps, save_figure
 from padis_jax.files import write_npz
 from padis_jax.images import ImageSet
 from padis_jax.metrics import coverage
-from padis_jax.prior import Prior, patch_prior
+from padis_jax.prior import Prior
 from padis_jax.solvers.generate import generate
 from padis_jax.weights import load_weights
 from padis_jax.writers import write_png
@@ -96,18 +96,7 @@ def generate_images(config: ex.Experiment, workdir: Path, manners: Manners) -> N
     if error := ex.missing_default(config.weights, ex.DEFAULT_WEIGHTS, "--weights"):
         raise error
     weights = load_weights(config.weights).computing(config.compute)
-    try:
-        prior = patch_prior(
-            weights.network,
-            weights.params,
-            weights.frame,
-            tiling=config.tiling,
-            tilings=config.tilings,
-            overlap=config.overlap,
-            patch_batch=ex.patch_batch(config, weights, weights.frame, 1),
-        )
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    prior = ex.build_prior(config, weights, weights.frame)
     images, silent = [], manners.quiet or manners.json
     for index in range(config.generate):
         with tqdm(total=config.generate_levels, desc=f"image {index}", unit="step", disable=silent) as bar:

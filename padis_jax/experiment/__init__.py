@@ -17,6 +17,7 @@ from padis_jax.experiment.problem import solver_defaults, with_problem_defaults
 from padis_jax.experiment.scene import Scene, image_key, load_scene, measure, missing_default
 from padis_jax.experiment.scoring import Row, score, score_mask, timed
 from padis_jax.experiment.solving import (
+    build_prior,
     evaluations,
     make_prior,
     patch_batch,
@@ -36,6 +37,7 @@ __all__ = [
     "Scene",
     "SolverConfig",
     "TVConfig",
+    "build_prior",
     "evaluations",
     "image_key",
     "load_scene",

@@ -14,6 +14,7 @@ from padis_jax.operators.blur import Boundary
 from padis_jax.prior import TilingName
 from padis_jax.scans.measured import MeasurementConfig
 from padis_jax.settings import unsuited
+from padis_jax.solvers.prior_step import PriorStep
 from padis_jax.tasks import TASKS
 from padis_jax.writers import Format
 
@@ -88,7 +89,9 @@ class SolverConfig:
         taken from the photon counts.
       zeta: dps, langevin, predictor_corrector: data step; diffpir: share of fresh noise; 0 takes the solver's own
         default.
-      eps: dps, langevin, ddnm: alpha = eps sigma^2.
+      prior_step: dps, langevin, ddnm: "langevin" (the paper's), or "ancestral", which needs fewer levels and one step
+        on each (solvers/prior_step.py).
+      eps: dps, langevin, ddnm: alpha = eps sigma^2 of "langevin".
       step_form: dps, langevin, predictor_corrector: "squared", "norm", "paper" or, dps only, "authors"
         (solvers/dps.py has the table that converts zeta).
       last_level_noise: dps, langevin, ddnm: whether the lowest level adds noise.
@@ -117,6 +120,7 @@ class SolverConfig:
     churn: float = 1.0
     kappa: float = 1.0
     zeta: float = 0.0
+    prior_step: PriorStep = "langevin"
     eps: float = 0.5
     step_form: Literal["squared", "norm", "paper", "authors"] = "squared"
     last_level_noise: bool = True
@@ -135,6 +139,8 @@ class SolverConfig:
         for name in ("levels", "inner", "average"):
             if getattr(self, name) < 1:
                 raise UserError(f"solver.{name} is {getattr(self, name)}: it must be at least 1")
+        if self.prior_step == "ancestral" and self.inner > 1:
+            raise UserError(f"solver.inner is {self.inner}: an ancestral step takes one step per level; use 1")
         if not 0 < self.sigma_min < self.sigma_max < math.inf:
             raise UserError(f"solver: 0 < sigma_min < sigma_max is needed, got {self.sigma_min} and {self.sigma_max}")
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
 from padis_jax.devices.chunk import choose_patch_batch
 from padis_jax.devices.mesh import make_mesh
@@ -20,14 +21,7 @@ from padis_jax.patches import Frame, frame_for
 from padis_jax.prior import Prior, patch_prior
 from padis_jax.settings import TV_WEIGHT, tv_settings
 from padis_jax.solvers import sampling
-from padis_jax.solvers.daps import DAPS
-from padis_jax.solvers.ddnm import DDNM
-from padis_jax.solvers.dds import DDS
-from padis_jax.solvers.diffpir import DiffPIR
-from padis_jax.solvers.dps import DPS
-from padis_jax.solvers.langevin import Langevin
 from padis_jax.solvers.plug_and_play import PlugAndPlay, plug_and_play
-from padis_jax.solvers.predictor_corrector import PredictorCorrector
 from padis_jax.solvers.reconstruct import SOLVERS, reconstruct
 from padis_jax.solvers.samples import Samples, draw_samples
 from padis_jax.solvers.tv import TV, total_variation
@@ -58,7 +52,25 @@ def make_prior(config: Experiment, weights: Weights, scene: Scene) -> Prior:
                 "pass --new-frame to tile it anew, positions rescaled to it (the object must fill it as before)"
             )
         frame = frame_for((h, w), frame.patch)
-    mesh = make_mesh(config.devices, local=True)
+    return build_prior(config, weights, frame, make_mesh(config.devices, local=True))
+
+
+def build_prior(
+    config: Experiment, weights: Weights, frame: Frame, mesh: Mesh | None = None, *, images: int = 1
+) -> Prior:
+    """The prior of the weights with the tiling that the config asks for.
+
+    Args:
+      config: the experiment.
+      weights: of the network.
+      frame: of the image.
+      mesh: devices that share the patches of an image, if it has more than one.
+      images: side by side on each device.
+
+    Raises:
+      UserError: for more tilings than the frame has.
+    """
+    devices = mesh.size if mesh else 1
     try:
         return patch_prior(
             weights.network,
@@ -67,10 +79,10 @@ def make_prior(config: Experiment, weights: Weights, scene: Scene) -> Prior:
             tiling=config.tiling,
             tilings=config.tilings,
             overlap=config.overlap,
-            patch_batch=patch_batch(config, weights, frame, mesh.size),
-            mesh=mesh if mesh.size > 1 else None,
+            patch_batch=patch_batch(config, weights, frame, devices, images=images),
+            mesh=mesh if devices > 1 else None,
         )
-    except ValueError as error:  # more tilings than the frame has
+    except ValueError as error:
         raise UserError(str(error)) from error
 
 
@@ -103,52 +115,16 @@ def solver_settings(config: SolverConfig, measurement: Measurement) -> Any:
     if config.name == "pnp_admm" or config.name == "pnp_red":
         method: Literal["admm", "red"] = "admm" if config.name == "pnp_admm" else "red"
         return PlugAndPlay(method=method, sigma=config.pnp_sigma, weight=config.pnp_weight, cg_steps=config.cg_steps)
-    if config.name == "dds":
-        return DDS(
-            consistency=config.consistency,
-            cg_steps=config.cg_steps,
-            churn=config.churn,
-            kappa=config.kappa,
-            noise=measurement.noise_sigma,
-        )
-    if config.name == "dps":
-        return DPS(
-            zeta=config.zeta or DPS.zeta,
-            eps=config.eps,
-            step_form=config.step_form,
-            last_level_noise=config.last_level_noise,
-            zero_ring=config.zero_ring,
-        )
+    kind = SOLVERS[config.name].settings
+    fields = {field.name for field in dataclasses.fields(kind)}
+    given = {name: value for name, value in dataclasses.asdict(config).items() if name in fields}
+    if not config.zeta:  # 0 stands for the solver's own default
+        given.pop("zeta", None)
     if config.name == "ddnm":
-        return DDNM(eps=config.eps, cg_steps=config.pinv_steps, last_level_noise=config.last_level_noise)
-    if config.name == "diffpir":
-        return DiffPIR(
-            weight=config.weight,
-            zeta=config.zeta or DiffPIR.zeta,
-            cg_steps=config.cg_steps,
-            noise=measurement.noise_sigma,
-        )
-    if config.name == "predictor_corrector":
-        return PredictorCorrector(
-            snr=config.snr,
-            corrector=config.corrector,
-            zeta=config.zeta or PredictorCorrector.zeta,
-            step_form=config.step_form,  # type: ignore[arg-type]  # "authors" is refused there
-        )
-    if config.name == "daps":
-        return DAPS(
-            ode_steps=config.ode_steps,
-            sampler=config.sampler,
-            mcmc_steps=config.mcmc_steps,
-            cg_steps=config.cg_steps,
-            noise=measurement.noise_sigma,
-        )
-    return Langevin(
-        zeta=config.zeta or Langevin.zeta,
-        eps=config.eps,
-        step_form=config.step_form,  # type: ignore[arg-type]  # "authors" is refused there
-        last_level_noise=config.last_level_noise,
-    )
+        given["cg_steps"] = config.pinv_steps
+    if "noise" in fields:
+        given["noise"] = measurement.noise_sigma
+    return kind(**given)
 
 
 def evaluations(config: Experiment) -> int:

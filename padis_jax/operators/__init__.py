@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from padis_jax.operators.blur import Blur, Convolution, gaussian_kernel, motion_kernel, uniform_kernel
 from padis_jax.operators.fbp import fbp
+from padis_jax.operators.least_squares import conjugate_gradient
 from padis_jax.operators.linear import (
     LinearOperator,
     Operator,
-    conjugate_gradient,
     dot_test,
     from_functions,
     operator_norm,

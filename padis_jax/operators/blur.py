@@ -25,6 +25,7 @@ import numpy as np
 from jax import Array
 
 from padis_jax.operators import linear
+from padis_jax.operators.least_squares import pseudo_inverse
 from padis_jax.operators.planes import Planes, checked_size, leaf
 
 Boundary = Literal["circular", "reflect", "zero"]
@@ -75,7 +76,7 @@ class Convolution(Planes):
     def inverse(self, plane: Array) -> Array:
         """Division by the spectrum where the boundary is circular, else by converged conjugate gradients."""
         if self.boundary != "circular":
-            return linear.pseudo_inverse(self.forward, self.adjoint, plane)
+            return pseudo_inverse(self.forward, self.adjoint, plane)
         size = jnp.abs(self.transfer)
         kept = size > RCOND * size.max()
         return self._filter(plane, jnp.where(kept, 1 / jnp.where(kept, self.transfer, 1), 0))

@@ -5,7 +5,6 @@ largest singular value). The tools here turn a plain function into one and check
 
     <A x, y> = <x, A' y>                       the dot test, for all x and y
     ||A|| = sup ||A x|| / ||x||                by power iteration on A'A
-    A+ y = argmin ||x|| over argmin ||A x - y||    by conjugate gradients on A'A from zero (CGLS; Bjoerck 1996, 7.4)
 """
 
 from __future__ import annotations
@@ -13,16 +12,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-Map = Callable[[Array], Array]
+from padis_jax.operators.least_squares import Map, pseudo_inverse
+
 LanczosState = tuple[Array, Array, Array, Array, Array, Array]  # count, basis, matrix, next vector, value, residual
-CgState = tuple[Array, Array, Array, Array, Array]  # count, x, residual, direction, squared gradient
 
 
 @runtime_checkable
@@ -236,78 +234,7 @@ def _mismatch(
     return jnp.abs(difference) / jnp.maximum(scale, jnp.finfo(scale.dtype).tiny)
 
 
-def conjugate_gradient(normal_matvec: Map, rhs: Array, x0: Array, iterations: int) -> Array:
-    """`iterations` steps of conjugate gradients on M x = rhs from x0, M symmetric positive semi-definite.
-
-    A pure loop of fixed length, differentiable in both modes. Where the residual reaches 0 exactly, the rest of the
-    steps leave x as it is.
-    """
-
-    def step(carry: tuple[Array, Array, Array, Array], _: None) -> tuple[tuple[Array, Array, Array, Array], None]:
-        x, r, p, rr = carry
-        mp = normal_matvec(p)
-        alpha = _ratio(rr, jnp.real(jnp.vdot(p, mp)))
-        x, r = x + alpha * p, r - alpha * mp
-        rr_next = jnp.real(jnp.vdot(r, r))
-        return (x, r, r + _ratio(rr_next, rr) * p, rr_next), None
-
-    r = rhs - normal_matvec(x0)
-    (x, _, _, _), _ = lax.scan(step, (x0, r, r, jnp.real(jnp.vdot(r, r))), None, length=iterations)
-    return x
-
-
-@functools.partial(jax.jit, static_argnames=("forward", "adjoint", "tolerance", "max_iterations"))
-def pseudo_inverse(
-    forward: Map, adjoint: Map, measurement: Array, *, tolerance: float | None = None, max_iterations: int = 2000
-) -> Array:
-    """A+ y: conjugate gradients on A'A x = A'y from zero, which stay in the range of A', hence of least norm.
-
-    Stops when ||A'(y - A x)|| <= tolerance ||A' y||; the default is 8 rounding errors of the type (1e-6 in float32).
-    """
-    gradient = adjoint(measurement)
-    if tolerance is None:
-        tolerance = 8 * float(jnp.finfo(gradient.dtype).eps)
-    limit = tolerance * jnp.sqrt(jnp.real(jnp.vdot(gradient, gradient)))
-    return least_squares(forward, adjoint, measurement, limit=limit, max_iterations=max_iterations)[0]
-
-
-def least_squares(
-    forward: Map, adjoint: Map, measurement: Array, *, limit: Array, max_iterations: int = 2000
-) -> tuple[Array, Array]:
-    """(A+ y but for a gradient ||A'(y - A x)|| <= limit, the iterations that it took: one A and one A' each)."""
-    gradient = adjoint(measurement)
-    target = jnp.square(limit)
-
-    def unfinished(state: CgState) -> Array:
-        i, _, _, _, gg = state
-        return (gg > target) & (i < max_iterations)
-
-    def step(state: CgState) -> CgState:
-        i, x, r, p, gg = state
-        ap = forward(p)
-        alpha = _ratio(gg, jnp.real(jnp.vdot(ap, ap)))
-        x, r = x + alpha * p, r - alpha * ap
-        g = adjoint(r)
-        gg_next = jnp.real(jnp.vdot(g, g))
-        return i + 1, x, r, g + _ratio(gg_next, gg) * p, gg_next
-
-    start = (
-        jnp.zeros((), jnp.int32),
-        jnp.zeros_like(gradient),
-        measurement,
-        gradient,
-        jnp.real(jnp.vdot(gradient, gradient)),
-    )
-    count, x, *_ = lax.while_loop(unfinished, step, start)
-    return x, count
-
-
 def check_shape(what: str, array: Array, expected: tuple[int, ...]) -> None:
     """Raise ValueError unless `array` has the shape the operator was built for."""
     if tuple(array.shape) != tuple(expected):
         raise ValueError(f"operator: expected {what} of shape {tuple(expected)}, got {tuple(array.shape)}")
-
-
-def _ratio(a: Array, b: Array) -> Array:
-    """a / b, and 0 where b is 0: conjugate gradients that have converged exactly stand still."""
-    return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)

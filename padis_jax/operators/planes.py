@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from padis_jax.operators import linear
+from padis_jax.operators.least_squares import Map, pseudo_inverse
 
 
 class Planes(abc.ABC):
@@ -40,7 +40,7 @@ class Planes(abc.ABC):
 
     def inverse(self, plane: Array) -> Array:
         """A+ y of one plane."""
-        return linear.pseudo_inverse(self.forward, self.adjoint, plane)
+        return pseudo_inverse(self.forward, self.adjoint, plane)
 
     def first(self, plane: Array) -> Array:
         """The quick classical image of one measured plane."""
@@ -71,7 +71,7 @@ def checked(what: str, array: Array, plane: tuple[int, int]) -> Array:
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
-def per_channel(function: linear.Map, array: Array) -> Array:
+def per_channel(function: Map, array: Array) -> Array:
     """Apply a map of planes to [a, b], or to every channel of [a, b, C]."""
     if array.ndim == 2:
         return function(array)

@@ -18,6 +18,7 @@ from jax import Array
 from padis_jax.operators import linear
 from padis_jax.operators.fan import FanGeometry
 from padis_jax.operators.fbp import fbp
+from padis_jax.operators.least_squares import pseudo_inverse
 from padis_jax.operators.parallel import ParallelGeometry
 from padis_jax.operators.planes import checked, checked_size, per_channel
 
@@ -58,7 +59,7 @@ class RayTransform:
 
     def pinv(self, measurement: Array) -> Array:
         """The Moore-Penrose solution A+ y, by converged conjugate gradients (a few hundred of A and A')."""
-        solve = functools.partial(linear.pseudo_inverse, self.geometry.project, self.geometry.backproject)
+        solve = functools.partial(pseudo_inverse, self.geometry.project, self.geometry.backproject)
         return per_channel(solve, checked("measurement", measurement, self.measurement_shape))
 
 

@@ -4,6 +4,8 @@ arXiv 2212.00490; in the variance-exploding form of PaDIS, arXiv 2406.02462).
     D <- A+ y + (I - A+ A) D = D + A+ (y - A D)              D = denoise(x, sigma)
     x <- x + alpha/2 (D - x) / sigma^2 + sqrt(alpha) z       alpha = eps sigma^2,   z standard normal
 
+The second line may be an ancestral step instead, which needs fewer levels (prior_step.py).
+
 A+ is the pseudo-inverse: the operator's own `pinv` where that has a closed form, else conjugate gradients from zero
 until the data's gradient ||A*(y - A (D + u))|| is `tolerance` of ||A* y||. The data are fitted (to that), and so is
 their noise, amplified where A has small singular values: a method for measurements without noise. A few CG steps
@@ -21,8 +23,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from padis_jax.operators.linear import conjugate_gradient
-from padis_jax.solvers.dps import langevin_step
+from padis_jax.operators.least_squares import conjugate_gradient
+from padis_jax.solvers.prior_step import PriorStep, check_prior_step, prior_step
 from padis_jax.solvers.problem import Fit, Problem, check_range
 from padis_jax.solvers.sampling import Noise
 
@@ -33,13 +35,15 @@ class DDNM:
     """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
 
     Attributes:
-      eps: Langevin step, alpha = eps sigma^2; the paper takes 1.
+      eps: Langevin step, alpha = eps sigma^2; the paper takes 1. Not used by "ancestral".
+      prior_step: "langevin" or "ancestral".
       cg_steps: CG steps on A*A u = A* (y - A D) from 0 in the place of A+; 0 for A+ itself.
       tolerance: of the CG for A+, where that has no closed form.
       last_level_noise: whether the lowest level of the ladder adds noise.
     """
 
     eps: float | Array = 1.0
+    prior_step: PriorStep = dataclasses.field(default="langevin", metadata={"static": True})
     tolerance: float | Array = 1e-5
     cg_steps: int = dataclasses.field(default=0, metadata={"static": True})
     last_level_noise: bool = dataclasses.field(default=True, metadata={"static": True})
@@ -48,6 +52,7 @@ class DDNM:
         check_range("DDNM", "eps", self.eps, 0, 4, open_low=True)
         check_range("DDNM", "tolerance", self.tolerance, 0, 1, open_low=True)
         check_range("DDNM", "cg_steps", self.cg_steps, 0)
+        check_prior_step("DDNM", self.prior_step)
 
 
 def step(settings: DDNM, problem: Problem, key: Array, x: Array, noise: Noise) -> tuple[Array, Fit]:
@@ -63,5 +68,13 @@ def step(settings: DDNM, problem: Problem, key: Array, x: Array, noise: Noise) -
     else:
         update = problem.pinv(residual, clean.shape[-1], tolerance=settings.tolerance)
     consistent = denoised + frame.pad(update)
-    x = langevin_step(noise_key, x, consistent, noise, eps=settings.eps, last_level_noise=settings.last_level_noise)
+    x = prior_step(
+        noise_key,
+        x,
+        consistent,
+        noise,
+        kind=settings.prior_step,
+        eps=settings.eps,
+        last_level_noise=settings.last_level_noise,
+    )
     return x, problem.fit(residual)

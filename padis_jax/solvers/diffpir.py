@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from padis_jax.operators.linear import conjugate_gradient
+from padis_jax.operators.least_squares import conjugate_gradient
 from padis_jax.solvers.problem import Fit, Problem, check_range
 from padis_jax.solvers.sampling import Noise
 

@@ -4,6 +4,9 @@ et al., arXiv 2209.14687). One network evaluation per step, from which both term
     D = denoise(x, sigma),   alpha = eps sigma^2,   r = y - A crop(D),   g = grad_x 1/2 ||r||^2 = -J_D* pad(A* r)
     x <- x + alpha/2 (D - x) / sigma^2 + sqrt(alpha) z - step(g)
 
+The prior's part is the paper's Langevin step; `prior_step="ancestral"` takes the one of Chung et al. in its place,
+which needs fewer levels (prior_step.py).
+
 step(g), with N = ||A||, and the zeta of "squared" that makes the same step at the same residual:
 
     form       step(g)              as "squared"        source
@@ -28,13 +31,13 @@ Cost per step: one evaluation and one gradient through it; one A and one A*.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from padis_jax.solvers.prior_step import PriorStep, check_prior_step, fresh_noise, towards
 from padis_jax.solvers.problem import Fit, Problem
 from padis_jax.solvers.sampling import Noise
 
@@ -48,7 +51,8 @@ class DPS:
 
     Attributes:
       zeta: data step, in the units of `step_form`.
-      eps: Langevin step, alpha = eps sigma^2; the paper's formula is stable for eps < 4.
+      eps: Langevin step, alpha = eps sigma^2; the paper's formula is stable for eps < 4. Not used by "ancestral".
+      prior_step: "langevin" or "ancestral".
       step_form: "squared", "norm", "paper" or "authors"; see the table above.
       last_level_noise: whether the lowest level of the ladder adds noise.
       zero_ring: set D to 0 on the whole margin of the plane.
@@ -56,6 +60,7 @@ class DPS:
 
     zeta: float | Array = 1.0
     eps: float | Array = 0.5
+    prior_step: PriorStep = dataclasses.field(default="langevin", metadata={"static": True})
     step_form: Literal["squared", "norm", "paper", "authors"] = dataclasses.field(
         default="squared", metadata={"static": True}
     )
@@ -64,6 +69,7 @@ class DPS:
 
     def __post_init__(self) -> None:
         check_step("DPS", self.zeta, self.eps, self.step_form, FORMS)
+        check_prior_step("DPS", self.prior_step)
 
 
 def check_step(name: str, zeta: float | Array, eps: float | Array, form: str, forms: tuple[str, ...]) -> None:
@@ -75,23 +81,13 @@ def check_step(name: str, zeta: float | Array, eps: float | Array, form: str, fo
         raise ValueError(f"{name}: step_form is {form!r}: use one of {', '.join(forms)}")
 
 
-def langevin_step(
-    key: Array, x: Array, denoised: Array, noise: Noise, *, eps: float | Array, last_level_noise: bool
-) -> Array:
-    """x + alpha/2 (D - x) / sigma^2 + sqrt(alpha) z with alpha = eps sigma^2; x and D are planes [Hp, Wp, C]."""
-    z = jax.random.normal(key, x.shape, x.dtype)
-    spread = jnp.sqrt(eps) * noise.sigma
-    if not last_level_noise:
-        spread = jnp.where(noise.final, 0.0, spread)
-    return x + eps / 2 * (denoised - x) + spread * z
-
-
 def step(settings: DPS, problem: Problem, key: Array, x: Array, noise: Noise) -> tuple[Array, Fit]:
     """One step at noise level noise.sigma; x is a plane [Hp, Wp, C]. Returns the next plane and the residual of D."""
     tiling_key, noise_key = jax.random.split(key)
     frame, channels = problem.frame, x.shape[-1]
     norm = jnp.asarray(problem.operator.norm)
-    move = functools.partial(langevin_step, noise_key, eps=settings.eps, last_level_noise=settings.last_level_noise)
+    pull = towards(settings.prior_step, settings.eps, noise)
+    fresh = fresh_noise(noise_key, x, noise, settings.prior_step, settings.eps, settings.last_level_noise)
 
     def respond(projection: Array) -> tuple[Array, Array, Array, Fit]:
         """A crop(D) -> (w, v, s, fit): the next state has w D + s J_D* v, of which s J_D* v = -step(g)."""
@@ -104,7 +100,7 @@ def step(settings: DPS, problem: Problem, key: Array, x: Array, noise: Noise) ->
             "paper": 2 * per_length,
             "authors": per_length,
         }[settings.step_form]
-        weight = jnp.full(x.shape, settings.eps / 2)
+        weight = jnp.broadcast_to(pull, x.shape)
         if settings.zero_ring:
             weight = frame.pad(frame.crop(weight))
         covector = frame.pad(problem.adjoint(residual, channels))
@@ -113,10 +109,10 @@ def step(settings: DPS, problem: Problem, key: Array, x: Array, noise: Noise) ->
     shared = getattr(problem.denoise, "descend", None)
     if shared is not None:  # patches on several devices: D is nowhere whole
         mixed, fit = shared(tiling_key, x, noise.sigma, lambda plane: problem.forward(frame.crop(plane)), respond)
-        return move(x, jnp.zeros_like(x), noise) + mixed, fit
+        return (1 - pull) * x + mixed + fresh, fit
     denoised, transpose = jax.vjp(lambda plane: problem.denoise(tiling_key, plane, noise.sigma), x)
     _, covector, scale, fit = respond(problem.forward(frame.crop(denoised)))
     (pulled,) = transpose(covector)
     if settings.zero_ring:
         denoised = frame.pad(frame.crop(denoised))
-    return move(x, denoised, noise) + scale * pulled, fit
+    return x + pull * (denoised - x) + fresh + scale * pulled, fit

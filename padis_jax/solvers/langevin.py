@@ -10,6 +10,8 @@ step(d), and the zeta of "squared" that makes the same step at the same residual
     norm       zeta d / (||A|| ||r||)  zeta ||A|| / ||r||   the paper's, made free of the operator's units
     paper      zeta d / ||r||        zeta ||A||^2 / ||r||   the paper's, with zeta = 0.3
 
+The first line may be an ancestral step instead, which needs fewer levels (prior_step.py).
+
 Cost per step: one evaluation, no gradient; two A (one of them for the report) and one A*.
 """
 
@@ -22,7 +24,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from padis_jax.solvers.dps import check_step, langevin_step
+from padis_jax.solvers.dps import check_step
+from padis_jax.solvers.prior_step import PriorStep, check_prior_step, prior_step
 from padis_jax.solvers.problem import Fit, Problem
 from padis_jax.solvers.sampling import Noise
 
@@ -36,26 +39,36 @@ class Langevin:
 
     Attributes:
       zeta: data step, in the units of `step_form`; "squared" is stable below 2.
-      eps: Langevin step, alpha = eps sigma^2; the paper takes 1.
+      eps: Langevin step, alpha = eps sigma^2; the paper takes 1. Not used by "ancestral".
+      prior_step: "langevin" or "ancestral".
       step_form: "squared", "norm" or "paper"; see the table above.
       last_level_noise: whether the lowest level of the ladder adds noise.
     """
 
     zeta: float | Array = 1.0
     eps: float | Array = 1.0
+    prior_step: PriorStep = dataclasses.field(default="langevin", metadata={"static": True})
     step_form: Literal["squared", "norm", "paper"] = dataclasses.field(default="squared", metadata={"static": True})
     last_level_noise: bool = dataclasses.field(default=True, metadata={"static": True})
 
     def __post_init__(self) -> None:
         check_step("Langevin", self.zeta, self.eps, self.step_form, FORMS)
+        check_prior_step("Langevin", self.prior_step)
 
 
 def step(settings: Langevin, problem: Problem, key: Array, x: Array, noise: Noise) -> tuple[Array, Fit]:
     """One step at noise level noise.sigma; x is a plane [Hp, Wp, C]. Returns the next plane and the residual of D."""
     tiling_key, noise_key = jax.random.split(key)
     denoised = problem.denoise(tiling_key, x, noise.sigma)
-    x = langevin_step(noise_key, x, denoised, noise, eps=settings.eps, last_level_noise=settings.last_level_noise)
-
+    x = prior_step(
+        noise_key,
+        x,
+        denoised,
+        noise,
+        kind=settings.prior_step,
+        eps=settings.eps,
+        last_level_noise=settings.last_level_noise,
+    )
     x = data_step(problem, x, settings.zeta, settings.step_form)
     return x, problem.fit(problem.measurement - problem.forward(problem.frame.crop(denoised)))
 

@@ -27,7 +27,7 @@ from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
-from padis_jax.operators.linear import conjugate_gradient
+from padis_jax.operators.least_squares import conjugate_gradient
 from padis_jax.prior import Prior
 from padis_jax.solvers import sampling
 from padis_jax.solvers.problem import Fit, Problem, check_range, pose

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from padis_jax.operators.linear import least_squares
+from padis_jax.operators.least_squares import least_squares
 from padis_jax.patches import Frame
 
 
