@@ -214,6 +214,11 @@ MISTAKES = {
     "factor": ("sr4", lambda f, t: ["--image.path", f / "odd.png"], "--problem sr4: Downsample"),
     "views": ("ct8", lambda f, t: ["--scan.views", "9"], "scan.views: --problem ct8 has its own"),
     "ddnm": ("denoise", lambda f, t: ["--solver.name", "ddnm"], "not with ddnm: A+ is 1"),
+    "inner steps of ancestral": (
+        "sr2",
+        lambda f, t: ["--solver.name", "dps", "--solver.inner", "2"],
+        "use 1, or prior_step langevin",
+    ),
     "samples of pnp": ("sr2", lambda f, t: ["--solver.name", "pnp_red", "--samples", "2"], "leave --samples out"),
     "measured": ("sr2", lambda f, t: ["--measurement.path", "scan.npz"], "leave it out with measured data"),
     "colour for grey": ("sr2", lambda f, t: ["--image.path", f / "rgb.png"], "trained on images of 1 channels, not 3"),

@@ -104,6 +104,7 @@ def test_diffpir_takes_the_floor_where_there_is_no_noise():
     [
         (DDNM, {"eps": 0.0}, "DDNM: eps is 0.0: it must be above 0 and at most 4"),
         (DDNM, {"tolerance": 0.0}, "tolerance is 0.0"),
+        (DDNM, {"prior_step": "ddim"}, "DDNM: prior_step is 'ddim': use one of langevin, ancestral"),
         (DDNM, {"cg_steps": -1}, "cg_steps is -1: it must be at least 0"),
         (DiffPIR, {"zeta": 1.5}, "zeta is 1.5"),
         (DiffPIR, {"weight": 0.0}, "weight is 0.0"),

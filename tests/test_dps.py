@@ -143,7 +143,12 @@ def test_patches_in_chunks_give_the_same_step():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"zeta": 0.0}, "zeta is 0"), ({"eps": -1.0}, "eps is -1"), ({"step_form": "sq"}, "use one of")],
+    [
+        ({"zeta": 0.0}, "zeta is 0"),
+        ({"eps": -1.0}, "eps is -1"),
+        ({"step_form": "sq"}, "use one of"),
+        ({"prior_step": "ddim"}, "use one of langevin"),
+    ],
 )
 def test_settings_out_of_range_are_refused(change, message):
     with pytest.raises(ValueError, match=message):

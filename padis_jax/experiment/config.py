@@ -140,7 +140,9 @@ class SolverConfig:
             if getattr(self, name) < 1:
                 raise UserError(f"solver.{name} is {getattr(self, name)}: it must be at least 1")
         if self.prior_step == "ancestral" and self.inner > 1:
-            raise UserError(f"solver.inner is {self.inner}: an ancestral step takes one step per level; use 1")
+            raise UserError(
+                f"solver.inner is {self.inner}: ancestral steps are one per level; use 1, or prior_step langevin"
+            )
         if not 0 < self.sigma_min < self.sigma_max < math.inf:
             raise UserError(f"solver: 0 < sigma_min < sigma_max is needed, got {self.sigma_min} and {self.sigma_max}")
 
