@@ -31,6 +31,7 @@ from padis_jax.solvers.dps import DPS
 from padis_jax.solvers.langevin import Langevin
 from padis_jax.solvers.plug_and_play import PlugAndPlay
 from padis_jax.solvers.predictor_corrector import PredictorCorrector
+from padis_jax.solvers.prior_step import PriorStep
 from padis_jax.solvers.reconstruct import SOLVERS, Settings
 from padis_jax.solvers.tv import TV
 from padis_jax.tasks import Kind as TaskKind
@@ -113,13 +114,14 @@ def solver_settings(solver: str, task: Task, *, many: bool, counts: bool = False
       ValueError: for an unknown one.
     """
     noise = task.sigma
+    prior_step: PriorStep = "langevin" if many else "ancestral"
     table: dict[str, Settings] = {
         "dds": DDS(cg_steps=10, noise=noise),
-        "dps": DPS(zeta=1.7) if many else DPS(prior_step="ancestral"),
-        "langevin": Langevin() if many else Langevin(prior_step="ancestral"),
-        "ddnm": DDNM(cg_steps=10 if counts else 0, prior_step="langevin" if many else "ancestral"),
+        "dps": DPS(zeta=1.7, prior_step=prior_step, noise=noise),
+        "langevin": Langevin(prior_step=prior_step, noise=noise),
+        "ddnm": DDNM(cg_steps=10 if counts else 0, prior_step=prior_step),
         "diffpir": DiffPIR(noise=noise),
-        "predictor_corrector": PredictorCorrector(),
+        "predictor_corrector": PredictorCorrector(noise=noise),
         "daps": DAPS(noise=noise),
     }
     if solver not in table:

@@ -56,6 +56,16 @@ def test_data_step_is_the_gradient_in_each_form(form):
     np.testing.assert_allclose(got, -0.3 * expected[form], atol=2e-6)
 
 
+def test_the_noise_of_y_shortens_the_step_by_bayes_rule():
+    """zeta = 1: a first step down ||y - A u||^2 + (s/sigma)^2 ||u - D||^2, as long as its curvature allows."""
+    _, g = length_and_gradient()
+    norm, s = float(CURVED.operator.norm), 2.5
+    got = data_step(DPS(zeta=1.0, noise=s))
+    np.testing.assert_allclose(got, -g / (norm**2 + (s / 0.7) ** 2), atol=2e-6)
+    other = data_step(DPS(zeta=1.0, noise=s, step_form="norm"))
+    np.testing.assert_array_equal(other, data_step(DPS(zeta=1.0, step_form="norm")))
+
+
 def test_the_table_converts_zeta():
     length, _ = length_and_gradient()
     n = float(CURVED.operator.norm)

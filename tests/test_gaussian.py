@@ -25,8 +25,8 @@ DPS_SETTINGS = dps.DPS(zeta=0.6, eps=0.4)
 LANGEVIN_SETTINGS = langevin.Langevin(zeta=0.6, eps=0.4)
 DDNM_SETTINGS = ddnm.DDNM(eps=0.7)
 ANCESTRAL = {
-    "dps_ancestral": dps.DPS(zeta=0.6, prior_step="ancestral"),
-    "langevin_ancestral": langevin.Langevin(zeta=0.6, prior_step="ancestral"),
+    "dps_ancestral": dps.DPS(zeta=0.6, prior_step="ancestral", noise=1.3),
+    "langevin_ancestral": langevin.Langevin(zeta=0.6, prior_step="ancestral", noise=1.3),
     "ddnm_ancestral": ddnm.DDNM(prior_step="ancestral"),
 }
 DIFFPIR_SETTINGS = diffpir.DiffPIR(weight=3.0, zeta=0.4, noise=2.7, cg_steps=24)
@@ -68,7 +68,7 @@ def dps_matrices(sigma, sigma_next, s=DPS_SETTINGS):
     g = GAUSSIAN
     f, c, noise = towards_denoised(s, sigma, sigma_next)
     wiener = g.wiener(sigma)
-    back = s.zeta / g.norm**2 * (g.matrix @ g.crop @ wiener).T  # J_D' crop' A'
+    back = s.zeta / (g.norm**2 + (s.noise / sigma) ** 2) * (g.matrix @ g.crop @ wiener).T  # J_D' crop' A'
     f = f - back @ g.matrix @ g.crop @ wiener
     c = c + back @ (g.y - g.matrix @ g.crop @ (g.mean - wiener @ g.mean))
     return f, c, noise
@@ -77,7 +77,7 @@ def dps_matrices(sigma, sigma_next, s=DPS_SETTINGS):
 def langevin_matrices(sigma, sigma_next, s=LANGEVIN_SETTINGS):
     g = GAUSSIAN
     parts = towards_denoised(s, sigma, sigma_next)
-    back = s.zeta / g.norm**2 * (g.matrix @ g.crop).T
+    back = s.zeta / (g.norm**2 + (s.noise / sigma) ** 2) * (g.matrix @ g.crop).T
     data = EYE - back @ g.matrix @ g.crop
     return data @ parts[0], data @ parts[1] + back @ g.y, data @ parts[2]
 

@@ -7,17 +7,20 @@ et al., arXiv 2209.14687). One network evaluation per step, from which both term
 The prior's part is the paper's Langevin step; `prior_step="ancestral"` takes the one of Chung et al. in its place,
 which needs fewer levels (prior_step.py).
 
-step(g), with N = ||A||, and the zeta of "squared" that makes the same step at the same residual:
+step(g), with N = ||A||, and the zeta of "squared" that makes the same step at the same residual without noise:
 
     form       step(g)              as "squared"        source
-    squared    zeta g / N^2         zeta                the default: free of the units of A and the image's size
+    squared    zeta g / M           zeta                the default: free of the units of A and the image's size
     norm       zeta g / (N ||r||)   zeta N / ||r||      the authors', made free of the operator's units
     paper      2 zeta g / ||r||     2 zeta N^2 / ||r||  the paper's zeta_i grad ||r||^2 with zeta_i = zeta / ||r||
     authors    zeta g / ||r||       zeta N^2 / ||r||    their code: zeta grad ||r||, half of the paper's step
 
+M = N^2 + (s / sigma)^2, s the noise of y if it is given: where D knows the image better than y does, y counts for less
+(Bayes' rule, as in dds.py; with zeta = 1 the step is the first of a descent to the minimum there). s = 0 leaves N^2.
+
 So zeta_paper = zeta_authors / 2 and zeta_norm = zeta_authors N for the same step. The forms that divide by ||r|| take
-steps of constant length however good the fit: they do not settle, but jitter about it. With "squared" the Langevin
-chain at level sigma samples as if y had white noise of variance alpha N^2 / (2 zeta): it tightens with sigma.
+steps of constant length however good the fit: they do not settle, but jitter about it. With "squared", s = 0, the
+Langevin chain at level sigma samples as if y had white noise of variance alpha N^2 / (2 zeta): it tightens with sigma.
 
 The authors' code differs further: it starts from the clamped FBP (`start="operator", start_noise=False` in
 `reconstruct`), takes EDM's rho = 7 ladder, zeta 0.3 and eps 0.5, adds no noise in the last level
@@ -38,7 +41,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from padis_jax.solvers.prior_step import PriorStep, check_prior_step, fresh_noise, towards
-from padis_jax.solvers.problem import Fit, Problem
+from padis_jax.solvers.problem import Fit, Problem, check_range
 from padis_jax.solvers.sampling import Noise
 
 FORMS = ("squared", "norm", "paper", "authors")
@@ -54,6 +57,7 @@ class DPS:
       eps: Langevin step, alpha = eps sigma^2; the paper's formula is stable for eps < 4. Not used by "ancestral".
       prior_step: "langevin" or "ancestral".
       step_form: "squared", "norm", "paper" or "authors"; see the table above.
+      noise: s, in the units of y; used by "squared".
       last_level_noise: whether the lowest level of the ladder adds noise.
       zero_ring: set D to 0 on the whole margin of the plane.
     """
@@ -64,12 +68,14 @@ class DPS:
     step_form: Literal["squared", "norm", "paper", "authors"] = dataclasses.field(
         default="squared", metadata={"static": True}
     )
+    noise: float | Array = 0.0
     last_level_noise: bool = dataclasses.field(default=True, metadata={"static": True})
     zero_ring: bool = dataclasses.field(default=False, metadata={"static": True})
 
     def __post_init__(self) -> None:
         check_step("DPS", self.zeta, self.eps, self.step_form, FORMS)
         check_prior_step("DPS", self.prior_step)
+        check_range("DPS", "noise", self.noise, 0)
 
 
 def check_step(name: str, zeta: float | Array, eps: float | Array, form: str, forms: tuple[str, ...]) -> None:
@@ -95,7 +101,7 @@ def step(settings: DPS, problem: Problem, key: Array, x: Array, noise: Noise) ->
         length = jnp.linalg.norm(jnp.ravel(residual))
         per_length = jnp.where(length > 0, 1 / jnp.where(length > 0, length, 1), 0)  # g is 0 where r is
         scale = {
-            "squared": 1 / jnp.square(norm),
+            "squared": 1 / (jnp.square(norm) + jnp.square(settings.noise / noise.sigma)),
             "norm": per_length / norm,
             "paper": 2 * per_length,
             "authors": per_length,

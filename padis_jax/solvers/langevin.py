@@ -6,11 +6,12 @@
 step(d), and the zeta of "squared" that makes the same step at the same residual:
 
     form       step(d)               as "squared"
-    squared    zeta d / ||A||^2      zeta                   the default: free of the operator's units
+    squared    zeta d / M            zeta                   the default: free of the operator's units
     norm       zeta d / (||A|| ||r||)  zeta ||A|| / ||r||   the paper's, made free of the operator's units
     paper      zeta d / ||r||        zeta ||A||^2 / ||r||   the paper's, with zeta = 0.3
 
-The first line may be an ancestral step instead, which needs fewer levels (prior_step.py).
+M = ||A||^2 + (s / sigma)^2 with s the noise of y, 0 unless it is given; see dps.py. The first line may be an ancestral
+step instead, which needs fewer levels (prior_step.py).
 
 Cost per step: one evaluation, no gradient; two A (one of them for the report) and one A*.
 """
@@ -26,7 +27,7 @@ from jax import Array
 
 from padis_jax.solvers.dps import check_step
 from padis_jax.solvers.prior_step import PriorStep, check_prior_step, prior_step
-from padis_jax.solvers.problem import Fit, Problem
+from padis_jax.solvers.problem import Fit, Problem, check_range
 from padis_jax.solvers.sampling import Noise
 
 FORMS = ("squared", "norm", "paper")
@@ -42,6 +43,7 @@ class Langevin:
       eps: Langevin step, alpha = eps sigma^2; the paper takes 1. Not used by "ancestral".
       prior_step: "langevin" or "ancestral".
       step_form: "squared", "norm" or "paper"; see the table above.
+      noise: s, in the units of y; used by "squared".
       last_level_noise: whether the lowest level of the ladder adds noise.
     """
 
@@ -49,9 +51,11 @@ class Langevin:
     eps: float | Array = 1.0
     prior_step: PriorStep = dataclasses.field(default="langevin", metadata={"static": True})
     step_form: Literal["squared", "norm", "paper"] = dataclasses.field(default="squared", metadata={"static": True})
+    noise: float | Array = 0.0
     last_level_noise: bool = dataclasses.field(default=True, metadata={"static": True})
 
     def __post_init__(self) -> None:
+        check_range("Langevin", "noise", self.noise, 0)
         check_step("Langevin", self.zeta, self.eps, self.step_form, FORMS)
         check_prior_step("Langevin", self.prior_step)
 
@@ -69,16 +73,17 @@ def step(settings: Langevin, problem: Problem, key: Array, x: Array, noise: Nois
         eps=settings.eps,
         last_level_noise=settings.last_level_noise,
     )
-    x = data_step(problem, x, settings.zeta, settings.step_form)
+    x = data_step(problem, x, settings.zeta, settings.step_form, settings.noise / noise.sigma)
     return x, problem.fit(problem.measurement - problem.forward(problem.frame.crop(denoised)))
 
 
-def data_step(problem: Problem, x: Array, zeta: float | Array, form: str) -> Array:
-    """x + step(pad(A* r)) with the `form` of the table above; x is a plane [Hp, Wp, C]."""
+def data_step(problem: Problem, x: Array, zeta: float | Array, form: str, ratio: float | Array = 0.0) -> Array:
+    """x + step(pad(A* r)) with the `form` of the table above and s / sigma = `ratio`; x is a plane [Hp, Wp, C]."""
     image = problem.frame.crop(x)
     residual = problem.measurement - problem.forward(image)
     length = jnp.linalg.norm(jnp.ravel(residual))
     per_length = jnp.where(length > 0, 1 / jnp.where(length > 0, length, 1), 0)
     norm = jnp.asarray(problem.operator.norm)
-    scale = {"squared": 1 / jnp.square(norm), "norm": per_length / norm, "paper": per_length}[form]
+    squared = 1 / (jnp.square(norm) + jnp.square(ratio))
+    scale = {"squared": squared, "norm": per_length / norm, "paper": per_length}[form]
     return x + problem.frame.pad(zeta * scale * problem.adjoint(residual, image.shape[-1]))

@@ -48,16 +48,19 @@ class PredictorCorrector:
       corrector: "song" or "paper"; see the table above.
       zeta: data step, in the units of `step_form`; "squared" is stable below 2.
       step_form: "squared", "norm" or "paper"; see solvers/langevin.py.
+      noise: s, in the units of y; used by "squared".
     """
 
     snr: float | Array = 0.16
     corrector: Literal["song", "paper"] = dataclasses.field(default="song", metadata={"static": True})
     zeta: float | Array = 1.0
     step_form: Literal["squared", "norm", "paper"] = dataclasses.field(default="squared", metadata={"static": True})
+    noise: float | Array = 0.0
 
     def __post_init__(self) -> None:
         check_step("PredictorCorrector", self.zeta, 1.0, self.step_form, FORMS)
         check_range("PredictorCorrector", "snr", self.snr, 0, open_low=True)
+        check_range("PredictorCorrector", "noise", self.noise, 0)
         if self.corrector not in CORRECTORS:
             raise ValueError(f"PredictorCorrector: corrector is {self.corrector!r}: use one of {', '.join(CORRECTORS)}")
 
@@ -72,7 +75,7 @@ def step(settings: PredictorCorrector, problem: Problem, key: Array, x: Array, n
     drop = jnp.square(noise.sigma) - jnp.square(noise.sigma_next)
     x = x + drop * (denoised - x) / jnp.square(noise.sigma)
     x = x + jnp.where(last, 0, jnp.sqrt(drop)) * jax.random.normal(noise_key, x.shape, x.dtype)
-    x = data_step(problem, x, settings.zeta, settings.step_form)
+    x = data_step(problem, x, settings.zeta, settings.step_form, settings.noise / noise.sigma)
 
     sigma = jnp.where(last, noise.sigma, noise.sigma_next)  # any sigma at which the network can be asked
     score = (problem.denoise(second_tiling_key, x, sigma) - x) / jnp.square(sigma)
@@ -80,5 +83,6 @@ def step(settings: PredictorCorrector, problem: Problem, key: Array, x: Array, n
     length = jnp.linalg.norm(jnp.ravel(score))
     ratio = settings.snr * jnp.linalg.norm(jnp.ravel(z)) / jnp.where(length > 0, length, 1)
     e = jnp.where(last | (length == 0), 0, 2 * (jnp.square(ratio) if settings.corrector == "song" else ratio))
-    corrected = data_step(problem, x + e * score + jnp.sqrt(2 * e) * z, settings.zeta, settings.step_form)
+    moved = x + e * score + jnp.sqrt(2 * e) * z
+    corrected = data_step(problem, moved, settings.zeta, settings.step_form, settings.noise / sigma)
     return jnp.where(last, x, corrected), fit
