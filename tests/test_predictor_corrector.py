@@ -7,6 +7,7 @@ import pytest
 from linear_problem import PLANE, make, relative
 
 from padis_jax.solvers import predictor_corrector
+from padis_jax.solvers.langevin import FORMS
 from padis_jax.solvers.predictor_corrector import PredictorCorrector
 from padis_jax.solvers.sampling import Noise
 
@@ -21,10 +22,13 @@ def score(x, sigma):
     return (g.mean + g.wiener(sigma) @ (x - g.mean) - x) / sigma**2
 
 
-def data(x, zeta=0.6):
+def data(x, zeta=0.6, form="squared"):
+    """The table in solvers/langevin.py."""
     g = GAUSSIAN
     matrix = g.matrix @ g.crop
-    return x + zeta / g.norm**2 * matrix.T @ (g.y - matrix @ x)
+    r = g.y - matrix @ x
+    scale = {"squared": 1 / g.norm**2, "norm": 1 / (g.norm * np.linalg.norm(r)), "paper": 1 / np.linalg.norm(r)}[form]
+    return x + zeta * scale * matrix.T @ r
 
 
 def normals():
@@ -32,15 +36,16 @@ def normals():
     return [np.asarray(jax.random.normal(keys[i], PLANE), np.float64).ravel() for i in (1, 3)]
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("corrector", ["song", "paper"])
 @pytest.mark.parametrize(("s", "t"), [(1.5, 0.9), (0.3, 0.3)])
-def test_one_step_is_its_equations(corrector, s, t):
+def test_one_step_is_its_equations(corrector, s, t, form):
     z, z2 = normals()
-    x = data(X + (s**2 - t**2) * score(X, s) + np.sqrt(s**2 - t**2) * z)
+    x = data(X + (s**2 - t**2) * score(X, s) + np.sqrt(s**2 - t**2) * z, form=form)
     ratio = 0.16 * np.linalg.norm(z2) / np.linalg.norm(score(x, t))
     e = 2 * ratio**2 if corrector == "song" else 2 * ratio
-    expected = data(x + e * score(x, t) + np.sqrt(2 * e) * z2)
-    settings = PredictorCorrector(zeta=0.6, corrector=corrector)
+    expected = data(x + e * score(x, t) + np.sqrt(2 * e) * z2, form=form)
+    settings = PredictorCorrector(zeta=0.6, corrector=corrector, step_form=form)
     noise = Noise(jnp.float32(s), jnp.float32(t))
     got, fit = STEP(settings, PROBLEM, KEY, jnp.asarray(X, jnp.float32).reshape(PLANE), noise)
     assert relative(got.ravel(), expected) < 2e-4
