@@ -11,7 +11,7 @@ from tiny import NETWORK, refused, write_weights
 
 from padis_jax.benchmark import work
 from padis_jax.benchmark.__main__ import main
-from padis_jax.benchmark.cells import Cell, Result
+from padis_jax.benchmark.cells import Cell, Result, read_result, write_result
 from padis_jax.benchmark.grid import PRESETS, Benchmark, Entry
 from padis_jax.benchmark.measure import Scene
 from padis_jax.benchmark.methods import METHODS, described
@@ -172,6 +172,45 @@ def test_a_cell_is_known_by_all_it_depends_on(tmp_path):
     ]
     assert len({c.path(tmp_path) for c in (cell, *others)}) == 7
     assert dataclasses.replace(cell, config=dict(cell.config)).path(tmp_path) == cell.path(tmp_path)
+
+
+def test_a_finished_cell_is_read_only_where_it_is_whole_and_its_own(tmp_path):
+    cell = Cell("ct8", "dds", "slice 41", 0, {"a": 1})
+    done = dataclasses.replace(
+        result(20.0, method="dds"), fingerprint=cell.fingerprint, image="slice 41", config={"a": 1}
+    )
+    assert read_result(tmp_path, cell, shown=True) == (None, "")
+    write_result(tmp_path, cell, done, None)
+    assert read_result(tmp_path, cell, shown=False) == (done, "")
+    missing, why = read_result(tmp_path, cell, shown=True)  # the picture needs the image too
+    assert missing is None and "damaged" in why
+    diverged = dataclasses.replace(done, psnr=None)
+    write_result(tmp_path, cell, diverged, None)
+    assert read_result(tmp_path, cell, shown=True) == (diverged, "")  # which then has no image
+    write_result(tmp_path, cell, done, np.zeros((4, 5, 1)))
+    assert read_result(tmp_path, cell, shown=True) == (done, "")
+    other = dataclasses.replace(cell, seed=1)  # a file that was copied to another cell's name
+    other.path(tmp_path).write_bytes(cell.path(tmp_path).read_bytes())
+    assert read_result(tmp_path, other, shown=False) == (
+        None,
+        f"{other.path(tmp_path)}: holds the result of another cell",
+    )
+
+
+def test_a_cell_whose_name_has_no_letters_has_a_path_too(tmp_path):
+    paths = {Cell("ct8", "dds", name, 0, {}).path(tmp_path) for name in ("../../é", "///", "")}
+    assert len(paths) == 3 and {p.parent for p in paths} == {tmp_path / "cells" / "ct8" / "dds"}
+
+
+def test_flags_count_before_the_presets():
+    assert Benchmark(preset="paper").image_count == 25 and Benchmark(preset="paper", images=3).image_count == 3
+    assert (
+        Benchmark(preset="paper").evaluations_of("dps") == 1000 > Benchmark(preset="paper").evaluations_of("dds") == 100
+    )
+    assert not Benchmark().on_ct("sr4") and Benchmark(restore="ct").on_ct("sr4") and Benchmark().on_ct("ct8")
+    for seeds in ((), (-1,), (0, 0)):
+        with pytest.raises(UserError, match="seeds are"):
+            Benchmark(seeds=seeds)
 
 
 def test_dry_run_counts_and_writes_nothing(folder, capsys):

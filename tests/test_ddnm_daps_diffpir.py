@@ -11,7 +11,7 @@ from linear_problem import PLANE, make, relative
 from padis_jax.operators import ParallelBeam
 from padis_jax.operators.least_squares import least_squares
 from padis_jax.patches import Frame
-from padis_jax.solvers import ddnm, diffpir
+from padis_jax.solvers import daps, ddnm, diffpir
 from padis_jax.solvers.daps import DAPS
 from padis_jax.solvers.ddnm import DDNM
 from padis_jax.solvers.diffpir import DiffPIR
@@ -78,6 +78,28 @@ def test_a_few_cg_steps_in_place_of_the_pseudo_inverse():
     still = Noise(jnp.float32(0.7), jnp.float32(0.0), jnp.bool_(True))  # eps 2 without noise: x becomes D'
     got, _ = ddnm.step(DDNM(eps=2.0, cg_steps=1, last_level_noise=False), PROBLEM, KEY, X, still)
     assert relative(PRIOR.frame.crop(got).ravel(), expected) < 1e-4
+
+
+def test_ddnm_inverts_to_its_tolerance():
+    """With eps 2 and no noise x becomes D + A+ r; the measurement, of 7 numbers, is met but for the tolerance."""
+    problem = pose(Bare(), PRIOR.denoise, 100 * GAUSSIAN.y, PRIOR.frame, channels=1)  # far from D
+    last = Noise(jnp.float32(0.7), jnp.float32(0.0), jnp.bool_(True))
+    gradient = []
+    for tolerance in (0.3, 1e-5):
+        got, _ = ddnm.step(DDNM(eps=2.0, tolerance=tolerance, last_level_noise=False), problem, KEY, X, last)
+        rest = problem.measurement - problem.forward(PRIOR.frame.crop(got))
+        gradient.append(float(jnp.linalg.norm(Bare().T(rest)) / jnp.linalg.norm(Bare().T(problem.measurement))))
+    assert 1e-3 < gradient[0] < 0.3 and gradient[1] < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("module", "settings"), [(ddnm, DDNM()), (diffpir, DiffPIR()), (daps, DAPS(ode_steps=1, sampler="cg"))]
+)
+def test_the_reported_residual_is_that_of_the_denoised_image(module, settings):
+    d = np.asarray(PRIOR.frame.crop(PROBLEM.denoise(KEY, X, NOISE.sigma)), np.float64).ravel()
+    _, fit = module.step(settings, PROBLEM, KEY, X, NOISE)
+    misfit = np.linalg.norm(GAUSSIAN.y - GAUSSIAN.matrix @ d) / np.linalg.norm(GAUSSIAN.y)
+    assert float(fit.residual) == pytest.approx(misfit, rel=1e-4)
 
 
 def test_diffpir_takes_the_floor_where_there_is_no_noise():

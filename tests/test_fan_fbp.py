@@ -120,3 +120,31 @@ def test_depth_counts_from_the_ends_of_every_arc():
     depth = depth_in_scan(np.asarray([0.1, 0.3, 0.5, 3.2, 3.4001, 6.4]), angles)
     np.testing.assert_allclose(depth, [0.1, 0.1, 0, 0.2, 0, 6.4 - 2 * np.pi], atol=1e-9)
     np.testing.assert_array_equal(depth_in_scan(np.asarray([0.1, 4.0]), tuple(views(9, 2 * np.pi))), 1)
+
+
+@pytest.mark.parametrize(
+    ("detector", "axis"), [(0.0, 0.0), (7.3, 0.0), (-7.3, 0.0), (0.0, 3.0), (5.4, 3.0), (-4.0, 3.0)]
+)
+def test_a_widened_detector_reaches_as_far_on_both_sides_of_the_axis(detector, axis):
+    """The axis, at a along the detector from the source's foot and at depth d, is seen at D a / d."""
+    geometry = scan(image_shape=(8, 8), angles=[0.1], detector_offset=detector, rotation_offset=axis)
+    shadow = 90 / 50 * axis
+    reach = max(abs(end - shadow) for end in (geometry.detector_u[0], geometry.detector_u[-1]))
+    wide, more = geometry.widened()
+    shorter = min(shadow - wide.detector_u[0], wide.detector_u[-1] - shadow)
+    assert reach - 1e-6 <= shorter < reach + 1 and wide.detector_count == 120 + 2 * more
+    np.testing.assert_allclose(wide.detector_u[more : more + 120], geometry.detector_u, atol=1e-9)
+
+
+def test_a_pixel_that_a_view_does_not_see_gets_nothing_from_it():
+    """D / L^2 times the views, linear between bins and down to 0 one bin beyond the last."""
+    geometry = scan(image_shape=(24, 20), angles=[0.3, 2.0, 4.5], detector_count=9, detector_offset=2.2)
+    sinogram = np.random.default_rng(0).uniform(1, 2, (3, 9)).astype(np.float32)
+    y, x = 11.5 - np.arange(24)[:, None], np.arange(20)[None] - 9.5
+    expected = np.zeros((24, 20))
+    for t, row in zip(geometry.angles, sinogram, strict=True):
+        depth = 50 - x * np.sin(t) + y * np.cos(t)
+        bins = 90 * (x * np.cos(t) + y * np.sin(t)) / depth - 2.2 + 4
+        expected += 90 / depth**2 * np.interp(bins, np.arange(-1, 10), np.pad(row, 1), left=0, right=0)
+    assert (expected == 0).any()
+    np.testing.assert_allclose(geometry.smear(jnp.asarray(sinogram)), expected, atol=1e-5)

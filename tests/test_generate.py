@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from linear_problem import make
+from linear_problem import PLANE, make
 
 from padis_jax.solvers.generate import generate
 
@@ -34,6 +34,20 @@ def test_images_are_distributed_as_the_recursion_says():
     # What comes out is the prior, up to the finite number of steps.
     prior = k @ GAUSSIAN.covariance @ k.T
     assert np.linalg.norm(covariance - prior) < 0.25 * np.linalg.norm(prior)
+
+
+@pytest.mark.parametrize("inner", [1, 2])
+def test_the_last_level_moves_by_eps_over_two_and_adds_no_noise(inner):
+    """One level: from sigma z straight towards D, as often as there are steps; a step reports the size of x - D."""
+    key, sigma, eps, seen = jax.random.key(3), 2.0, 0.8, []
+    x = np.asarray(sigma * jax.random.normal(jax.random.split(key)[0], PLANE), np.float64).ravel()
+    options = {"levels": 1, "inner": inner, "sigma_max": sigma, "sigma_min": 0.5, "eps": eps}
+    got = generate(key, PRIOR, **options, progress=lambda *c: seen.append(c[2].noise))
+    for step in range(inner):
+        away = (np.eye(len(x)) - GAUSSIAN.wiener(sigma)) @ (x - GAUSSIAN.mean)
+        assert float(seen[step]) == pytest.approx(np.sqrt(np.mean(away**2)) / sigma, rel=1e-4)
+        x = x - eps / 2 * away
+    np.testing.assert_allclose(np.ravel(got), GAUSSIAN.crop @ x, atol=1e-5)
 
 
 def test_progress_reports_the_noise_and_bad_settings_are_refused():

@@ -33,6 +33,16 @@ def scan():
     return operator, paths, -np.log((np.exp(-0.06 * paths) + np.exp(-0.02 * paths)) / 2)
 
 
+def test_paths_are_the_polynomial_of_what_is_above_the_air():
+    """The outermost 2 % of the bins on either side are air: here two of 100, whose median is 0.3."""
+    sinogram = np.full((3, 100), 9.0)
+    sinogram[:, :2], sinogram[:, -2:] = 0.1, 0.5
+    sinogram[:, 40] = 2.3
+    found = hardening.Hardening(np.asarray([3.0, 0.5, -0.25]), 0.0).paths(sinogram)
+    np.testing.assert_allclose(found[:, 40], 3 * 2 + 0.5 * 4 - 0.25 * 8, rtol=1e-6)
+    assert found.dtype == np.float32
+
+
 def test_paths_come_back(scan):
     operator, paths, hardened = scan
     straight = hardened * (paths.sum() / hardened.sum())

@@ -34,6 +34,17 @@ def test_arcs_are_read_from_narrow_to_wide_and_joined_without_repeats(tmp_path):
     np.testing.assert_array_equal(joined.sinogram[:4], phantom.arcs[1].sinogram[:4])
 
 
+def test_angles_a_turn_apart_are_one_view_and_views_are_joined_in_the_order_of_the_turn():
+    """Of 350, 360 and 370 degrees the last two are 0 and 10, the first of which the other arc has too."""
+    late = Arc("late", np.deg2rad([350.0, 360.0, 370.0]), np.full((3, 4), 1.0))
+    early = Arc("early", np.deg2rad([0.0, 5.0, -20.0]), np.full((3, 4), 2.0))
+    joined = join([late, early], "both")
+    assert joined.name == "both"
+    np.testing.assert_allclose(np.rad2deg(joined.angles) % 360, [0, 5, 10, 340, 350])
+    np.testing.assert_array_equal(joined.sinogram[:, 0], [1, 2, 1, 2, 1])
+    np.testing.assert_array_equal(join([early, late]).sinogram[:, 0], [2, 2, 1, 2, 1])
+
+
 def test_views_are_drawn_evenly_and_bins_joined(tmp_path):
     arc = read_htc2022(write(tmp_path / "a.npz"))["tx"].arcs[1]
     few = draw_views(arc, 3)

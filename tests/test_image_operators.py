@@ -27,7 +27,7 @@ from padis_jax.tasks import TASKS
 H, W = 12, 16
 RNG = np.random.default_rng(0)
 IMAGE = RNG.random((H, W))
-LOPSIDED = RNG.random((4, 5)) - 0.3
+LOPSIDED = RNG.random((4, 7)) - 0.3  # its centre (2, 3) is off every symmetry
 MASK = RNG.random((H, W)) < 0.4
 SHAPE = dict(image_shape=(H, W))
 FACTORIES = {
@@ -93,6 +93,16 @@ def test_under_jit_vmap_and_grad_as_an_argument(name):
     assert operator.start(y).shape == operator.pinv(y).shape == (H, W, 3)
 
 
+@pytest.mark.parametrize("name", FACTORIES)
+def test_integers_and_half_precision_are_computed_in_single(name):
+    operator, counts = make(name), np.arange(H * W).reshape(H, W) % 50  # exact in bfloat16
+    y = operator(jnp.asarray(counts, jnp.float32))
+    for dtype in (jnp.uint8, jnp.bfloat16):
+        found = operator(jnp.asarray(counts, dtype))
+        assert found.dtype == operator.T(jnp.ones(y.shape, dtype)).dtype == jnp.float32
+        np.testing.assert_array_equal(found, y)
+
+
 @pytest.mark.parametrize(("boundary", "theirs"), [("circular", "wrap"), ("reflect", "reflect"), ("zero", "constant")])
 @pytest.mark.parametrize("kernel", [uniform_kernel(3), LOPSIDED, motion_kernel(4.3, 0.7)], ids=["3x3", "any", "motion"])
 def test_blur_is_scipys_convolution(kernel, boundary, theirs):
@@ -100,6 +110,17 @@ def test_blur_is_scipys_convolution(kernel, boundary, theirs):
     with jax.enable_x64(True):
         found = Blur(**SHAPE, kernel=kernel, boundary=boundary)(jnp.asarray(IMAGE))
     np.testing.assert_allclose(found, ndimage.convolve(IMAGE, odd, mode=theirs), atol=1e-12)
+
+
+@pytest.mark.parametrize(("damped", "kept"), [(1e-4, True), (1e-8, False)])
+@pytest.mark.parametrize("unit", [1.0, 1e-7])
+def test_a_frequency_is_lost_below_a_share_of_the_strongest_whatever_the_unit(damped, kept, unit):
+    """[1 + d, 1 - d] / 2 passes the mean as it is and multiplies columns of alternate sign by d."""
+    with jax.enable_x64(True):
+        blur = Blur(**SHAPE, kernel=unit / 2 * np.asarray([[1 + damped, 1 - damped]]))
+        stripes = np.broadcast_to((-1.0) ** np.arange(W), (H, W))
+        found = np.asarray(blur.pinv(blur(jnp.asarray(stripes + 3)))) - 3
+    np.testing.assert_allclose(found, stripes if kept else 0 * stripes, atol=1e-6)
 
 
 @pytest.mark.parametrize(("task", "size"), [("deblur9", 9), ("deblur17", 17)])
@@ -173,9 +194,58 @@ def test_masks_follow_their_key_and_cover_what_they_say():
     assert len(rows) == np.ptp(rows) + 1 == 20 and len(columns) == np.ptp(columns) + 1 == 30 and box.sum() == 600
     missing = [1 - float(np.mean(makers["strokes"](jax.random.key(i)))) for i in range(3)]
     assert all(0.005 < fraction < 0.4 for fraction in missing)
-    # Nowhere wider than the given width: no pixel is deeper in than half of it.
-    painted = np.pad(~np.asarray(stroke_mask(jax.random.key(3), shape, strokes=1, steps=1, width=0.1)), 1)
-    assert 1 < ndimage.distance_transform_edt(painted).max() <= 0.1 * 64 / 2 + 1
+
+
+def masks_of(draw, count):
+    return ~np.asarray(jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(5), count)))
+
+
+def test_boxes_reach_every_corner():
+    missing = masks_of(lambda key: box_mask(key, (8, 11), size=(3, 4)), 500)  # 6 x 8 places
+    assert (missing.sum((1, 2)) == 12).all() and missing.any(0).all()
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda key, n: box_mask(key, (16, 24), size=(6, 8), boxes=n),
+        lambda key, n: stroke_mask(key, (16, 24), strokes=n, steps=3, width=0.3),
+    ],
+    ids=["boxes", "strokes"],
+)
+def test_several_holes_are_drawn_independently(draw):
+    """A pixel is spared by three with the cube of the probability that one spares it."""
+    one, three = (1 - masks_of(functools.partial(draw, n=n), 3000).mean(0) for n in (1, 3))
+    assert 0.03 < (one - one**3).mean()
+    np.testing.assert_allclose(three.mean(), (one**3).mean(), atol=0.01)
+    np.testing.assert_allclose(three, one**3, atol=0.06)
+
+
+def test_strokes_have_the_size_that_they_say():
+    """A piece is a rectangle w x 1.5 w with round ends, of area (1.5 + pi/4) w^2, w from half to all of the width."""
+    side = 128
+    draw = functools.partial(stroke_mask, image_shape=(side, side), strokes=1, width=0.15)
+    single = masks_of(functools.partial(draw, steps=1), 200)
+    edge = np.ones((side, side), bool)
+    edge[1:-1, 1:-1] = False
+    whole = single[~(single & edge).any((1, 2))]
+    share = np.sqrt(whole.sum((1, 2)) / (1.5 + np.pi / 4)) / (0.15 * side)
+    assert len(whole) > 100 and 0.49 < share.min() < 0.53 and 0.97 < share.max() < 1.01
+    for piece, w in zip(whole[:20], share * 0.15 * side, strict=False):
+        assert abs(ndimage.distance_transform_edt(piece).max() - w / 2) < 1  # no pixel is deeper in than w / 2
+    # Twelve pieces that turn by little hide little of each other, and keep their width.
+    many, once = (masks_of(functools.partial(draw, steps=n, width=0.03), 200) for n in (12, 1))
+    inside = ~(many & edge).any((1, 2)) & ~(once & edge).any((1, 2))
+    ratio = (many.sum((1, 2)) / np.maximum(once.sum((1, 2)), 1))[inside]
+    straight = (12 * 1.5 + np.pi / 4) / (1.5 + np.pi / 4)
+    assert 0.93 * straight < np.median(ratio) < 1.05 * straight
+
+
+def test_strokes_start_anywhere():
+    missing = masks_of(lambda key: stroke_mask(key, (24, 96), strokes=1, steps=1, width=0.2), 2000)
+    assert (missing.mean(0) > 0).all()
+    quarters = missing.sum((0, 1)).reshape(4, 24).sum(1)
+    np.testing.assert_allclose(quarters / quarters.sum(), 0.25, atol=0.03)
 
 
 @pytest.mark.parametrize(
@@ -196,6 +266,7 @@ def test_masks_follow_their_key_and_cover_what_they_say():
         (lambda: box_mask(jax.random.key(0), (4, 4), size=(5, 1)), "boxes"),
         (lambda: stroke_mask(jax.random.key(0), (4, 4), width=0.0), "width"),
         (lambda: Identity(image_shape=(4, 4))(jnp.ones((4, 5))), r"image of shape \(4, 4\)"),
+        (lambda: Identity(image_shape=(4, 5))(jnp.ones((5, 4))), r"image of shape \(4, 5\)"),
     ],
 )
 def test_impossible_operators_are_refused(build, message):

@@ -56,6 +56,13 @@ def test_the_derived_transpose_is_the_transpose():
     assert dot_test(operator, (5, 4), key=jax.random.key(1)) < 1e-6
 
 
+@pytest.mark.parametrize(("dtype", "norm"), [(jnp.float32, 1), (jnp.complex64, np.sqrt(2))])
+def test_the_norm_is_over_images_of_the_given_type(dtype, norm):
+    """|x + i y| is the length of a real (x, y), and up to root 2 times that of a complex one."""
+    operator = from_functions(lambda x: (x[0] + 1j * x[1])[None], image_shape=(2,), dtype=dtype)
+    np.testing.assert_allclose(operator.norm, norm, rtol=1e-3)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.complex64])
 def test_for_complex_data_the_derived_transpose_is_conjugated(dtype):
     mask = jnp.exp(1j * jnp.arange(20.0).reshape(5, 4)).astype(jnp.complex64)
@@ -76,6 +83,24 @@ def test_the_dot_test_sees_a_wrong_transpose():
             return 1.01 * transpose(y)
 
     assert dot_test(Wrong(), (5, 4), key=jax.random.key(0)) > 1e-4
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.9, 1.0, -1.0])
+def test_the_dot_test_is_relative(factor):
+    """Of a single number <a, x>, A x y is ||A x|| ||y|| but for its sign: f times A.T is off by |1 - f|."""
+
+    class Scaled:
+        norm = 1.0
+
+        def __call__(self, x):
+            return 1e3 * forward(x)[:1]
+
+        def T(self, y):
+            return factor * 1e3 * transpose(jnp.pad(y, (0, 11)))
+
+    for seed in range(3):
+        found = dot_test(Scaled(), (5, 4), key=jax.random.key(seed))
+        np.testing.assert_allclose(found, abs(1 - factor), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -165,6 +190,40 @@ def test_lanczos_norm_is_the_largest_singular_value(gap):
         )
         np.testing.assert_allclose(found, np.linalg.norm(np.asarray(matrix), 2), rtol=tolerance)
     assert lanczos_norm(lambda x: 0 * x, lambda y: 0 * y, (5, 8)) == 0
+
+
+def chain(calls, n=60):
+    """x_{i-1} + x_i + x_{i+1}, zero beyond the ends, of which the largest singular values crowd; and its transpose."""
+
+    def sums(x):
+        jax.debug.callback(lambda: calls.append(1))
+        padded = jnp.pad(x.ravel(), 1)
+        return (padded[:-2] + padded[1:-1] + padded[2:]).reshape(x.shape)
+
+    return sums, sums, (n // 4, 4), 1 + 2 * np.cos(np.pi / (n + 1))
+
+
+@pytest.mark.parametrize(("basis", "tolerance"), [(10, 1e-5), (4, 1e-4), (3, 1e-3)])
+def test_lanczos_norm_starts_anew_when_its_basis_is_full(basis, tolerance):
+    """A chain's singular values are 1 + 2 cos(k pi / (n + 1))."""
+    forward, adjoint, shape, norm = chain(calls := [])
+    found = lanczos_norm(forward, adjoint, shape, basis=basis, tolerance=tolerance)
+    jax.effects_barrier()
+    assert 2 * basis < len(calls) / 2 < 300
+    np.testing.assert_allclose(found, norm, rtol=tolerance)
+
+
+def test_iterations_are_limited():
+    forward, adjoint, shape, norm = chain(calls := [])
+    for function, products in (
+        (lambda: lanczos_norm(forward, adjoint, shape, max_iterations=3), 3),
+        (lambda: operator_norm(forward, adjoint, image_shape=shape, max_iterations=3), 1 + 3),
+        (lambda: pseudo_inverse(forward, adjoint, jnp.ones(shape), max_iterations=3), 3),
+    ):
+        calls.clear()
+        function()
+        jax.effects_barrier()
+        assert abs(len(calls) - 2 * products) <= 2, products  # and at most one product before the loop
 
 
 def test_lanczos_norm_takes_fewer_products():

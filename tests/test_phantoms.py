@@ -43,6 +43,24 @@ def test_missing_shares_reach_from_none_to_half():
     assert 0.15 < np.mean(missing) < 0.3
 
 
+def test_sparse_holes_keep_their_walls(monkeypatch):
+    """Their circles are WALL apart and from the edge, of every radius, and at most MOST_HOLES."""
+    circles, counts = [], []
+    monkeypatch.setattr(phantoms, "_cut", lambda rng, solid, x, y, at, size: circles.append((*at, size)))
+    for seed in range(60):
+        circles.clear()
+        phantoms._sparse(np.random.default_rng(seed), np.ones((1, 1), bool), np.zeros((1, 1)), np.zeros((1, 1)))
+        counts.append(len(circles))
+        if not circles:
+            continue
+        x, y, size = np.asarray(circles).T
+        assert (np.hypot(x, y) + size <= phantoms.RADIUS - phantoms.WALL + 1e-9).all()
+        assert (phantoms.HOLE_RADII[0] <= size).all() and (size <= phantoms.HOLE_RADII[1]).all()
+        apart = np.hypot(x[:, None] - x, y[:, None] - y) - size[:, None] - size
+        assert apart[~np.eye(len(x), dtype=bool)].min(initial=np.inf) > phantoms.WALL
+    assert min(counts) == 0 and 15 < max(counts) <= phantoms.MOST_HOLES
+
+
 def test_packed_holes_keep_their_walls():
     side, walls = 256, []
     axis = (np.arange(side) + 0.5) / side * phantoms.FIELD - phantoms.FIELD / 2

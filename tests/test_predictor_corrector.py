@@ -21,10 +21,15 @@ def score(x, sigma):
     return (g.mean + g.wiener(sigma) @ (x - g.mean) - x) / sigma**2
 
 
-def data(x, level=1.0, noise=0.0, zeta=0.6):
+def data(x, level=1.0, noise=0.0, zeta=0.6, form="squared"):
+    """The table in solvers/langevin.py."""
     g = GAUSSIAN
     matrix = g.matrix @ g.crop
-    return x + zeta / (g.norm**2 + (noise / level) ** 2) * matrix.T @ (g.y - matrix @ x)
+    r = g.y - matrix @ x
+    length = np.linalg.norm(r)
+    squared = 1 / (g.norm**2 + (noise / level) ** 2)
+    scale = {"squared": squared, "norm": 1 / (g.norm * length), "paper": 1 / length}[form]
+    return x + zeta * scale * matrix.T @ r
 
 
 def normals():
@@ -32,15 +37,23 @@ def normals():
     return [np.asarray(jax.random.normal(keys[i], PLANE), np.float64).ravel() for i in (1, 3)]
 
 
-@pytest.mark.parametrize("corrector", ["song", "paper"])
-@pytest.mark.parametrize(("s", "t", "of_y"), [(1.5, 0.9, 0.0), (0.3, 0.3, 0.0), (1.5, 0.9, 2.0)])
-def test_one_step_is_its_equations(corrector, s, t, of_y):
+CASES = [
+    ("squared", "song", 1.5, 0.9, 0.0),
+    ("squared", "paper", 1.5, 0.9, 2.0),
+    ("squared", "song", 0.3, 0.3, 0.0),
+    ("norm", "song", 1.5, 0.9, 2.0),
+    ("paper", "paper", 0.3, 0.3, 0.0),
+]
+
+
+@pytest.mark.parametrize(("form", "corrector", "s", "t", "of_y"), CASES)
+def test_one_step_is_its_equations(form, corrector, s, t, of_y):
     z, z2 = normals()
-    x = data(X + (s**2 - t**2) * score(X, s) + np.sqrt(s**2 - t**2) * z, s, of_y)
+    x = data(X + (s**2 - t**2) * score(X, s) + np.sqrt(s**2 - t**2) * z, s, of_y, form=form)
     ratio = 0.16 * np.linalg.norm(z2) / np.linalg.norm(score(x, t))
     e = 2 * ratio**2 if corrector == "song" else 2 * ratio
-    expected = data(x + e * score(x, t) + np.sqrt(2 * e) * z2, t, of_y)
-    settings = PredictorCorrector(zeta=0.6, corrector=corrector, noise=of_y)
+    expected = data(x + e * score(x, t) + np.sqrt(2 * e) * z2, t, of_y, form=form)
+    settings = PredictorCorrector(zeta=0.6, corrector=corrector, step_form=form, noise=of_y)
     noise = Noise(jnp.float32(s), jnp.float32(t))
     got, fit = STEP(settings, PROBLEM, KEY, jnp.asarray(X, jnp.float32).reshape(PLANE), noise)
     assert relative(got.ravel(), expected) < 2e-4
