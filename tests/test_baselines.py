@@ -12,10 +12,11 @@ import safetensors.numpy
 from tiny import NETWORK, random_like, write_weights
 
 from benchmarks import cnn_denoiser, supervised, training
+from padis_jax.baselines import cnn
 from padis_jax.baselines.cnn import CNNConfig, cnn_loss, cnn_prior, denoise_images, init_cnn
 from padis_jax.baselines.file import CNN, KEY, SUPERVISED, load_baseline, save_baseline
 from padis_jax.baselines.fit import fit
-from padis_jax.baselines.supervised import restore
+from padis_jax.baselines.supervised import restore, supervised_loss
 from padis_jax.errors import UserError
 from padis_jax.operators import from_functions
 from padis_jax.solvers.plug_and_play import PlugAndPlay, plug_and_play
@@ -59,6 +60,33 @@ def test_the_denoiser_as_a_prior():
     operator = from_functions(lambda image: image[::2], image_shape=(6, 9, 1))
     run = plug_and_play(jax.random.key(0), operator(x), operator, prior, settings=PlugAndPlay(), iterations=2)
     assert run.image.shape == (6, 9, 1) and bool(jnp.all(jnp.isfinite(run.image)))
+
+
+def test_noise_levels_of_training_are_even_in_their_logarithm(monkeypatch):
+    """With the noise level itself as the network's error, the loss is the mean of (s^2 / s)^2 = s^2 over the levels."""
+    monkeypatch.setattr(
+        cnn, "denoise_images", lambda config, params, x, s: jnp.zeros_like(x) + s[:, None, None, None] ** 2
+    )
+    low, high = CONFIG.sigma_min, CONFIG.sigma_max
+    loss = cnn_loss(CONFIG, {}, jax.random.key(0), jnp.zeros((20_000, 1, 1, 1)))
+    expected = (high**2 - low**2) / (2 * np.log(high / low))
+    assert float(loss) == pytest.approx(expected, rel=0.05)
+
+
+def test_the_supervised_loss_is_the_mean_square_and_its_key_that_of_dropout(monkeypatch):
+    """With F(x) = x / 2 the restored image is 3/2 of the start."""
+    keys = []
+
+    def half(config, params, images, label, *, dropout_key):
+        keys.append(dropout_key)
+        return images / 2
+
+    monkeypatch.setattr("padis_jax.baselines.supervised.apply_network", half)
+    starts, truths = (jnp.asarray(squares(seed, 2, 8)) for seed in (0, 1))
+    key = jax.random.key(3)
+    expected = jnp.mean((1.5 * starts - truths) ** 2)
+    np.testing.assert_allclose(supervised_loss(UNET, {}, key, starts, truths), expected, rtol=1e-5)
+    assert keys == [key]
 
 
 def test_restoring_adds_what_the_network_says_and_needs_a_network_without_positions():
