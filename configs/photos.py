@@ -8,7 +8,8 @@
 of photographs, which configs/celebahq.py is for. astronaut and chelsea, which the benchmark tests on, are not in the
 file. Network and noise levels as in configs/head_ct.py, but for the channels.
 
-Cost: not measured here. Figure to expect: not measured here.
+Cost: 63 minutes for `--run.steps 3000` on one shared CPU core. Figure to expect: a validation loss of 0.201 after these
+(weights/photos.safetensors, weights/README.md).
 """
 
 from padis_jax.batches import PatchConfig
