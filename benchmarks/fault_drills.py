@@ -109,18 +109,21 @@ def _damaged(damage: Callable[[Path], None]) -> Callable[[Run, Run], tuple[bool,
     return drill
 
 
-def _largest(checkpoint: Path) -> Path:
-    return max((f for f in (checkpoint / "state").rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+def _numbers(checkpoint: Path) -> list[Path]:
+    """Files with the state's numbers; which of them a value is in, and whether it is used, differs from save to save."""
+    return [f for f in checkpoint.glob("state/ocdbt.process_*/d/*") if f.stat().st_size > 5000]
 
 
 def _truncate(checkpoint: Path) -> None:
-    os.truncate(_largest(checkpoint), _largest(checkpoint).stat().st_size // 2)
+    for file in _numbers(checkpoint):
+        os.truncate(file, file.stat().st_size // 2)
 
 
 def _flip(checkpoint: Path) -> None:
-    content = bytearray(_largest(checkpoint).read_bytes())
-    content[len(content) // 2] ^= 4
-    _largest(checkpoint).write_bytes(content)
+    for file in _numbers(checkpoint):
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 4
+        file.write_bytes(content)
 
 
 def _lose_state(checkpoint: Path) -> None:

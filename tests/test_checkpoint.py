@@ -94,10 +94,17 @@ def _truncate(root):
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
+def _numbers(root):
+    """The files with the numbers. Which of them a value is in, and whether it is used, differs from save to save."""
+    files = [f for f in (root / "state" / "ocdbt.process_0" / "d").iterdir() if f.stat().st_size > 5000]
+    assert files
+    return files
+
+
 def _truncate_the_numbers(root):
     """What TensorStore reads last, when all else was in order: it comes out of Orbax as another kind of error."""
-    file = max((root / "state" / "ocdbt.process_0").rglob("*"), key=lambda f: f.stat().st_size * f.is_file())
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    for file in _numbers(root):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
 def _remove_state(root):
@@ -105,11 +112,11 @@ def _remove_state(root):
 
 
 def _flip_a_bit(root):
-    """One bit of a number in the largest file: nothing that the format itself would notice for certain."""
-    file = max((f for f in (root / "state").rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 4
-    file.write_bytes(content)
+    """One bit of a number in each file: nothing that the format itself would notice for certain."""
+    for file in _numbers(root):
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 4
+        file.write_bytes(content)
 
 
 def _config_text(text):
