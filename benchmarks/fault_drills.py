@@ -110,7 +110,7 @@ def _damaged(damage: Callable[[Path], None]) -> Callable[[Run, Run], tuple[bool,
 
 
 def _numbers(checkpoint: Path) -> list[Path]:
-    """Files with the state's numbers; which of them a value is in, and whether it is used, differs from save to save."""
+    """Files with the numbers; which of them a value is in, and whether it is used, differs from save to save."""
     return [f for f in checkpoint.glob("state/ocdbt.process_*/d/*") if f.stat().st_size > 5000]
 
 

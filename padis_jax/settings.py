@@ -8,12 +8,13 @@
     noise        denoising, sigma 0.1                                  0.1           0.2
 
 Up to 300 evaluations a run starts from total variation with noise of the first level added, and DPS, Langevin and DDNM
-take ancestral steps, one on each level (solvers/prior_step.py); from there on a run starts from noise alone at level 1,
-and these methods take ten of the paper's Langevin steps on each level. The noise level of the measurement is given to
-the methods that weigh it; DDNM, which cannot, takes ten CG steps in the place of A+ under counts. The weights of
-`counts` and `ct` and the step size of DPS were chosen on validation slices of the head CT (configs/dps.py); all else
-are the modules' defaults or stated here, and not tuned. Where an image's noise is another than its task's, the weight
-of TV follows it in proportion.
+take ancestral steps, one on each level (solvers/prior_step.py), as does the predictor of predictor-corrector; from
+there on a run starts from noise alone at level 1, and the first three take ten of the paper's Langevin steps on each
+level. DAPS, whose Langevin chain leaves noise that only many levels take out, has CG in its place, and two steps of its
+ODE, up to 300 evaluations. The noise level of the measurement is given to the methods that weigh it; DDNM, which
+cannot, takes ten CG steps in the place of A+ under counts. The weights of `counts` and `ct` and the step size of DPS
+were chosen on validation slices of the head CT (configs/dps.py); all else are the modules' defaults or stated here, and
+not tuned. Where an image's noise is another than its task's, the weight of TV follows it in proportion.
 
 The benchmark takes all of it, and so does `sample.py --problem`, with EVALUATIONS in CHAINS runs whose mean it shows.
 """
@@ -121,8 +122,8 @@ def solver_settings(solver: str, task: Task, *, many: bool, counts: bool = False
         "langevin": Langevin(prior_step=prior_step, noise=noise),
         "ddnm": DDNM(cg_steps=10 if counts else 0, prior_step=prior_step),
         "diffpir": DiffPIR(noise=noise),
-        "predictor_corrector": PredictorCorrector(noise=noise),
-        "daps": DAPS(noise=noise),
+        "predictor_corrector": PredictorCorrector(predictor="reverse_diffusion" if many else "ancestral", noise=noise),
+        "daps": DAPS(noise=noise) if many else DAPS(ode_steps=2, sampler="cg", noise=noise),
     }
     if solver not in table:
         raise ValueError(f"solver is {solver!r}: there are settings for {', '.join(table)}")

@@ -62,6 +62,18 @@ def test_one_step_is_its_equations(form, corrector, s, t, of_y):
     assert float(fit.residual) == pytest.approx(misfit, rel=1e-4)
 
 
+def test_the_ancestral_predictor_leaves_the_noise_of_the_next_level():
+    s, t = 1.5, 0.3
+    z, z2 = normals()
+    x = data(X + (s**2 - t**2) * score(X, s) + t * np.sqrt(1 - (t / s) ** 2) * z, s)
+    e = 2 * (0.16 * np.linalg.norm(z2) / np.linalg.norm(score(x, t))) ** 2
+    expected = data(x + e * score(x, t) + np.sqrt(2 * e) * z2, t)
+    settings = PredictorCorrector(zeta=0.6, predictor="ancestral")
+    noise = Noise(jnp.float32(s), jnp.float32(t))
+    got, _ = STEP(settings, PROBLEM, KEY, jnp.asarray(X, jnp.float32).reshape(PLANE), noise)
+    assert relative(got.ravel(), expected) < 2e-4
+
+
 def test_after_the_last_level_the_state_is_denoised():
     expected = data(X + 0.7**2 * score(X, 0.7))
     noise = Noise(jnp.float32(0.7), jnp.float32(0.0))
@@ -71,7 +83,11 @@ def test_after_the_last_level_the_state_is_denoised():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"snr": 0.0}, "snr is 0.0: it must be above 0"), ({"corrector": "other"}, "use one of song, paper")],
+    [
+        ({"snr": 0.0}, "snr is 0.0: it must be above 0"),
+        ({"corrector": "other"}, "use one of song, paper"),
+        ({"predictor": "other"}, "use one of reverse_diffusion, ancestral"),
+    ],
 )
 def test_settings_out_of_range_are_refused(change, message):
     with pytest.raises(ValueError, match=message):

@@ -43,6 +43,10 @@ def test_few_evaluations_start_from_total_variation_and_many_from_noise(solver):
     assert few.options["sigma_min"] == many.options["sigma_min"] == settings.SIGMA_MIN
     if solver in SMALL_STEPS:
         assert few.settings.prior_step == "ancestral" and many.settings.prior_step == "langevin"
+    if solver == "daps":
+        assert few.settings.sampler == "cg" and many.settings.sampler == "langevin"
+    if solver == "predictor_corrector":
+        assert few.settings.predictor == "ancestral" and many.settings.predictor == "reverse_diffusion"
     assert schedule(solver, task, 1).options["levels"] == schedule(solver, task, 1, tilings=9).options["levels"] == 1
     blur, counted = TASKS["deblur9"], schedule(solver, TASKS["ct20"], 100, counts=True)
     assert schedule(solver, blur, 100).options["sigma_max"] == settings.FIRST_LEVEL["small"]

@@ -98,6 +98,7 @@ class SolverConfig:
       zero_ring: dps: set D to 0 on the whole margin.
       pinv_steps: ddnm: CG steps in the place of the pseudo-inverse; 0 for the pseudo-inverse itself.
       weight: diffpir: lambda, trust in the denoised image.
+      predictor: predictor_corrector: "reverse_diffusion" or, for few levels, "ancestral".
       snr: predictor_corrector: the corrector's r.
       corrector: predictor_corrector: "song" or "paper".
       sampler: daps: "langevin" (the paper's) or "cg".
@@ -127,6 +128,7 @@ class SolverConfig:
     zero_ring: bool = False
     pinv_steps: int = 0
     weight: float = 8.0
+    predictor: Literal["reverse_diffusion", "ancestral"] = "reverse_diffusion"
     snr: float = 0.16
     corrector: Literal["song", "paper"] = "song"
     sampler: Literal["langevin", "cg"] = "langevin"

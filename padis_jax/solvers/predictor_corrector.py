@@ -1,12 +1,19 @@
 """Predictor-corrector sampling (Song et al., arXiv 2011.13456, algorithm 2) with the data step of PaDIS
 (arXiv 2406.02462).
 
-    predictor   x <- x + (s^2 - t^2) S(x, s) + sqrt(s^2 - t^2) z,      s = sigma, t = the next sigma
+    predictor   x <- x + (s^2 - t^2) S(x, s) + f z,      s = sigma, t = the next sigma
     data        x <- x + step(A*(y - A x))
     corrector   x <- x + e S(x, t) + sqrt(2 e) z'
     data        x <- x + step(A*(y - A x))
 
-with the score S(x, sigma) = (D(x, sigma) - x) / sigma^2 and z, z' standard normal. The corrector's e:
+with the score S(x, sigma) = (D(x, sigma) - x) / sigma^2 and z, z' standard normal. The predictor's f:
+
+    form               f                        source
+    reverse_diffusion  sqrt(s^2 - t^2)          Song et al., appendix E: Euler-Maruyama, for small steps from s to t
+    ancestral          t sqrt(1 - (t / s)^2)    Song et al., appendix F: leaves the noise of level t, however far t is
+
+On a ladder of few levels the first leaves noise that the network is not told of (solvers/prior_step.py). The
+corrector's e:
 
     form    e                                source
     song    2 (r ||z'|| / ||S(x, t)||)^2     Song et al.; e has the dimension of sigma^2, as a Langevin step must
@@ -35,6 +42,7 @@ from padis_jax.solvers.langevin import FORMS, data_step
 from padis_jax.solvers.problem import Fit, Problem, check_range
 from padis_jax.solvers.sampling import Noise
 
+PREDICTORS = ("reverse_diffusion", "ancestral")
 CORRECTORS = ("song", "paper")
 
 
@@ -44,13 +52,17 @@ class PredictorCorrector:
     """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
 
     Attributes:
+      predictor: "reverse_diffusion" or "ancestral"; see the first table above.
       snr: r, the corrector's ratio of signal to noise.
-      corrector: "song" or "paper"; see the table above.
+      corrector: "song" or "paper"; see the second table above.
       zeta: data step, in the units of `step_form`; "squared" is stable below 2.
       step_form: "squared", "norm" or "paper"; see solvers/langevin.py.
       noise: s, in the units of y; used by "squared".
     """
 
+    predictor: Literal["reverse_diffusion", "ancestral"] = dataclasses.field(
+        default="reverse_diffusion", metadata={"static": True}
+    )
     snr: float | Array = 0.16
     corrector: Literal["song", "paper"] = dataclasses.field(default="song", metadata={"static": True})
     zeta: float | Array = 1.0
@@ -61,6 +73,8 @@ class PredictorCorrector:
         check_step("PredictorCorrector", self.zeta, 1.0, self.step_form, FORMS)
         check_range("PredictorCorrector", "snr", self.snr, 0, open_low=True)
         check_range("PredictorCorrector", "noise", self.noise, 0)
+        if self.predictor not in PREDICTORS:
+            raise ValueError(f"PredictorCorrector: predictor is {self.predictor!r}: use one of {', '.join(PREDICTORS)}")
         if self.corrector not in CORRECTORS:
             raise ValueError(f"PredictorCorrector: corrector is {self.corrector!r}: use one of {', '.join(CORRECTORS)}")
 
@@ -74,7 +88,8 @@ def step(settings: PredictorCorrector, problem: Problem, key: Array, x: Array, n
     last = noise.sigma_next == 0
     drop = jnp.square(noise.sigma) - jnp.square(noise.sigma_next)
     x = x + drop * (denoised - x) / jnp.square(noise.sigma)
-    x = x + jnp.where(last, 0, jnp.sqrt(drop)) * jax.random.normal(noise_key, x.shape, x.dtype)
+    spread = jnp.sqrt(drop) * (noise.sigma_next / noise.sigma if settings.predictor == "ancestral" else 1)
+    x = x + jnp.where(last, 0, spread) * jax.random.normal(noise_key, x.shape, x.dtype)
     x = data_step(problem, x, settings.zeta, settings.step_form, settings.noise / noise.sigma)
 
     sigma = jnp.where(last, noise.sigma, noise.sigma_next)  # any sigma at which the network can be asked
