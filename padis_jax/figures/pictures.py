@@ -128,7 +128,7 @@ def gallery(
     columns = min(columns, len(shown))
     rows, cell = -(-len(shown) // columns), 1.75
     height = cell * reference.shape[0] / reference.shape[1]
-    figure = Figure(figsize=(cell * columns, (height + 0.35) * rows), layout=tight())
+    figure = Figure(figsize=(cell * columns, (height + 0.45) * rows), layout=tight())
     axes = figure.subplots(rows, columns, squeeze=False)
     for ax, (name, plane) in zip(axes.flat, shown.items(), strict=False):
         clipped = plane.clip(0.0, 1.0)
