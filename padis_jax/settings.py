@@ -1,20 +1,21 @@
 """The settings of every method for each kind of problem, in one table, for few and for many network evaluations.
 
-    kind         problems                                              TV weight     first level (few)
-    counts       tomography with photon counts                         1             0.2
-    ct           tomography without noise                              0.003         0.2
-    small        blurs, reductions, single missing pixels              0.001         0.2
-    large        boxes, strokes and any mask, reduction by 8           0.001         1
-    noise        denoising, sigma 0.1                                  0.1           0.2
+    kind      problems                                        TV weight   first level (few)   PnP sigma   PnP weight
+    counts    tomography with photon counts                   1           0.2                 0.03        0.01
+    ct        tomography without noise                        0.003       0.2                 0.02        0.003
+    small     blurs, reductions, single missing pixels        0.001       0.2                 0.03        0.01
+    large     boxes, strokes and any mask, reduction by 8     0.001       1                   0.03        0.01
+    noise     denoising, sigma 0.1                            0.1         0.2                 0.03        0.01
 
 Up to 300 evaluations a run starts from total variation with noise of the first level added, and DPS, Langevin and DDNM
 take ancestral steps, one on each level (solvers/prior_step.py), as does the predictor of predictor-corrector; from
 there on a run starts from noise alone at level 1, and the first three take ten of the paper's Langevin steps on each
 level. DAPS, whose Langevin chain leaves noise that only many levels take out, has CG in its place, and two steps of its
 ODE, up to 300 evaluations. The noise level of the measurement is given to the methods that weigh it; DDNM, which
-cannot, takes ten CG steps in the place of A+ under counts. The weights of `counts` and `ct` and the step size of DPS
-were chosen on validation slices of the head CT (configs/dps.py); all else are the modules' defaults or stated here, and
-not tuned. Where an image's noise is another than its task's, the weight of TV follows it in proportion.
+cannot, takes ten CG steps in the place of A+ under counts. The step size of DPS, the weights of TV of `counts` and `ct`
+and plug-and-play of `ct` were chosen on validation slices of the head CT (configs/dps.py, docs/results.md); all else
+are the modules' defaults or stated here, and not tuned. Where an image's noise is another than its task's, the weight
+of TV follows it in proportion.
 
 The benchmark takes all of it, and so does `sample.py --problem`, with EVALUATIONS in CHAINS runs whose mean it shows.
 """
@@ -47,6 +48,8 @@ EVALUATIONS, CHAINS = 100, 2  # of sample.py
 Kind = TaskKind | Literal["counts"]
 TV_WEIGHT: dict[Kind, float] = {"counts": 1.0, "ct": 0.003, "small": 0.001, "large": 0.001, "noise": 0.1}
 FIRST_LEVEL: dict[Kind, float] = {"counts": 0.2, "ct": 0.2, "small": 0.2, "large": 1.0, "noise": 0.2}
+PNP_SIGMA: dict[Kind, float] = {"counts": 0.03, "ct": 0.02, "small": 0.03, "large": 0.03, "noise": 0.03}
+PNP_WEIGHT: dict[Kind, float] = {"counts": 0.01, "ct": 0.003, "small": 0.01, "large": 0.01, "noise": 0.01}
 TV_ITERATIONS = 500
 
 
@@ -82,9 +85,16 @@ def unsuited(solver: str, name: str) -> str:
     return ""
 
 
-def plug_and_play_settings(method: str) -> PlugAndPlay:
-    """Of plug-and-play, "admm" or "red", the same for every task."""
-    return PlugAndPlay(method="admm" if method == "admm" else "red")
+def plug_and_play_settings(method: str, task: Task, *, counts: bool = False) -> PlugAndPlay:
+    """Of plug-and-play.
+
+    Args:
+      method: "admm" or "red".
+      task: the problem.
+      counts: whether it is tomography with photon counts.
+    """
+    kind: Kind = "counts" if counts else task.kind
+    return PlugAndPlay(method="admm" if method == "admm" else "red", sigma=PNP_SIGMA[kind], weight=PNP_WEIGHT[kind])
 
 
 def schedule(solver: str, task: Task, evaluations: int, tilings: int = 1, *, counts: bool = False) -> Schedule:

@@ -5,7 +5,15 @@ import dataclasses
 import pytest
 
 from padis_jax import settings
-from padis_jax.settings import MANY, SMALL_STEPS, schedule, solver_settings, tv_settings, unsuited
+from padis_jax.settings import (
+    MANY,
+    SMALL_STEPS,
+    plug_and_play_settings,
+    schedule,
+    solver_settings,
+    tv_settings,
+    unsuited,
+)
 from padis_jax.solvers.reconstruct import SOLVERS
 from padis_jax.tasks import TASKS
 
@@ -16,8 +24,9 @@ def test_the_table_of_the_docstring():
         for line in settings.__doc__.splitlines()
         if line.split()[:1] and line.split()[0] in settings.TV_WEIGHT
     ]
-    assert {row[0]: float(row[-2]) for row in rows} == settings.TV_WEIGHT
-    assert {row[0]: float(row[-1]) for row in rows} == settings.FIRST_LEVEL
+    columns = (settings.TV_WEIGHT, settings.FIRST_LEVEL, settings.PNP_SIGMA, settings.PNP_WEIGHT)
+    for number, column in enumerate(columns, -len(columns)):
+        assert {row[0]: float(row[number]) for row in rows} == column
     assert {task.kind for task in TASKS.values()} | {"counts"} == {row[0] for row in rows}
 
 
@@ -30,6 +39,13 @@ def test_the_weight_of_total_variation_follows_the_noise():
     scan = dataclasses.replace(TASKS["ct20"], sigma=0.0)  # nothing to be in proportion to
     assert tv_settings(scan, noise=5.0).weight == settings.TV_WEIGHT["ct"]
     assert tv_settings(scan, counts=True).weight == settings.TV_WEIGHT["counts"]
+
+
+def test_plug_and_play_follows_the_kind_of_problem():
+    scan = plug_and_play_settings("admm", TASKS["ct20"])
+    assert (scan.method, scan.sigma, scan.weight) == ("admm", settings.PNP_SIGMA["ct"], settings.PNP_WEIGHT["ct"])
+    counted = plug_and_play_settings("red", TASKS["ct20"], counts=True)
+    assert (counted.method, counted.weight) == ("red", settings.PNP_WEIGHT["counts"])
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

@@ -154,7 +154,7 @@ def _solve(method: Method, plan: Schedule | None, scene: Scene, trained: Trained
         return Solved(_restore(trained.content.config, trained.content.params, start)[0], 1)
     prior = prior_of(method, trained, (shape[0], shape[1]))
     if plan is None:
-        settings = plug_and_play_settings(method.solver)
+        settings = plug_and_play_settings(method.solver, TASKS[scene.task])
         found = plug_and_play(scene.key, y, operator, prior, settings=settings, iterations=evaluations)
         return Solved(found.image, found.evaluations)
     options = {**plan.options, "settings": plan.settings, "solver": method.solver}

@@ -144,7 +144,7 @@ def described(name: str, task: str, evaluations: int) -> dict[str, Any]:
     if method.family == "tv":
         found["tv"] = dataclasses.asdict(tv_settings(TASKS[task]))
     elif method.family == "plug_and_play":
-        found["plug_and_play"] = dataclasses.asdict(plug_and_play_settings(method.solver))
+        found["plug_and_play"] = dataclasses.asdict(plug_and_play_settings(method.solver, TASKS[task]))
         found["iterations"] = evaluations
     elif method.family == "diffusion":
         found["schedule"] = schedule(method.solver, TASKS[task], evaluations, method.tilings).described()

@@ -47,7 +47,7 @@ def solver_defaults(name: MethodName, task: Task, *, counts: bool) -> SolverConf
       counts: whether photons are counted, if it is tomography.
     """
     if name in PLUG_AND_PLAY:
-        fixed = plug_and_play_settings(name.removeprefix("pnp_"))
+        fixed = plug_and_play_settings(name.removeprefix("pnp_"), task, counts=counts and task.tomography)
         more: dict[str, Any] = {f"pnp_{field}": getattr(fixed, field) for field in ("sigma", "weight")}
         return SolverConfig(
             name=name, levels=EVALUATIONS // CHAINS, average=1, cg_steps=fixed.cg_steps, start="operator", **more
