@@ -3,19 +3,20 @@
     kind      problems                                        TV weight   first level (few)   PnP sigma   PnP weight
     counts    tomography with photon counts                   1           0.2                 0.03        0.01
     ct        tomography without noise                        0.003       0.2                 0.02        0.003
-    small     blurs, reductions, single missing pixels        0.001       0.2                 0.03        0.01
+    small     blurs, reductions, single missing pixels        0.001       0.2                 0.03        0.03
     large     boxes, strokes and any mask, reduction by 8     0.001       1                   0.03        0.01
-    noise     denoising, sigma 0.1                            0.1         0.2                 0.03        0.01
+    noise     denoising, sigma 0.1                            0.1         0.2                 0.1         1
 
 Up to 300 evaluations a run starts from total variation with noise of the first level added, and DPS, Langevin and DDNM
 take ancestral steps, one on each level (solvers/prior_step.py), as does the predictor of predictor-corrector; from
 there on a run starts from noise alone at level 1, and the first three take ten of the paper's Langevin steps on each
 level. DAPS, whose Langevin chain leaves noise that only many levels take out, has CG in its place, and two steps of its
 ODE, up to 300 evaluations. The noise level of the measurement is given to the methods that weigh it; DDNM, which
-cannot, takes ten CG steps in the place of A+ under counts. The step size of DPS, the weights of TV of `counts` and `ct`
-and plug-and-play of `ct` were chosen on validation slices of the head CT (configs/dps.py, docs/results.md); all else
-are the modules' defaults or stated here, and not tuned. Where an image's noise is another than its task's, the weight
-of TV follows it in proportion.
+cannot, takes ten CG steps in the place of A+ under counts. Steps of 1.7 (DPS), the weights of TV of `counts` and `ct`
+and plug-and-play of `ct` were chosen on validation slices of the head CT (configs/dps.py, docs/results.md); those of
+denoising (DPS zeta 0.3, DiffPIR weight 1) and plug-and-play of `small` and `noise` on a crop of a photograph that is
+neither trained on nor tested; all else are the modules' defaults or stated here, and not tuned. Where an image's noise
+is another than its task's, the weight of TV follows it in proportion.
 
 The benchmark takes all of it, and so does `sample.py --problem`, with EVALUATIONS in CHAINS runs whose mean it shows.
 """
@@ -48,8 +49,8 @@ EVALUATIONS, CHAINS = 100, 2  # of sample.py
 Kind = TaskKind | Literal["counts"]
 TV_WEIGHT: dict[Kind, float] = {"counts": 1.0, "ct": 0.003, "small": 0.001, "large": 0.001, "noise": 0.1}
 FIRST_LEVEL: dict[Kind, float] = {"counts": 0.2, "ct": 0.2, "small": 0.2, "large": 1.0, "noise": 0.2}
-PNP_SIGMA: dict[Kind, float] = {"counts": 0.03, "ct": 0.02, "small": 0.03, "large": 0.03, "noise": 0.03}
-PNP_WEIGHT: dict[Kind, float] = {"counts": 0.01, "ct": 0.003, "small": 0.01, "large": 0.01, "noise": 0.01}
+PNP_SIGMA: dict[Kind, float] = {"counts": 0.03, "ct": 0.02, "small": 0.03, "large": 0.03, "noise": 0.1}
+PNP_WEIGHT: dict[Kind, float] = {"counts": 0.01, "ct": 0.003, "small": 0.03, "large": 0.01, "noise": 1.0}
 TV_ITERATIONS = 500
 
 
@@ -128,10 +129,10 @@ def solver_settings(solver: str, task: Task, *, many: bool, counts: bool = False
     prior_step: PriorStep = "langevin" if many else "ancestral"
     table: dict[str, Settings] = {
         "dds": DDS(cg_steps=10, noise=noise),
-        "dps": DPS(zeta=1.7, prior_step=prior_step, noise=noise),
+        "dps": DPS(zeta=0.3 if task.kind == "noise" else 1.7, prior_step=prior_step, noise=noise),
         "langevin": Langevin(prior_step=prior_step, noise=noise),
         "ddnm": DDNM(cg_steps=10 if counts else 0, prior_step=prior_step),
-        "diffpir": DiffPIR(noise=noise),
+        "diffpir": DiffPIR(weight=1.0 if task.kind == "noise" else 8.0, noise=noise),
         "predictor_corrector": PredictorCorrector(predictor="reverse_diffusion" if many else "ancestral", noise=noise),
         "daps": DAPS(noise=noise) if many else DAPS(ode_steps=2, sampler="cg", noise=noise),
     }

@@ -69,6 +69,12 @@ def test_few_evaluations_start_from_total_variation_and_many_from_noise(solver):
     assert counted.options["sigma_max"] == settings.FIRST_LEVEL["counts"]
 
 
+def test_denoising_has_steps_of_its_own():
+    noisy, blurred = ({n: solver_settings(n, TASKS[t], many=False) for n in SOLVERS} for t in ("denoise", "deblur9"))
+    assert (noisy["dps"].zeta, blurred["dps"].zeta) == (0.3, 1.7)
+    assert (noisy["diffpir"].weight, blurred["diffpir"].weight) == (1, 8)
+
+
 def test_methods_that_weigh_the_noise_are_told_it():
     task = dataclasses.replace(TASKS["denoise"], sigma=0.123)
     for many in (False, True):
