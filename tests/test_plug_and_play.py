@@ -1,5 +1,7 @@
 """Plug-and-play with a linear denoiser ends at the fixed point that its docstring gives in closed form."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,6 +37,15 @@ def test_the_start_is_used_and_one_iteration_is_the_equations():
     a, rho = GAUSSIAN.matrix, 0.05 * GAUSSIAN.norm**2
     expected = np.linalg.solve(a.T @ a + rho * np.eye(12), a.T @ GAUSSIAN.y + rho * d)
     assert relative(got.ravel(), expected) < 1e-3
+
+
+def test_it_reports_the_residual_of_its_image_and_counts_every_tiling():
+    twice = dataclasses.replace(PRIOR, tilings=2)
+    settings = PlugAndPlay(sigma=0.6, weight=0.05, cg_steps=16)
+    got = plug_and_play(*ARGUMENTS[:3], twice, settings=settings, iterations=2, start=jnp.full((3, 4, 1), 0.4))
+    misfit = GAUSSIAN.y - GAUSSIAN.matrix @ np.asarray(got.image, np.float64).ravel()
+    assert float(got.residual[-1]) == pytest.approx(np.linalg.norm(misfit) / np.linalg.norm(GAUSSIAN.y), rel=1e-4)
+    assert got.evaluations == 4
 
 
 @pytest.mark.parametrize(
