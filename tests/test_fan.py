@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from padis_jax.operators import FanBeam, ParallelBeam, dot_test
-from padis_jax.operators.fan import FanGeometry
+from padis_jax.operators.fan import FanGeometry, _widest
 from tests.fixtures.make_astra_fan import SCANS, astra_sinogram, head_slice
 
 FIXTURE = np.load(Path(__file__).parent / "fixtures" / "astra_fan.npz")
@@ -219,3 +219,29 @@ def test_impossible_geometry_is_refused(change, message):
     good = dict(image_shape=(8, 8), angles=[0.1], detector_count=8, source_distance=20.0, detector_distance=5.0)
     with pytest.raises(ValueError, match=message):
         FanBeam(**(good | change))
+
+
+FINE = dict(image_shape=(80, 80), angles=[0.0], detector_count=9, pixel_size=0.15, source_distance=10.0)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [AWKWARD["both offsets"], FINE | dict(detector_distance=0.0), FINE | dict(detector_distance=9, rotation_offset=6)],
+)
+def test_the_bound_on_how_far_neighbouring_rays_are_apart(fields):
+    """Against differences of the detector coordinate over steps of a pixel, about a fine grid in many views."""
+    geometry = scan(**fields)
+    total, axis = geometry.source_distance + geometry.detector_distance, geometry.rotation_offset
+    reach = np.hypot(*geometry.image_shape) / 2
+    x, y = np.meshgrid(np.linspace(-reach, reach, 141), np.linspace(-reach, reach, 141))
+    found = 0.0
+    for angle in np.linspace(0, 2 * np.pi, 60):
+        step = geometry.pixel_size * np.array([np.cos(angle), np.sin(angle)])
+
+        def bins(x, y):
+            return total * (y + axis) / (geometry.source_distance - x) / geometry.detector_spacing
+
+        inside = np.hypot(x, y) <= reach
+        a, b = x * geometry.pixel_size, y * geometry.pixel_size
+        found = max(found, float(np.abs(bins(a + step[0], b + step[1]) - bins(a, b))[inside].max()))
+    assert found <= _widest(geometry) <= 1.3 * found
