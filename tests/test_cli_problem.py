@@ -104,7 +104,7 @@ def test_a_kernel_of_ones_own(folder, tmp_path):
 def test_methods_with_another_cost(folder, tmp_path, name):
     arrays, metrics = run(folder, tmp_path, "inpaint_random", "--solver.name", name, "--solver.mcmc-steps", "3")
     assert metrics["rows"][-1]["evaluations"] == (4 if name == "daps" else 2)
-    config = ex.Experiment(problem="denoise", solver=ex.SolverConfig(name=name, levels=2, average=1))
+    config = ex.Experiment(problem="denoise", solver=ex.SolverConfig(name=name, levels=2, average=1, ode_steps=2))
     assert ex.evaluations(config) == metrics["rows"][-1]["evaluations"]
     assert np.isfinite(list(arrays.values())[-2]).all()
 

@@ -115,7 +115,8 @@ def run_cell(cell: Cell, scene: Scene, trained: Trained | None, evaluations: int
         schedule(method.solver, TASKS[cell.task], evaluations, method.tilings) if method.family == "diffusion" else None
     )
     before = 0.0
-    if method.family == "tv" or (plan is not None and plan.options["start"] == "tv"):
+    from_tv = method.family == "plug_and_play" or (plan is not None and plan.options["start"] == "tv")
+    if method.family == "tv" or from_tv:
         before = scene.tv()[1]  # outside of the clock: the first cell that needs it makes it for all
     with stopwatch() as clock:
         solved = _solve(method, plan, scene, trained, evaluations)
@@ -155,7 +156,9 @@ def _solve(method: Method, plan: Schedule | None, scene: Scene, trained: Trained
     prior = prior_of(method, trained, (shape[0], shape[1]))
     if plan is None:
         settings = plug_and_play_settings(method.solver, TASKS[scene.task])
-        found = plug_and_play(scene.key, y, operator, prior, settings=settings, iterations=evaluations)
+        found = plug_and_play(
+            scene.key, y, operator, prior, settings=settings, iterations=evaluations, start=scene.tv()[0]
+        )
         return Solved(found.image, found.evaluations)
     options = {**plan.options, "settings": plan.settings, "solver": method.solver}
     if options["start"] == "tv":

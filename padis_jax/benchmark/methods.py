@@ -145,7 +145,7 @@ def described(name: str, task: str, evaluations: int) -> dict[str, Any]:
         found["tv"] = dataclasses.asdict(tv_settings(TASKS[task]))
     elif method.family == "plug_and_play":
         found["plug_and_play"] = dataclasses.asdict(plug_and_play_settings(method.solver, TASKS[task]))
-        found["iterations"] = evaluations
+        found |= {"iterations": evaluations, "start": "tv", "tv": dataclasses.asdict(tv_settings(TASKS[task]))}
     elif method.family == "diffusion":
         found["schedule"] = schedule(method.solver, TASKS[task], evaluations, method.tilings).described()
         if found["schedule"]["start"] == "tv":

@@ -50,7 +50,7 @@ def solver_defaults(name: MethodName, task: Task, *, counts: bool) -> SolverConf
         fixed = plug_and_play_settings(name.removeprefix("pnp_"), task, counts=counts and task.tomography)
         more: dict[str, Any] = {f"pnp_{field}": getattr(fixed, field) for field in ("sigma", "weight")}
         return SolverConfig(
-            name=name, levels=EVALUATIONS // CHAINS, average=1, cg_steps=fixed.cg_steps, start="operator", **more
+            name=name, levels=EVALUATIONS // CHAINS, average=1, cg_steps=fixed.cg_steps, start="tv", **more
         )  # type: ignore[arg-type]
     plan = schedule(name, task, EVALUATIONS // CHAINS, counts=counts and task.tomography)
     fields = {field.name for field in dataclasses.fields(SolverConfig)}
