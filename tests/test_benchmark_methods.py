@@ -49,6 +49,8 @@ def config(tmp_path):
 def test_every_family_runs(config, tmp_path):
     wanted = {
         "pnp_red_cnn": 2,
+        "pnp_admm": 2,
+        "pnp_admm_average": 2,
         "supervised": 1,
         "whole_diffpir": 2,
         "dds_mean8": 16,

@@ -52,6 +52,9 @@ METHODS: dict[str, Method] = {
     "pnp_red_cnn": Method("PnP-RED, plain CNN denoiser", "plug_and_play", "cnn", "red"),
     "pnp_admm": Method("PnP-ADMM, patch prior at one noise level", "plug_and_play", "patch", "admm"),
     "pnp_red": Method("PnP-RED, patch prior at one noise level", "plug_and_play", "patch", "red"),
+    "pnp_admm_average": Method(
+        "PnP-ADMM, fixed overlapping patches averaged", "plug_and_play", "patch", "admm", "overlap_average"
+    ),
     **{name: _diffusion(f"{name} on the patch prior", name) for name in SOLVERS},
     **{
         f"{name}_tilings{k}": _diffusion(f"{name}, {k} tilings averaged per evaluation", name, tilings=k)
