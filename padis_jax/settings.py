@@ -13,10 +13,10 @@ predictor of predictor-corrector. From there on a run starts from noise alone at
 of the paper's Langevin steps on each level. DAPS, whose Langevin chain leaves noise that only many levels take out, has
 CG in its place, and two steps of its ODE, up to 300 evaluations. The noise level of the measurement is given to the
 methods that weigh it; DDNM, which cannot, takes ten CG steps in the place of A+ under counts. Steps of 1.7 (DPS), the
-weights of TV of `counts` and `ct` and plug-and-play of `ct` were chosen on validation slices of the head CT
-(configs/dps.py, docs/results.md); those of denoising (DPS zeta 0.3, DiffPIR weight 1) and plug-and-play of `small` and
-`noise` on a crop of a photograph that is neither trained on nor tested; all else are the modules' defaults or stated
-here, and not tuned. Where an image's noise is another than its task's, the weight of TV follows it in proportion.
+weights of TV and plug-and-play of `counts` and `ct` were chosen on validation slices of the head CT (configs/dps.py,
+docs/results.md); those of denoising (DPS zeta 0.3, DiffPIR weight 1) and plug-and-play of `small` and `noise` on a crop
+of a photograph that is neither trained on nor tested; all else are the modules' defaults or stated here, and not tuned.
+Where an image's noise is another than its task's, the weight of TV follows it in proportion.
 
 The benchmark takes all of it, and so does `sample.py --problem`, with EVALUATIONS in CHAINS runs whose mean it shows.
 """
