@@ -145,6 +145,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of reads that Orbax gives up
 @pytest.mark.parametrize("name", DAMAGE)
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(workdir, capsys, name):
     root = checkpoint.folder(workdir)
