@@ -5,7 +5,8 @@
 No padding, no positions, multipliers 1, 2, 2, 4 as in the paper; width, noise levels and images as in
 configs/head_ct.py. Two images per step; the average forgets after about as many steps as there.
 
-Cost: not measured here. Figure to expect: not measured here.
+Cost: 59 minutes of one CPU core for 520 steps (weights/head_ct_whole.safetensors); all 9000 were not run.
+Figure to expect: a validation loss of 0.150 after those 520, still falling.
 """
 
 from padis_jax.batches import PatchConfig
