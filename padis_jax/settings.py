@@ -1,12 +1,13 @@
 """The settings of every method for each kind of problem, in one table, for few and for many network evaluations.
 
-    kind      problems                                        TV weight   first level (few)   PnP sigma   PnP weight
-    counts    tomography with photon counts                   1           0.2                 0.03        0.01
-    ct        tomography without noise                        0.003       0.2                 0.02        0.003
-    small     blurs, reductions, single missing pixels        0.001       0.2                 0.03        0.03
-    large     boxes, strokes and any mask, reduction by 8     0.001       1                   0.03        0.01
-    noise     denoising, sigma 0.1                            0.1         0.2                 0.1         1
+    kind     problems                                      TV weight  first level  PnP sigma  PnP weight  zeta  DiffPIR
+    counts   tomography with photon counts                 1          0.2          0.03       0.01        1.7   8
+    ct       tomography without noise                      0.003      0.2          0.02       0.003       1.7   8
+    small    blurs, reductions, single missing pixels      0.001      0.2          0.03       0.03        1.7   8
+    large    boxes, strokes and any mask, reduction by 8   0.001      1            0.03       0.01        1.7   8
+    noise    denoising, sigma 0.1                          0.1        0.2          0.1        1           0.3   1
 
+zeta is the step of DPS, the last column DiffPIR's weight; the first level is that of a run of few evaluations.
 Plug-and-play starts from total variation. So does, up to 300 evaluations, a diffusion method, with noise of the first
 level added; DPS, Langevin and DDNM take ancestral steps then, one on each level (solvers/prior_step.py), as does the
 predictor of predictor-corrector. From there on a run starts from noise alone at level 1, and the first three take ten
@@ -51,7 +52,13 @@ TV_WEIGHT: dict[Kind, float] = {"counts": 1.0, "ct": 0.003, "small": 0.001, "lar
 FIRST_LEVEL: dict[Kind, float] = {"counts": 0.2, "ct": 0.2, "small": 0.2, "large": 1.0, "noise": 0.2}
 PNP_SIGMA: dict[Kind, float] = {"counts": 0.03, "ct": 0.02, "small": 0.03, "large": 0.03, "noise": 0.1}
 PNP_WEIGHT: dict[Kind, float] = {"counts": 0.01, "ct": 0.003, "small": 0.03, "large": 0.01, "noise": 1.0}
+DPS_ZETA: dict[Kind, float] = {"counts": 1.7, "ct": 1.7, "small": 1.7, "large": 1.7, "noise": 0.3}
+DIFFPIR_WEIGHT: dict[Kind, float] = {"counts": 8.0, "ct": 8.0, "small": 8.0, "large": 8.0, "noise": 1.0}
 TV_ITERATIONS = 500
+
+
+def _kind(task: Task, counts: bool) -> Kind:
+    return "counts" if counts else task.kind
 
 
 class Schedule(NamedTuple):
@@ -74,7 +81,7 @@ def tv_settings(task: Task, *, counts: bool = False, noise: float | None = None)
       noise: standard deviation of the noise, if it is not the task's.
     """
     share = 1.0 if noise is None or not task.sigma else max(noise / task.sigma, 0.1)
-    return TV(weight=TV_WEIGHT["counts" if counts else task.kind] * share, iterations=TV_ITERATIONS)
+    return TV(weight=TV_WEIGHT[_kind(task, counts)] * share, iterations=TV_ITERATIONS)
 
 
 def unsuited(solver: str, name: str) -> str:
@@ -94,7 +101,7 @@ def plug_and_play_settings(method: str, task: Task, *, counts: bool = False) -> 
       task: the problem.
       counts: whether it is tomography with photon counts.
     """
-    kind: Kind = "counts" if counts else task.kind
+    kind = _kind(task, counts)
     return PlugAndPlay(method="admm" if method == "admm" else "red", sigma=PNP_SIGMA[kind], weight=PNP_WEIGHT[kind])
 
 
@@ -110,7 +117,7 @@ def schedule(solver: str, task: Task, evaluations: int, tilings: int = 1, *, cou
     """
     settings = solver_settings(solver, task, many=evaluations >= MANY, counts=counts)
     steps = max(1, evaluations // (SOLVERS[solver].evaluations(settings) * tilings))
-    first = FIRST_LEVEL["counts" if counts else task.kind]
+    first = FIRST_LEVEL[_kind(task, counts)]
     if evaluations < MANY:
         options: dict[str, Any] = {"levels": steps, "inner": 1, "sigma_max": first, "start": "tv"}
     else:
@@ -125,14 +132,14 @@ def solver_settings(solver: str, task: Task, *, many: bool, counts: bool = False
     Raises:
       ValueError: for an unknown one.
     """
-    noise = task.sigma
+    noise, kind = task.sigma, _kind(task, counts)
     prior_step: PriorStep = "langevin" if many else "ancestral"
     table: dict[str, Settings] = {
         "dds": DDS(cg_steps=10, noise=noise),
-        "dps": DPS(zeta=0.3 if task.kind == "noise" else 1.7, prior_step=prior_step, noise=noise),
+        "dps": DPS(zeta=DPS_ZETA[kind], prior_step=prior_step, noise=noise),
         "langevin": Langevin(prior_step=prior_step, noise=noise),
         "ddnm": DDNM(cg_steps=10 if counts else 0, prior_step=prior_step),
-        "diffpir": DiffPIR(weight=1.0 if task.kind == "noise" else 8.0, noise=noise),
+        "diffpir": DiffPIR(weight=DIFFPIR_WEIGHT[kind], noise=noise),
         "predictor_corrector": PredictorCorrector(predictor="reverse_diffusion" if many else "ancestral", noise=noise),
         "daps": DAPS(noise=noise) if many else DAPS(ode_steps=2, sampler="cg", noise=noise),
     }

@@ -12,8 +12,9 @@ from tiny import NETWORK, refused, write_weights
 from padis_jax import experiment as ex
 from padis_jax.cli.sample import main
 from padis_jax.experiment.config import PLUG_AND_PLAY, PROBLEMS
+from padis_jax.experiment.problem import solver_defaults
 from padis_jax.operators import Blur
-from padis_jax.settings import CHAINS, EVALUATIONS, schedule, unsuited
+from padis_jax.settings import CHAINS, EVALUATIONS, PNP_WEIGHT, schedule, unsuited
 from padis_jax.solvers.reconstruct import SOLVERS
 from padis_jax.solvers.tv import TV, total_variation
 from padis_jax.tasks import TASKS, pose
@@ -98,6 +99,12 @@ def test_a_kernel_of_ones_own(folder, tmp_path):
     arrays, _ = run(folder, tmp_path, "deblur", *flags)
     operator = Blur(image_shape=(16, 16), kernel=np.load(folder / "kernel.npy"), boundary="zero")
     np.testing.assert_allclose(arrays["blurred"], operator(arrays["truth"]), atol=1e-6)
+
+
+def test_plug_and_play_has_the_settings_of_the_problem():
+    for counts in (False, True):
+        taken, table = solver_defaults("pnp_red", TASKS["ct20"], counts=counts), PNP_WEIGHT
+        assert taken.start == "tv" and taken.pnp_weight == table["counts" if counts else "ct"]
 
 
 @pytest.mark.parametrize("name", ["pnp_admm", "pnp_red", "daps"])

@@ -24,7 +24,14 @@ def test_the_table_of_the_docstring():
         for line in settings.__doc__.splitlines()
         if line.split()[:1] and line.split()[0] in settings.TV_WEIGHT
     ]
-    columns = (settings.TV_WEIGHT, settings.FIRST_LEVEL, settings.PNP_SIGMA, settings.PNP_WEIGHT)
+    columns = (
+        settings.TV_WEIGHT,
+        settings.FIRST_LEVEL,
+        settings.PNP_SIGMA,
+        settings.PNP_WEIGHT,
+        settings.DPS_ZETA,
+        settings.DIFFPIR_WEIGHT,
+    )
     for number, column in enumerate(columns, -len(columns)):
         assert {row[0]: float(row[number]) for row in rows} == column
     assert {task.kind for task in TASKS.values()} | {"counts"} == {row[0] for row in rows}

@@ -115,8 +115,7 @@ def run_cell(cell: Cell, scene: Scene, trained: Trained | None, evaluations: int
         schedule(method.solver, TASKS[cell.task], evaluations, method.tilings) if method.family == "diffusion" else None
     )
     before = 0.0
-    from_tv = method.family == "plug_and_play" or (plan is not None and plan.options["start"] == "tv")
-    if method.family == "tv" or from_tv:
+    if method.family in ("tv", "plug_and_play") or (plan is not None and plan.options["start"] == "tv"):
         before = scene.tv()[1]  # outside of the clock: the first cell that needs it makes it for all
     with stopwatch() as clock:
         solved = _solve(method, plan, scene, trained, evaluations)

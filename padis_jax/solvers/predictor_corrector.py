@@ -39,6 +39,7 @@ from jax import Array
 
 from padis_jax.solvers.dps import check_step
 from padis_jax.solvers.langevin import FORMS, data_step
+from padis_jax.solvers.prior_step import towards
 from padis_jax.solvers.problem import Fit, Problem, check_range
 from padis_jax.solvers.sampling import Noise
 
@@ -86,9 +87,9 @@ def step(settings: PredictorCorrector, problem: Problem, key: Array, x: Array, n
     fit = problem.fit(problem.measurement - problem.forward(problem.frame.crop(denoised)))
 
     last = noise.sigma_next == 0
-    drop = jnp.square(noise.sigma) - jnp.square(noise.sigma_next)
-    x = x + drop * (denoised - x) / jnp.square(noise.sigma)
-    spread = jnp.sqrt(drop) * (noise.sigma_next / noise.sigma if settings.predictor == "ancestral" else 1)
+    weight = towards("ancestral", 0.0, noise)
+    spread = jnp.sqrt(weight) * (noise.sigma_next if settings.predictor == "ancestral" else noise.sigma)
+    x = x + weight * (denoised - x)
     x = x + jnp.where(last, 0, spread) * jax.random.normal(noise_key, x.shape, x.dtype)
     x = data_step(problem, x, settings.zeta, settings.step_form, settings.noise / noise.sigma)
 
