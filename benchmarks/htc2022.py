@@ -3,6 +3,7 @@
     python -m benchmarks.htc2022 --data htc2022.npz --joined      is the geometry right: FBP of all views of phantom tb
     python -m benchmarks.htc2022 --data htc2022.npz               every arc, and --views drawn from all: FBP, TV
     python -m benchmarks.htc2022 --data htc2022.npz --weights W   the same, and DDS with that prior
+    python -m benchmarks.htc2022 ... --weights W64 W128           DDS at half of --side first, then from its image on
     python -m benchmarks.htc2022 --synthetic 2 --weights W        discs of a seed that was not trained on: to tune with
 
 --data, or the environment variable HTC2022, names the file (padis_jax/scans/htc2022.py says what is in it). Images are
@@ -36,6 +37,7 @@ from padis_jax.files import write_bytes, write_json, write_npz
 from padis_jax.metrics import matthews
 from padis_jax.operators import fbp
 from padis_jax.phantoms import disc
+from padis_jax.prior import Prior
 from padis_jax.scans.htc2022 import (
     BINS,
     TRUTH_SIDE,
@@ -50,6 +52,7 @@ from padis_jax.scans.htc2022 import (
 from padis_jax.solvers.dds import DDS
 from padis_jax.solvers.tv import TV, total_variation
 
+Found = tuple[np.ndarray, float]  # image, seconds
 SPANS = (30.0, 50.0, 90.0)
 SYNTHETIC_NOISE = 0.4  # mm
 SYNTHETIC_SEED = 1  # the prior's discs have seed 0
@@ -67,40 +70,45 @@ def joined_score(phantom: Phantom, side: int) -> float:
     return score(fbp(scanner(whole, side), jnp.asarray(whole.sinogram)), phantom.truth)
 
 
-def methods(arc: Arc, args: argparse.Namespace, prior: Any, noise: float) -> dict[str, tuple[np.ndarray, float]]:
+def methods(arc: Arc, args: argparse.Namespace, priors: Sequence[Prior], noise: float) -> dict[str, Found]:
     """Image and seconds of every method; the arc holds paths in mm, and their noise."""
     operator = scanner(arc, args.side)
     y = jnp.asarray(arc.sinogram)
-    found = {"FBP": timed(operator.start, y)}
+    found: dict[str, Any] = {"FBP": timed(operator.start, y)}
     settings = TV(weight=args.tv_weight, iterations=args.tv_iterations)
     found["TV"] = timed(lambda: total_variation(y[..., None], operator, settings=settings).image[..., 0])
-    image = found["TV"][0]
-    if prior is not None:
-
-        def dds() -> jax.Array:
-            run = DDS(
-                noise=noise,
-                nonnegative=True,
-                kappa=args.kappa,
-                consistency=args.consistency,
-                cg_steps=args.cg_steps,
-                churn=args.churn,
-            )
-            result = reconstruct(
-                jax.random.key(args.seed),
-                y[..., None],
-                operator,
-                prior,
-                settings=run,
-                levels=args.levels,
-                sigma_max=args.sigma_max,
-                average=args.average,
-                start=image[..., None] if args.start == "tv" else "noise",
-            )
-            return result.image[..., 0]
-
-        found["DDS"] = timed(dds)
+    if priors:
+        found["DDS"] = timed(coarse_to_fine, arc, args, priors, noise, found["TV"][0])
     return {name: (np.asarray(image), seconds) for name, (image, seconds) in found.items()}
+
+
+def coarse_to_fine(
+    arc: Arc, args: argparse.Namespace, priors: Sequence[Prior], noise: float, image: np.ndarray | jax.Array
+) -> jax.Array:
+    """DDS with the prior of the coarsest pixels first; every other goes on from its image, with less noise."""
+    settings = DDS(
+        noise=noise,
+        nonnegative=True,
+        kappa=args.kappa,
+        consistency=args.consistency,
+        cg_steps=args.cg_steps,
+        churn=args.churn,
+    )
+    for finer, prior in enumerate(priors):
+        side = args.side >> (len(priors) - 1 - finer)
+        begin = jax.image.resize(jnp.asarray(image), (side, side), "linear")[..., None]
+        image = reconstruct(
+            jax.random.fold_in(jax.random.key(args.seed), finer),
+            jnp.asarray(arc.sinogram)[..., None],
+            scanner(arc, side),
+            prior,
+            settings=settings,
+            levels=args.levels,
+            sigma_max=args.refine_sigma if finer else args.sigma_max,
+            average=args.average,
+            start=begin if finer or args.start == "tv" else "noise",
+        ).image[..., 0]
+    return jnp.asarray(image)
 
 
 @one_line_errors()
@@ -109,7 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=os.environ.get("HTC2022", ""), help="the .npz; or set HTC2022")
     parser.add_argument("--joined", action="store_true", help="the joined arcs of tb only")
-    parser.add_argument("--weights", help="of a prior of discs, for DDS")
+    parser.add_argument("--weights", nargs="+", default=[], help="of priors of discs, for DDS, each for twice the side")
     parser.add_argument("--phantoms", nargs="+", default=["tb"])
     parser.add_argument("--views", type=int, default=20)
     parser.add_argument("--side", type=int, default=256)
@@ -120,6 +128,7 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=0.0, help="of a ray in mm; 0 for the calibration's misfit")
     parser.add_argument("--levels", type=int, default=100)
     parser.add_argument("--sigma-max", type=float, default=10.0)
+    parser.add_argument("--refine-sigma", type=float, default=0.5, help="first noise level of the finer of --weights")
     parser.add_argument("--kappa", type=float, default=1.0, help="of DDS, as the three that follow (solvers/dds.py)")
     parser.add_argument("--consistency", type=float, default=2e-3)
     parser.add_argument("--cg-steps", type=int, default=5)
@@ -146,7 +155,9 @@ def main() -> None:
         args.noise = args.noise or hardening.misfit
         about["hardening"] = hardening._asdict()
         print(f"paths in mm: {hardening.coefficients.round(3)}, misfit {hardening.misfit:.3f} mm", flush=True)
-    prior = load_prior(args.weights) if args.weights else None
+    if args.side % (1 << max(0, len(args.weights) - 1)):
+        raise UserError(f"--side {args.side} cannot be halved once for each of --weights but one")
+    priors = [load_prior(path) for path in args.weights]
     rows: list[dict[str, Any]] = []
     images: dict[str, np.ndarray] = {}
     for name in args.phantoms:
@@ -157,7 +168,7 @@ def main() -> None:
         for arc in [*drawn, *thinned]:
             arc = bin_detector(arc, args.bin)
             row: dict[str, Any] = {"scan": arc.name, "degrees": round(arc.degrees, 1), "views": len(arc.angles)}
-            for method, (image, seconds) in methods(arc, args, prior, args.noise).items():
+            for method, (image, seconds) in methods(arc, args, priors, args.noise).items():
                 row[method] = {"matthews": score(image, phantom.truth), "seconds": seconds}
                 images[f"{arc.name}/{method}"] = image
             rows.append(row)

@@ -9,7 +9,7 @@ from tiny import NETWORK, random_like, write_weights
 
 from padis_jax.baselines.cnn import CNNConfig, init_cnn
 from padis_jax.baselines.file import CNN, SUPERVISED, save_baseline
-from padis_jax.benchmark import photos, work
+from padis_jax.benchmark import measure, photos, work
 from padis_jax.benchmark.data import Pictures, photographs
 from padis_jax.benchmark.grid import Benchmark
 from padis_jax.benchmark.methods import METHODS, refusal
@@ -66,6 +66,22 @@ def test_every_family_runs(config, tmp_path):
     assert len({r.psnr for r in finished.values()}) == len(wanted)  # no two names run the same thing
     digests = {r.config["network_sha256"] for r in finished.values()}
     assert len(digests) == 4  # patch, whole, cnn, supervised
+
+
+def test_plug_and_play_starts_from_total_variation(config, tmp_path, monkeypatch):
+    starts, scenes, real = [], [], measure.plug_and_play
+    monkeypatch.setattr(
+        measure, "plug_and_play", lambda *a, start, **options: starts.append(start) or real(*a, start=start, **options)
+    )
+    run_cell = work.run_cell
+    monkeypatch.setattr(
+        work, "run_cell", lambda cell, scene, *rest: scenes.append(scene) or run_cell(cell, scene, *rest)
+    )
+    config = dataclasses.replace(config, only=("ct8/pnp_red_cnn", "ct8/pnp_admm"))
+    work.run(config, work.prepare(config), tmp_path / "out", {}, silent=True)
+    assert len(starts) == 2 and float(np.std(starts[0])) > 0
+    for start, scene in zip(starts, scenes, strict=True):
+        np.testing.assert_array_equal(start, scene.tv()[0])
 
 
 def test_supervised_is_for_its_scan_only(config, tmp_path):
