@@ -105,7 +105,7 @@ def coarse_to_fine(
             settings=settings,
             levels=args.levels,
             sigma_max=args.refine_sigma if finer else args.sigma_max,
-            average=args.average,
+            average=1 if finer else args.average,
             start=begin if finer or args.start == "tv" else "noise",
         ).image[..., 0]
     return jnp.asarray(image)
@@ -134,7 +134,9 @@ def main() -> None:
     parser.add_argument("--cg-steps", type=int, default=5)
     parser.add_argument("--churn", type=float, default=1.0)
     parser.add_argument("--start", choices=("noise", "tv"), default="noise", help="DDS begins at, with noise added")
-    parser.add_argument("--average", type=int, default=1, help="chains whose mean is the image")
+    parser.add_argument(
+        "--average", type=int, default=1, help="chains of the first of --weights, of which the mean is taken"
+    )
     parser.add_argument("--spans", type=float, nargs="+", help="only arcs of so many degrees")
     parser.add_argument("--synthetic", type=int, default=0, help="so many synthetic discs in the place of the data")
     parser.add_argument("--seed", type=int, default=0)

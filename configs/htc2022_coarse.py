@@ -1,13 +1,13 @@
-"""A prior of synthetic discs with holes, for the measurements of the Helsinki Tomography Challenge 2022.
+"""The same discs as in configs/htc2022.py at half as many pixels: the first of two priors, coarse to fine.
 
     python -m padis_jax.phantoms --out runs/discs64.npz --count 4000 --side 64
-    python train.py --config configs/htc2022.py --workdir runs/htc2022
+    python train.py --config configs/htc2022_coarse.py --workdir runs/htc2022_coarse
 
-The network is that of configs/head_ct.py. Images are coarse and patches large, so that a patch sees half of the disc:
-what a limited angle leaves open is decided by shapes, not by texture. No measured disc is seen in training. What it is
-used for: python -m benchmarks.htc2022 --weights ... (docs/results.md)
+A patch of 48 pixels sees three quarters of the disc's width, and a disc costs a quarter of what it costs there, so that
+the same time shows more of what a limited angle leaves open: which holes there are. Edges are left to the finer prior,
+which goes on from the image of this one (python -m benchmarks.htc2022 --weights COARSE FINE, docs/results.md).
 
-Cost: 72 minutes on one shared CPU core. Figure to expect: a validation loss of 0.156 (weights/README.md).
+Cost: 56 minutes on one shared CPU core. Figure to expect: a validation loss of 0.095 (weights/README.md).
 """
 
 from padis_jax.batches import PatchConfig
