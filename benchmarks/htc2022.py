@@ -27,12 +27,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
 from skimage.filters import threshold_otsu
 
 from benchmarks.hardening import Hardening, fit_hardening
 from padis_jax import load_prior, reconstruct
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.experiment import timed
+from padis_jax.figures import save_figure
 from padis_jax.files import write_bytes, write_json, write_npz
 from padis_jax.metrics import matthews
 from padis_jax.operators import fbp
@@ -178,6 +180,7 @@ def main() -> None:
     write_json(args.out / "arcs.json", about | {"rows": rows})
     write_npz(args.out / "images.npz", images)
     write_bytes(args.out / "arcs.md", table(rows).encode())
+    save_figure(args.out / "arcs.png", picture(rows, images), dpi=100)
     print(table(rows))
 
 
@@ -230,12 +233,29 @@ def synthetic(count: int, spans: Sequence[float], noise: float) -> dict[str, Pha
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Matthews coefficients in Markdown."""
-    names = [name for name in ("FBP", "TV", "DDS") if name in rows[0]]
+    names = _methods(rows)
     lines = ["| scan | degrees | views | " + " | ".join(names) + " |", "|---" * (3 + len(names)) + "|"]
     for row in rows:
         cells = [f"{row[name]['matthews']:.4f}" for name in names]
         lines.append(f"| {row['scan']} | {row['degrees']:g} | {row['views']} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def picture(rows: list[dict[str, Any]], images: dict[str, np.ndarray]) -> Figure:
+    """A row of reconstructions for every method, titled with scan and Matthews coefficient; 0 is black, 1 white."""
+    names = _methods(rows)
+    figure = Figure(figsize=(1.75 * len(rows), 2.05 * len(names)), layout="constrained")
+    axes = figure.subplots(len(names), len(rows), squeeze=False)
+    for name, line in zip(names, axes, strict=True):
+        for row, ax in zip(rows, line, strict=True):
+            ax.imshow(images[f"{row['scan']}/{name}"], cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
+            ax.set_title(f"{row['scan']}\n{name} {row[name]['matthews']:.3f}", fontsize=8)
+            ax.set_axis_off()
+    return figure
+
+
+def _methods(rows: list[dict[str, Any]]) -> list[str]:
+    return [name for name in ("FBP", "TV", "DDS") if name in rows[0]]
 
 
 if __name__ == "__main__":

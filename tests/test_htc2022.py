@@ -119,6 +119,15 @@ def test_a_finer_prior_goes_on_from_the_image_of_the_coarser(tmp_path, monkeypat
     np.testing.assert_array_equal(image, image1[..., 0])
 
 
+def test_the_picture_shows_every_scan_by_every_method_with_its_score():
+    htc2022 = pytest.importorskip("benchmarks.htc2022")
+    rows = [{"scan": scan, **{m: {"matthews": 0.25 * n} for m in ("FBP", "TV")}} for n, scan in enumerate("ab")]
+    images = {f"{scan}/{m}": np.full((4, 4), ord(scan) + len(m), np.float32) for scan in "ab" for m in ("FBP", "TV")}
+    axes = htc2022.picture(rows, images).axes
+    assert [ax.get_title() for ax in axes] == ["a\nFBP 0.000", "b\nFBP 0.250", "a\nTV 0.000", "b\nTV 0.250"]
+    assert [int(ax.images[0].get_array()[0, 0]) for ax in axes] == [100, 101, 99, 100]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif("HTC2022" not in os.environ, reason="the scans are not part of the project: HTC2022 names the file")
 def test_the_joined_arcs_show_the_disc():
