@@ -159,9 +159,7 @@ def main() -> None:
         args.noise = args.noise or hardening.misfit
         about["hardening"] = hardening._asdict()
         print(f"paths in mm: {hardening.coefficients.round(3)}, misfit {hardening.misfit:.3f} mm", flush=True)
-    if args.side % (1 << max(0, len(args.weights) - 1)):
-        raise UserError(f"--side {args.side} cannot be halved once for each of --weights but one")
-    priors = [load_prior(path) for path in args.weights]
+    priors = read_priors(args.weights, args.side)
     rows: list[dict[str, Any]] = []
     images: dict[str, np.ndarray] = {}
     for name in args.phantoms:
@@ -182,6 +180,23 @@ def main() -> None:
     write_bytes(args.out / "arcs.md", table(rows).encode())
     save_figure(args.out / "arcs.png", picture(rows, images), dpi=100)
     print(table(rows))
+
+
+def read_priors(paths: Sequence[str], side: int) -> list[Prior]:
+    """The priors, from coarse to fine, the last one for images of `side` pixels.
+
+    Raises:
+      UserError: for a prior of images of another size than its place demands.
+    """
+    priors = [load_prior(path) for path in paths]
+    for finer, (path, prior) in enumerate(zip(paths, priors, strict=True)):
+        shape, wanted = tuple(prior.frame.image_shape), side / 2 ** (len(paths) - 1 - finer)
+        if shape != (wanted, wanted):
+            raise UserError(
+                f"--weights {path}: its images have {shape[0]} x {shape[1]} pixels, but with --side {side} its place "
+                f"is for {wanted:g} x {wanted:g}; give coarse weights before fine ones, each for twice the side"
+            )
+    return priors
 
 
 def measured(args: argparse.Namespace) -> dict[str, Phantom]:

@@ -119,6 +119,15 @@ def test_a_finer_prior_goes_on_from_the_image_of_the_coarser(tmp_path, monkeypat
     np.testing.assert_array_equal(image, image1[..., 0])
 
 
+def test_priors_of_another_size_are_refused(tmp_path):
+    htc2022 = pytest.importorskip("benchmarks.htc2022")
+    paths = [str(write_weights(tmp_path / f"{n}.safetensors", image_shape=(n, n))) for n in (16, 32)]
+    assert [p.frame.image_shape[0] for p in htc2022.read_priors(paths, 32)] == [16, 32]
+    for wrong, side in ((paths[::-1], 32), (paths, 64), (paths[1:], 33)):
+        with pytest.raises(UserError, match=r"its images have .* coarse weights before fine"):
+            htc2022.read_priors(wrong, side)
+
+
 def test_the_picture_shows_every_scan_by_every_method_with_its_score():
     htc2022 = pytest.importorskip("benchmarks.htc2022")
     rows = [{"scan": scan, **{m: {"matthews": 0.25 * n} for m in ("FBP", "TV")}} for n, scan in enumerate("ab")]
