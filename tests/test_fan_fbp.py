@@ -8,7 +8,7 @@ import pytest
 
 from padis_jax.operators import fbp
 from padis_jax.operators.fan import FanGeometry
-from padis_jax.operators.fan_fbp import depth_in_scan, ray_shares
+from padis_jax.operators.shares import depth_in_scan, ray_shares
 
 FAN = np.arctan(60 / 90)  # half the opening of the detector below
 SHORT = np.pi + 2 * FAN
@@ -43,6 +43,7 @@ SCANS = {
     ),
     "fine bins": dict(angles=views(120, 2 * np.pi), detector_count=240, detector_spacing=0.5),
     "detector offset": dict(angles=views(120, 2 * np.pi), detector_offset=11.3),
+    "both ends of two turns, rounded": dict(angles=np.linspace(0, 4 * np.pi, 241).astype(np.float32)),
     "axis offset": dict(angles=views(100, SHORT), rotation_offset=6.0, detector_offset=10.8),
     "half the detector": dict(angles=views(160, 2 * np.pi), detector_count=60, detector_offset=22.0),
 }
@@ -80,11 +81,17 @@ def parker(beta, gamma, delta):
     return np.sin(np.pi / 4 * (np.pi + 2 * delta - beta) / (delta + gamma)) ** 2
 
 
-def test_shares_of_a_short_scan_are_parkers():
+def shares_of(angles, u, total_distance, skew=0.0):
+    gamma = np.arctan(u / total_distance)
+    other = 2 * skew - gamma
+    return ray_shares(angles, u, other_u=total_distance * np.tan(other), turn=np.pi + other - gamma)
+
+
+@pytest.mark.parametrize("count", [10, 60])
+def test_shares_of_a_short_scan_are_parkers(count):
     delta, u = 0.3, np.linspace(-20, 20, 21)
-    count = 60
     span = np.pi + 2 * delta
-    shares = ray_shares(tuple(views(count, span)), u, total_distance=90.0)
+    shares = shares_of(tuple(views(count, span)), u, 90.0)
     gamma = np.arctan(u / 90)
     # His fan angle turns the other way: with ours, the partner of view t is t + pi - 2 g.
     expected = [[parker(beta, -g, delta) for g in gamma] for beta in views(count, span, first=0.0)]
@@ -93,15 +100,15 @@ def test_shares_of_a_short_scan_are_parkers():
 
 def test_a_full_turn_is_shared_evenly_and_a_lone_view_not_at_all():
     u = np.linspace(-20, 20, 11)
-    np.testing.assert_allclose(ray_shares(tuple(views(24, 2 * np.pi)), u, total_distance=90.0), 0.5)
-    np.testing.assert_allclose(ray_shares(tuple(views(30, 0.5)), u, total_distance=90.0), 1.0)
+    np.testing.assert_allclose(shares_of(tuple(views(24, 2 * np.pi)), u, 90.0), 0.5)
+    np.testing.assert_allclose(shares_of(tuple(views(30, 0.5)), u, 90.0), 1.0)
 
 
 def test_shares_of_a_line_add_to_one_over_several_arcs():
     # Two arcs that face each other in part, and an axis beside the middle.
     angles = (*views(90, 1.5, 0.0), *views(120, 2.0, 2.5))
     u, skew, total = np.linspace(-30, 30, 41), 0.04, 90.0
-    shares = ray_shares(angles, u, total_distance=total, skew=skew)
+    shares = shares_of(angles, u, total, skew)
     partial = (shares > 0.01) & (shares < 0.99)
     assert 0.02 < partial.mean() < 0.9
     for v, b in list(zip(*np.nonzero(partial), strict=True))[::50]:

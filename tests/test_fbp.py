@@ -27,6 +27,7 @@ def spread(key, views):
 
 
 EVEN = (np.arange(90) + 0.5) * np.pi / 90
+TURN = (np.arange(160) + 0.5) * 2 * np.pi / 160
 SCANS = {
     "pixels": dict(angles=EVEN, detector_count=80),
     "paper's unit": dict(angles=EVEN, detector_count=80, detector_spacing=40 / 256, pixel_size=40 / 256),
@@ -36,6 +37,11 @@ SCANS = {
     "full turn, shuffled": dict(angles=np.random.default_rng(0).permutation(2 * EVEN), detector_count=80),
     "uneven": dict(angles=spread(0, 90), detector_count=80),
     "one half measured thrice": dict(angles=np.concatenate([EVEN, EVEN[:45], EVEN[:45] - np.pi]), detector_count=80),
+    "both ends of a turn, rounded": dict(angles=np.linspace(0, 2 * np.pi, 181).astype(np.float32), detector_count=80),
+    "two turns of degrees, rounded": dict(angles=np.deg2rad(np.arange(0, 721, 2.0)).round(4), detector_count=80),
+    "half the detector": dict(angles=TURN, detector_count=40, detector_offset=14.0),
+    "half the detector, the other way": dict(angles=TURN, detector_count=40, rotation_offset=14.0),
+    "half the detector, three quarters of a turn": dict(angles=TURN[:120], detector_count=52, detector_offset=8.0),
 }
 
 
@@ -85,8 +91,15 @@ def test_weights_share_the_half_turn():
     # 0 and pi are the same view, whichever end rounding folds them to.
     np.testing.assert_allclose(view_weights((0.0, np.pi / 2, np.pi - 1e-13)), [np.pi / 4, np.pi / 2, np.pi / 4])
     # A missing wedge is not given to the views at its edges.
-    limited = view_weights(tuple((np.arange(60) + 0.5) * 2 * np.pi / 3 / 60))
-    np.testing.assert_allclose(limited, limited[0])
+    for views, span in ((60, 120), (60, 150), (8, 150), (8, 120)):
+        limited = view_weights(tuple((np.arange(views) + 0.5) * np.deg2rad(span) / views))
+        np.testing.assert_allclose(limited, np.deg2rad(span) / views)
+    for views, span in ((60, 170), (20, 150), (8, 170)):  # but a gap of few views, and narrow, is
+        np.testing.assert_allclose(view_weights(tuple(np.linspace(0, np.deg2rad(span), views))).sum(), np.pi)
+    # However close the views are, if they are evenly so.
+    close = view_weights(tuple(np.linspace(0, 0.01, 400)))
+    np.testing.assert_allclose(close, close[0])
+    np.testing.assert_allclose(close[0], 0.01 / 399)
 
 
 @pytest.mark.parametrize(

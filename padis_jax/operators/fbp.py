@@ -1,6 +1,7 @@
 """Filtered backprojection (Kak and Slaney, Principles of Computerized Tomographic Imaging, ch. 3).
 
-For parallel beams, whose weights are here; those of fan beams are in `fan_fbp`:
+For parallel beams, whose weights are here; those of fan beams are in `fan_fbp`, those of lines that are measured from
+both sides in `shares`:
 
     f(x, y) = sum_t w_t q_t(x cos t + y sin t),   q_t = s (p_t * h),   sum_t w_t = pi
 
@@ -12,14 +13,14 @@ window on the spectrum of h tames noise:
 from __future__ import annotations
 
 import functools
-from typing import Literal, Protocol, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-WEDGE = 8.0  # a gap of more than so many typical ones between two views is a missing wedge
+WEDGE = 8.0, 0.25  # a gap between two views of more typical ones, or a larger share of all angles, is a missing wedge
 Filter = Literal["ram-lak", "shepp-logan", "cosine", "hamming", "hann"]
 
 
@@ -95,26 +96,49 @@ def ramp_spectrum(size: int, spacing: float, *, filter: Filter = "hann", cutoff:
     return np.fft.rfft(h).real * np.where(f <= 1, window, 0) / spacing
 
 
+class Gaps(NamedTuple):
+    """The gaps between the views of a scan.
+
+    Attributes:
+      order: [views], their indices by angle, folded into the period.
+      after: [views], the gap from each of these to the next, the last to the first.
+      none: up to so much, two views are one: equal but for rounding.
+      typical: the median of the others.
+    """
+
+    order: np.ndarray
+    after: np.ndarray
+    none: float
+    typical: float
+
+
+def gaps(angles: tuple[float, ...], period: float) -> Gaps:
+    """Of the views, whose angles are taken modulo the period.
+
+    Angles may be rounded to float32 or to four digits, but a hundredth of the mean gap is a gap.
+    """
+    folded = np.mod(np.asarray(angles, np.float64), period)
+    order = np.argsort(folded, kind="stable")
+    after = np.diff(folded[order], append=folded[order[0]] + period)
+    mean = (period - after.max()) / max(1, len(after) - 1)  # of what is measured, if there is one wedge
+    none = float(max(1e-9, min(1e-2 * mean, 2e-4)))
+    return Gaps(order, after, none, float(np.median(after[after > none])))
+
+
 def view_weights(angles: tuple[float, ...], period: float = np.pi) -> np.ndarray:
     """Share of the half turn that each view stands for, [views], so that crowded angles do not count for more.
 
     Angles are taken modulo pi (a view and its opposite carry the same rays), or another period; each has half of the
-    gap on either side. They are assumed to cover it: a gap of more than WEDGE typical ones is a missing wedge, and not
-    filled.
+    gap on either side. They are assumed to cover it; a missing wedge (WEDGE) is not filled.
     """
-    folded = np.mod(np.asarray(angles, np.float64), period)
-    order = np.argsort(folded, kind="stable")
-    ordered = folded[order]
-    after = np.diff(ordered, append=ordered[0] + period)
-    # Equal up to rounding is equal, also across the seam at pi, where folding may send one of a pair to the far end.
-    distinct = after[after > 1e-9]
-    typical = float(np.median(distinct))
-    if after.max() > WEDGE * typical:
-        after = np.where(after > WEDGE * typical, typical, after)
-    weights = np.empty_like(folded)
+    order, after, none, typical = gaps(angles, period)
+    missing = (after > WEDGE[0] * typical) | ((after > WEDGE[1] * period) & (after > 1.5 * typical))
+    after = np.where(missing, typical, after)
+    weights = np.empty(len(order))
     weights[order] = (after + np.roll(after, 1)) / 2
-    # Repeated angles share evenly; the gaps alone would leave those inside a run of three with nothing.
-    run = np.cumsum(np.roll(after, 1) > 1e-9)
+    # Repeated angles share evenly; the gaps alone would leave those inside a run of three with nothing. Also across the
+    # seam, where folding may send one of a pair to the far end.
+    run = np.cumsum(np.roll(after, 1) > none)
     run[run == 0] = run[-1]
     for label in np.unique(run):
         members = order[run == label]

@@ -26,6 +26,7 @@ from jax import Array, lax
 from padis_jax.operators.fbp import view_weights
 from padis_jax.operators.joseph import LANES, line_sums, line_table, place, transposes
 from padis_jax.operators.scan import Scan
+from padis_jax.operators.shares import TURN, depth_in_scan, ray_shares
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,12 +57,28 @@ class ParallelGeometry(Scan):
         return _backproject(self, sinogram)
 
     def fbp_weights(self) -> np.ndarray:
-        """Weight of every ray before filtering: [views, 1]."""
-        return view_weights(self.angles)[:, None]
+        """Weight of every ray before filtering: [views, 1], or [views, bins] if it differs in a view."""
+        if not self._one_sided:
+            return view_weights(self.angles)[:, None]
+        u = (np.arange(self.detector_count) - (self.detector_count - 1) / 2) * self.detector_spacing + self.centre
+        # From the axis, the ray of the other side is at -u;
+        shares = ray_shares(self.angles, u, other_u=-u, turn=np.asarray(np.pi))
+        return view_weights(self.angles, TURN)[:, None] * shares
 
     def widened(self) -> tuple[ParallelGeometry, int]:
-        """The scan itself: filtered views are used on the detector only."""
-        return self, 0
+        """The scan with as many more bins on either side as make its shorter side, from the axis, the longer one.
+
+        There the object is seen from the other side; weighted views are zero, but not after filtering. Where it is not
+        seen from there, the scan itself.
+        """
+        more = math.ceil(2 * abs(self.centre) / self.detector_spacing - 1e-9) if self._one_sided else 0
+        return dataclasses.replace(self, detector_count=self.detector_count + 2 * more), more
+
+    @property
+    def _one_sided(self) -> bool:
+        """Whether the axis is more than a bin beside the detector's middle, and opposite views see what it misses."""
+        beside = abs(self.centre) > self.detector_spacing
+        return beside and bool(depth_in_scan(np.asarray(self.angles) + np.pi, self.angles).any())
 
     def smear(self, sinogram: Array) -> Array:
         """[views, bins] -> [H, W]: each view interpolated linearly at every pixel, then summed (for FBP)."""
