@@ -7,14 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from padis_jax import experiment as ex
 from padis_jax.baselines.fit import Loss, fit
 from padis_jax.errors import UserError
 from padis_jax.images import ImageSet
-from padis_jax.split import split_slices
+from padis_jax.split import is_head_ct, limited, split_slices
 from padis_jax.unet import Params
 
 
@@ -38,12 +36,15 @@ def check_counts(args: argparse.Namespace, *counts: str) -> None:
 
 
 def training_slices(images: ImageSet, path: str, limit: int) -> list[int]:
-    """Indices to train on: those that are not held out of the head CT, or all images of another file."""
+    """Indices to train on: those that are not held out of the head CT, or all images of another file.
+
+    Args:
+      images: the images.
+      path: what was named; any spelling of the head CT's path, or a copy of it, is the head CT.
+      limit: how many, spread evenly; 0 for all.
+    """
     count = len(images.names)
-    found = list(split_slices(count).train) if path == ex.DEFAULT_IMAGE else list(range(count))
-    if not limit or limit >= len(found):
-        return found
-    return [found[i] for i in np.linspace(0, len(found) - 1, limit).round().astype(int)]
+    return list(limited(split_slices(count).train if is_head_ct(path) else range(count), limit))
 
 
 def train(

@@ -162,7 +162,7 @@ def coverage(samples: ArrayLike, truth: ArrayLike, *, mask: ArrayLike | None = N
     Args:
       samples: [K, H, W] or [K, H, W, C], K at least 2.
       truth: the shape of one sample.
-      mask: boolean [H, W]; the pixels that count, all without it.
+      mask: boolean [H, W], or of the shape of one sample; the values that count, all without it.
 
     Returns:
       Widest interval first.
@@ -175,7 +175,7 @@ def coverage(samples: ArrayLike, truth: ArrayLike, *, mask: ArrayLike | None = N
         raise ValueError(f"coverage needs at least 2 samples [K, H, W] or [K, H, W, C], got {drawn.shape}")
     _same_shape(drawn.shape[1:], reference.shape)
     inside = np.ones(reference.shape[:2], bool) if mask is None else np.asarray(mask, bool)
-    if inside.shape != reference.shape[:2] or not inside.any():
+    if inside.shape not in (reference.shape[:2], reference.shape) or not inside.any():
         raise ValueError(f"the mask has shape {inside.shape} and {inside.sum()} pixels, the image {reference.shape}")
     count, ordered = len(drawn), np.sort(drawn, axis=0)
     return [

@@ -6,6 +6,9 @@ the other edge, so its overlap may be larger. The padding is not covered.
     average   a pixel is the mean over the patches that hold it
     stitch    patches are written row by row, so a pixel is that of the last patch that holds it
 
+Cost: on 256 x 256 pixels there are 6 x 6 patches of 56 pixels that share 8, where a random tiling has 5 x 5: 1.4 times
+the network's work, which tables count as one evaluation all the same. Patches of 64 are 5 x 5 in both.
+
 Both work along the axes one after the other: patches are cut, added and picked with index arrays that are known before
 tracing.
 """

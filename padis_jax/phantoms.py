@@ -3,14 +3,14 @@
     python -m padis_jax.phantoms --out runs/discs.npz --count 400
 
 The challenge describes its targets in words: homogeneous acrylic discs of 70 mm, not all centred alike, with holes of
-differing, irregular shapes at random places, few and simple ones up to many and complex ones, cut by a laser. Four kinds
-of disc, evenly drawn: holes in circles of their own, holes packed as close as their walls allow, holes where a random
-smooth function is large, and the cells of a random mosaic with walls between them. A disc is in one piece, as what was
-cut out has fallen out. The kinds are like the four of the challenge's entry from Bremen (circles, polygons, two sets of
-lines, level sets; the README of github.com/alexdenker/htc2022_LPD). That there are dense kinds at all was decided after a
-prior of sparse discs had failed on the measured disc tb, nearly half of which is missing, and after a picture of its
-truth had been seen, the mosaic too. A value is the fraction of the pixel that is material, over SAMPLES x SAMPLES points.
-Lengths are in mm.
+differing, irregular shapes at random places, few and simple ones up to many and complex ones, cut by a laser. Four
+kinds of disc, evenly drawn: holes in circles of their own, holes packed as close as their walls allow, holes where a
+random smooth function is large, and the cells of a random mosaic with walls between them. A disc is in one piece, as
+what was cut out has fallen out. The kinds are like the four of the challenge's entry from Bremen (circles, polygons,
+two sets of lines, level sets; the README of github.com/alexdenker/htc2022_LPD). That there are dense kinds at all was
+decided after a prior of sparse discs had failed on the measured disc tb, nearly half of which is missing, and after a
+picture of its truth had been seen, the mosaic too. A value is the fraction of the pixel that is material, over SAMPLES
+x SAMPLES points. Lengths are in mm.
 """
 
 from __future__ import annotations

@@ -8,16 +8,17 @@
     noise    denoising, sigma 0.1                          0.1        0.2          0.1        1           0.3   1
 
 zeta is the step of DPS, the last column DiffPIR's weight; the first level is that of a run of few evaluations.
-Plug-and-play starts from total variation. So does, up to 300 evaluations, a diffusion method, with noise of the first
-level added; DPS, Langevin and DDNM take ancestral steps then, one on each level (solvers/prior_step.py), as does the
-predictor of predictor-corrector. From there on a run starts from noise alone at level 1, and the first three take ten
-of the paper's Langevin steps on each level. DAPS, whose Langevin chain leaves noise that only many levels take out, has
-CG in its place, and two steps of its ODE, up to 300 evaluations. The noise level of the measurement is given to the
-methods that weigh it; DDNM, which cannot, takes ten CG steps in the place of A+ under counts. Steps of 1.7 (DPS), the
-weights of TV and plug-and-play of `counts` and `ct` were chosen on validation slices of the head CT (configs/dps.py,
-docs/results.md); those of denoising (DPS zeta 0.3, DiffPIR weight 1) and plug-and-play of `small` and `noise` on a crop
-of a photograph that is neither trained on nor tested; all else are the modules' defaults or stated here, and not tuned.
-Where an image's noise is another than its task's, the weight of TV follows it in proportion.
+Plug-and-play starts from total variation. So does, below 300 evaluations per tiling, a diffusion method, with noise of
+the first level added; DPS, Langevin and DDNM take ancestral steps then, one on each level (solvers/prior_step.py), as
+does the predictor of predictor-corrector. From there on a run starts from noise alone at level 1, and the first three
+take ten of the paper's Langevin steps on each level. DAPS, whose Langevin chain leaves noise that only many levels take
+out, has CG in its place, and two steps of its ODE, in a run of few. DDS takes ten CG steps on each level. The noise
+level of the measurement is given to the methods that weigh it; DDNM, which cannot, takes ten CG steps in the place of
+A+ under counts. Steps of 1.7 (DPS), the weights of TV and plug-and-play of `counts` and `ct` were chosen on validation
+slices of the head CT (configs/dps.py, docs/results.md); those of denoising (DPS zeta 0.3, DiffPIR weight 1) and
+plug-and-play of `small` and `noise` on a crop of a photograph that is neither trained on nor tested; all else are the
+modules' defaults or stated here, and not tuned. Where an image's noise is another than its task's, the weight of TV
+follows it in proportion.
 
 The benchmark takes all of it, and so does `sample.py --problem`, with EVALUATIONS in CHAINS runs whose mean it shows.
 """
@@ -41,7 +42,7 @@ from padis_jax.solvers.tv import TV
 from padis_jax.tasks import Kind as TaskKind
 from padis_jax.tasks import Task
 
-MANY = 300  # evaluations from which a run starts from noise alone
+MANY = 300  # evaluations, divided by the tilings, from which a run starts from noise alone
 INNER = 10  # steps per level then, of the methods in SMALL_STEPS
 SMALL_STEPS = ("dps", "langevin", "ddnm")
 SIGMA_MIN = 0.003
@@ -89,7 +90,7 @@ def unsuited(solver: str, name: str) -> str:
     if solver == "ddnm" and name == "denoise":
         return "A+ is 1: it would put the noisy image back"
     if solver == "ddnm" and name.startswith("deblur"):
-        return "for noiseless data: the inverse of a blur amplifies the noise"
+        return "the inverse of a blur amplifies whatever noise and rounding there is"
     return ""
 
 
@@ -115,10 +116,11 @@ def schedule(solver: str, task: Task, evaluations: int, tilings: int = 1, *, cou
       tilings: K, tilings averaged in each call of the prior.
       counts: whether the problem is tomography with photon counts.
     """
-    settings = solver_settings(solver, task, many=evaluations >= MANY, counts=counts)
+    many = evaluations // tilings >= MANY
+    settings = solver_settings(solver, task, many=many, counts=counts)
     steps = max(1, evaluations // (SOLVERS[solver].evaluations(settings) * tilings))
     first = FIRST_LEVEL[_kind(task, counts)]
-    if evaluations < MANY:
+    if not many:
         options: dict[str, Any] = {"levels": steps, "inner": 1, "sigma_max": first, "start": "tv"}
     else:
         inner = INNER if solver in SMALL_STEPS else 1

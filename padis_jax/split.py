@@ -5,11 +5,18 @@ Neighbouring slices of a volume look alike, so a slice that is left out takes it
 
 from __future__ import annotations
 
+import filecmp
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from padis_jax.errors import UserError
+import numpy as np
 
+from padis_jax.config import DataConfig
+from padis_jax.errors import UserError
+from padis_jax.images.locate import locate
+
+HEAD_CT = "data/head_ct.npz"
 HEAD_CT_TEST = (20, 41, 62, 83)
 HEAD_CT_VALIDATION = (30, 73)
 
@@ -97,3 +104,65 @@ def slices_of_volumes(volumes: Mapping[str, int], names: Sequence[str]) -> tuple
             raise UserError(f"split: {len(found)} volumes are called {name!r}; there are {known}")
         chosen += starts[found[0]]
     return tuple(chosen)
+
+
+def split_of(data: DataConfig, volumes: Mapping[str, int], count: int) -> Split:
+    """The split that a training run's settings ask for.
+
+    Args:
+      data: the settings; `limit` is left to `limited`.
+      volumes: of the images (`ImageSet.volumes`).
+      count: images in all.
+
+    Raises:
+      UserError: for what `slices_of_volumes` and `split_slices` refuse.
+    """
+    return split_slices(
+        count,
+        test=(*data.test, *slices_of_volumes(volumes, data.test_volumes)),
+        validation=(*data.validation, *slices_of_volumes(volumes, data.validation_volumes)),
+        test_gap=data.test_gap,
+        validation_gap=data.validation_gap,
+        volumes=tuple(volumes.values()),
+    )
+
+
+def limited(train: Sequence[int], limit: int) -> tuple[int, ...]:
+    """`limit` of the slices, spread evenly; all of them for 0, or where there are no more."""
+    if not limit or limit >= len(train):
+        return tuple(train)
+    return tuple(train[i] for i in np.linspace(0, len(train) - 1, limit).round().astype(int))
+
+
+def is_head_ct(path: str | Path) -> bool:
+    """Whether a path names the head CT, whose test slices nobody may train on: see `same_images`."""
+    return same_images(path, HEAD_CT)
+
+
+def same_images(path: str | Path, other: str | Path) -> bool:
+    """Whether two paths name the same images: however they are spelt, by way of a link, or as a copy of the file.
+
+    Args:
+      path: file, folder or glob.
+      other: likewise, perhaps noted in another working folder: where it is relative and not here, a path that ends
+        with it is taken for the same.
+    """
+    if not str(path) or not str(other):
+        return False
+    files, others = _files(path), _files(other)
+    if files and others:
+        return files == others or (
+            len(files) == len(others) == 1 and filecmp.cmp(files[0], others[0], shallow=False)  # sizes first
+        )
+    tail, whole = (Path(str(name).partition("::")[0]) for name in (other, path))
+    if tail.is_absolute():
+        return whole.resolve() == tail.resolve()
+    return not others and whole.resolve().parts[-len(tail.parts) :] == tail.parts
+
+
+def _files(path: str | Path) -> list[Path]:
+    """All files of the path, sorted; none if it is not here."""
+    try:
+        return sorted(file.resolve() for group in locate(path)[0] for file in group.files)
+    except UserError:
+        return []

@@ -10,7 +10,8 @@ circular, so that their pseudo-inverse has a closed form. Where the PaDIS paper 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
+import hashlib
 from typing import Any, Literal
 
 import jax
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from padis_jax.images import HOUNSFIELD, Window
 from padis_jax.operators import (
     Blur,
     Downsample,
@@ -38,8 +40,9 @@ from padis_jax.operators import (
 )
 from padis_jax.operators.blur import Boundary
 from padis_jax.operators.resample import Method
+from padis_jax.operators.rescale import linear_attenuation
 
-Build = Callable[[tuple[int, int], Array], Any]
+Build = functools.partial[Any]  # of a function of this module, (image shape, key, *, parameters) -> operator
 Kind = Literal["ct", "small", "large", "noise"]  # by which settings are chosen (settings.py)
 
 
@@ -53,7 +56,7 @@ class Task:
       label: the same in a word, for tables and pictures.
       kind: tomography, small gaps to fill, large ones, noise alone.
       sigma: standard deviation of the Gaussian noise, in the units of the measurement.
-      factory: (image shape, key) -> operator.
+      factory: (image shape, key) -> operator; a partial function, so that `definition` can tell its parameters.
     """
 
     description: str
@@ -67,6 +70,12 @@ class Task:
     def tomography(self) -> bool:
         """Whether photons can be counted."""
         return self.kind == "ct"
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """The operator's function and parameters as JSON holds them: equal for equal operators only."""
+        parameters = {name: _plain(value) for name, value in self.factory.keywords.items()}
+        return {"operator": self.factory.func.__name__.removeprefix("_"), **parameters}
 
     def build(self, image_shape: tuple[int, int], channels: int, key: Array) -> Any:
         """The operator, on images [H, W, channels].
@@ -94,6 +103,7 @@ def simulate(
     sigma: float | None = None,
     photons: float | None = None,
     pixel_mm: float | None = None,
+    window: Window = HOUNSFIELD,
 ) -> Measurement:
     """Measures an image.
 
@@ -105,6 +115,7 @@ def simulate(
       sigma: instead of the task's own.
       photons: per ray, in tomography: Poisson counts of a finer object (`honest_measurement`), no Gaussian noise.
       pixel_mm: side of a pixel in mm, needed with `photons`.
+      window: which values 0 and 1 stand for, to the photons; if not in HU, for air and twice the attenuation of water.
 
     Raises:
       ValueError: photons without tomography or a pixel size, or together with sigma.
@@ -115,12 +126,19 @@ def simulate(
         raise ValueError(f"task: photons are counted in tomography only, not in: {task.description}")
     if sigma is not None or pixel_mm is None:
         raise ValueError("task: photons need the pixel size in mm, and bring their own noise: give pixel_mm, not sigma")
-    return honest_measurement(key, jnp.asarray(image), operator, photons=photons, pixel_mm=pixel_mm)
+    attenuation, background = linear_attenuation(window)
+    return honest_measurement(
+        key,
+        jnp.asarray(image),
+        operator,
+        photons=photons,
+        pixel_mm=pixel_mm,
+        attenuation=attenuation,
+        background=background,
+    )
 
 
-def pose(
-    task: Task, key: Array, image: Array, *, operator: Any = None, **noise: float | None
-) -> tuple[Any, Measurement]:
+def pose(task: Task, key: Array, image: Array, *, operator: Any = None, **noise: Any) -> tuple[Any, Measurement]:
     """The operator of an image [H, W, C] and its measurement, from the image's key.
 
     Args:
@@ -139,31 +157,57 @@ def pose(
     return operator, simulate(task, jax.random.fold_in(key, 0), image, operator, **noise)
 
 
-def _parallel(views: int, span: float) -> Build:
-    def build(shape: tuple[int, int], key: Array) -> Any:
-        angles = (np.arange(views) + 0.5) * span / views
-        return ParallelBeam(image_shape=shape, angles=angles, detector_count=2 * max(shape))
-
-    return build
-
-
-def _fan(views: int, span: float) -> Build:
-    def build(shape: tuple[int, int], key: Array) -> Any:
-        side = max(shape)
-        angles = (np.arange(views) + 0.5) * span / views
-        return FanBeam(
-            image_shape=shape,
-            angles=angles,
-            detector_count=2 * side,
-            source_distance=float(side),
-            detector_distance=float(side),
-        )
-
-    return build
+def _plain(value: Any) -> Any:
+    if not isinstance(value, (np.ndarray, Array)):
+        return value
+    # As float32, in which operators compute: another machine's exponential may differ in the last bit of a float64.
+    array = np.ascontiguousarray(value, "<f4")
+    return f"{'x'.join(map(str, array.shape))} SHA-256 {hashlib.sha256(array.tobytes()).hexdigest()}"
 
 
-def _box(shape: tuple[int, int], key: Array) -> Any:
-    return Inpaint(mask=box_mask(key, shape, size=(shape[0] // 4, shape[1] // 4)))
+def _parallel(shape: tuple[int, int], key: Array, *, views: int, span: float) -> Any:
+    angles = (np.arange(views) + 0.5) * span / views
+    return ParallelBeam(image_shape=shape, angles=angles, detector_count=2 * max(shape))
+
+
+def _fan(shape: tuple[int, int], key: Array, *, views: int, span: float) -> Any:
+    side = max(shape)
+    angles = (np.arange(views) + 0.5) * span / views
+    return FanBeam(
+        image_shape=shape,
+        angles=angles,
+        detector_count=2 * side,
+        source_distance=float(side),
+        detector_distance=float(side),
+    )
+
+
+def _blur(shape: tuple[int, int], key: Array, *, kernel: np.ndarray, boundary: Boundary) -> Any:
+    return Blur(image_shape=shape, kernel=kernel, boundary=boundary)
+
+
+def _downsample(shape: tuple[int, int], key: Array, *, factor: int, method: Method) -> Any:
+    return Downsample(image_shape=shape, factor=factor, method=method)
+
+
+def _pixels(shape: tuple[int, int], key: Array, *, known: float) -> Any:
+    return Inpaint(mask=random_mask(key, shape, known=known))
+
+
+def _box(shape: tuple[int, int], key: Array, *, part: int) -> Any:
+    return Inpaint(mask=box_mask(key, shape, size=(shape[0] // part, shape[1] // part)))
+
+
+def _strokes(shape: tuple[int, int], key: Array, *, strokes: int) -> Any:
+    return Inpaint(mask=stroke_mask(key, shape, strokes=strokes))
+
+
+def _given(shape: tuple[int, int], key: Array, *, mask: np.ndarray | Array) -> Any:
+    return Inpaint(mask=mask)
+
+
+def _identity(shape: tuple[int, int], key: Array) -> Any:
+    return Identity(image_shape=shape)
 
 
 def _ct(description: str, factory: Build) -> Task:
@@ -171,12 +215,12 @@ def _ct(description: str, factory: Build) -> Task:
 
 
 def _deblur(description: str, kernel: np.ndarray, boundary: Boundary = "circular") -> Task:
-    factory: Build = lambda shape, key: Blur(image_shape=shape, kernel=kernel, boundary=boundary)  # noqa: E731
+    factory = functools.partial(_blur, kernel=kernel, boundary=boundary)
     return Task(f"deblurring, {description}", "the blurred image", "blurred", "small", 0.01, factory)
 
 
 def _super(description: str, factor: int, method: Method = "block") -> Task:
-    factory: Build = lambda shape, key: Downsample(image_shape=shape, factor=factor, method=method)  # noqa: E731
+    factory = functools.partial(_downsample, factor=factor, method=method)
     kind: Kind = "large" if factor > 4 else "small"
     return Task(f"superresolution, {description}", "every pixel repeated", "nearest", kind, 0.01, factory)
 
@@ -187,7 +231,7 @@ def _inpaint(description: str, kind: Kind, factory: Build) -> Task:
 
 def masked_task(mask: np.ndarray | Array) -> Task:
     """Inpainting with a mask of one's own, [H, W], True where known."""
-    return _inpaint("a mask of one's own", "large", lambda shape, key: Inpaint(mask=mask))
+    return _inpaint("a mask of one's own", "large", functools.partial(_given, mask=mask))
 
 
 def blurred_task(kernel: np.ndarray | Array, boundary: Boundary = "circular") -> Task:
@@ -196,11 +240,13 @@ def blurred_task(kernel: np.ndarray | Array, boundary: Boundary = "circular") ->
 
 
 TASKS: dict[str, Task] = {
-    "ct8": _ct("parallel beam, 8 views", _parallel(8, np.pi)),
-    "ct20": _ct("parallel beam, 20 views", _parallel(20, np.pi)),
-    "ct60": _ct("parallel beam, 60 views", _parallel(60, np.pi)),
-    "fan180": _ct("fan beam, 180 views over half a turn", _fan(180, np.pi)),
-    "limited120": _ct("parallel beam, 60 views over 120 degrees", _parallel(60, 2 * np.pi / 3)),
+    "ct8": _ct("parallel beam, 8 views", functools.partial(_parallel, views=8, span=np.pi)),
+    "ct20": _ct("parallel beam, 20 views", functools.partial(_parallel, views=20, span=np.pi)),
+    "ct60": _ct("parallel beam, 60 views", functools.partial(_parallel, views=60, span=np.pi)),
+    "fan180": _ct("fan beam, 180 views over half a turn", functools.partial(_fan, views=180, span=np.pi)),
+    "limited120": _ct(
+        "parallel beam, 60 views over 120 degrees", functools.partial(_parallel, views=60, span=2 * np.pi / 3)
+    ),
     "deblur9": _deblur("uniform 9 x 9", uniform_kernel(9)),
     "deblur17": _deblur("uniform 17 x 17", uniform_kernel(17)),
     "deblur_gauss": _deblur("Gaussian, sigma 3 pixels", gaussian_kernel(3.0)),
@@ -209,16 +255,10 @@ TASKS: dict[str, Task] = {
     "sr4": _super("means of 4 x 4 pixels", 4),
     "sr8": _super("means of 8 x 8 pixels", 8),
     "sr4_bicubic": _super("bicubic, factor 4", 4, "bicubic"),
-    "inpaint_random": _inpaint(
-        "30% of the pixels known", "small", lambda shape, key: Inpaint(mask=random_mask(key, shape, known=0.3))
-    ),
-    "inpaint_box": _inpaint("a box of a quarter of each side missing", "large", _box),
-    "inpaint_strokes": _inpaint(
-        "eight strokes missing", "large", lambda shape, key: Inpaint(mask=stroke_mask(key, shape))
-    ),
-    "denoise": Task(
-        "denoising", "the noisy image", "noisy", "noise", 0.1, lambda shape, key: Identity(image_shape=shape)
-    ),
+    "inpaint_random": _inpaint("30% of the pixels known", "small", functools.partial(_pixels, known=0.3)),
+    "inpaint_box": _inpaint("a box of a quarter of each side missing", "large", functools.partial(_box, part=4)),
+    "inpaint_strokes": _inpaint("eight strokes missing", "large", functools.partial(_strokes, strokes=8)),
+    "denoise": Task("denoising", "the noisy image", "noisy", "noise", 0.1, functools.partial(_identity)),
 }
 
 

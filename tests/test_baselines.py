@@ -62,6 +62,16 @@ def test_the_denoiser_as_a_prior():
     assert run.image.shape == (6, 9, 1) and bool(jnp.all(jnp.isfinite(run.image)))
 
 
+def test_the_denoiser_subtracts_the_noise_in_units_of_its_level():
+    """A last layer of zeros and a bias makes R = 3 everywhere, so that D = x - 3 sigma."""
+    params = random_like(jax.eval_shape(lambda: init_cnn(jax.random.key(0), CONFIG)))
+    last = f"conv{CONFIG.layers - 1}"
+    params |= {last: {"kernel": jnp.zeros_like(params[last]["kernel"]), "bias": jnp.full(1, 3.0)}}
+    images, sigma = jnp.asarray(squares(0, 2, 8)), np.asarray([0.1, 0.2], np.float32)
+    expected = images - 3 * sigma[:, None, None, None]
+    np.testing.assert_allclose(denoise_images(CONFIG, params, images, jnp.asarray(sigma)), expected, atol=1e-6)
+
+
 def test_noise_levels_of_training_are_even_in_their_logarithm(monkeypatch):
     """With the noise level itself as the network's error, the loss is the mean of (s^2 / s)^2 = s^2 over the levels."""
     monkeypatch.setattr(

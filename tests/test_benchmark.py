@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from tiny import NETWORK, refused, write_weights
 
-from padis_jax.benchmark import work
+from padis_jax.benchmark import methods, work
 from padis_jax.benchmark.__main__ import main
 from padis_jax.benchmark.cells import Cell, Result, read_result, write_result
 from padis_jax.benchmark.grid import PRESETS, Benchmark, Entry
 from padis_jax.benchmark.measure import Scene
-from padis_jax.benchmark.methods import METHODS, described
+from padis_jax.benchmark.methods import METHODS, described, prior_of
+from padis_jax.benchmark.networks import load_networks
 from padis_jax.benchmark.report import line, markdown, spread
 from padis_jax.config import from_json
 from padis_jax.errors import UserError
@@ -23,6 +24,7 @@ from padis_jax.settings import schedule
 from padis_jax.solvers.reconstruct import SOLVERS
 from padis_jax.tasks import TASKS
 
+CHECKED = ("dds", "dps_stitch", "tv")
 FIELDS = ("--only", "ct8/start", "--only", "ct8/tv", "--only", "ct20/dds")  # on two images: six cells
 
 
@@ -61,16 +63,16 @@ def test_a_run_goes_on_where_it_stopped(folder, monkeypatch, capsys, no_temporar
             main(arguments(folder, *FIELDS))
     assert stop.value.code == 130 and len(first) == 4
     assert "interrupted after 4 of 6 cells" in capsys.readouterr().err
-    half = json.loads((folder / "out" / "results.json").read_text())
+    half = json.loads((folder / "out" / "results_only.json").read_text())
     assert [row["finished"] for row in half["table"]] == [2, 2, 0] and half["table"][2]["note"] == "not run yet"
 
     with monkeypatch.context() as patch:
         second = counted(patch)
         main(arguments(folder, *FIELDS))
     assert len(second) == 2 and len({*first, *second}) == 6
-    whole = json.loads((folder / "out" / "results.json").read_text())
+    whole = json.loads((folder / "out" / "results_only.json").read_text())
     assert whole["cells"][:4] == half["cells"] and [row["finished"] for row in whole["table"]] == [2, 2, 2]
-    assert (folder / "out" / "pictures" / "ct8.png").stat().st_size > 1000
+    assert (folder / "out" / "pictures_only" / "ct8.png").stat().st_size > 1000
 
     with monkeypatch.context() as patch:
         third = counted(patch)
@@ -115,6 +117,12 @@ def test_mean_and_spread():
     assert row.scores["seconds"].mean == 2 and row.scores["evaluations"].n == 2
     assert row.field("psnr") == "23.00 ± 4.24 (diverged: 1 of 3, 3 of 4 cells)"
     assert line(Entry("ct8", "tv", ""), [result(None)], 1).field("psnr") == "diverged: 1 of 1"
+    dark = dataclasses.replace(result(30.0), residual=None)  # a score that one cell has not
+    row = line(Entry("ct8", "tv", ""), [result(20.0), dark], 2)
+    assert (row.scores["psnr"].n, row.scores["residual"].n, row.note) == (2, 1, "")
+    assert "residual" not in line(Entry("ct8", "tv", ""), [dark], 1).scores
+    row = line(Entry("ct8", "tv", ""), [result(20.0)], 3, ["no memory", "no memory"])
+    assert row.field("psnr") == "20.00 (failed: no memory, 1 of 3 cells)"
 
 
 def test_the_table_says_why_a_method_is_missing(folder):
@@ -174,24 +182,60 @@ def test_a_cell_is_known_by_all_it_depends_on(tmp_path):
     assert dataclasses.replace(cell, config=dict(cell.config)).path(tmp_path) == cell.path(tmp_path)
 
 
+def test_a_cell_depends_on_the_definition_of_its_problem(monkeypatch, tmp_path):
+    write_weights(tmp_path / "prior.safetensors")
+    prior = load_networks({("patch", 1): str(tmp_path / "prior.safetensors")}).find("patch", 1, "")
+
+    def prints():
+        return [Cell("deblur9", name, "a", 0, described(name, "deblur9", 25, prior)).fingerprint for name in CHECKED]
+
+    before, task, method = prints(), TASKS["deblur9"], METHODS["dds"]
+    for where, name, value in (
+        (TASKS, "deblur9", dataclasses.replace(task, factory=TASKS["deblur17"].factory)),
+        (TASKS, "deblur9", dataclasses.replace(task, sigma=0.02)),
+        (vars(methods), "VERSION", methods.VERSION + 1),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setitem(where, name, value)
+            assert not set(before) & set(prints()), name
+    with monkeypatch.context() as patch:  # the share of overlapping patches, where there are such
+        patch.setattr(methods, "overlap_of", lambda patch: 1)
+        assert [a == b for a, b in zip(before, prints(), strict=True)] == [True, False, True]
+        assert prior_of(METHODS["dps_stitch"], prior, (16, 16)).denoise.func.overlap.overlap == 1
+    with monkeypatch.context() as patch:  # what changes no figure
+        patch.setitem(METHODS, "dds", dataclasses.replace(method, text="another"))
+        patch.setitem(TASKS, "deblur9", dataclasses.replace(task, description="another", start="a", label="b"))
+        assert prints() == before
+
+
 def test_a_finished_cell_is_read_only_where_it_is_whole_and_its_own(tmp_path):
     cell = Cell("ct8", "dds", "slice 41", 0, {"a": 1})
     done = dataclasses.replace(
         result(20.0, method="dds"), fingerprint=cell.fingerprint, image="slice 41", config={"a": 1}
     )
-    assert read_result(tmp_path, cell, shown=True) == (None, "")
+    shape = (4, 5, 1)
+    assert read_result(tmp_path, cell, shape) == (None, "")
     write_result(tmp_path, cell, done, None)
-    assert read_result(tmp_path, cell, shown=False) == (done, "")
-    missing, why = read_result(tmp_path, cell, shown=True)  # the picture needs the image too
+    assert read_result(tmp_path, cell) == (done, "")
+    missing, why = read_result(tmp_path, cell, shape)  # the picture needs the image too
     assert missing is None and "damaged" in why
     diverged = dataclasses.replace(done, psnr=None)
     write_result(tmp_path, cell, diverged, None)
-    assert read_result(tmp_path, cell, shown=True) == (diverged, "")  # which then has no image
-    write_result(tmp_path, cell, done, np.zeros((4, 5, 1)))
-    assert read_result(tmp_path, cell, shown=True) == (done, "")
+    assert read_result(tmp_path, cell, shape) == (diverged, "")  # which then has no image
+    write_result(tmp_path, cell, done, np.zeros(shape))
+    assert read_result(tmp_path, cell, shape) == (done, "")
+    image = cell.path(tmp_path).with_suffix(".npy")
+    whole = image.read_bytes()
+    for content in (b"", b"PK\x03\x04 garbage", b"garbage", whole[:-3]):
+        image.write_bytes(content)
+        missing, why = read_result(tmp_path, cell, shape)
+        assert missing is None and "damaged" in why, content
+    image.write_bytes(whole)
+    missing, why = read_result(tmp_path, cell, (5, 4, 1))  # of another size
+    assert missing is None and "is no array of shape (5, 4, 1)" in why
     other = dataclasses.replace(cell, seed=1)  # a file that was copied to another cell's name
     other.path(tmp_path).write_bytes(cell.path(tmp_path).read_bytes())
-    assert read_result(tmp_path, other, shown=False) == (
+    assert read_result(tmp_path, other) == (
         None,
         f"{other.path(tmp_path)}: holds the result of another cell",
     )
@@ -240,6 +284,7 @@ def test_refusals(folder, capsys):
         (("--only", "ct8/dds2"), "fits no problem and method"),
         (("--seeds", 1, 1), "give different numbers"),
         (("--evaluations", -1), "must be at least 1, or 0"),
+        (("--patch-batch", -1), "patch_batch is -1"),
     ):
         assert message in refused(main, arguments(folder, "--only", "ct8/start", *more), capsys)
     assert not (folder / "out").exists()

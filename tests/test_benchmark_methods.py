@@ -8,19 +8,24 @@ import pytest
 from tiny import NETWORK, random_like, write_weights
 
 from padis_jax.baselines.cnn import CNNConfig, init_cnn
-from padis_jax.baselines.file import CNN, SUPERVISED, save_baseline
+from padis_jax.baselines.file import CNN, SUPERVISED, Baseline, save_baseline
 from padis_jax.benchmark import measure, photos, work
-from padis_jax.benchmark.data import Pictures, photographs
+from padis_jax.benchmark.data import Pictures, ct_slices, photographs
 from padis_jax.benchmark.grid import Benchmark
-from padis_jax.benchmark.methods import METHODS, refusal
-from padis_jax.benchmark.networks import Networks
+from padis_jax.benchmark.leakage import trained_on
+from padis_jax.benchmark.methods import METHODS, MORE, refusal
+from padis_jax.benchmark.networks import Networks, Trained
 from padis_jax.config import Config, load_config_file
 from padis_jax.errors import UserError
 from padis_jax.images import PLAIN
+from padis_jax.patches import frame_for
+from padis_jax.solvers.reconstruct import SOLVERS
 from padis_jax.tasks import TASKS
 from padis_jax.unet import init_network
+from padis_jax.weights import Weights, load_weights
 
 WHOLE = dataclasses.replace(NETWORK, position_channels=0)
+SCANS = ("ct8", "ct20", "fan180", "limited120")
 SCAN = {"views": 8, "bins": 32, "protocol": "paper"}
 
 
@@ -60,12 +65,24 @@ def test_every_family_runs(config, tmp_path):
     config = dataclasses.replace(config, only=tuple(f"ct8/{name}" for name in wanted))
     found, finished = work.prepare(config), {}
     assert not [e for e in found.fields if e.refused]
-    work.run(config, found, tmp_path / "out", finished, silent=True)
+    failed: dict[str, str] = {}
+    work.run(config, found, tmp_path / "out", finished, failed, silent=True)
+    assert not failed
     assert {r.method: r.evaluations for r in finished.values()} == wanted
     assert all(r.psnr is not None and r.seconds > 0 and r.residual > 0 for r in finished.values())
     assert len({r.psnr for r in finished.values()}) == len(wanted)  # no two names run the same thing
     digests = {r.config["network_sha256"] for r in finished.values()}
     assert len(digests) == 4  # patch, whole, cnn, supervised
+
+
+@pytest.mark.slow
+def test_every_sampler_runs_on_the_whole_image_model(config, tmp_path):
+    config = dataclasses.replace(config, only=("ct8/whole_*",), evaluations=2)
+    finished, failed = {}, {}
+    work.run(config, work.prepare(config), tmp_path / "out", finished, failed, silent=True)
+    assert not failed and {r.method for r in finished.values()} == {f"whole_{name}" for name in SOLVERS}
+    assert all(r.psnr is not None and r.evaluations == 2 for r in finished.values())
+    assert len({r.psnr for r in finished.values()}) == len(SOLVERS)
 
 
 def test_plug_and_play_starts_from_total_variation(config, tmp_path, monkeypatch):
@@ -78,19 +95,16 @@ def test_plug_and_play_starts_from_total_variation(config, tmp_path, monkeypatch
         work, "run_cell", lambda cell, scene, *rest: scenes.append(scene) or run_cell(cell, scene, *rest)
     )
     config = dataclasses.replace(config, only=("ct8/pnp_red_cnn", "ct8/pnp_admm"))
-    work.run(config, work.prepare(config), tmp_path / "out", {}, silent=True)
+    work.run(config, work.prepare(config), tmp_path / "out", {}, {}, silent=True)
     assert len(starts) == 2 and float(np.std(starts[0])) > 0
     for start, scene in zip(starts, scenes, strict=True):
         np.testing.assert_array_equal(start, scene.tv()[0])
 
 
 def test_supervised_is_for_its_scan_only(config, tmp_path):
-    found = work.prepare(dataclasses.replace(config, only=("ct8/supervised", "ct20/supervised", "fan180/supervised")))
-    assert [e.refused for e in found.fields] == [
-        "",
-        "no network at hand: --supervised",
-        "trained for parallel-beam CT only",
-    ]
+    found = work.prepare(dataclasses.replace(config, only=tuple(f"{t}/supervised" for t in SCANS)))
+    none = "benchmarks.supervised has no such scan, only those of ct8, ct20, ct60"
+    assert [e.refused for e in found.fields] == ["", "no network at hand: --supervised", none, none]
     for about, message in (
         ({"scan": {**SCAN, "protocol": "honest"}}, "is no problem of the table"),
         ({}, "an unknown scan"),
@@ -104,11 +118,69 @@ def test_supervised_is_for_its_scan_only(config, tmp_path):
     assert found.fields[0].refused == "it was trained on test slice 0" and not found.jobs
 
 
+def test_networks_that_saw_the_test_images_are_refused(tmp_path, monkeypatch):
+    """What a file says that it was trained on is compared with the test images by file and number."""
+    images = np.random.default_rng(1).uniform(size=(6, 16, 16)).astype(np.float32)
+    for name, values in (("images", images), ("copy", images), ("others", 0.5 * images)):
+        np.save(tmp_path / f"{name}.npy", values)
+    monkeypatch.chdir(tmp_path)
+    pictures = ct_slices("images.npy", 2, None)
+    assert pictures.indices == (0, 5)
+    tiny = CNNConfig(features=4, layers=2)
+
+    def refused(name, about):
+        content = {
+            "dds": Weights({}, NETWORK, frame_for((16, 16), 8), PLAIN, about, ""),
+            "whole_dds": Weights({}, WHOLE, frame_for((16, 16), 0), PLAIN, about, ""),
+            "pnp_red_cnn": Baseline({}, tiny, about),
+            "supervised": Baseline({}, WHOLE, about),
+        }
+        trained = Trained("a file", "its digest", content[name])
+        networks = Networks({(METHODS[name].network, 1): trained}, {"ct8": trained})
+        return refusal(name, "ct8", pictures, networks)
+
+    for method in ("dds", "whole_dds"):
+        for path in ("images.npy", "./images.npy", str(tmp_path / "images.npy"), "copy.npy"):
+            held_out = {"path": path, "test": [0, 5], "test_gap": 1}
+            assert refused(method, {"config": {"data": held_out}}) == "", path
+            half = {"path": path, "test": [0], "validation": [1]}
+            assert refused(method, {"config": {"data": half}}) == "it was trained on test slice 5", path
+            gaps = {"path": path, "test": [1], "test_gap": 1, "validation": [4], "validation_gap": 1}
+            assert refused(method, {"config": {"data": gaps}}) == "", path
+            one = {"path": path, "validation": [0], "limit": 2}  # of slices 1 to 5 the first and the last
+            assert refused(method, {"config": {"data": one}}) == "it was trained on test slice 5"
+            assert refused(method, {"config": {"data": one | {"limit": 1}}}) == ""
+        assert refused(method, {"config": {"data": {"path": "others.npy"}}}) == ""
+        for unknown in (
+            {},
+            {"config": 3},
+            {"config": {"data": {"path": 3}}},
+            {"config": {"data": half | {"test": [9]}}},
+        ):
+            assert refused(method, unknown) == ""
+    for method in ("pnp_red_cnn", "supervised"):
+        for path in ("images.npy", "./images.npy", str(tmp_path / "images.npy"), "copy.npy"):
+            assert refused(method, {"images": path, "slices": [5, 3]}) == "it was trained on test slice 5", path
+            assert refused(method, {"images": path, "slices": [1, 2]}) == ""
+        for about in ({"images": "others.npy", "slices": [0]}, {}, {"images": "images.npy"}):
+            assert refused(method, about) == ""
+
+
+def test_networks_of_another_data_set_are_not_refused_on_the_head_ct(request, monkeypatch):
+    monkeypatch.chdir(request.config.rootpath)
+    pictures = ct_slices("data/head_ct.npz", 4, None)
+    other = Baseline({}, WHOLE, {"images": "other/lungs.npz", "slices": list(range(50))})
+    assert trained_on(other, pictures) == []
+    assert trained_on(other._replace(about={**other.about, "images": "./data/head_ct.npz"}), pictures) == [20, 41]
+    for name in ("head_ct", "head_ct_whole"):
+        assert trained_on(load_weights(f"weights/{name}.safetensors"), pictures) == []
+
+
 def test_what_does_not_apply(config):
     found = work.prepare(dataclasses.replace(config, only=("ct8/dds",)))
     pictures, networks = found.pictures["ct8"], found.networks
     assert "put the noisy image back" in refusal("whole_ddnm", "denoise", pictures, networks)
-    assert "amplifies the noise" in refusal("ddnm", "deblur17", pictures, networks)
+    assert "the inverse of a blur amplifies" in refusal("ddnm", "deblur17", pictures, networks)
     assert refusal("ddnm", "sr4", pictures, networks) == ""
     larger = Pictures("larger", np.zeros((1, 24, 16, 1), np.float32), ("a",), (0,), PLAIN)
     assert "network of (16, 16) pixels, images of (24, 16)" in refusal("dds", "denoise", larger, networks)
@@ -117,6 +189,7 @@ def test_what_does_not_apply(config):
     for name, method in METHODS.items():
         for task in TASKS:
             assert bool(refusal(name, task, pictures, Networks())) == bool(method.network)
+        assert (MORE in method.text) == method.tiling.startswith("overlap")
 
 
 def test_crops():

@@ -13,6 +13,7 @@ from padis_jax import experiment as ex
 from padis_jax.cli.sample import main
 from padis_jax.experiment.config import PLUG_AND_PLAY, PROBLEMS
 from padis_jax.experiment.problem import solver_defaults
+from padis_jax.images import HOUNSFIELD, ImageSet, Window
 from padis_jax.operators import Blur
 from padis_jax.settings import CHAINS, EVALUATIONS, PNP_WEIGHT, schedule, unsuited
 from padis_jax.solvers.reconstruct import SOLVERS
@@ -92,6 +93,39 @@ def test_a_mask_of_ones_own(folder, tmp_path):
     expected = arrays["truth"].copy()
     expected[3:9, 4:7] = 0
     np.testing.assert_array_equal(arrays["masked"], expected)
+
+
+def test_a_picture_of_a_mask_lies_on_the_image_as_it_is_shown(tmp_path):
+    """The head CT is stored face down and shown with row 0 at the bottom; the rows of an array are the image's."""
+    assert ex.load_scene(ex.Experiment(scan=ex.ScanConfig(protocol="paper"))).rows_up
+    known = np.ones((256, 256), bool)
+    known[:64] = False
+    known[70:90, :30] = False
+    Image.fromarray(np.uint8(255 * known)).save(tmp_path / "top.png")
+    np.save(tmp_path / "rows.npy", np.float32(known))
+    Image.fromarray(np.zeros((256, 256), np.uint8)).save(tmp_path / "upright.png")
+    for image, mask, expected in (
+        (ex.DEFAULT_IMAGE, "top.png", known[::-1]),
+        (ex.DEFAULT_IMAGE, "rows.npy", known),
+        (str(tmp_path / "upright.png"), "top.png", known),
+    ):
+        chosen = ex.ImageConfig(image, 41 if image == ex.DEFAULT_IMAGE else 0)
+        scene = ex.load_scene(ex.Experiment(image=chosen, problem="inpaint", mask=str(tmp_path / mask)))
+        np.testing.assert_array_equal(np.asarray(scene.operator.mask) > 0, expected)
+
+
+@pytest.mark.parametrize("problem", ["", "ct20"])
+def test_photons_see_the_window_of_the_image(problem):
+    """Whatever the window, the object is the same and so are the counts: 1 / sqrt(N) over what a value of 1 takes."""
+    hu = np.random.default_rng(0).uniform(-900, 900, (1, 16, 16, 1)).astype(np.float32)
+    config = ex.Experiment(problem=problem, image=ex.ImageConfig("x", 0), scan=ex.ScanConfig(pixel_mm=2.0))
+    weakest = []
+    for window in (HOUNSFIELD, Window("HU", -900.0, 2100.0)):
+        scene = ex.load_scene(config, ImageSet(window.to_unit(hu), ("x",), window))
+        per_pixel = 2.0 * 0.02 * (window.high - window.low) / 1000
+        weakest.append(float(1 / (scene.measurement.ray_sigma * per_pixel).max() ** 2))
+    np.testing.assert_allclose(weakest, weakest[0], rtol=0.02)
+    assert weakest[0] < 8e4
 
 
 def test_a_kernel_of_ones_own(folder, tmp_path):

@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 from tiny import refused, write_weights
 
+from padis_jax.cli import several
 from padis_jax.cli.sample import main
 from padis_jax.images import HOUNSFIELD
+from padis_jax.metrics import coverage
 from padis_jax.weights import file_hash
 
 ROOT = Path(__file__).parent.parent
@@ -124,7 +126,9 @@ def test_settings_from_a_file_under_flags(folder, tmp_path, capsys):
     assert "a padis_jax.experiment.config.Experiment" in refused(main, ["--config", config], capsys)
 
 
-def test_several_samples(folder, tmp_path, capsys):
+def test_several_samples(folder, tmp_path, capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr(several, "coverage", lambda *a, **k: seen.append((a, k)) or coverage(*a, **k))
     arrays = _run(folder, tmp_path / "many", "--seed", "5", "--samples", "3")
     one, mean = "DDS, one sample", "DDS, mean of 3"
     assert set(arrays) == {"truth", "FBP", "TV", one, mean, "deviation", "unit"}
@@ -136,7 +140,22 @@ def test_several_samples(folder, tmp_path, capsys):
     assert held["nominal"] == 0.5 and 0 <= held["found"] <= 1
     assert metrics["samples"]["count"] == 3 and arrays["deviation"].min() >= 0 < arrays["deviation"].max()
     assert abs(metrics["samples"]["mean_deviation"] - arrays["deviation"].mean()) < 1e-5
-    assert "hold 50.0% of such draws" in capsys.readouterr().out
+    assert "hold 50.0% of such draws" in (said := capsys.readouterr().out)
+    # The background of 0, which clipped samples hold too easily, does not count where no mask of a head tells it.
+    assert "of the truth strictly between 0 and 1" in said
+    assert metrics["samples"]["coverage_of"] == "the truth strictly between 0 and 1"
+    ((samples, truth), counted) = seen[0]
+    np.testing.assert_array_equal(counted["mask"], (arrays["truth"] > 0) & (arrays["truth"] < 1))
+    within = (samples.min(0) <= truth) & (truth <= samples.max(0))
+    assert held["found"] == pytest.approx(within[truth == np.float32(0.7)].mean(), abs=1e-6)
+    assert held["found"] < within.mean() - 0.05
+
+
+def test_samples_of_black_and_white_have_no_coverage(folder, tmp_path, capsys):
+    np.save(folder / "binary.npy", np.tri(16, dtype=np.float32))
+    _run(folder, tmp_path / "many", "--samples", "3", image="binary.npy")
+    metrics = json.loads((tmp_path / "many" / "metrics.json").read_text())
+    assert metrics["samples"]["coverage"] == [] and "of such draws" not in capsys.readouterr().out
     with Image.open(tmp_path / "many" / "deviation.png") as picture:
         assert min(picture.size) > 100
 

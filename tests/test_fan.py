@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from padis_jax.operators import FanBeam, ParallelBeam, dot_test
+from padis_jax.operators import FanBeam, ParallelBeam, dot_test, fan
 from padis_jax.operators.fan import FanGeometry, _widest
 from tests.fixtures.make_astra_fan import SCANS, astra_sinogram, head_slice
 
@@ -126,6 +126,29 @@ def test_equal_to_the_definition_and_its_transpose(name):
         assert mismatch <= 1e-13 * np.linalg.norm(ax) * np.linalg.norm(y)
 
 
+@pytest.mark.parametrize("name", ["wide fan, both kinds of ray in a view", "both offsets"])
+def test_taps_in_a_loop_are_those_written_out(name, monkeypatch):
+    geometry = scan(**AWKWARD[name])
+    y = jnp.asarray(np.random.default_rng(1).standard_normal(geometry.measurement_shape), jnp.float32)
+    written = fan._backproject_plain(geometry, y)
+    monkeypatch.setattr(fan, "UNROLLED", 0)
+    np.testing.assert_allclose(fan._backproject_plain(geometry, y), written, rtol=1e-6, atol=1e-6)
+
+
+def test_a_source_near_a_corner_has_a_small_program():
+    """Hundreds of taps, which written out took XLA half a minute."""
+    shape, side = (32, 32), 24.2
+    geometry = scan(image_shape=shape, angles=[0.3], detector_count=64, source_distance=side, detector_distance=side)
+    assert _widest(geometry) > 200
+    program = jax.make_jaxpr(lambda y: fan._backproject_plain(geometry, y))(jnp.zeros(geometry.measurement_shape))
+    assert len(program.pretty_print().splitlines()) < 2000
+    with jax.enable_x64(True):
+        image = np.random.default_rng(0).standard_normal((32, 32))
+        y = np.random.default_rng(1).standard_normal(geometry.measurement_shape)
+        ax, aty = np.asarray(geometry.project(jnp.asarray(image))), np.asarray(geometry.backproject(jnp.asarray(y)))
+        assert abs(np.vdot(ax, y) - np.vdot(image, aty)) <= 1e-13 * np.linalg.norm(ax) * np.linalg.norm(y)
+
+
 def test_the_dot_test_of_positive_data():
     # Non-negative data, where errors of the weights would add up rather than cancel.
     geometry = scan(**SMALL | dict(image_shape=(60, 56), detector_count=90, source_distance=60.0))
@@ -177,6 +200,13 @@ def test_autodiff_uses_the_written_transpose():
     np.testing.assert_array_equal(jax.grad(lambda y: jnp.vdot(operator.T(y), x))(y), operator(x))
     gradient = jax.jit(jax.grad(lambda x: jnp.sum((operator(x) - y) ** 2)))
     assert "scatter" not in gradient.lower(x).as_text()
+
+
+def test_complex_images_are_projected_part_by_part():
+    operator = FanBeam(**SMALL)
+    x = jax.random.normal(jax.random.key(0), (12, 15), jnp.complex64)
+    np.testing.assert_array_equal(operator(x).imag, operator(x.imag))
+    assert dot_test(operator, (12, 15), key=jax.random.key(0), dtype=jnp.complex64) < 1e-5
 
 
 def test_jit_vmap_and_channels_agree_with_one_plane_at_a_time():

@@ -248,10 +248,33 @@ def test_strokes_start_anywhere():
     np.testing.assert_allclose(quarters / quarters.sum(), 0.25, atol=0.03)
 
 
+@pytest.mark.parametrize("name", FACTORIES)
+def test_complex_images_are_measured_part_by_part(name):
+    operator = make(name)
+    x = jnp.asarray(IMAGE + 1j * IMAGE[::-1], jnp.complex64)
+    y = operator(x)
+    assert y.dtype == jnp.complex64
+    np.testing.assert_array_equal(y.real, operator(x.real))
+    np.testing.assert_array_equal(y.imag, operator(x.imag))
+    assert dot_test(operator, (H, W), key=jax.random.key(0), dtype=jnp.complex64) < 1e-5
+    assert operator.start(y).dtype == jnp.complex64
+
+
+def test_a_whole_number_may_be_written_as_a_float():
+    image = jnp.asarray(IMAGE, jnp.float32)
+    operator = Downsample(image_shape=(12.0, 16), factor=2.0)
+    assert operator.measurement_shape == (6, 8)
+    np.testing.assert_array_equal(operator(image), Downsample(**SHAPE, factor=2)(image))
+    assert operator.start(operator(image)).shape == (12, 16)
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
         (lambda: Blur(**SHAPE, kernel=np.zeros((3, 3))), "kernel"),
+        (lambda: Blur(**SHAPE, kernel=1j * np.ones((3, 3))), "kernel must be real"),
+        (lambda: Downsample(image_shape=(12, 15), factor=1.5), "factor 1.5"),
+        (lambda: Blur(image_shape=(12.5, 16), kernel=np.ones((3, 3))), "image_shape"),
         (lambda: Blur(**SHAPE, kernel=np.ones((13, 3))), "larger than the image"),
         (lambda: Blur(**SHAPE, kernel=np.ones((3, 3)), boundary="wrap"), "circular, reflect, zero, got 'wrap'"),
         (lambda: Downsample(**SHAPE, factor=5), "factor 5"),

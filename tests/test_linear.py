@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from padis_jax.operators import conjugate_gradient, dot_test, from_functions, operator_norm
+from padis_jax.operators import Blur, FanBeam, ParallelBeam, conjugate_gradient, dot_test, from_functions, operator_norm
 from padis_jax.operators.least_squares import pseudo_inverse
 from padis_jax.operators.linear import Operator, lanczos_norm
 
@@ -72,6 +72,19 @@ def test_for_complex_data_the_derived_transpose_is_conjugated(dtype):
     np.testing.assert_allclose(operator.norm, np.sqrt(20), rtol=1e-3)  # unitary up to the FFT's scaling
 
 
+SCAN = dict(image_shape=(8, 9), angles=[0.2, 1.1, 2.5], detector_count=14)
+
+
+@pytest.mark.parametrize("fan", [False, True])
+def test_scans_with_their_own_transpose_can_be_composed(fan):
+    scan = FanBeam(**SCAN, source_distance=20, detector_distance=5) if fan else ParallelBeam(**SCAN)
+    operator = from_functions(lambda x: 2 * scan(x[:, ::-1]), image_shape=(8, 9))
+    assert dot_test(operator, (8, 9), key=jax.random.key(0)) < 1e-6
+    y = jax.random.normal(jax.random.key(1), (3, 14))
+    np.testing.assert_allclose(operator.T(y), 2 * scan.T(y)[:, ::-1], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(operator.norm, 2 * scan.norm, rtol=2e-3)
+
+
 def test_the_dot_test_sees_a_wrong_transpose():
     class Wrong:
         norm = 1.0
@@ -119,6 +132,15 @@ def test_functions_that_are_no_operator_are_refused(functions, message):
         from_functions(*functions, image_shape=(5, 4))
 
 
+@pytest.mark.parametrize("bend", [lambda x: x + 0.02 * x**2, jnp.abs, lambda x: x + 1e-4])
+def test_functions_of_large_images_that_are_not_linear_are_refused(bend):
+    """Of which the dot test would see a thousandth: a random image is nearly orthogonal to anything."""
+    with pytest.raises(ValueError, match="not linear"):
+        from_functions(bend, lambda y: y, image_shape=(1500, 1500))
+    with pytest.raises(ValueError, match="not linear"):
+        from_functions(bend, image_shape=(1500, 1500))
+
+
 def test_wrong_shapes_are_refused():
     operator = make()
     with pytest.raises(ValueError, match=r"image of shape \(5, 4\), got \(4, 5\)"):
@@ -146,6 +168,38 @@ def test_pinv_is_the_moore_penrose_inverse():
     x = pseudo_inverse(lambda x: jnp.asarray(tall) @ x, lambda y: jnp.asarray(tall).T @ y, b)
     np.testing.assert_allclose(x, np.linalg.pinv(tall) @ b, rtol=1e-3, atol=1e-4)
     np.testing.assert_array_equal(make().pinv(jnp.zeros(12)), np.zeros((5, 4)))
+
+
+def test_the_gradient_of_pinv_is_its_transpose():
+    """Also of tall matrices, where the cotangent has parts that A' A x = c has no solution for, and of complex ones."""
+    rng = np.random.default_rng(4)
+    for shape, dtype in (((12, 20), np.float32), ((20, 12), np.float32), ((12, 20), np.complex64)):
+        matrix = rng.standard_normal(shape).astype(dtype)
+        if dtype is np.complex64:
+            matrix = matrix + 1j * rng.standard_normal(shape).astype(np.float32)
+        a, c = jnp.asarray(matrix), jnp.asarray(rng.standard_normal(shape[1]), dtype)
+        y = jnp.asarray(rng.standard_normal(shape[0]), dtype)
+        solve = lambda y, a=a: pseudo_inverse(lambda x: a @ x, lambda r: a.conj().T @ r, y)  # noqa: E731
+        (pulled,) = jax.vjp(jax.jit(solve), y)[1](c)
+        np.testing.assert_allclose(pulled, np.linalg.pinv(matrix).T @ np.asarray(c), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        from_functions(forward, image_shape=(5, 4)),
+        ParallelBeam(**SCAN),
+        Blur(image_shape=(8, 9), kernel=[[0.2, 0.6, 0.1]], boundary="reflect"),
+    ],
+    ids=["function", "scan", "blur"],
+)
+def test_a_loss_through_pinv_is_differentiated(operator):
+    """The measurement that a least-squares image fits best is moved along; against a finite difference."""
+    shape = (12,) if operator.image_shape == (5, 4) else operator.measurement_shape
+    y, way = jax.random.normal(jax.random.key(0), (2, *shape))
+    loss = jax.jit(lambda y: jnp.sum(jnp.sin(operator.pinv(operator(operator.T(y))))))  # in the range: no digits lost
+    slope = jnp.vdot(jax.grad(loss)(y), way)
+    np.testing.assert_allclose(slope, (loss(y + 1e-2 * way) - loss(y - 1e-2 * way)) / 2e-2, rtol=0.05, atol=0.05)
 
 
 def spd(size):

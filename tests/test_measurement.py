@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from padis_jax.operators import ParallelBeam, from_functions, honest_measurement, paper_measurement
-from padis_jax.operators.measurement import fine_line_integrals
+from padis_jax.images import HOUNSFIELD, PLAIN, Window
+from padis_jax.operators import Inpaint, ParallelBeam, from_functions, honest_measurement, paper_measurement
+from padis_jax.operators.measurement import MANY, MU_WATER, fine_line_integrals
+from padis_jax.operators.rescale import linear_attenuation
 
 SIDE = 32
 KEY = jax.random.key(0)
@@ -83,6 +85,65 @@ def test_the_level_follows_the_photons():
         np.testing.assert_allclose(measurement.noise_level, true, rtol=0.15)
 
 
+def counts_of(measurement, attenuation):
+    """N of every ray: its deviation is 1 / sqrt(N) over what a pixel of value 1 takes away."""
+    return 1 / np.square(np.asarray(measurement.ray_sigma, np.float64) * attenuation * 0.957)
+
+
+@pytest.mark.parametrize("window", [Window("HU", -500.0, 1500.0), Window("HU", -1000.0, 3000.0)])
+def test_photons_see_the_attenuation_that_the_window_stands_for(window):
+    """The same object in two windows lets the same photons through, and is measured without bias in both."""
+    operator = scan()
+    hu = -400 + 1300 * smooth_image() / smooth_image().max()
+    by_window = {w: honest(w, w.to_unit(hu), operator) for w in (HOUNSFIELD, window)}
+    plain, counted = (counts_of(by_window[w], linear_attenuation(w)[0]) for w in (HOUNSFIELD, window))
+    np.testing.assert_allclose(counted, plain, rtol=0.03)
+    lines = np.asarray(fine_line_integrals(hu, operator)) * MU_WATER / 1000 * 0.957
+    air = np.asarray(fine_line_integrals(jnp.ones_like(hu), operator)) * MU_WATER * 0.957
+    np.testing.assert_allclose(counted.sum(), 1e5 * np.exp(-lines - air).sum(), rtol=1e-3)
+    x = window.to_unit(hu)
+    error = by_window[window].sinogram - fine_line_integrals(x, operator)
+    pulls = np.asarray(error / by_window[window].ray_sigma)
+    assert abs(pulls.mean()) < 0.2 and abs(pulls.std() - 1) < 0.1
+
+
+def honest(window, image, operator):
+    attenuation, background = linear_attenuation(window)
+    return honest_measurement(KEY, image, operator, attenuation=attenuation, background=background)
+
+
+def test_the_default_window_and_no_unit_have_the_default_attenuation():
+    assert linear_attenuation(HOUNSFIELD) == linear_attenuation(PLAIN) == (2 * MU_WATER, 0.0)
+    plain = honest_measurement(KEY, smooth_image(), scan())
+    np.testing.assert_array_equal(honest(HOUNSFIELD, smooth_image(), scan()).sinogram, plain.sinogram)
+
+
+@pytest.mark.parametrize("photons", [1e5, 1e7, 1e12])
+def test_any_number_of_photons_has_the_spread_of_its_counts(photons):
+    """Beyond 2^31 integers end, and far below that JAX's own Poisson numbers are wrong in the tails."""
+    operator = scan(angles=np.linspace(0, 3, 200), detector_count=100)
+    measurement = honest_measurement(KEY, 0 * smooth_image(), operator, photons=photons)
+    pulls = np.asarray(measurement.sinogram / measurement.ray_sigma, np.float64)
+    assert abs(pulls.mean()) < 0.03 and abs(pulls.std() - 1) < 0.02
+    assert np.abs(pulls).max() < 5.5
+    assert (photons > MANY) == (photons > 2e5)
+
+
+def test_what_is_not_measured_has_no_noise():
+    mask = np.arange(64 * 64).reshape(64, 64) % 4 > 0  # three quarters are known
+    operator, image = Inpaint(mask=mask), jnp.full((64, 64, 3), 0.5)
+    measurement = paper_measurement(KEY, image, operator, sigma=0.1)
+    np.testing.assert_array_equal(measurement.sinogram[~mask], 0)
+    np.testing.assert_array_equal(measurement.ray_sigma, np.where(mask, np.float32(0.1), 0)[..., None].repeat(3, 2))
+    noise = np.asarray(measurement.sinogram - operator(image))
+    np.testing.assert_allclose(noise[mask].std(), 0.1, rtol=0.03)
+    np.testing.assert_allclose(measurement.noise_sigma, 0.1, rtol=1e-5)
+    np.testing.assert_allclose(
+        measurement.noise_level, np.linalg.norm(noise) / np.linalg.norm(measurement.sinogram), rtol=0.03
+    )
+    assert paper_measurement(KEY, image[..., 0], operator, sigma=0.1).sinogram.shape == (64, 64)
+
+
 def test_the_unit_of_length_does_not_matter():
     # The same scan in pixels and in centimetres: same counts, and a sinogram in the operator's own unit.
     image = smooth_image()
@@ -111,6 +172,12 @@ def test_starved_rays_stay_finite():
 def test_impossible_settings_are_refused(name):
     with pytest.raises(ValueError, match=name):
         honest_measurement(KEY, smooth_image(), scan(), **{name: 0})
+
+
+@pytest.mark.parametrize(("name", "value"), [("photons", np.inf), ("photons", 1e39), ("background", np.nan)])
+def test_settings_beyond_float32_are_refused(name, value):
+    with pytest.raises(ValueError, match=name):
+        honest_measurement(KEY, smooth_image(), scan(), **{name: value})
 
 
 def test_a_wrong_image_is_refused():

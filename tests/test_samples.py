@@ -55,6 +55,14 @@ def test_coverage_is_low_where_samples_are_too_sure_and_counts_the_mask_only():
     assert coverage(drawn[:-1], truth)[0].found < 0.6 * coverage(drawn[:-1], truth, mask=half)[0].found
 
 
+def test_coverage_of_single_channels():
+    rng = np.random.default_rng(0)
+    samples, truth = rng.random((4, 5, 6, 3)), rng.random((5, 6, 3))
+    red = np.zeros((5, 6, 3), bool)
+    red[..., 0] = True
+    assert coverage(samples, truth, mask=red) == coverage(samples[..., :1], truth[..., :1])
+
+
 def test_coverage_refuses_shapes_that_do_not_fit():
     with pytest.raises(ValueError, match="at least 2 samples"):
         coverage(np.zeros((1, 4, 4)), np.zeros((4, 4)))

@@ -71,6 +71,8 @@ def test_few_evaluations_start_from_total_variation_and_many_from_noise(solver):
     if solver == "predictor_corrector":
         assert few.settings.predictor == "ancestral" and many.settings.predictor == "reverse_diffusion"
     assert schedule(solver, task, 1).options["levels"] == schedule(solver, task, 1, tilings=9).options["levels"] == 1
+    per_tiling = [schedule(solver, task, n, tilings=4).options["start"] for n in (MANY, 4 * MANY - 1, 4 * MANY)]
+    assert per_tiling == ["tv", "tv", "noise"]  # a recipe of many for a quarter of its steps would fit nothing
     blur, counted = TASKS["deblur9"], schedule(solver, TASKS["ct20"], 100, counts=True)
     assert schedule(solver, blur, 100).options["sigma_max"] == settings.FIRST_LEVEL["small"]
     assert counted.options["sigma_max"] == settings.FIRST_LEVEL["counts"]
@@ -88,6 +90,9 @@ def test_methods_that_weigh_the_noise_are_told_it():
         told = {name: solver_settings(name, task, many=many) for name in SOLVERS}
         assert {name for name, s in told.items() if getattr(s, "noise", None) == 0.123} == set(SOLVERS) - {"ddnm"}
         assert told["ddnm"].cg_steps == 0 and solver_settings("ddnm", task, many=many, counts=True).cg_steps == 10
+        assert told["dds"].cg_steps == 10
+    assert "DDS takes ten CG steps" in " ".join(settings.__doc__.split())
+    assert "rounding" in unsuited("ddnm", "deblur9")  # also where there is no noise
     assert unsuited("ddnm", "denoise") and unsuited("ddnm", "deblur17")
     assert not unsuited("ddnm", "sr4") and not unsuited("dds", "denoise")
     with pytest.raises(ValueError, match="solver is 'ddpm'"):

@@ -125,6 +125,13 @@ def test_autodiff_uses_the_written_transpose():
     assert "scatter" not in jax.jit(hessian_vector).lower(x).as_text()
 
 
+def test_complex_images_are_projected_part_by_part():
+    operator = ParallelBeam(image_shape=(7, 6), angles=[0.2, 1.7], detector_count=9)
+    x = jax.random.normal(jax.random.key(0), (7, 6), jnp.complex64)
+    np.testing.assert_array_equal(operator(x).imag, operator(x.imag))
+    assert dot_test(operator, (7, 6), key=jax.random.key(0), dtype=jnp.complex64) < 1e-5
+
+
 def test_jit_vmap_and_channels_agree_with_one_plane_at_a_time():
     operator = ParallelBeam(image_shape=(12, 15), angles=np.linspace(0, 3, 5), detector_count=21)
     x = jax.random.normal(jax.random.key(0), (3, 12, 15))
@@ -184,7 +191,10 @@ def test_norm_and_pseudo_inverse_against_the_dense_matrix():
         (dict(angles=[0.1, np.nan]), "angles"),
         (dict(image_shape=(8, 0)), "image_shape"),
         (dict(image_shape=(8, 8, 1)), "image_shape"),
+        (dict(image_shape=(8.9, 8)), "image_shape"),
         (dict(detector_count=0), "detector_count"),
+        (dict(detector_count=48.7), "detector_count"),
+        (dict(detector_count=np.inf), "detector_count"),
         (dict(detector_spacing=0.0), "detector_spacing"),
         (dict(pixel_size=-1.0), "pixel_size"),
         (dict(detector_offset=np.inf), "detector_offset"),

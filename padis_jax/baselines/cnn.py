@@ -7,6 +7,9 @@ normalisation), and sees sigma as a constant channel (FFDNet: Zhang et al., IEEE
 network serves a range of noise levels. It is trained on
 
     mean ((D(x + sigma z, sigma) - x) / sigma)^2,     ln sigma uniform over the range
+
+Cost: 8 layers of 32 features have 56 000 parameters and take 7 GFLOP for an image of 256 x 256 pixels, an eighth of
+what the shipped patch prior takes.
 """
 
 from __future__ import annotations

@@ -10,8 +10,11 @@
         --photos celebahq_test/ --weights-rgb runs/celebahq/weights.safetensors
 
 The folder --out receives results.md, results.json, pictures/PROBLEM.png and a file for each cell (a method on one image
-with one seed). Killed or interrupted, the same command goes on where it stopped. Times are without compilation. CT
-is noiseless and measured by the projector that reconstructs, as in the paper; docs/problems.md has the others.
+with one seed); with --only the tables are results_only.md and results_only.json, the pictures in pictures_only/, and
+those of the whole grid stay. Killed or interrupted, the same command goes on where it stopped (exit code 130 after
+Ctrl-C, 143 after SIGTERM). A cell that fails does not stop the others; it is named at the end, with exit code 2, and
+tried again by the next run. Times are without XLA's compilation; Python's tracing, a second or so per new shape, is in
+them. CT is noiseless and measured by the projector that reconstructs, as in the paper; docs/problems.md has the others.
 """
 
 from __future__ import annotations
@@ -24,10 +27,11 @@ from typing import Any
 
 from padis_jax.benchmark.cells import Result
 from padis_jax.benchmark.grid import Benchmark
-from padis_jax.benchmark.report import summarise
+from padis_jax.benchmark.report import part, summarise
+from padis_jax.benchmark.termination import CODE, Terminated, terminable, without_teardown
 from padis_jax.benchmark.work import Work, finished_results, prepare, run
 from padis_jax.cli.arguments import Manners, parse, split_manners
-from padis_jax.errors import one_line_errors
+from padis_jax.errors import UserError, one_line_errors
 
 
 @one_line_errors()
@@ -37,25 +41,60 @@ def main(argv: Sequence[str] | None = None) -> None:
     prog = "python -m padis_jax.benchmark"
     config = parse(Benchmark, rest, default=Benchmark(), prog=prog, description=__doc__ or "")
     work, folder = prepare(config), Path(config.out)
-    finished, damaged = finished_results(folder, work.jobs)
+    finished, damaged = finished_results(folder, work)
     for warning in damaged:
         print(f"warning: {warning}; the cell is computed again", file=sys.stderr)
     if manners.dry_run:
         _plan(config, work, finished, manners)
         return
+    failed: dict[str, str] = {}
     try:
-        run(config, work, folder, finished, silent=manners.quiet or manners.json)
-    except KeyboardInterrupt:
-        summarise(config, work, folder, finished)
-        raise KeyboardInterrupt(
-            f"interrupted after {len(finished)} of {len(work.jobs)} cells, which are in {folder}; run the same command "
-            "again to go on"
-        ) from None
-    lines = summarise(config, work, folder, finished)
+        with terminable():
+            run(config, work, folder, finished, failed, silent=manners.quiet or manners.json)
+    except BaseException as error:
+        _summarise_before(error, config, work, folder, finished, failed)
+        stopped = f"after {len(finished)} of {len(work.jobs)} cells, which are in {folder}; run the same command again"
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(f"interrupted {stopped} to go on") from None
+        if isinstance(error, Terminated):
+            print(f"error: stopped by SIGTERM {stopped} to go on", file=sys.stderr)
+            raise SystemExit(CODE) from None
+        raise
+    lines = summarise(config, work, folder, finished, failed)
+    end = part(config)
     if manners.json:
-        print(json.dumps({"out": str(folder), "cells": len(work.jobs), "fields": len(lines)}))
+        print(json.dumps({"out": str(folder), "cells": len(work.jobs), "fields": len(lines), "failed": len(failed)}))
     elif not manners.quiet:
-        print(f"{len(work.jobs)} cells; {folder / 'results.md'}, results.json and pictures/ written")
+        written = f"{folder / f'results{end}.md'}, results{end}.json and pictures{end}/ written"
+        print(f"{len(work.jobs)} cells; {written}{' (--only: those of the whole grid stay)' if end else ''}")
+    if failed:
+        raise UserError(_failures(work, failed))
+
+
+def _summarise_before(
+    error: BaseException,
+    config: Benchmark,
+    work: Work,
+    folder: Path,
+    finished: dict[str, Result],
+    failed: dict[str, str],
+) -> None:
+    """Writes tables and pictures of a run that ends by `error`, which a failure here must not hide."""
+    try:
+        summarise(config, work, folder, finished, failed)
+    except Exception as other:  # a full disk, say, which may be what ended the run
+        print(f"warning: after {type(error).__name__} the tables could not be written: {other}", file=sys.stderr)
+
+
+def _failures(work: Work, failed: dict[str, str]) -> str:
+    """What to say of cells that failed."""
+    cells = [job.cell for job in work.jobs if job.cell.fingerprint in failed]
+    named = [f"{c.task}/{c.method} on {c.image}, seed {c.seed}: {failed[c.fingerprint]}" for c in cells[:3]]
+    more = f"; and {len(cells) - 3} more" if len(cells) > 3 else ""
+    return (
+        f"{len(cells)} of {len(work.jobs)} cells failed: {'; '.join(named)}{more}. The others are finished; mend the "
+        "cause and run the same command again (--patch-batch 4 takes less memory), or choose others with --only"
+    )
 
 
 def _plan(config: Benchmark, work: Work, finished: dict[str, Result], manners: Manners) -> None:
@@ -95,4 +134,5 @@ def _plan(config: Benchmark, work: Work, finished: dict[str, Result], manners: M
 
 
 if __name__ == "__main__":
-    main()
+    with without_teardown():
+        main()

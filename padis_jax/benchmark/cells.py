@@ -1,8 +1,8 @@
 """One result on disk: a method on one image with one seed, under a name that holds a hash of all it depends on.
 
-A finished cell is not computed again. Change a setting, the weights or the image, and the cell has another name; the
-older file stays. The image of a cell that is shown in a picture is written before its JSON, so a cell that is there is
-complete.
+A finished cell is not computed again. Change a setting, the problem, the weights or the image, and the cell has another
+name; the older file stays. The image of a cell that a picture may show is written before its JSON, so a cell that is
+there is complete.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ class Cell:
       method: the method.
       image: name of the image.
       seed: root of masks, noise and method.
-      config: all else that decides the result: settings, SHA-256 of the image and of the network's file.
+      config: all else that decides the result: the problem's definition, settings, SHA-256 of the image and of the
+        network's file.
     """
 
     task: str
@@ -54,7 +56,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a cell holds; a run that diverged has no scores.
+    """What a cell holds; a run that diverged (image or residual not finite) has no scores.
 
     Attributes:
       fingerprint: of its Cell.
@@ -63,11 +65,12 @@ class Result:
       image: likewise.
       seed: likewise.
       config: likewise.
-      psnr: dB, after clipping to [0, 1].
+      psnr: dB, after clipping to [0, 1]; at most `measure.PSNR_LIMIT`.
       ssim: 7 x 7 uniform window, after clipping.
-      residual: ||y - A x|| / ||y||, before clipping.
+      residual: ||y - A x|| / ||y||, before clipping; where y = 0, 0 if A x = 0 too, else None.
       evaluations: network evaluations of the image.
-      seconds: wall-clock without compilation, with the start from total variation where the method takes it.
+      seconds: wall-clock without XLA's compilation, with the start from total variation where the method takes it;
+        Python's tracing, a second or so per new shape, is in it.
       compile_seconds: spent by XLA's compiler.
       software: versions and device.
     """
@@ -87,13 +90,13 @@ class Result:
     software: str
 
 
-def read_result(folder: Path, cell: Cell, *, shown: bool) -> tuple[Result | None, str]:
+def read_result(folder: Path, cell: Cell, shape: tuple[int, ...] | None = None) -> tuple[Result | None, str]:
     """(the finished result or None, why a file that is there cannot be used or "").
 
     Args:
       folder: of all results.
       cell: whose.
-      shown: whether its image is needed too.
+      shape: of its image, [H, W, C], where that is needed too.
     """
     path = cell.path(folder)
     if not path.exists():
@@ -102,8 +105,8 @@ def read_result(folder: Path, cell: Cell, *, shown: bool) -> tuple[Result | None
         result = from_json(Result, json.loads(path.read_text()), str(path))
         if result.fingerprint != cell.fingerprint:
             raise UserError(f"{path}: holds the result of another cell")
-        if shown and result.psnr is not None:
-            read_image(folder, cell)
+        if shape is not None and result.psnr is not None:
+            read_image(folder, cell, shape)
     except UserError as error:
         return None, str(error)
     except (OSError, ValueError) as error:
@@ -119,10 +122,18 @@ def write_result(folder: Path, cell: Cell, result: Result, image: np.ndarray | N
     write_json(path, result)
 
 
-def read_image(folder: Path, cell: Cell) -> np.ndarray:
-    """The image [H, W, C] of a cell that is shown.
+def read_image(folder: Path, cell: Cell, shape: tuple[int, ...]) -> np.ndarray:
+    """The image of a cell that is shown, of that shape [H, W, C].
 
     Raises:
       OSError, ValueError: if it is missing or damaged.
     """
-    return np.load(cell.path(folder).with_suffix(".npy"), allow_pickle=False)
+    path = cell.path(folder).with_suffix(".npy")
+    try:
+        with open(path, "rb") as file:
+            image = np.load(file, allow_pickle=False)
+    except (EOFError, zipfile.BadZipFile) as error:  # an empty file; one that begins like an archive
+        raise ValueError(f"{path.name}: {error}") from error
+    if not isinstance(image, np.ndarray) or image.shape != shape:
+        raise ValueError(f"{path.name} is no array of shape {shape}")
+    return image

@@ -9,9 +9,8 @@ import numpy as np
 
 from padis_jax.benchmark import photos
 from padis_jax.errors import UserError
-from padis_jax.experiment.config import DEFAULT_IMAGE
-from padis_jax.images import PLAIN, Window, read_images
-from padis_jax.split import HEAD_CT_TEST
+from padis_jax.images import PLAIN, ImageSet, Window, read_images
+from padis_jax.split import HEAD_CT_TEST, is_head_ct
 
 SSIM_WINDOW = 11  # pixels: smaller images have no score
 
@@ -25,6 +24,9 @@ class Pictures(NamedTuple):
       names: N names.
       indices: N numbers in the set that they come from.
       window: what 0 and 1 stand for.
+      path: what they were read from, "" for pictures that come with a package.
+      volumes: (name, number of images) of each volume of the set, in order, where it tells.
+      total: images in the set.
     """
 
     title: str
@@ -32,6 +34,9 @@ class Pictures(NamedTuple):
     names: tuple[str, ...]
     indices: tuple[int, ...]
     window: Window
+    path: str = ""
+    volumes: tuple[tuple[str, int], ...] = ()
+    total: int = 0
 
     @property
     def channels(self) -> int:
@@ -42,6 +47,11 @@ class Pictures(NamedTuple):
     def shape(self) -> tuple[int, int]:
         """(H, W)."""
         return int(self.images.shape[1]), int(self.images.shape[2])
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(H, W, C)."""
+        return self.images.shape[1:]
 
     @property
     def origin(self) -> Literal["upper", "lower"]:
@@ -65,9 +75,9 @@ def ct_slices(path: str, count: int, window: Window | None) -> Pictures:
       UserError: for what cannot be read, or is not grey.
     """
     images = read_images(path, fit=window, memory=0)
-    chosen = (41, *(i for i in HEAD_CT_TEST if i != 41)) if path == DEFAULT_IMAGE else _spread(len(images.names), count)
-    title = "head CT" if path == DEFAULT_IMAGE else path
-    return _pictures(path, title, chosen[:count], 1, window)
+    if is_head_ct(path):
+        return _pictures(path, images, "head CT", (41, *(i for i in HEAD_CT_TEST if i != 41))[:count], 1)
+    return _pictures(path, images, path, _spread(len(images.names), count), 1)
 
 
 def photographs(path: str, count: int) -> Pictures:
@@ -77,21 +87,23 @@ def photographs(path: str, count: int) -> Pictures:
       UserError: for what cannot be read, or is not in colour.
     """
     if path:
-        return _pictures(path, path, _spread(len(read_images(path, memory=0).names), count), 3, None)
+        images = read_images(path, memory=0)
+        return _pictures(path, images, path, _spread(len(images.names), count), 3)
     found, names = photos.test_crops()
     scaled = (found[:count] / 255).astype(np.float32)
     return Pictures("photographs", scaled, names[:count], tuple(range(len(scaled))), PLAIN)
 
 
-def _pictures(path: str, title: str, chosen: tuple[int, ...], channels: int, window: Window | None) -> Pictures:
-    images = read_images(path, fit=window, memory=0).select(chosen)
-    array = np.asarray(images.images[list(range(len(chosen)))], np.float32)
+def _pictures(path: str, images: ImageSet, title: str, chosen: tuple[int, ...], channels: int) -> Pictures:
+    array = np.asarray(images.images[list(chosen)], np.float32)
     if array.shape[-1] != channels:
         kind = "grey" if channels == 1 else "in colour"
         raise UserError(f"{path}: images have {array.shape[-1]} channels; they must be {kind} here")
     if min(array.shape[1:3]) < SSIM_WINDOW:
         raise UserError(f"{path}: {array.shape[1:3]} pixels; at least {SSIM_WINDOW} x {SSIM_WINDOW} are needed")
-    return Pictures(title, array, images.names, tuple(chosen), images.window)
+    names = tuple(images.names[index] for index in chosen)
+    volumes = tuple(images.volumes.items())
+    return Pictures(title, array, names, tuple(chosen), images.window, path, volumes, len(images.names))
 
 
 def _spread(n: int, count: int) -> tuple[int, ...]:

@@ -54,6 +54,8 @@ class Benchmark:
       preset: "quick" (one image per problem, 25 network evaluations: two CPU cores) or "paper" (25 images, 1000
         evaluations for the samplers of the paper, 100 for the fast ones: a GPU).
       only: PROBLEM or PROBLEM/METHOD with * and ?, to be given several times; also problems outside of the preset.
+        Tables and pictures are results_only.md, results_only.json and pictures_only/ then, so that those of the whole
+        grid stay; the cells are the same.
       weights: patch prior for CT.
       weights_rgb: patch prior for colour pictures (configs/photos.py, configs/celebahq.py).
       weights_whole: whole-image model for CT (configs/head_ct_whole.py).
@@ -67,6 +69,8 @@ class Benchmark:
       images: per problem; 0 for the preset's.
       seeds: of masks, noise and methods.
       evaluations: network evaluations of the image per run, for every method; 0 for the preset's.
+      patch_batch: patches per network call at most, to save memory; 0 for all at once. Results change by rounding only,
+        so that finished cells stay finished.
       out: the folder of results; finished cells in it are not computed again.
     """
 
@@ -85,6 +89,7 @@ class Benchmark:
     images: int = 0
     seeds: tuple[int, ...] = (0,)
     evaluations: int = 0
+    patch_batch: int = 0
     out: str = "results/benchmark"
 
     def __post_init__(self) -> None:
@@ -92,6 +97,8 @@ class Benchmark:
             raise UserError(
                 f"images {self.images} and evaluations {self.evaluations} must be at least 1, or 0 for the preset's"
             )
+        if self.patch_batch < 0:
+            raise UserError(f"patch_batch is {self.patch_batch}: it must be at least 1, or 0 for all patches at once")
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) != len(self.seeds):
             raise UserError(f"seeds are {self.seeds}: give different numbers, none of them negative")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from padis_jax.solvers.samples import draw_samples
 from padis_jax.solvers.tv import total_variation
 from padis_jax.tasks import TASKS, pose
 
+PSNR_LIMIT = 150.0  # dB: an error of 3e-8 of the range, below what float32 resolves; infinity has no mean and no JSON
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 _compiled = [0.0]  # seconds of this process; the listener cannot be taken off again, so there is one
 
@@ -53,7 +55,7 @@ class Scene:
         self._tv: tuple[Array, float] | None = None
 
     def tv(self) -> tuple[Array, float]:
-        """(image [H, W, C], seconds that it took without compilation), computed once."""
+        """(image [H, W, C], seconds that it took without XLA's compilation), computed once."""
         if self._tv is None:
             with stopwatch() as clock:
                 solved = total_variation(
@@ -65,7 +67,7 @@ class Scene:
 
 
 class Clock:
-    """Seconds of a block: without XLA's compiler, and within it."""
+    """Seconds of a block: without XLA's compiler (Python's tracing is in it), and within it."""
 
     seconds = 0.0
     compile_seconds = 0.0
@@ -95,7 +97,9 @@ class Solved(NamedTuple):
     evaluations: int = 0
 
 
-def run_cell(cell: Cell, scene: Scene, trained: Trained | None, evaluations: int) -> tuple[Result, np.ndarray]:
+def run_cell(
+    cell: Cell, scene: Scene, trained: Trained | None, evaluations: int, patch_batch: int = 0
+) -> tuple[Result, np.ndarray]:
     """Runs the method of a cell.
 
     Args:
@@ -103,6 +107,7 @@ def run_cell(cell: Cell, scene: Scene, trained: Trained | None, evaluations: int
       scene: its measured image.
       trained: the network that the method needs.
       evaluations: the budget of a run.
+      patch_batch: patches per network call at most; 0 for all at once. It changes a result by rounding only.
 
     Returns:
       The result, and the image [H, W, C] before clipping.
@@ -118,10 +123,9 @@ def run_cell(cell: Cell, scene: Scene, trained: Trained | None, evaluations: int
     if method.family in ("tv", "plug_and_play") or (plan is not None and plan.options["start"] == "tv"):
         before = scene.tv()[1]  # outside of the clock: the first cell that needs it makes it for all
     with stopwatch() as clock:
-        solved = _solve(method, plan, scene, trained, evaluations)
+        solved = _solve(method, plan, scene, trained, evaluations, patch_batch)
         image = np.asarray(jax.block_until_ready(solved.image))
-    finite = bool(np.isfinite(image).all())
-    clipped = jnp.clip(image, 0, 1)
+    scores = scores_of(image, scene)
     result = Result(
         fingerprint=cell.fingerprint,
         task=cell.task,
@@ -129,11 +133,9 @@ def run_cell(cell: Cell, scene: Scene, trained: Trained | None, evaluations: int
         image=cell.image,
         seed=cell.seed,
         config=dict(cell.config),
-        psnr=float(psnr(clipped, scene.truth)) if finite else None,
-        ssim=float(ssim(clipped, scene.truth)) if finite else None,
-        residual=float(relative_error(scene.operator(jnp.asarray(image)), scene.measurement.sinogram))
-        if finite
-        else None,
+        psnr=scores.psnr,
+        ssim=scores.ssim,
+        residual=scores.residual,
         evaluations=solved.evaluations,
         seconds=clock.seconds + before,
         compile_seconds=clock.compile_seconds,
@@ -142,7 +144,37 @@ def run_cell(cell: Cell, scene: Scene, trained: Trained | None, evaluations: int
     return result, image
 
 
-def _solve(method: Method, plan: Schedule | None, scene: Scene, trained: Trained | None, evaluations: int) -> Solved:
+class Scores(NamedTuple):
+    """PSNR, SSIM and residual as in `Result`; all None for a run that diverged."""
+
+    psnr: float | None = None
+    ssim: float | None = None
+    residual: float | None = None
+
+
+def scores_of(image: np.ndarray, scene: Scene) -> Scores:
+    """The scores of an image [H, W, C], which is clipped for those that compare it with the truth."""
+    if not np.isfinite(image).all():
+        return Scores()
+    y, projected = scene.measurement.sinogram, scene.operator(jnp.asarray(image))
+    if bool(jnp.any(y != 0)):
+        residual: float | None = float(relative_error(projected, y))
+    else:  # nothing to be relative to
+        residual = None if bool(jnp.any(projected != 0)) else 0.0
+    if residual is not None and not math.isfinite(residual):  # numbers whose squares overflow
+        return Scores()
+    clipped = jnp.clip(image, 0, 1)
+    return Scores(min(float(psnr(clipped, scene.truth)), PSNR_LIMIT), float(ssim(clipped, scene.truth)), residual)
+
+
+def _solve(
+    method: Method,
+    plan: Schedule | None,
+    scene: Scene,
+    trained: Trained | None,
+    evaluations: int,
+    patch_batch: int,
+) -> Solved:
     y, operator, shape = scene.measurement.sinogram, scene.operator, scene.truth.shape
     if method.family == "tv":
         return Solved(scene.tv()[0])
@@ -152,7 +184,7 @@ def _solve(method: Method, plan: Schedule | None, scene: Scene, trained: Trained
     if method.family == "supervised":
         start = _quick(operator, y).reshape(1, *shape)
         return Solved(_restore(trained.content.config, trained.content.params, start)[0], 1)
-    prior = prior_of(method, trained, (shape[0], shape[1]))
+    prior = prior_of(method, trained, (shape[0], shape[1]), patch_batch)
     if plan is None:
         settings = plug_and_play_settings(method.solver, TASKS[scene.task])
         found = plug_and_play(

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from padis_jax.baselines.cnn import cnn_prior
 from padis_jax.benchmark.data import Pictures
-from padis_jax.benchmark.networks import FLAGS, Networks, Trained
+from padis_jax.benchmark.leakage import trained_on
+from padis_jax.benchmark.networks import FLAGS, TASKS_OF_VIEWS, Networks, Trained
 from padis_jax.prior import Prior, TilingName, patch_prior
 from padis_jax.settings import plug_and_play_settings, schedule, tv_settings, unsuited
 from padis_jax.solvers.reconstruct import SOLVERS
@@ -15,6 +16,8 @@ from padis_jax.tasks import TASKS
 from padis_jax.weights import Weights
 
 SAMPLES = 8
+VERSION = 1  # of all cells: raise it when an operator or a solver computes something else
+MORE = "an evaluation has more patches than one of a tiling"  # and counts as one all the same (prior.patch_prior)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +56,7 @@ METHODS: dict[str, Method] = {
     "pnp_admm": Method("PnP-ADMM, patch prior at one noise level", "plug_and_play", "patch", "admm"),
     "pnp_red": Method("PnP-RED, patch prior at one noise level", "plug_and_play", "patch", "red"),
     "pnp_admm_average": Method(
-        "PnP-ADMM, fixed overlapping patches averaged", "plug_and_play", "patch", "admm", "overlap_average"
+        f"PnP-ADMM, fixed overlapping patches averaged ({MORE})", "plug_and_play", "patch", "admm", "overlap_average"
     ),
     **{name: _diffusion(f"{name} on the patch prior", name) for name in SOLVERS},
     **{
@@ -62,11 +65,15 @@ METHODS: dict[str, Method] = {
         for k in (2, 4)
     },
     **{
-        f"{name}_average": _diffusion(f"{name}, fixed overlapping patches averaged", name, tiling="overlap_average")
+        f"{name}_average": _diffusion(
+            f"{name}, fixed overlapping patches averaged ({MORE})", name, tiling="overlap_average"
+        )
         for name in ("dds", "dps")
     },
     **{
-        f"{name}_stitch": _diffusion(f"{name}, fixed overlapping patches stitched", name, tiling="overlap_stitch")
+        f"{name}_stitch": _diffusion(
+            f"{name}, fixed overlapping patches stitched ({MORE})", name, tiling="overlap_stitch"
+        )
         for name in ("dds", "dps")
     },
     **{
@@ -89,8 +96,8 @@ def refusal(name: str, task: str, pictures: Pictures, networks: Networks) -> str
     method = METHODS[name]
     if reason := unsuited(method.solver, task):
         return reason
-    if method.family == "supervised" and not task.startswith("ct"):
-        return "trained for parallel-beam CT only"
+    if method.family == "supervised" and task not in (scans := TASKS_OF_VIEWS.values()):
+        return f"benchmarks.supervised has no such scan, only those of {', '.join(scans)}"
     if not method.network:
         return ""
     trained = networks.find(method.network, pictures.channels, task)
@@ -114,36 +121,59 @@ def _misfit(method: Method, trained: Trained, pictures: Pictures) -> str:
         if method.tiling != "random" and content.frame.patch > min(pictures.shape):
             return "the patch is larger than the image"
     elif method.family == "supervised":
-        about = content.about
-        if about.get("images") == pictures.title or pictures.title == "head CT":
-            if shared := sorted(set(about.get("slices", ())) & set(pictures.indices)):
-                return f"it was trained on test slice {shared[0]}"
         if any(side % 2 ** (len(content.config.channel_mult) - 1) for side in pictures.shape):
             return f"network does not fit images of {pictures.shape}"
+    if shared := trained_on(content, pictures):
+        return f"it was trained on test slice {shared[0]}"
     return ""
 
 
-def prior_of(method: Method, trained: Trained, shape: tuple[int, int]) -> Prior:
-    """The denoiser of whole images that a method takes."""
+def overlap_of(patch: int) -> int:
+    """Pixels that fixed overlapping patches share: 8, or a quarter of a small patch."""
+    return min(8, patch // 4)
+
+
+def prior_of(method: Method, trained: Trained, shape: tuple[int, int], patch_batch: int = 0) -> Prior:
+    """The denoiser of whole images that a method takes.
+
+    Args:
+      method: which.
+      trained: its network.
+      shape: of the images, (H, W).
+      patch_batch: patches per network call at most; 0 for all at once.
+    """
     content = trained.content
     if isinstance(content, Weights):
-        overlap = min(8, content.frame.patch // 4)
         return patch_prior(
             content.network,
             content.params,
             content.frame,
             tiling=method.tiling,
             tilings=method.tilings,
-            overlap=overlap,
+            overlap=overlap_of(content.frame.patch),
+            patch_batch=patch_batch or None,
         )
     return cnn_prior(content.config, content.params, shape)
 
 
-def described(name: str, task: str, evaluations: int) -> dict[str, Any]:
-    """All settings of a method on a task as JSON holds them: they are a part of a cell's identity."""
+def described(name: str, task: str, evaluations: int, trained: Trained | None = None) -> dict[str, Any]:
+    """All that decides a method's result on a task's images, as JSON holds it: it is a part of a cell's identity.
+
+    What decides nothing, or the rounding alone (patches per network call), stays out.
+
+    Args:
+      name: in `METHODS`.
+      task: in `TASKS`.
+      evaluations: the budget.
+      trained: the network, if the method has one.
+    """
     method = METHODS[name]
-    found: dict[str, Any] = {"method": dataclasses.asdict(method), "task": task, "sigma": TASKS[task].sigma}
+    found: dict[str, Any] = {"version": VERSION, "method": dataclasses.asdict(method), "task": task}
     del found["method"]["text"]
+    found |= {"definition": TASKS[task].definition, "sigma": TASKS[task].sigma}
+    found["network_sha256"] = trained.digest if trained else None
+    if trained and method.tiling != "random":
+        found["overlap"] = overlap_of(trained.content.frame.patch)
     if method.family == "tv":
         found["tv"] = dataclasses.asdict(tv_settings(TASKS[task]))
     elif method.family == "plug_and_play":

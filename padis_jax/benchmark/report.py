@@ -1,4 +1,6 @@
-"""Tables and pictures of finished cells: results.md, results.json, pictures/PROBLEM.png."""
+"""Tables and pictures of finished cells: results.md, results.json, pictures/PROBLEM.png; their names end in _only
+where --only chose a part of the grid.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,8 @@ class Line(NamedTuple):
       expected: cells in all.
       finished: cells that are done.
       diverged: finished cells without a score.
-      scores: name -> Spread over the finished cells that have a score; empty without such.
+      failed: why cells could not be computed, each reason once.
+      scores: name -> Spread over the finished cells that have that score; without a name where none has.
     """
 
     task: str
@@ -60,6 +63,7 @@ class Line(NamedTuple):
     expected: int
     finished: int
     diverged: int
+    failed: tuple[str, ...]
     scores: dict[str, Spread]
 
     @property
@@ -67,9 +71,11 @@ class Line(NamedTuple):
         """What stands in the place of figures, or is said beside them."""
         if self.refused:
             return self.refused
+        failures = [f"failed: {reason}" for reason in self.failed]
         if not self.finished:
-            return "not run yet"
-        notes = [f"diverged: {self.diverged} of {self.finished}"] if self.diverged else []
+            return ", ".join(failures) or "not run yet"
+        notes = failures
+        notes += [f"diverged: {self.diverged} of {self.finished}"] if self.diverged else []
         notes += [f"{self.finished} of {self.expected} cells"] if self.finished < self.expected else []
         return ", ".join(notes)
 
@@ -80,11 +86,14 @@ class Line(NamedTuple):
         return self.scores[score].text(DIGITS[score]) + (f" ({self.note})" if self.note else "")
 
 
-def line(entry: Entry, results: Sequence[Result], expected: int) -> Line:
-    """The summary of a method on a problem from its finished cells."""
+def line(entry: Entry, results: Sequence[Result], expected: int, failed: Sequence[str] = ()) -> Line:
+    """The summary of a method on a problem from its finished cells, and why others failed."""
     scored = [r for r in results if r.psnr is not None]
-    scores = {name: spread([float(getattr(r, name)) for r in scored]) for name in SCORES} if scored else {}
-    return Line(*entry, expected, len(results), len(results) - len(scored), scores)
+    values = {name: [getattr(r, name) for r in scored] for name in SCORES}
+    there = {name: [float(v) for v in found if v is not None] for name, found in values.items()}
+    scores = {name: spread(found) for name, found in there.items() if found}
+    reasons = tuple(dict.fromkeys(failed))
+    return Line(*entry, expected, len(results), len(results) - len(scored), reasons, scores)
 
 
 def markdown(lines: Sequence[Line], pictures: Mapping[str, Pictures], about: Mapping[str, Any]) -> str:
@@ -101,7 +110,7 @@ def markdown(lines: Sequence[Line], pictures: Mapping[str, Pictures], about: Map
         text += _table(
             ("method", *(HEADS[s] for s in SCORES)),
             [
-                (r.method, r.field("psnr"), *(r.scores[s].text(DIGITS[s]) if r.scores else "" for s in SCORES[1:]))
+                (r.method, r.field("psnr"), *(r.scores[s].text(DIGITS[s]) if s in r.scores else "" for s in SCORES[1:]))
                 for r in rows
             ],
         )
@@ -114,7 +123,8 @@ def _psnr(by: Mapping[tuple[str, str], Line], tasks: Sequence[str], method: str)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+    cells = [[field.replace("|", "/") for field in row] for row in rows]  # a message may hold what ends a field
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *cells)]
 
 
 def write_tables(
@@ -125,48 +135,58 @@ def write_tables(
     pictures: Mapping[str, Pictures],
     about: Mapping[str, Any],
 ) -> None:
-    """Writes results.md and results.json."""
-    write_bytes(folder / "results.md", markdown(lines, pictures, about).encode())
+    """Writes results.md and results.json, or with --only the files beside them."""
+    write_bytes(folder / f"results{part(config)}.md", markdown(lines, pictures, about).encode())
     table = [
         {**item._asdict(), "note": item.note, "scores": {name: s._asdict() for name, s in item.scores.items()}}
         for item in lines
     ]
     write_json(
-        folder / "results.json",
+        folder / f"results{part(config)}.json",
         {"config": dataclasses.asdict(config), "about": dict(about), "table": table, "cells": list(results)},
     )
 
 
-def summarise(config: Benchmark, work: Work, folder: Path, finished: dict[str, Result]) -> list[Line]:
-    """Writes tables and pictures of what is finished; returns the fields of the table."""
-    grouped: dict[tuple[str, str], list[Result]] = {}
-    expected: dict[tuple[str, str], int] = {}
-    shown: dict[str, dict[str, Any]] = {}
-    for cell, _, is_shown in work.jobs:
-        field = (cell.task, cell.method)
-        expected[field] = expected.get(field, 0) + 1
-        if (result := finished.get(cell.fingerprint)) is None:
-            continue
-        grouped.setdefault(field, []).append(result)
-        if is_shown and result.psnr is not None:
-            shown.setdefault(cell.task, {})[cell.method] = read_image(folder, cell)
-    lines = [
-        line(entry, grouped.get((entry.task, entry.method), []), expected.get((entry.task, entry.method), 0))
-        for entry in work.fields
-    ]
+def part(config: Benchmark) -> str:
+    """What the names of tables and pictures end in: a part of the grid must not take the place of the whole."""
+    return "_only" if config.only else ""
+
+
+def summarise(
+    config: Benchmark, work: Work, folder: Path, finished: Mapping[str, Result], failed: Mapping[str, str]
+) -> list[Line]:
+    """Writes tables and pictures of what is finished; returns the fields of the table.
+
+    Args:
+      config: of the grid.
+      work: its cells.
+      folder: of all results.
+      finished: fingerprint -> result.
+      failed: fingerprint -> why a cell could not be computed.
+    """
+    lines = []
+    for entry in work.fields:
+        cells = [job.cell for job in work.jobs if (job.cell.task, job.cell.method) == (entry.task, entry.method)]
+        done = [finished[cell.fingerprint] for cell in cells if cell.fingerprint in finished]
+        lines.append(line(entry, done, len(cells), [failed[c.fingerprint] for c in cells if c.fingerprint in failed]))
     about = {
         "preset": config.preset,
         "seeds": ", ".join(map(str, config.seeds)),
         "networks": _names(work.networks) or "none",
-        "figures": "mean ± sample standard deviation over images and seeds; seconds without compilation",
+        "figures": "mean ± sample standard deviation over images and seeds; seconds without XLA's compilation; "
+        "tracing, a second or so per new shape, is in them",
         "computed with": ", ".join(sorted({result.software for result in finished.values()})) or "nothing yet",
     }
     ordered = [finished[job.cell.fingerprint] for job in work.jobs if job.cell.fingerprint in finished]
     write_tables(folder, config, lines, ordered, work.pictures, about)
-    for task, images in shown.items():
-        about_task = work.pictures[task]
-        figure = gallery(about_task.images[0], images, window=about_task.window, origin=about_task.origin)
-        save_figure(folder / "pictures" / f"{task}.png", figure, dpi=150)
+    for task, pictures in work.pictures.items():
+        images: dict[str, Any] = {}
+        for cell in (job.cell for job in work.jobs if job.shown and job.cell.task == task):
+            if (result := finished.get(cell.fingerprint)) is not None and result.psnr is not None:
+                images[cell.method] = read_image(folder, cell, pictures.image_shape)
+        if images:
+            figure = gallery(pictures.images[0], images, window=pictures.window, origin=pictures.origin)
+            save_figure(folder / f"pictures{part(config)}" / f"{task}.png", figure, dpi=150)
     return lines
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 from tqdm import tqdm
 
 from padis_jax.benchmark.cells import Cell, Result, read_result, write_result
@@ -21,10 +22,18 @@ from padis_jax.tasks import TASKS
 
 
 class Job(NamedTuple):
-    """A cell with where it belongs: image number of its problem, and whether its image is shown."""
+    """A cell with where it belongs.
+
+    Attributes:
+      cell: the cell.
+      number: of its image among those of its problem.
+      kept: whether its image is kept: that of the first, for every seed, since another run may show another seed's.
+      shown: whether a picture of this run shows it: kept, and of the first seed.
+    """
 
     cell: Cell
     number: int
+    kept: bool
     shown: bool
 
 
@@ -80,19 +89,20 @@ def _jobs(config: Benchmark, pictures: dict[str, Pictures], networks: Networks, 
                     if entry.task != task or entry.refused:
                         continue
                     trained = networks.find(METHODS[entry.method].network, images.channels, task)
-                    about: dict[str, Any] = described(entry.method, task, config.evaluations_of(entry.method))
+                    evaluations = config.evaluations_of(entry.method)
+                    about: dict[str, Any] = described(entry.method, task, evaluations, trained)
                     about |= {"image_sha256": digest, "image_index": images.indices[number]}
-                    about |= {"network_sha256": trained.digest if trained else None}
-                    shown = number == 0 and seed == config.seeds[0]
-                    jobs.append(Job(Cell(task, entry.method, name, seed, about), number, shown))
+                    kept = number == 0
+                    shown = kept and seed == config.seeds[0]
+                    jobs.append(Job(Cell(task, entry.method, name, seed, about), number, kept, shown))
     return jobs
 
 
-def finished_results(folder: Path, jobs: Sequence[Job]) -> tuple[dict[str, Result], list[str]]:
+def finished_results(folder: Path, work: Work) -> tuple[dict[str, Result], list[str]]:
     """(fingerprint -> result of the cells that are done, what is wrong with files that cannot be used)."""
     found, damaged = {}, []
-    for job in jobs:
-        result, problem = read_result(folder, job.cell, shown=job.shown)
+    for job in work.jobs:
+        result, problem = read_result(folder, job.cell, work.pictures[job.cell.task].image_shape if job.shown else None)
         if result is not None:
             found[job.cell.fingerprint] = result
         if problem:
@@ -100,16 +110,33 @@ def finished_results(folder: Path, jobs: Sequence[Job]) -> tuple[dict[str, Resul
     return found, damaged
 
 
-def run(config: Benchmark, work: Work, folder: Path, finished: dict[str, Result], *, silent: bool = False) -> None:
-    """Computes the cells that are missing, writes each as it is done, and adds it to `finished`.
+def run(
+    config: Benchmark,
+    work: Work,
+    folder: Path,
+    finished: dict[str, Result],
+    failed: dict[str, str],
+    *,
+    silent: bool = False,
+) -> None:
+    """Computes the cells that are missing, writes each as it is done, and goes on where one fails.
+
+    Args:
+      config: of the grid.
+      work: its cells.
+      folder: of all results.
+      finished: fingerprint -> result; receives those that are computed.
+      failed: receives fingerprint -> why, of the cells whose method or problem refuses, or whose memory does not
+        suffice. Nothing is written of them, so that the next run tries again.
+      silent: no progress bar.
 
     Raises:
-      UserError: naming the cell, for what its method or its problem refuses.
+      UserError: for a result that cannot be written.
     """
     scene: Scene | None = None
     measured: tuple[str, int, int] | None = None
     with tqdm(total=len(work.jobs), initial=len(finished), unit="cell", dynamic_ncols=True, disable=silent) as bar:
-        for cell, number, shown in work.jobs:
+        for cell, number, kept, _ in work.jobs:
             if cell.fingerprint in finished:
                 continue
             bar.set_description(f"{cell.task}/{cell.method}")
@@ -122,9 +149,21 @@ def run(config: Benchmark, work: Work, folder: Path, finished: dict[str, Result]
                     scene, measured = Scene(cell.task, images, number, cell.seed, known), (cell.task, number, cell.seed)
                 trained = work.networks.find(METHODS[cell.method].network, images.channels, cell.task)
                 evaluations = config.evaluations_of(cell.method)
-                result, image = run_cell(cell, scene, trained, evaluations)
-            except ValueError as error:
-                raise UserError(f"{cell.task}/{cell.method} on {cell.image}: {error}") from error
-            write_result(folder, cell, result, image if shown and result.psnr is not None else None)
+                result, image = run_cell(cell, scene, trained, evaluations, config.patch_batch)
+            except (ValueError, MemoryError, jax.errors.JaxRuntimeError) as error:
+                if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                failed[cell.fingerprint] = _reason(error)
+                bar.update()
+                continue
+            write_result(folder, cell, result, image if kept and result.psnr is not None else None)
             finished[cell.fingerprint] = result
             bar.update()
+
+
+def _reason(error: Exception) -> str:
+    """An exception in one short line."""
+    if isinstance(error, ValueError):
+        return " ".join(str(error).split())
+    lines = str(error).splitlines()  # XLA adds a table of its buffers
+    return f"out of memory: {lines[0].strip()[:160]}" if lines else "out of memory"

@@ -56,11 +56,16 @@ def sample_several(
     each = drawn.evaluations // count
     rows.append(ex.score(one, drawn.images[0], scene, evaluations=each, seconds=seconds / count))
     rows.append(ex.score(mean, drawn.mean, scene, evaluations=drawn.evaluations, seconds=seconds))
-    held = coverage(np.clip(drawn.images, 0, 1), scene.truth, mask=ex.score_mask(scene))
+    # Clipped samples hold a truth of 0 or 1 too easily: backgrounds and burnt-out lights would count as success.
+    mask, where = ex.score_mask(scene), "the truth within the head"
+    if mask is None:
+        mask, where = (scene.truth > 0) & (scene.truth < 1), "the truth strictly between 0 and 1"
+    held = coverage(np.clip(drawn.images, 0, 1), scene.truth, mask=mask) if mask.any() else []
     about = {
         "count": count,
         "seconds": seconds,
         "coverage": [row._asdict() for row in held],
+        "coverage_of": where,
         "mean_deviation": float(jnp.mean(drawn.deviation)) * (scene.window.high - scene.window.low),
         "root_mean_square_deviation": float(jnp.sqrt(jnp.mean(jnp.square(drawn.deviation))))
         * (scene.window.high - scene.window.low),
@@ -71,7 +76,7 @@ def sample_several(
     elif not manners.quiet:
         print(table(rows, scene.window.unit))
         for row in held:
-            print(f"intervals that would hold {row.nominal:.1%} of such draws hold {row.found:.1%} of the truth")
+            print(f"intervals that would hold {row.nominal:.1%} of such draws hold {row.found:.1%} of {where}")
     distance = np.abs(np.asarray(drawn.mean) - scene.truth)
     figure = maps(
         {"mean": np.asarray(drawn.mean), "deviation": np.asarray(drawn.deviation), "|mean - truth|": distance},

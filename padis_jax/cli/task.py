@@ -14,7 +14,7 @@ from padis_jax.config import Config
 from padis_jax.errors import UserError
 from padis_jax.images import ImageSet, StreamedImages, Window, read_images
 from padis_jax.patches import Frame, frame_for
-from padis_jax.split import Split, slices_of_volumes, split_slices
+from padis_jax.split import Split, limited, split_of
 from padis_jax.training import TrainState, init_state
 from padis_jax.weights import load_weights
 
@@ -56,15 +56,8 @@ def load_task(config: Config) -> Task:
             config.network.check_patch(side)
         except ValueError as error:
             raise UserError(f"{config.data.path}: images of {(height, width)} pixels: {error}") from error
-    split = split_slices(
-        n,
-        test=(*config.data.test, *slices_of_volumes(images.volumes, config.data.test_volumes)),
-        validation=(*config.data.validation, *slices_of_volumes(images.volumes, config.data.validation_volumes)),
-        test_gap=config.data.test_gap,
-        validation_gap=config.data.validation_gap,
-        volumes=tuple(images.volumes.values()),
-    )
-    train_slices = _limited(split, config.data.limit)
+    split = split_of(config.data, images.volumes, n)
+    train_slices = limited(split.train, config.data.limit)
     padded = pad_images(images.select(train_slices).images, frame)
     return Task(padded, _validation_batch(images, split, frame, config), frame, images.window)
 
@@ -95,9 +88,3 @@ def _validation_batch(images: ImageSet, split: Split, frame: Frame, config: Conf
     height, width = frame.tile_shape
     count = min(VALIDATION_PATCHES, max(PICTURE_PATCHES, VALIDATION_PATCHES * 64**2 // (height * width)))
     return crop_batch(np.random.default_rng(0), padded, config.patches.largest, count)
-
-
-def _limited(split: Split, limit: int) -> tuple[int, ...]:
-    if not limit or limit >= len(split.train):
-        return split.train
-    return tuple(split.train[i] for i in np.linspace(0, len(split.train) - 1, limit).round().astype(int))

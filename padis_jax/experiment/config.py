@@ -15,10 +15,11 @@ from padis_jax.prior import TilingName
 from padis_jax.scans.measured import MeasurementConfig
 from padis_jax.settings import unsuited
 from padis_jax.solvers.prior_step import PriorStep
+from padis_jax.split import HEAD_CT
 from padis_jax.tasks import TASKS
 from padis_jax.writers import Format
 
-DEFAULT_IMAGE = "data/head_ct.npz"
+DEFAULT_IMAGE = HEAD_CT
 DEFAULT_WEIGHTS = "weights/head_ct.safetensors"
 OWN = {"inpaint": "mask", "deblur": "kernel"}  # problems made of a file -> the field that names it
 PROBLEMS = (*TASKS, *OWN)
@@ -182,7 +183,7 @@ class Experiment:
         fan180, limited120 (under scan.protocol), deblur9, deblur17, deblur_gauss, deblur_motion, sr2, sr4, sr8,
         sr4_bicubic, inpaint_random, inpaint_box, inpaint_strokes, denoise; inpaint with a mask, deblur with a kernel
         of one's own (docs/problems.md).
-      mask: inpaint: a grey picture or array of the image's size, white where the pixel is known.
+      mask: inpaint: a grey picture (lies on the image as it is shown) or array of the image's size, white where known.
       kernel: deblur: a .npy file of [h, w], taken as it is.
       boundary: deblur: what lies outside of the image: circular, reflect or zero.
       noise: standard deviation of the measurement's Gaussian noise; None for the problem's own.

@@ -9,15 +9,22 @@ import numpy as np
 from padis_jax.errors import UserError
 from padis_jax.images import read_images
 from padis_jax.images.guard import decoding
+from padis_jax.images.locate import kind_of
 
 
-def read_mask(path: str, image_shape: tuple[int, int]) -> np.ndarray:
+def read_mask(path: str, image_shape: tuple[int, int], *, rows_up: bool = False) -> np.ndarray:
     """A mask [H, W], True where the pixel is known, from a picture or array: white (or 1) is known.
+
+    Args:
+      path: of the file. An array has the rows of the image's array; a picture lies on the image as it is shown.
+      image_shape: (H, W) of the image.
+      rows_up: whether the image's row 0 is shown at the bottom.
 
     Raises:
       UserError: for a file that cannot be read, is no single grey image of that size, or marks no pixel, or every one.
     """
-    images = read_images(path).images
+    found = read_images(path)
+    images = found.images
     if len(images) != 1:
         raise UserError(f"--mask {path}: holds {len(images)} images; name a file with one")
     values = np.asarray(images[0])
@@ -31,7 +38,8 @@ def read_mask(path: str, image_shape: tuple[int, int]) -> np.ndarray:
     if known.all() or not known.any():
         which = "every pixel is" if known.any() else "no pixel is"
         raise UserError(f"--mask {path}: {which} above half of white; known pixels must be white, missing ones black")
-    return known
+    picture = kind_of(found.origins[0].file) == "picture"
+    return known[::-1] if rows_up and picture else known
 
 
 def read_kernel(path: str, image_shape: tuple[int, int]) -> np.ndarray:

@@ -7,9 +7,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from padis_jax.experiment.config import DEFAULT_IMAGE, PLUG_AND_PLAY, PROBLEMS, Experiment, MethodName, SolverConfig
+from padis_jax.experiment.config import PLUG_AND_PLAY, PROBLEMS, Experiment, MethodName, SolverConfig
 from padis_jax.experiment.own_files import read_kernel, read_mask
 from padis_jax.settings import CHAINS, EVALUATIONS, plug_and_play_settings, schedule
+from padis_jax.split import is_head_ct
 from padis_jax.tasks import TASKS, Task, blurred_task, masked_task
 
 LIKE = {"inpaint": "inpaint_strokes", "deblur": "deblur9"}  # whose settings a mask or kernel of one's own is given
@@ -18,7 +19,7 @@ LIKE = {"inpaint": "inpaint_strokes", "deblur": "deblur9"}  # whose settings a m
 def with_problem_defaults(config: Experiment, args: Sequence[str]) -> Experiment:
     """The config with the solver's settings for the problem that the arguments name, to be overridden by them.
 
-    The image's index becomes 0 for another path than the default's. Without `--problem`, all stays as it is.
+    The image's index becomes 0 for other images than the head CT. Without `--problem`, all stays as it is.
     """
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for flag in ("--problem", "--solver.name", "--scan.protocol", "--image.path"):
@@ -32,7 +33,7 @@ def with_problem_defaults(config: Experiment, args: Sequence[str]) -> Experiment
         return config  # refused by the config itself
     counts = (known["scan.protocol"] or config.scan.protocol) == "honest"
     image = dataclasses.replace(config.image, path=known["image.path"] or config.image.path)
-    if image.path != DEFAULT_IMAGE:
+    if not is_head_ct(image.path):
         image = dataclasses.replace(image, index=0)
     task = TASKS[LIKE.get(name, name)]
     return dataclasses.replace(config, image=image, solver=solver_defaults(method, task, counts=counts))
@@ -61,14 +62,19 @@ def solver_defaults(name: MethodName, task: Task, *, counts: bool) -> SolverConf
     return SolverConfig(name=name, average=CHAINS, **given, **plan.options)
 
 
-def task_of(config: Experiment, image_shape: tuple[int, int]) -> Task:
+def task_of(config: Experiment, image_shape: tuple[int, int], *, rows_up: bool = False) -> Task:
     """The task that the config names, with the mask or kernel of its file.
+
+    Args:
+      config: the experiment.
+      image_shape: (H, W) of the image.
+      rows_up: whether its row 0 is shown at the bottom.
 
     Raises:
       UserError: for a file that cannot be read, or does not fit the image.
     """
     if config.problem == "inpaint":
-        return masked_task(read_mask(config.mask, image_shape))
+        return masked_task(read_mask(config.mask, image_shape, rows_up=rows_up))
     if config.problem == "deblur":
         return blurred_task(read_kernel(config.kernel, image_shape), config.boundary)
     return TASKS[config.problem]

@@ -16,6 +16,7 @@ from padis_jax.experiment.problem import task_of
 from padis_jax.images import ImageSet, Window, read_images
 from padis_jax.operators import Masking, ParallelBeam
 from padis_jax.operators.measurement import Measurement, honest_measurement, paper_measurement
+from padis_jax.operators.rescale import linear_attenuation
 from padis_jax.operators.tomography import RayTransform
 from padis_jax.tasks import Task, pose
 
@@ -86,10 +87,10 @@ def load_scene(config: Experiment, images: ImageSet | None = None) -> Scene:
 
 def _problem_scene(config: Experiment, chosen: ImageSet, key: Array) -> Scene:
     truth = np.asarray(chosen.images[0])
-    task = task_of(config, (truth.shape[0], truth.shape[1]))
-    noise: dict[str, float | None] = {"sigma": config.noise}
+    task = task_of(config, (truth.shape[0], truth.shape[1]), rows_up=chosen.rows_up)
+    noise: dict[str, Any] = {"sigma": config.noise}
     if task.tomography and config.scan.protocol == "honest":
-        noise = {"photons": config.scan.photons, "pixel_mm": _pixel_mm(config, chosen)}
+        noise = {"photons": config.scan.photons, "pixel_mm": _pixel_mm(config, chosen), "window": chosen.window}
     try:
         operator, measurement = pose(task, key, jnp.asarray(truth), **noise)
     except ValueError as error:
@@ -107,7 +108,16 @@ def measure(config: Experiment, key: Array, chosen: ImageSet, operator: RayTrans
     if config.scan.protocol == "paper":
         return paper_measurement(key, truth, operator)
     pixel_mm = _pixel_mm(config, chosen)
-    return honest_measurement(key, truth, operator, photons=config.scan.photons, pixel_mm=pixel_mm)
+    attenuation, background = linear_attenuation(chosen.window)
+    return honest_measurement(
+        key,
+        truth,
+        operator,
+        photons=config.scan.photons,
+        pixel_mm=pixel_mm,
+        attenuation=attenuation,
+        background=background,
+    )
 
 
 def _pixel_mm(config: Experiment, chosen: ImageSet) -> float:

@@ -34,6 +34,8 @@ from padis_jax.operators.fan_fbp import fan_weights
 from padis_jax.operators.joseph import LANES, line_sums, line_table, place, transposes
 from padis_jax.operators.scan import Scan
 
+UNROLLED = 16  # taps of the transpose that are written out, which is fast; a source near the image's corner wants more
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FanGeometry(Scan):
@@ -224,12 +226,18 @@ def _backproject_steep(geometry: FanGeometry, sinogram: Array, transposed: bool)
         at = functools.partial(lax.dynamic_index_in_dim, index=v, axis=0, keepdims=False)
         position, _ = _bin_position(geometry, pixels, v, dtype)
         first = jnp.clip(jnp.floor(position), -taps - 1, geometry.detector_count + taps - 1).astype(jnp.int32)
-        for tap in range(1 - taps, taps + 1):
+
+        def add(tap: int | Array, total: Array) -> Array:
             a, b, y = (
                 at(t).at[first + (tap + 2 * taps)].get(mode="promise_in_bounds", wrap_negative_indices=False)
                 for t in (alpha, beta, values)
             )
-            total = total + jnp.maximum(0, 1 - jnp.abs(a + b * line - column)) * y
+            return total + jnp.maximum(0, 1 - jnp.abs(a + b * line - column)) * y
+
+        if 2 * taps > UNROLLED:
+            return lax.fori_loop(1 - taps, taps + 1, add, total)
+        for tap in range(1 - taps, taps + 1):
+            total = add(tap, total)
         return total
 
     total = lax.fori_loop(0, len(views), body, jnp.zeros((lines * strips, LANES), dtype))

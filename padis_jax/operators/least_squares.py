@@ -43,13 +43,26 @@ def pseudo_inverse(
 ) -> Array:
     """A+ y: conjugate gradients on A'A x = A'y from zero, which stay in the range of A', hence of least norm.
 
-    Stops when ||A'(y - A x)|| <= tolerance ||A' y||; the default is 8 rounding errors of the type (1e-6 in float32).
+    Stops when ||A'(y - A x)|| <= tolerance ||A' y||, the default being 8 rounding errors of the type (1e-6 in float32),
+    or, without a word, after `max_iterations`: the smallest singular values of a blur or of few views may want more.
+
+    The transpose of A+ is (A')+, computed in the same way, so that y can be differentiated in reverse mode. What
+    `forward` and `adjoint` hold cannot.
     """
-    gradient = adjoint(measurement)
-    if tolerance is None:
-        tolerance = 8 * float(jnp.finfo(gradient.dtype).eps)
-    limit = tolerance * jnp.sqrt(jnp.real(jnp.vdot(gradient, gradient)))
-    return least_squares(forward, adjoint, measurement, limit=limit, max_iterations=max_iterations)[0]
+
+    @jax.custom_vjp  # autodiff cannot run a loop of unknown length backwards
+    def solve(y: Array) -> Array:
+        gradient = adjoint(y)
+        share = 8 * float(jnp.finfo(gradient.dtype).eps) if tolerance is None else tolerance
+        limit = share * jnp.sqrt(jnp.real(jnp.vdot(gradient, gradient)))
+        return least_squares(forward, adjoint, y, limit=limit, max_iterations=max_iterations)[0]
+
+    def pull(_: None, cotangent: Array) -> tuple[Array]:  # conjugated: a cotangent pairs without conjugation
+        back = pseudo_inverse(adjoint, forward, jnp.conj(cotangent), tolerance=tolerance, max_iterations=max_iterations)
+        return (jnp.conj(back),)
+
+    solve.defvjp(lambda y: (solve(y), None), pull)
+    return solve(measurement)
 
 
 def least_squares(

@@ -44,6 +44,11 @@ class Masking(Planes):
     adjoint = forward
     inverse = forward
 
+    @property
+    def measured(self) -> Array:
+        """[H, W], 1 where there is a measurement: a missing pixel has none, and so no noise."""
+        return self.mask
+
     def first(self, plane: Array) -> Array:
         """The nearest known pixel's value."""
         return plane.ravel()[self.nearest]

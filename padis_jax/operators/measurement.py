@@ -6,11 +6,13 @@ the reconstruction uses. It flatters every method: the model is exact.
 Honest protocol: the object is finer than the reconstruction's pixels, the detector's bins have a width, and photons
 are counted:
 
-    a_i = mean over the bin's sub-rays of  int mu dl,    N_i ~ Poisson(I0 exp(-a_i)),    y_i = ln(I0 / N_i) / (mu per v)
+    a_i = mean over the bin's sub-rays of  int mu dl,    N_i ~ Poisson(I0 exp(-a_i)),    y_i = (ln(I0 / N_i) - b_i) / s
 
-with the image interpolated linearly to a finer grid. An image value v = (HU + 1000)/2000 has the attenuation
-mu = mu_water (HU + 1000)/1000 = 2 mu_water v. Units matter: sums over raw values would mean exp(-119).
-y is in the unit of A x, image value times the operator's length.
+with the image interpolated linearly to a finer grid. An image value v has the attenuation mu = s v + t: in a window
+[low, high] of HU, s = mu_water (high - low)/1000 and t = mu_water (low + 1000)/1000 (`rescale.linear_attenuation`),
+that is, mu = 2 mu_water v in the window of -1000 to 1000. What t adds, b_i = t int 1 dl over the image's rectangle,
+weakens the rays and is taken off again. Units matter: sums over raw values would mean exp(-119). y is in the unit of
+A x, image value times the operator's length.
 """
 
 from __future__ import annotations
@@ -27,6 +29,10 @@ from padis_jax.operators.planes import per_channel
 from padis_jax.operators.tomography import RayTransform
 
 MU_WATER = 0.02  # per mm, at about 70 keV
+HUGE = 1e30  # settings stay within float32
+# Photons. jax.random.poisson compares logarithms in float32, which spoils its tails from 1e6 on (at 1e8 the deviation
+# is a fifth too large), and its integers end at 2^31. The normal distribution's skewness is off by 1 / sqrt(MANY).
+MANY = 2e5
 
 
 class Measurement(NamedTuple):
@@ -34,7 +40,8 @@ class Measurement(NamedTuple):
 
     Attributes:
       sinogram: y, in the unit of A x.
-      ray_sigma: standard deviation of every entry, same shape and unit; from the counts alone where there are counts.
+      ray_sigma: standard deviation of every entry, same shape and unit; from the counts alone where there are counts,
+        0 where nothing is measured.
       protocol: "paper" or "honest".
     """
 
@@ -44,8 +51,9 @@ class Measurement(NamedTuple):
 
     @property
     def noise_sigma(self) -> Array:
-        """Root mean square of `ray_sigma`: ||noise|| / sqrt(entries)."""
-        return jnp.sqrt(jnp.mean(self.ray_sigma**2))
+        """Root mean square of `ray_sigma` over what is measured: ||noise|| / sqrt(measured entries)."""
+        measured = jnp.maximum(jnp.count_nonzero(self.ray_sigma), 1)
+        return jnp.sqrt(jnp.sum(self.ray_sigma**2) / measured.astype(self.ray_sigma.dtype))
 
     @property
     def noise_level(self) -> Array:
@@ -54,20 +62,25 @@ class Measurement(NamedTuple):
 
 
 def paper_measurement(key: Array, image: Array, operator: Operator, *, sigma: float = 0.0) -> Measurement:
-    """y = A x + sigma z: the paper's protocol.
+    """y = A x + sigma z: the paper's protocol. Where nothing is measured there is no noise either, and y is 0.
 
     Args:
       key: random key; unused where `sigma` is 0.
       image: [H, W] or [H, W, C].
-      operator: the one that will reconstruct.
+      operator: the one that will reconstruct. If it measures a part of its entries only, and has 0 for the others, its
+        attribute `measured`, in the measurement's shape without channels, is 1 there and else 0.
       sigma: standard deviation of Gaussian noise, in the unit of A x.
     """
     if sigma < 0:
         raise ValueError(f"measurement: sigma must not be negative, got {sigma}")
     sinogram = operator(image)
+    ray_sigma = jnp.full(sinogram.shape, sigma, sinogram.dtype)
+    measured = getattr(operator, "measured", None)
+    if measured is not None:
+        ray_sigma *= measured.reshape(measured.shape + (1,) * (sinogram.ndim - measured.ndim)).astype(sinogram.dtype)
     if sigma > 0:
-        sinogram = sinogram + sigma * jax.random.normal(key, sinogram.shape, sinogram.dtype)
-    return Measurement(sinogram, jnp.full(sinogram.shape, sigma, sinogram.dtype), "paper")
+        sinogram = sinogram + ray_sigma * jax.random.normal(key, sinogram.shape, sinogram.dtype)
+    return Measurement(sinogram, ray_sigma, "paper")
 
 
 def fine_line_integrals(image: Array, operator: RayTransform, *, refinement: int = 4, rays: int = 4) -> Array:
@@ -108,6 +121,7 @@ def honest_measurement(
     photons: float = 1e5,
     pixel_mm: float = 0.957,
     attenuation: float = 2 * MU_WATER,
+    background: float = 0.0,
     refinement: int = 4,
     rays: int = 4,
 ) -> Measurement:
@@ -115,26 +129,38 @@ def honest_measurement(
 
     Args:
       key: random key.
-      image: [H, W] or [H, W, C] with air = 0.
+      image: [H, W] or [H, W, C].
       operator: the scan; its pixel size may be in any unit, `pixel_mm` says what it is.
-      photons: I0, photons per ray without the object.
+      photons: I0, photons per ray without the object. Means above `MANY` draw from the normal distribution.
       pixel_mm: side of a pixel in mm.
-      attenuation: mu per mm of image value 1.
+      attenuation: mu per mm that image value 1 has more than image value 0.
+      background: mu per mm of image value 0, with which the image's whole rectangle weakens the rays.
       refinement: the finer grid, see `fine_line_integrals`.
       rays: sub-rays per bin, see there.
 
     Raises:
-      ValueError: an image of the wrong shape, or a setting that is not positive.
+      ValueError: an image of the wrong shape, a setting that is not positive or too large for float32, or a background
+        that is not finite.
     """
     for name, value in (("photons", photons), ("pixel_mm", pixel_mm), ("attenuation", attenuation)):
-        if not value > 0:
-            raise ValueError(f"measurement: {name} must be positive, got {value}")
+        if not 0 < value < HUGE:
+            raise ValueError(f"measurement: {name} must be positive and below {HUGE:g}, got {value}")
+    if not abs(background) < HUGE:
+        raise ValueError(f"measurement: background must be finite, got {background}")
     lines = fine_line_integrals(image, operator, refinement=refinement, rays=rays)
     # From the unit of A x to a pure number: operator length -> mm, image value -> mu.
     per_unit = attenuation * pixel_mm / operator.geometry.pixel_size
-    counts = jax.random.poisson(key, photons * jnp.exp(-per_unit * lines))
-    counts = jnp.maximum(counts, 1).astype(
-        lines.dtype
-    )  # no photon at all: as if one had come, the logarithm must exist
-    sinogram = jnp.log(photons / counts) / per_unit
+    below = jnp.zeros((), lines.dtype)
+    if background:
+        through = fine_line_integrals(jnp.ones_like(image), operator, refinement=refinement, rays=rays)
+        below = per_unit * background / attenuation * through
+    counts = _counts(key, photons * jnp.exp(-(per_unit * lines + below)))
+    sinogram = (jnp.log(photons / counts) - below) / per_unit
     return Measurement(sinogram, 1 / (jnp.sqrt(counts) * per_unit), "honest")
+
+
+def _counts(key: Array, mean: Array) -> Array:
+    """Poisson counts of these means, in their type; at least 1, as if a photon had come: the logarithm must exist."""
+    few = jax.random.poisson(key, jnp.minimum(mean, MANY)).astype(mean.dtype)
+    many = mean + jnp.sqrt(mean) * jax.random.normal(jax.random.fold_in(key, 1), mean.shape, mean.dtype)
+    return jnp.maximum(jnp.where(mean > MANY, many, few), 1)

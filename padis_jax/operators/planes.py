@@ -2,7 +2,8 @@
 
 Such an operator is a frozen dataclass, registered as a pytree, with `image_shape`, `measurement_shape`, `norm` and
 `forward`, a linear map of one plane. Its transpose is derived (`jax.linear_transpose`), which is exact, unless it
-defines `adjoint`; its pseudo-inverse is by conjugate gradients unless it defines `inverse`.
+defines `adjoint`; its pseudo-inverse is by conjugate gradients (2000 iterations at most) unless it defines `inverse`.
+All of them are real: of a complex image they take real and imaginary part alike.
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ def checked(what: str, array: Array, plane: tuple[int, int]) -> Array:
 
 
 def per_channel(function: Map, array: Array) -> Array:
-    """Apply a map of planes to [a, b], or to every channel of [a, b, C]."""
+    """Apply a real linear map of planes to [a, b], or to every channel of [a, b, C]."""
+    if jnp.iscomplexobj(array):
+        return jax.lax.complex(per_channel(function, array.real), per_channel(function, array.imag))
     if array.ndim == 2:
         return function(array)
     if array.shape[2] == 1:
@@ -81,9 +84,9 @@ def per_channel(function: Map, array: Array) -> Array:
 
 
 def checked_size(name: str, image_shape: Sequence[int]) -> tuple[int, int]:
-    """(H, W) as integers; ValueError unless there are two, both positive."""
-    if len(image_shape) != 2 or min(image_shape) < 1:
-        raise ValueError(f"{name}: image_shape must be (H, W), both positive, got {tuple(image_shape)}")
+    """(H, W) as integers; ValueError unless there are two whole numbers, both positive."""
+    if len(image_shape) != 2 or not all(n >= 1 and n % 1 == 0 for n in image_shape):
+        raise ValueError(f"{name}: image_shape must be (H, W), whole and positive, got {tuple(image_shape)}")
     return int(image_shape[0]), int(image_shape[1])
 
 

@@ -89,21 +89,22 @@ def Downsample(  # noqa: N802 (a factory named like the object it makes)
 
     Args:
       image_shape: (H, W) in pixels, multiples of `factor`.
-      factor: s, at least 1.
+      factor: s, at least 1, whole.
       method: "block" or "bicubic".
 
     Raises:
       ValueError: a size that `factor` does not divide, or an unknown method.
     """
     shape = checked_size("Downsample", image_shape)
-    if factor < 1 or shape[0] % factor or shape[1] % factor:
-        raise ValueError(f"Downsample: factor {factor} must be positive and divide the image's {shape}")
+    if not factor >= 1 or factor % 1 or shape[0] % factor or shape[1] % factor:
+        raise ValueError(f"Downsample: factor {factor} must be positive, whole, and divide the image's {shape}")
+    factor = int(factor)
     if method not in get_args(Method):
         raise ValueError(f"Downsample: method must be one of {', '.join(get_args(Method))}, got {method!r}")
     rows, columns = (reduction(n, factor, method) for n in shape)
     return Resampling(
         image_shape=shape,
-        factor=int(factor),
+        factor=factor,
         rows=leaf(rows),
         columns=leaf(columns),
         rows_inverse=leaf(np.linalg.pinv(rows)),

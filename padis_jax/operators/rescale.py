@@ -66,6 +66,17 @@ def attenuation_window(window: Window, *, mu_water: float = MU_WATER) -> Window:
     return Window("1/mm", mu_water * (1 + window.low / 1000), mu_water * (1 + window.high / 1000))
 
 
+def linear_attenuation(window: Window) -> tuple[float, float]:
+    """(attenuation, background) per mm of `measurement.honest_measurement` for images of a window.
+
+    Args:
+      window: of the image. One that is not in HU tells no attenuation: 0 is then taken for air, 1 for twice that of
+        water, as in the window of -1000 to 1000 HU.
+    """
+    ends = attenuation_window(window if window.unit == HOUNSFIELD.unit else HOUNSFIELD)
+    return ends.high - ends.low, ends.low
+
+
 def rescale_attenuation(
     line_integrals: Array, operator: Operator, image_shape: tuple[int, ...], window: Window, *, length_mm: float
 ) -> Array:
