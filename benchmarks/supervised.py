@@ -1,21 +1,27 @@
-"""Trains the supervised yardstick, FBP + U-Net, for one simulated scan, on the slices that the prior was trained on.
+"""Trains the supervised yardstick, FBP + U-Net, for one measurement, on the slices that the prior was trained on.
 
-    python -m benchmarks.supervised --scan.views 20 --out runs/supervised_20.safetensors
-    python -m benchmarks.supervised --scan.protocol paper --steps 200 --limit 8 --out runs/quick.safetensors
+    python -m benchmarks.supervised --problem ct20 --scan.protocol paper --out runs/supervised_ct20.safetensors
+    python -m benchmarks.supervised --problem sr4 --image.path data/photos.npy --out runs/supervised_sr4.safetensors
+    python -m benchmarks.supervised --scan.views 30 --steps 200 --limit 8 --out runs/quick.safetensors
 
-Each training slice is measured --draws times with fresh noise and reconstructed by the operator's quick image; the
-network learns to mend these. Test and validation slices of the head CT and their neighbours are left out (split.py);
-other images are all trained on. Other flags are those of sample.py, of which --image.path, --scan and --seed count.
-The file is read by padis_jax.baselines.file.load_baseline and applied by padis_jax.baselines.supervised.restore.
+The first two are for a problem of docs/problems.md and serve `python -m padis_jax.benchmark --supervised FILE`, whose
+CT is noiseless (--scan.protocol paper); without --problem it is the parallel scan of sample.py. Each training slice is
+measured --draws times, with fresh noise, photons or masks, and reconstructed by the operator's quick image; the network
+learns to mend these. Test and validation slices of the head CT and their neighbours are left out (split.py); other
+images are all trained on. Other flags are those of sample.py, of which --problem, --noise, --image.path, --scan and
+--seed count. The file is read by padis_jax.baselines.file.load_baseline and applied by
+padis_jax.baselines.supervised.restore.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
 from tqdm import tqdm
 
 from benchmarks.training import check_counts, train, training_parser, training_slices
@@ -26,6 +32,8 @@ from padis_jax.cli.arguments import parse
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.images import ImageSet, read_images
 from padis_jax.metrics import psnr
+from padis_jax.operators import RayTransform
+from padis_jax.tasks import TASKS
 from padis_jax.unet import NetworkConfig, init_network
 
 
@@ -39,6 +47,9 @@ def main() -> None:
     args, rest = parser.parse_known_args()
     base = parse(ex.Experiment, rest, default=ex.Experiment(), prog="benchmarks.supervised", description=__doc__ or "")
     check_counts(args, "draws")
+    if base.problem and base.problem not in TASKS:
+        names = ", ".join(TASKS)
+        raise UserError(f"--problem {base.problem}: a mask or kernel of one's own has no name; take one of {names}")
 
     images = read_images(base.image.path)
     chosen = training_slices(images, base.image.path, args.limit)
@@ -62,27 +73,47 @@ def main() -> None:
 
     params = jax.jit(init_network, static_argnums=1)(jax.random.key(base.seed), config)
     params, run = train(functools.partial(supervised_loss, config), params, draw, args, base.seed)
-    scan = dataclasses.asdict(base.scan)
-    about = {"scan": scan, "images": base.image.path, "slices": chosen, "draws": args.draws, **run}
+    trained_for = measured_as(base, (images.images.shape[1], images.images.shape[2]))
+    about = {**trained_for, "images": base.image.path, "slices": chosen, "draws": args.draws, **run}
     save_baseline(args.out, SUPERVISED, config, params, about)
     shown = jax.jit(restore, static_argnums=0)(config, params, starts[:1])
     print(f"{args.out} written; first training pair: {float(psnr(starts[0], truths[0])):.2f} dB before and")
     print(f"{float(psnr(shown[0], truths[0])):.2f} dB after (an image that it was trained on: no measure of quality)")
 
 
+def measured_as(base: ex.Experiment, image_shape: tuple[int, int]) -> dict[str, Any]:
+    """What the file says of the measurement: the scan, or the problem, as the benchmark asks for it (networks.py)."""
+    scan = dataclasses.asdict(base.scan)
+    if not base.problem:
+        return {"scan": scan}
+    task = TASKS[base.problem]
+    sigma = task.sigma if base.noise is None else base.noise
+    about = {"problem": base.problem, "definition": task.definition, "sigma": sigma, "image_shape": list(image_shape)}
+    return about | ({name: scan[name] for name in ("protocol", "photons", "pixel_mm")} if task.tomography else {})
+
+
 def pairs(base: ex.Experiment, images: ImageSet, chosen: list[int], draws: int) -> tuple[np.ndarray, np.ndarray]:
-    """(quick images, truths), both [slices * draws, H, W, C]; draws of a slice differ in their noise."""
-    first = dataclasses.replace(base, image=dataclasses.replace(base.image, index=chosen[0]))
-    operator = ex.load_scene(first, images).operator
-    starts, truths = [], []
+    """(quick images, truths), both [slices * draws, H, W, C]; one draw where nothing is random."""
+    operator, starts, truths = None, [], []
     for index in tqdm(chosen, desc="measuring", unit="slice"):
-        for number in range(draws if base.scan.protocol == "honest" else 1):
-            # Keys of their own: 0 and 1 below an image's key are those of an experiment.
-            key = jax.random.fold_in(jax.random.fold_in(ex.image_key(base.seed, index), 2), number)
-            one = images.select([index])
-            starts.append(np.asarray(operator.start(ex.measure(base, key, one, operator).sinogram)))
-            truths.append(one.images[0])
-    return np.stack(starts).reshape(len(truths), *truths[0].shape), np.stack(truths)
+        one = dataclasses.replace(base, image=dataclasses.replace(base.image, index=index))
+        for number in range(draws):
+            # A key of its own: 0, 1 and 2 below an image's key are those of an experiment.
+            key = jax.random.fold_in(jax.random.fold_in(ex.image_key(base.seed, index), 3), number)
+            scene = ex.load_scene(one, images, key=key, operator=operator)
+            if isinstance(scene.operator, RayTransform):
+                operator = scene.operator  # the same for all images, and long to build
+            starts.append(np.asarray(quick(scene.operator, scene.measurement.sinogram)).reshape(scene.truth.shape))
+            truths.append(scene.truth)
+            if base.scan.protocol == "paper" and operator is not None:
+                break  # tomography without noise: all draws are alike
+    return np.stack(starts), np.stack(truths)
+
+
+@jax.jit
+def quick(operator: Any, y: Array) -> Array:
+    """The operator's quick image of a measurement."""
+    return operator.start(y)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,10 @@ from padis_jax.baselines.file import CNN, KEY, SUPERVISED, load_baseline, save_b
 from padis_jax.baselines.fit import fit
 from padis_jax.baselines.supervised import restore, supervised_loss
 from padis_jax.errors import UserError
+from padis_jax.experiment import image_key
 from padis_jax.operators import from_functions
 from padis_jax.solvers.plug_and_play import PlugAndPlay, plug_and_play
+from padis_jax.tasks import TASKS, pose
 from padis_jax.unet import NetworkConfig, apply_network, init_network
 from padis_jax.weights import load_weights
 
@@ -137,6 +139,41 @@ def test_the_supervised_command_learns_to_mend_its_scan(tmp_path, monkeypatch, c
     assert after > before + 1
     with pytest.raises(UserError, match="no 'network'"):  # a yardstick is not taken for a prior
         load_weights(tmp_path / "s.safetensors")
+
+
+def test_the_supervised_command_measures_as_the_named_problem_does(tmp_path, monkeypatch, capsys):
+    """Operator and noise are the problem's; what is random is drawn anew, and never as the benchmark draws it."""
+    np.save(tmp_path / "images.npy", np.repeat(squares(0, 2), 3, axis=-1))
+    base = ["--image.path", tmp_path / "images.npy", "--channels", "8", "--multipliers", "1", "1"]
+    drawn = []
+    monkeypatch.setattr(supervised, "train", lambda loss, params, draw, args, seed: (params, {}))
+    monkeypatch.setattr(supervised, "restore", lambda config, params, images: images)
+    monkeypatch.setattr(supervised, "quick", lambda operator, y: drawn.append((operator, y)) or operator.start(y))
+    run(supervised.main, monkeypatch, *base, "--problem", "inpaint_random", "--draws", "2", "--out", tmp_path / "i")
+    about = load_baseline(tmp_path / "i", SUPERVISED).about
+    task = TASKS["inpaint_random"]
+    assert about["problem"] == "inpaint_random" and about["definition"] == task.definition
+    assert about["sigma"] == task.sigma and about["image_shape"] == [16, 16] and "protocol" not in about
+    _, measurement = pose(task, image_key(0, 0), jnp.asarray(squares(0, 2)[0]).repeat(3, -1))
+    masks = {np.asarray(operator.mask).tobytes() for operator, _ in drawn}
+    assert len(drawn) == len(masks) == 4
+    assert not any(np.array_equal(y, measurement.sinogram) for _, y in drawn)
+    for (operator, y), truth in zip(drawn, np.repeat(squares(0, 2), 2, axis=0), strict=True):
+        error = np.asarray(y - operator(jnp.asarray(truth).repeat(3, -1)))[np.asarray(operator.mask) > 0]
+        assert error.std() == pytest.approx(task.sigma, rel=0.3)
+
+    np.save(tmp_path / "images.npy", squares(0, 2)[..., 0])
+    drawn.clear()
+    run(supervised.main, monkeypatch, *base, "--problem", "fan180", "--scan.protocol", "paper", "--out", tmp_path / "f")
+    about = load_baseline(tmp_path / "f", SUPERVISED).about
+    assert about["definition"] == TASKS["fan180"].definition and about["protocol"] == "paper"
+    assert len(drawn) == 2 and drawn[0][0] is drawn[1][0]  # without noise one draw each; built once
+    assert drawn[0][0].measurement_shape == (180, 32)
+    np.testing.assert_allclose(drawn[1][1], drawn[1][0](jnp.asarray(squares(0, 2)[1])), rtol=1e-5, atol=1e-5)
+
+    with pytest.raises(SystemExit, match="2"):
+        run(supervised.main, monkeypatch, *base, "--problem", "inpaint", "--mask", "m.png", "--out", tmp_path / "o")
+    assert "--problem inpaint: a mask or kernel of one's own has no name" in capsys.readouterr().err
 
 
 def test_the_cnn_command_leaves_held_out_slices_alone(tmp_path, monkeypatch, capsys):

@@ -26,7 +26,12 @@ from padis_jax.weights import Weights, load_weights
 
 WHOLE = dataclasses.replace(NETWORK, position_channels=0)
 SCANS = ("ct8", "ct20", "fan180", "limited120")
-SCAN = {"views": 8, "bins": 32, "protocol": "paper"}
+
+
+def trained_for(task, **changes):
+    """What a file of benchmarks.supervised says of a problem of CT, at 16 x 16 pixels."""
+    about = {"problem": task, "definition": TASKS[task].definition, "sigma": TASKS[task].sigma, "protocol": "paper"}
+    return {**about, "image_shape": [16, 16], "images": "others.npy", "slices": [0], **changes}
 
 
 def baseline(path, kind, init, config, about):
@@ -39,12 +44,11 @@ def baseline(path, kind, init, config, about):
 def config(tmp_path):
     """Flags that name a tiny network of every kind."""
     np.save(tmp_path / "images.npy", np.random.default_rng(0).uniform(size=(1, 16, 16)).astype(np.float32))
-    supervised = {"scan": SCAN, "images": "others.npy", "slices": [0]}
     return Benchmark(
         weights=str(write_weights(tmp_path / "patch.safetensors")),
         weights_whole=str(write_weights(tmp_path / "whole.safetensors", network=WHOLE, patch=0)),
         cnn=baseline(tmp_path / "cnn.safetensors", CNN, init_cnn, CNNConfig(features=4, layers=2), {}),
-        supervised=(baseline(tmp_path / "s.safetensors", SUPERVISED, init_network, WHOLE, supervised),),
+        supervised=(baseline(tmp_path / "s.safetensors", SUPERVISED, init_network, WHOLE, trained_for("ct8")),),
         ct=str(tmp_path / "images.npy"),
         out=str(tmp_path / "out"),
         evaluations=2,
@@ -101,21 +105,35 @@ def test_plug_and_play_starts_from_total_variation(config, tmp_path, monkeypatch
         np.testing.assert_array_equal(start, scene.tv()[0])
 
 
-def test_supervised_is_for_its_scan_only(config, tmp_path):
+def test_supervised_is_for_its_problem_only(config, tmp_path):
     found = work.prepare(dataclasses.replace(config, only=tuple(f"{t}/supervised" for t in SCANS)))
-    none = "benchmarks.supervised has no such scan, only those of ct8, ct20, ct60"
-    assert [e.refused for e in found.fields] == ["", "no network at hand: --supervised", none, none]
+    none = "no network at hand: --supervised"
+    assert [e.refused for e in found.fields] == ["", none, none, none]
+
+    def prepare(about, only="ct8/supervised", network=WHOLE):
+        path = baseline(tmp_path / "other.safetensors", SUPERVISED, init_network, network, about)
+        return work.prepare(dataclasses.replace(config, supervised=(path,), only=(only,)))
+
     for about, message in (
-        ({"scan": {**SCAN, "protocol": "honest"}}, "is no problem of the table"),
-        ({}, "an unknown scan"),
+        ({}, "trained for an unknown scan, .* train with --problem NAME"),
+        ({"scan": {"views": 8}}, "trained for {'views': 8}"),
+        (trained_for("ct8", problem="ct9"), "which is no named problem"),
+        (
+            trained_for("ct8", protocol="honest"),
+            "protocol honest, .*with --problem ct8 --scan.protocol paper",
+        ),
+        (trained_for("ct8", definition=TASKS["ct20"].definition), "trained for ct8 with definition"),
+        (trained_for("denoise", sigma=0.2), "with sigma 0.2, .*train with --problem denoise, and without --noise"),
     ):
-        path = baseline(tmp_path / "other.safetensors", SUPERVISED, init_network, WHOLE, about)
         with pytest.raises(UserError, match=message):
-            work.prepare(dataclasses.replace(config, supervised=(path,), only=("ct8/supervised",)))
-    seen = {"scan": SCAN, "images": config.ct, "slices": [3, 0]}
-    path = baseline(tmp_path / "seen.safetensors", SUPERVISED, init_network, WHOLE, seen)
-    found = work.prepare(dataclasses.replace(config, supervised=(path,), only=("ct8/supervised",)))
-    assert found.fields[0].refused == "it was trained on test slice 0" and not found.jobs
+            prepare(about)
+    assert not prepare(trained_for("fan180"), "fan180/supervised").fields[0].refused
+    larger = prepare(trained_for("ct8", image_shape=[32, 32]))
+    assert larger.fields[0].refused == "network for images of [32, 32] pixels, not [16, 16]" and not larger.jobs
+    other = prepare(trained_for("ct8"), network=dataclasses.replace(WHOLE, image_channels=3))
+    assert other.fields[0].refused == "network for 3 channels, images of 1"
+    seen = prepare(trained_for("ct8", images=config.ct, slices=[3, 0]))
+    assert seen.fields[0].refused == "it was trained on test slice 0" and not seen.jobs
 
 
 def test_networks_that_saw_the_test_images_are_refused(tmp_path, monkeypatch):
@@ -133,7 +151,7 @@ def test_networks_that_saw_the_test_images_are_refused(tmp_path, monkeypatch):
             "dds": Weights({}, NETWORK, frame_for((16, 16), 8), PLAIN, about, ""),
             "whole_dds": Weights({}, WHOLE, frame_for((16, 16), 0), PLAIN, about, ""),
             "pnp_red_cnn": Baseline({}, tiny, about),
-            "supervised": Baseline({}, WHOLE, about),
+            "supervised": Baseline({}, WHOLE, {"image_shape": [16, 16], **about}),
         }
         trained = Trained("a file", "its digest", content[name])
         networks = Networks({(METHODS[name].network, 1): trained}, {"ct8": trained})

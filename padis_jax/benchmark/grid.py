@@ -62,7 +62,7 @@ class Benchmark:
       weights_whole_rgb: the same for colour pictures.
       cnn: plain denoiser for CT (benchmarks.cnn_denoiser).
       cnn_rgb: the same for colour pictures.
-      supervised: FBP + U-Net for a scan (benchmarks.supervised), to be given several times.
+      supervised: FBP + U-Net, a file for each problem (benchmarks.supervised), to be given several times.
       ct: CT test images; of the head CT only the held-out slices are taken.
       photos: colour test pictures; "" for crops of scikit-image's astronaut and chelsea.
       restore: what is deblurred, enlarged, filled in and denoised: "photos", or "ct" (with the prior for CT).

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from padis_jax.baselines.cnn import cnn_prior
 from padis_jax.benchmark.data import Pictures
 from padis_jax.benchmark.leakage import trained_on
-from padis_jax.benchmark.networks import FLAGS, TASKS_OF_VIEWS, Networks, Trained
+from padis_jax.benchmark.networks import FLAGS, Networks, Trained
 from padis_jax.prior import Prior, TilingName, patch_prior
 from padis_jax.settings import plug_and_play_settings, schedule, tv_settings, unsuited
 from padis_jax.solvers.reconstruct import SOLVERS
@@ -50,7 +50,7 @@ def _diffusion(text: str, solver: str, network: Literal["patch", "whole"] = "pat
 METHODS: dict[str, Method] = {
     "start": Method("filtered backprojection, the blurred image, repeated or nearest pixels", "start"),
     "tv": Method("total variation", "tv"),
-    "supervised": Method("FBP + U-Net, trained for this very scan", "supervised", "supervised"),
+    "supervised": Method("FBP (or start) + U-Net, trained for this very problem", "supervised", "supervised"),
     "pnp_admm_cnn": Method("PnP-ADMM, plain CNN denoiser", "plug_and_play", "cnn", "admm"),
     "pnp_red_cnn": Method("PnP-RED, plain CNN denoiser", "plug_and_play", "cnn", "red"),
     "pnp_admm": Method("PnP-ADMM, patch prior at one noise level", "plug_and_play", "patch", "admm"),
@@ -96,8 +96,6 @@ def refusal(name: str, task: str, pictures: Pictures, networks: Networks) -> str
     method = METHODS[name]
     if reason := unsuited(method.solver, task):
         return reason
-    if method.family == "supervised" and task not in (scans := TASKS_OF_VIEWS.values()):
-        return f"benchmarks.supervised has no such scan, only those of {', '.join(scans)}"
     if not method.network:
         return ""
     trained = networks.find(method.network, pictures.channels, task)
@@ -121,8 +119,10 @@ def _misfit(method: Method, trained: Trained, pictures: Pictures) -> str:
         if method.tiling != "random" and content.frame.patch > min(pictures.shape):
             return "the patch is larger than the image"
     elif method.family == "supervised":
-        if any(side % 2 ** (len(content.config.channel_mult) - 1) for side in pictures.shape):
-            return f"network does not fit images of {pictures.shape}"
+        if (trained_for := content.about.get("image_shape")) != list(pictures.shape):
+            return f"network for images of {trained_for} pixels, not {list(pictures.shape)}"
+        if content.config.image_channels != pictures.channels:
+            return f"network for {content.config.image_channels} channels, images of {pictures.channels}"
     if shared := trained_on(content, pictures):
         return f"it was trained on test slice {shared[0]}"
     return ""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from padis_jax.baselines.file import CNN, SUPERVISED, Baseline, load_baseline
 from padis_jax.errors import UserError
 from padis_jax.experiment.config import DEFAULT_WEIGHTS
+from padis_jax.tasks import TASKS
 from padis_jax.weights import Weights, file_hash, load_weights
 
 FLAGS = {
@@ -20,7 +21,6 @@ FLAGS = {
     ("cnn", 1): "--cnn",
     ("cnn", 3): "--cnn-rgb",
 }
-TASKS_OF_VIEWS = {8: "ct8", 20: "ct20", 60: "ct60"}  # benchmarks.supervised scans half a turn, evenly
 
 
 class Trained(NamedTuple):
@@ -72,21 +72,20 @@ def load_networks(files: Mapping[tuple[str, int], str]) -> Networks:
     return Networks(found)
 
 
-def with_supervised(networks: Networks, paths: Sequence[str], side: int) -> Networks:
+def with_supervised(networks: Networks, paths: Sequence[str]) -> Networks:
     """The same with files of benchmarks.supervised.
 
     Args:
       networks: the others.
       paths: the files.
-      side: the longer side of the CT images in pixels, which decides the detector of the tasks.
 
     Raises:
-      UserError: for a file that cannot be read, or a network that was trained for none of the tasks.
+      UserError: for a file that cannot be read, or a network that was trained for none of the problems as they are now.
     """
     trained: dict[str, Trained] = {}
     for path in paths:
         baseline = load_baseline(path, SUPERVISED)
-        task = _task(path, baseline, side)
+        task = _task(path, baseline)
         if task in trained:
             raise UserError(f"--supervised {path}: {trained[task].path} is for {task} already: name one of them")
         trained[task] = Trained(path, file_hash(path), baseline)
@@ -102,14 +101,22 @@ def _check(flag: str, path: str, content: Weights | Baseline[Any], kind: str, ch
         raise UserError(f"{flag} {path}: holds {found}, but this flag is for the {other}")
 
 
-def _task(path: str, baseline: Baseline[Any], side: int) -> str:
-    """The task whose measurements the network was trained on."""
-    scan = baseline.about.get("scan")
-    scan = scan if isinstance(scan, Mapping) else {}
-    task = TASKS_OF_VIEWS.get(scan.get("views", 0))
-    if task is None or scan.get("protocol") != "paper" or scan.get("bins") != 2 * side:
+def _task(path: str, baseline: Baseline[Any]) -> str:
+    """The problem whose measurements the network was trained on."""
+    about = baseline.about
+    name = about.get("problem")
+    task = TASKS.get(name) if isinstance(name, str) else None
+    if task is None:
         raise UserError(
-            f"--supervised {path}: trained for {dict(scan) or 'an unknown scan'}, which is no problem of the table; "
-            f"train with --scan.protocol paper --scan.bins {2 * side} and 8, 20 or 60 --scan.views"
+            f"--supervised {path}: trained for {about.get('scan') or 'an unknown scan'}, which is no named problem; "
+            "train with --problem NAME"
         )
-    return task
+    noise = {"sigma": task.sigma, **({"protocol": "paper"} if task.tomography else {})}
+    for field, wanted in {"definition": task.definition, **noise}.items():
+        if about.get(field) != wanted:
+            more = " --scan.protocol paper" if task.tomography else ""
+            raise UserError(
+                f"--supervised {path}: trained for {name} with {field} {about.get(field)}, which is {wanted} in the "
+                f"table; train with --problem {name}{more}, and without --noise"
+            )
+    return str(name)

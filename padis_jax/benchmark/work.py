@@ -15,7 +15,6 @@ from padis_jax.benchmark.grid import Benchmark, Entry, entries
 from padis_jax.benchmark.measure import Scene, run_cell
 from padis_jax.benchmark.methods import METHODS, described
 from padis_jax.benchmark.networks import Networks, load_networks, with_supervised
-from padis_jax.errors import UserError
 from padis_jax.experiment import missing_default
 from padis_jax.experiment.config import DEFAULT_IMAGE
 from padis_jax.tasks import TASKS
@@ -65,14 +64,10 @@ def prepare(config: Benchmark) -> Work:
         raise error
     files = {("patch", 1): config.weights, ("whole", 1): config.weights_whole, ("cnn", 1): config.cnn}
     files |= {("patch", 3): config.weights_rgb, ("whole", 3): config.weights_whole_rgb, ("cnn", 3): config.cnn_rgb}
-    networks = load_networks(files)
+    networks = with_supervised(load_networks(files), config.supervised)
     prior = networks.find("patch", 1, "") or networks.find("whole", 1, "")
     slices = ct_slices(config.ct, config.image_count, prior.content.window if prior else None) if grey else None
     colour = photographs(config.photos, config.image_count) if any(not config.on_ct(task) for task in tasks) else None
-    if config.supervised:
-        if slices is None:
-            raise UserError("--supervised: no chosen problem is CT; leave it out, or choose ct8, ct20 or ct60")
-        networks = with_supervised(networks, config.supervised, max(slices.shape))
     pictures = {task: slices if config.on_ct(task) else colour for task in tasks}
     found = {task: shown for task, shown in pictures.items() if shown is not None}
     fields = entries(config, found, networks)

@@ -14,7 +14,7 @@ from padis_jax.experiment.config import (
     TVConfig,
 )
 from padis_jax.experiment.problem import solver_defaults, with_problem_defaults
-from padis_jax.experiment.scene import Scene, image_key, load_scene, measure, missing_default
+from padis_jax.experiment.scene import Scene, image_key, load_scene, missing_default
 from padis_jax.experiment.scoring import Row, score, score_mask, timed
 from padis_jax.experiment.solving import (
     build_prior,
@@ -42,7 +42,6 @@ __all__ = [
     "image_key",
     "load_scene",
     "make_prior",
-    "measure",
     "missing_default",
     "patch_batch",
     "run_samples",

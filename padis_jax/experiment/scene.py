@@ -58,12 +58,16 @@ def image_key(seed: int, index: int) -> Array:
     return jax.random.fold_in(jax.random.key(seed), index)
 
 
-def load_scene(config: Experiment, images: ImageSet | None = None) -> Scene:
+def load_scene(
+    config: Experiment, images: ImageSet | None = None, *, key: Array | None = None, operator: Any = None
+) -> Scene:
     """Reads the image and measures it.
 
     Args:
       config: the experiment.
       images: the images of `config.image.path`, if they are read already.
+      key: of what is random in the measurement; None for the image's own.
+      operator: if it is there already; else it is built.
 
     Raises:
       UserError: for a missing file or image, or a pixel size that is neither in the file nor in the config.
@@ -76,29 +80,30 @@ def load_scene(config: Experiment, images: ImageSet | None = None) -> Scene:
         raise UserError(
             f"{config.image.path}: {truth.shape[:2]} pixels; at least {SSIM_WINDOW} x {SSIM_WINDOW} are needed"
         )
-    key = image_key(config.seed, config.image.index)
+    key = image_key(config.seed, config.image.index) if key is None else key
     if config.problem:
-        return _problem_scene(config, chosen, key)
-    angles = (np.arange(config.scan.views) + 0.5) * np.pi / config.scan.views
-    operator = ParallelBeam(image_shape=truth.shape[:2], angles=angles, detector_count=config.scan.bins)
-    measurement = measure(config, jax.random.fold_in(key, 0), chosen, operator)
+        return _problem_scene(config, chosen, key, operator)
+    if operator is None:
+        angles = (np.arange(config.scan.views) + 0.5) * np.pi / config.scan.views
+        operator = ParallelBeam(image_shape=truth.shape[:2], angles=angles, detector_count=config.scan.bins)
+    measurement = _measure(config, jax.random.fold_in(key, 0), chosen, operator)
     return Scene(truth, chosen.window, chosen.names[0], operator, measurement, chosen.rows_up)
 
 
-def _problem_scene(config: Experiment, chosen: ImageSet, key: Array) -> Scene:
+def _problem_scene(config: Experiment, chosen: ImageSet, key: Array, operator: Any) -> Scene:
     truth = np.asarray(chosen.images[0])
     task = task_of(config, (truth.shape[0], truth.shape[1]), rows_up=chosen.rows_up)
     noise: dict[str, Any] = {"sigma": config.noise}
     if task.tomography and config.scan.protocol == "honest":
         noise = {"photons": config.scan.photons, "pixel_mm": _pixel_mm(config, chosen), "window": chosen.window}
     try:
-        operator, measurement = pose(task, key, jnp.asarray(truth), **noise)
+        operator, measurement = pose(task, key, jnp.asarray(truth), operator=operator, **noise)
     except ValueError as error:
         raise UserError(f"{config.image.path}: --problem {config.problem}: {error}") from error
     return Scene(truth, chosen.window, chosen.names[0], operator, measurement, chosen.rows_up, task)
 
 
-def measure(config: Experiment, key: Array, chosen: ImageSet, operator: RayTransform) -> Measurement:
+def _measure(config: Experiment, key: Array, chosen: ImageSet, operator: RayTransform) -> Measurement:
     """The measurement of the first image of a set, under the config's protocol.
 
     Raises:
