@@ -10,6 +10,13 @@ if "JAX_PLATFORMS" not in os.environ:
 jax.config.update("jax_numpy_rank_promotion", "raise")  # a missing axis is a mistake here, never a broadcast
 
 
+@pytest.fixture(autouse=True, scope="module")
+def no_programs_left():
+    """After a module: its compiled programs go. Each maps memory, and Linux allows a process 65,530 mappings."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def no_temporary_files(tmp_path):
     """After the test: nothing half-written is left in the test's folder."""
