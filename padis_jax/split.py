@@ -129,9 +129,12 @@ def split_of(data: DataConfig, volumes: Mapping[str, int], count: int) -> Split:
 
 def limited(train: Sequence[int], limit: int) -> tuple[int, ...]:
     """`limit` of the slices, spread evenly; all of them for 0, or where there are no more."""
-    if not limit or limit >= len(train):
-        return tuple(train)
-    return tuple(train[i] for i in np.linspace(0, len(train) - 1, limit).round().astype(int))
+    return tuple(train[i] for i in spread(len(train), limit or len(train)))
+
+
+def spread(total: int, count: int) -> tuple[int, ...]:
+    """`count` of the numbers 0 .. total - 1, spread evenly, first and last among them; all where there are no more."""
+    return tuple(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist())
 
 
 def is_head_ct(path: str | Path) -> bool:

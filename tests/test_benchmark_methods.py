@@ -168,7 +168,13 @@ def test_networks_that_saw_the_test_images_are_refused(tmp_path, monkeypatch):
             one = {"path": path, "validation": [0], "limit": 2}  # of slices 1 to 5 the first and the last
             assert refused(method, {"config": {"data": one}}) == "it was trained on test slice 5"
             assert refused(method, {"config": {"data": one | {"limit": 1}}}) == ""
-        assert refused(method, {"config": {"data": {"path": "others.npy"}}}) == ""
+        others = {"config": {"data": {"path": "others.npy"}}}
+        assert refused(method, others) == ""
+        seen = {"provenance": {"config": {"data": half}}}
+        for start in (seen, {"provenance": {**others, "start_weights": seen}}):
+            assert refused(method, {**others, "start_weights": start}) == "it was trained on test slice 5"
+        for start in ({"provenance": others}, {"provenance": 3}, {}, "a", None):
+            assert refused(method, {**others, "start_weights": start}) == ""
         for unknown in (
             {},
             {"config": 3},

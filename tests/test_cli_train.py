@@ -98,7 +98,20 @@ def test_a_run_can_start_from_weights(run, folder, tmp_path):
     old, new = load_weights(start), load_weights(tmp_path / "more" / "weights.safetensors")
     for a, b in zip(jax.tree.leaves(old.params), jax.tree.leaves(new.params), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-7)
-    assert new.provenance["start_weights_sha256"] == old.digest
+    origin = {"sha256": old.digest, "provenance": old.provenance}
+    assert new.provenance["start_weights"] == origin and old.provenance["start_weights"] is None
+    assert new.provenance["config"]["run"]["start_weights"] == "weights.safetensors"
+
+
+def test_a_resumed_run_knows_its_start_weights_though_their_file_is_gone(run, folder, tmp_path):
+    start = str(shutil.copy(run[0] / "weights.safetensors", tmp_path / "start.safetensors"))
+    workdir = str(tmp_path / "more")
+    main(["--config", str(folder / "tiny.py"), "--workdir", workdir, "--run.start-weights", start, "--run.steps", "1"])
+    Path(start).unlink()
+    main(["--workdir", workdir, "--run.steps", "2"])
+    provenance = load_weights(tmp_path / "more" / "weights.safetensors").provenance
+    assert provenance["steps"] == 2
+    assert provenance["start_weights"]["sha256"] == load_weights(run[0] / "weights.safetensors").digest
 
 
 @pytest.mark.parametrize(

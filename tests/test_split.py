@@ -11,7 +11,7 @@ from padis_jax.benchmark.data import ct_slices
 from padis_jax.config import DataConfig
 from padis_jax.experiment import DEFAULT_IMAGE
 from padis_jax.images import read_images
-from padis_jax.split import HEAD_CT_TEST, is_head_ct, limited, same_images, split_of, split_slices
+from padis_jax.split import HEAD_CT_TEST, is_head_ct, limited, same_images, split_of, split_slices, spread
 
 
 @pytest.fixture
@@ -62,3 +62,4 @@ def test_the_split_of_a_run():
     assert split.test == (2,) and split.validation == (8, 10, 11) and split.gap == (1, 3)
     assert limited(split.train, 0) == limited(split.train, 99) == (0, 4, 5, 6, 7, 9)
     assert limited(split.train, 3) == (0, 5, 9)
+    assert spread(10, 4) == (0, 3, 6, 9) and spread(3, 5) == spread(3, 3) == (0, 1, 2) and spread(5, 1) == (0,)

@@ -10,7 +10,7 @@ import numpy as np
 from padis_jax.benchmark import photos
 from padis_jax.errors import UserError
 from padis_jax.images import PLAIN, ImageSet, Window, read_images
-from padis_jax.split import HEAD_CT_TEST, is_head_ct
+from padis_jax.split import HEAD_CT_TEST, is_head_ct, spread
 
 SSIM_WINDOW = 11  # pixels: smaller images have no score
 
@@ -77,7 +77,7 @@ def ct_slices(path: str, count: int, window: Window | None) -> Pictures:
     images = read_images(path, fit=window, memory=0)
     if is_head_ct(path):
         return _pictures(path, images, "head CT", (41, *(i for i in HEAD_CT_TEST if i != 41))[:count], 1)
-    return _pictures(path, images, path, _spread(len(images.names), count), 1)
+    return _pictures(path, images, path, spread(len(images.names), count), 1)
 
 
 def photographs(path: str, count: int) -> Pictures:
@@ -88,7 +88,7 @@ def photographs(path: str, count: int) -> Pictures:
     """
     if path:
         images = read_images(path, memory=0)
-        return _pictures(path, images, path, _spread(len(images.names), count), 3)
+        return _pictures(path, images, path, spread(len(images.names), count), 3)
     found, names = photos.test_crops()
     scaled = (found[:count] / 255).astype(np.float32)
     return Pictures("photographs", scaled, names[:count], tuple(range(len(scaled))), PLAIN)
@@ -104,7 +104,3 @@ def _pictures(path: str, images: ImageSet, title: str, chosen: tuple[int, ...], 
     names = tuple(images.names[index] for index in chosen)
     volumes = tuple(images.volumes.items())
     return Pictures(title, array, names, tuple(chosen), images.window, path, volumes, len(images.names))
-
-
-def _spread(n: int, count: int) -> tuple[int, ...]:
-    return tuple(int(i) for i in np.unique(np.linspace(0, n - 1, min(n, count)).round()))

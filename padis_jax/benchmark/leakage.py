@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from padis_jax.baselines.file import Baseline
@@ -16,17 +16,27 @@ from padis_jax.weights import Weights
 def trained_on(content: Weights | Baseline[Any], pictures: Pictures) -> list[int]:
     """The indices of the pictures that the network was trained on, sorted; none where its file does not tell.
 
-    What the parameters started from (`run.start_weights`) may have seen more, of which the file says nothing.
+    Weights that others were the start of (`run.start_weights`) have seen what those had seen.
     """
-    path, slices = _of_weights(content, pictures) if isinstance(content, Weights) else _of_baseline(content)
-    if not same_images(pictures.path, path):
-        return []
-    return sorted(set(slices) & set(pictures.indices))
+    if isinstance(content, Weights):
+        sets = [_of_training(provenance, pictures) for provenance in _generations(content.provenance)]
+    else:
+        sets = [_of_baseline(content)]
+    seen = {index for path, slices in sets if same_images(pictures.path, path) for index in slices}
+    return sorted(seen & set(pictures.indices))
 
 
-def _of_weights(weights: Weights, pictures: Pictures) -> tuple[str, Sequence[int]]:
+def _generations(provenance: Any) -> Iterator[Mapping[str, Any]]:
+    """A training's record, and those of what it started from."""
+    while isinstance(provenance, Mapping):
+        yield provenance
+        start = provenance.get("start_weights")
+        provenance = start.get("provenance") if isinstance(start, Mapping) else None
+
+
+def _of_training(provenance: Mapping[str, Any], pictures: Pictures) -> tuple[str, Sequence[int]]:
     """(what was trained on, indices, if that is the set that the pictures are of)."""
-    config = weights.provenance.get("config")
+    config = provenance.get("config")
     try:
         data = from_json(DataConfig, config.get("data") if isinstance(config, Mapping) else None)
         split = split_of(data, dict(pictures.volumes), pictures.total)

@@ -24,6 +24,7 @@ from PIL import Image
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.images import ImageSet, Source, Window, open_source, read_images
 from padis_jax.images.streamed import in_parallel
+from padis_jax.split import spread
 from padis_jax.writers import write_png
 
 SHEET, CELL = 25, 160  # images on a contact sheet, and the longest side of each in pixels
@@ -121,7 +122,7 @@ def contact_sheet(images: ImageSet, count: int = SHEET, cell: int = CELL) -> np.
       cell: the longest side of each in pixels; smaller images keep their size.
     """
     total, height, width, channels = images.images.shape
-    chosen = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int)).tolist()
+    chosen = spread(total, count)
     scale = min(1.0, cell / max(height, width))
     h, w = max(1, round(height * scale)), max(1, round(width * scale))
     columns = math.ceil(math.sqrt(len(chosen)))

@@ -42,7 +42,7 @@ from padis_jax.files import check_bucket, place, write_json
 from padis_jax.interruption import Interruption, leave
 from padis_jax.log import Log
 from padis_jax.training import Metrics, TrainState, init_state
-from padis_jax.weights import file_hash, save_weights
+from padis_jax.weights import file_hash, load_weights, save_weights
 
 
 @one_line_errors()
@@ -122,7 +122,11 @@ def train(
     sharding = state_sharding(config, mesh)
     state = checkpoint.restore(manager, jax.eval_shape(lambda: init_state(config)), sharding)
     if state is None:
+        begun = config.run.start_weights
         state = put(first_state(config, task.frame), sharding)
+        origin = {"sha256": file_hash(begun), "provenance": load_weights(begun).provenance} if begun else None
+    else:  # from then, as the file of start weights may be gone by now
+        origin = (checkpoint.saved_config(manager) or {}).get("start_weights")
     step_on_mesh = step_function(config, mesh)
     start = int(state.step)
     silent = manners.quiet or manners.json or not is_leader()
@@ -132,6 +136,7 @@ def train(
         "config": dataclasses.asdict(config),
         "frame": dataclasses.asdict(task.frame),
         "window": dataclasses.asdict(task.window),
+        "start_weights": origin,
     }
     if is_leader():
         write_json(workdir / "config.json", about)
@@ -168,7 +173,7 @@ def train(
                 raise leave(received, step + 1)
     here = state._replace(ema=on_host(state.ema))
     if is_leader():
-        path = export(workdir, config, here, task)
+        path = export(workdir, config, here, task, origin)
         if manners.json:
             print(json.dumps({"workdir": str(workdir), "step": int(state.step), "weights": str(path)}))
         elif not silent:
@@ -176,17 +181,27 @@ def train(
     return state
 
 
-def export(workdir: Path, config: Config, state: TrainState, task: Task) -> Path:
-    """Writes the averaged parameters as weights.safetensors, with the loss curves beside them; returns its path."""
-    begun = config.run.start_weights
-    settings = dataclasses.replace(config, run=dataclasses.replace(config.run, start_weights=Path(begun).name))
+def export(
+    workdir: Path, config: Config, state: TrainState, task: Task, origin: Mapping[str, Any] | None = None
+) -> Path:
+    """Writes the averaged parameters as weights.safetensors, with the loss curves beside them; returns its path.
+
+    Args:
+      workdir: the folder.
+      config: settings.
+      state: whose average is written.
+      task: what was trained on.
+      origin: SHA-256 and provenance of the weights that the first step started from, if there were any.
+    """
+    begun = Path(config.run.start_weights).name
+    settings = dataclasses.replace(config, run=dataclasses.replace(config.run, start_weights=begun))
     provenance: dict[str, Any] = {
         "data": config.data.provenance or config.data.path,
         "training_images": len(task.padded),
         "steps": int(state.step),
         "patches_seen": float(state.seen),
         "config": dataclasses.asdict(settings),
-        "start_weights_sha256": file_hash(begun) if begun and Path(begun).exists() else None,
+        "start_weights": origin,
         "software": f"padis_jax {padis_jax.__version__}, jax {jax.__version__}",
     }
     path = workdir / "weights.safetensors"
