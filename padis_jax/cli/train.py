@@ -157,7 +157,7 @@ def train(
             if last or (step + 1) % config.run.log_every == 0:
                 _check(pending, step + 1)
                 record = log.training(step + 1, state, pending, time.perf_counter() - clock)
-                bar.set_postfix(loss=f"{record['loss']:.4f}", patches_per_s=f"{record['patches_per_second']:.0f}")
+                bar.set_postfix(loss=f"{record['loss']:.4f}", patches_per_s=f"{record['patches_per_second']:.1f}")
                 pending, clock = [], time.perf_counter()
             if task.validation and (last or (step + 1) % config.run.validate_every == 0):
                 here = state._replace(ema=on_host(state.ema))  # by all processes, in step
