@@ -1,11 +1,14 @@
-"""Finds settings on the validation slices (30 and 73 of the head CT), never on the test slices.
+"""Finds settings on validation images: slices 30 and 73 of the head CT (never its test slices), or images of one's own.
 
     python -m benchmarks.tune --method tv --vary tv.weight 0.003 0.01 0.03 0.1 0.3
     python -m benchmarks.tune --vary solver.sigma-max 0.1 0.2 0.4 --vary solver.churn 0.5 1 --scan.protocol paper
     python -m benchmarks.tune --vary solver.zeta 0.3 1 3 --solver.name dps --solver.levels 60 --solver.inner 5
+    python -m benchmarks.tune --problem deblur9 --image.path data/photos.npy --slices 132 \\
+        --weights weights/photos.safetensors --solver.name pnp_admm --vary solver.pnp-weight 0.01 0.03 0.1
 
 Every combination of the --vary values is run on every slice; other flags are those of sample.py. Prints a line per
-combination as it is done, the best one last, and writes all of it as JSON.
+combination as it is done, the best one last, and writes all of it as JSON. That images of one's own were not trained on
+is up to who names them.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from padis_jax.cli.arguments import parse
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import write_json
 from padis_jax.images import read_images
-from padis_jax.split import HEAD_CT_VALIDATION
+from padis_jax.split import HEAD_CT_VALIDATION, is_head_ct
 from padis_jax.weights import load_weights
 
 
@@ -32,15 +35,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", choices=("solver", "tv"), default="solver")
     parser.add_argument("--vary", nargs="+", action="append", default=[], metavar=("FIELD", "VALUE"))
-    parser.add_argument("--slices", type=int, nargs="+", default=list(HEAD_CT_VALIDATION))
+    parser.add_argument("--slices", type=int, nargs="+", default=[], help="of --image.path; of the head CT 30 73")
     parser.add_argument("--out", type=Path, default=Path("results/tune.json"))
     args, rest = parser.parse_known_args()
-    if set(args.slices) - set(HEAD_CT_VALIDATION):
-        raise UserError(
-            f"--slices {args.slices}: settings are tuned on the validation slices {HEAD_CT_VALIDATION} only"
-        )
-
-    base = parse(ex.Experiment, rest, default=ex.Experiment(), prog="benchmarks.tune", description=__doc__ or "")
+    given = ex.with_problem_defaults(ex.Experiment(), rest)
+    base = parse(ex.Experiment, rest, default=given, prog="benchmarks.tune", description=__doc__ or "")
+    if is_head_ct(base.image.path):
+        args.slices = args.slices or list(HEAD_CT_VALIDATION)
+        if set(args.slices) - set(HEAD_CT_VALIDATION):
+            raise UserError(
+                f"--slices {args.slices}: settings are tuned on the validation slices {HEAD_CT_VALIDATION} only"
+            )
+    elif not args.slices:
+        raise UserError(f"--slices: name the images of {base.image.path} that nothing is trained or tested on")
     images, weights = read_images(base.image.path), load_weights(base.weights) if args.method == "solver" else None
     yardsticks: dict[Any, Any] = {}
     found: list[dict[str, Any]] = []

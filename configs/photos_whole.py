@@ -4,7 +4,8 @@
     python train.py --config configs/photos_whole.py --workdir runs/photos_whole --run.steps 520
     python -m padis_jax.benchmark --weights-whole-rgb runs/photos_whole/weights.safetensors
 
-Network and average as in configs/head_ct_whole.py but for the channels, images and noise levels as in configs/photos.py.
+Network and average as in configs/head_ct_whole.py but for the channels; images and noise levels as in
+configs/photos.py.
 """
 
 from padis_jax.batches import PatchConfig
