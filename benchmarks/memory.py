@@ -81,7 +81,7 @@ def measure(config: Config, side: int, mode: str, patch_batch: int, run: bool) -
       Foretold MiB, growth of the process's peak in MiB and seconds of a second step, None where not run.
     """
     frame = frame_for((side, side), config.patches.largest)
-    params = jax.jit(init_network, static_argnums=1)(jax.random.key(0), config.network)
+    params = init_network(jax.random.key(0), config.network)
     if mode == "whole image":
         prior = whole_image_prior(config, params, frame)
     elif mode == "no network":

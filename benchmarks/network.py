@@ -95,7 +95,7 @@ def forward_pass(config: Config, image_shape: tuple[int, int]) -> tuple[Any, tup
     """The denoiser on one tiling: (lowered, arguments)."""
     network, patch = config.network, config.patches.largest
     count = frame_for(image_shape, patch).patch_count
-    params = jax.jit(init_network, static_argnums=1)(jax.random.key(0), network)
+    params = init_network(jax.random.key(0), network)
     x = jax.random.normal(jax.random.key(1), (count, patch, patch, network.image_channels))
     arguments = (params, x, jnp.zeros((count, patch, patch, 2)), jnp.ones(count))
     return jax.jit(lambda p, x, where, s: denoise_patches(network, p, x, where, s)).lower(*arguments), arguments

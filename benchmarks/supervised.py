@@ -71,7 +71,7 @@ def main() -> None:
         index = np.random.default_rng([base.seed, step]).integers(0, len(starts), args.batch)
         return starts[index], truths[index]
 
-    params = jax.jit(init_network, static_argnums=1)(jax.random.key(base.seed), config)
+    params = init_network(jax.random.key(base.seed), config)
     params, run = train(functools.partial(supervised_loss, config), params, draw, args, base.seed)
     trained_for = measured_as(base, (images.images.shape[1], images.images.shape[2]))
     about = {**trained_for, "images": base.image.path, "slices": chosen, "draws": args.draws, **run}

@@ -11,6 +11,7 @@ encoder, filter [1, 3, 3, 1]. Everything is sized by one frozen `NetworkConfig`;
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any, Literal
 
@@ -265,6 +266,7 @@ class UNet(nn.Module):
         return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
 
+@functools.partial(jax.jit, static_argnames="config")  # drops the forward pass that flax's init would compile op by op
 def init_network(key: Array, config: NetworkConfig) -> Params:
     """Random parameters: a nested dict of float32 arrays."""
     side = 2 ** (config.levels - 1)

@@ -19,7 +19,7 @@ SIGMA = jnp.float32(0.7)
 
 def random_params(config):
     """Parameters with nothing near zero, so that every input shows in the output."""
-    params = jax.jit(init_network, static_argnums=1)(jax.random.key(0), config)
+    params = init_network(jax.random.key(0), config)
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.standard_normal(leaf.shape), jnp.float32), params)
 
