@@ -1,6 +1,12 @@
-"""Strictness for all tests; slow tests run with `python -m pytest -m slow`, everything with `-m ""`."""
+"""Strictness for all tests; slow tests run with `python -m pytest -m slow`, everything with `-m ""`.
+
+Most of the time would go into compiling small programs that run once. So XLA leaves out LLVM's optimisations, here and
+in the programs that tests start; `JAX_DISABLE_MOST_OPTIMIZATIONS=0 python -m pytest` tests what users run.
+"""
 
 import os
+
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # read when jax is imported
 
 import jax
 import pytest
@@ -15,6 +21,15 @@ def no_programs_left():
     """After a module: its compiled programs go. Each maps memory, and Linux allows a process 65,530 mappings."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def fully_optimised():
+    """For modules that measure time or memory: programs as users run them."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture

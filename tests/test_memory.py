@@ -20,6 +20,7 @@ from padis_jax.prior import patch_prior
 from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.unet import NetworkConfig
 
+pytestmark = pytest.mark.usefixtures("fully_optimised")
 SIDE = (8, 8)
 
 

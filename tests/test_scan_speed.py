@@ -18,6 +18,7 @@ from padis_jax import unet
 from padis_jax.denoiser import denoise_patches
 from padis_jax.unet import NetworkConfig
 
+pytestmark = pytest.mark.usefixtures("fully_optimised")
 NETWORK = NetworkConfig(model_channels=64, channel_mult=(1,), num_blocks=1, dropout=0.0)
 SHAPE = (8, 32, 32, 1)
 STEPS = 2

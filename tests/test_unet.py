@@ -16,8 +16,7 @@ NCSN = dataclasses.replace(
     DDPM, embedding="fourier", encoder="residual", resample_filter=(1.0, 3.0, 3.0, 1.0), attention_levels=(1,)
 )
 SMALL = dataclasses.replace(DDPM, channel_mult=(1,))
-UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # compiles sooner
-apply = jax.jit(apply_network, static_argnums=0, compiler_options=UNOPTIMISED)
+apply = jax.jit(apply_network, static_argnums=0)
 
 
 def _input(config, side, count=2):
@@ -67,7 +66,7 @@ def test_patches_of_a_batch_do_not_see_each_other(output):
 
 def test_dropout_only_with_a_key(output):
     params, (x, label) = random_params(SMALL), _input(SMALL, 4)
-    trained = jax.jit(lambda key: apply_network(SMALL, params, x, label, dropout_key=key), compiler_options=UNOPTIMISED)
+    trained = jax.jit(lambda key: apply_network(SMALL, params, x, label, dropout_key=key))
     first, again, other = (np.asarray(trained(jax.random.key(k))) for k in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other) and not np.allclose(first, output)
@@ -78,7 +77,7 @@ def test_every_parameter_and_input_counts():
     """No gradient vanishes: not of a block, not of the noise level, not of positions; only fixed frequencies' does."""
     params, (x, label) = random_params(NCSN), _input(NCSN, 4)
     loss = jax.grad(lambda *a: jnp.sum(jnp.square(apply_network(NCSN, *a))), argnums=(0, 1, 2))
-    loss = jax.jit(loss, compiler_options=UNOPTIMISED)
+    loss = jax.jit(loss)
     by_params, by_x, by_label = loss(params, x, label)
     silent = {name for name, g in flatten_dict(by_params, sep=".").items() if not np.abs(g).max() > 1e-6}
     assert silent == {"freqs"}
