@@ -134,7 +134,7 @@ def _train(run: Run, folder: Path, steps: float) -> None:
     prior, slices, seed = run
     file, flags = PRIORS[prior]
     warmup = min(_config(prior).optimiser.warmup_steps, int(steps) // 10)
-    every = max(1, int(steps) // 10)
+    every = max(1, int(steps) // 4)
     train(
         ["--config", file, "--workdir", str(folder), *flags]
         + ["--data.limit", str(slices), "--run.seed", str(seed), "--run.steps", str(int(steps))]
