@@ -92,7 +92,6 @@ def coarse_to_fine(
         noise=noise,
         nonnegative=True,
         kappa=args.kappa,
-        deviation=args.deviation,
         consistency=args.consistency,
         cg_steps=args.cg_steps,
         churn=args.churn,
@@ -132,8 +131,7 @@ def main() -> None:
     parser.add_argument("--levels", type=int, default=100)
     parser.add_argument("--sigma-max", type=float, default=10.0)
     parser.add_argument("--refine-sigma", type=float, default=0.5, help="first noise level of the finer of --weights")
-    parser.add_argument("--kappa", type=float, default=1.0, help="of DDS, as the four that follow (solvers/dds.py)")
-    parser.add_argument("--deviation", type=float, default=0.0)
+    parser.add_argument("--kappa", type=float, default=1.0, help="of DDS, as the three that follow (solvers/dds.py)")
     parser.add_argument("--consistency", type=float, default=2e-3)
     parser.add_argument("--cg-steps", type=int, default=5)
     parser.add_argument("--churn", type=float, default=1.0)

@@ -109,7 +109,7 @@ def test_a_finer_prior_goes_on_from_the_image_of_the_coarser(tmp_path, monkeypat
 
     monkeypatch.setattr(htc2022, "reconstruct", recorded)
     args = argparse.Namespace(side=32, seed=0, levels=2, sigma_max=3.0, refine_sigma=0.4, average=3, start="noise")
-    args.kappa, args.deviation, args.consistency, args.cg_steps, args.churn = 1.0, 0.5, 1e-3, 2, 1.0
+    args.kappa, args.consistency, args.cg_steps, args.churn = 1.0, 1e-3, 2, 1.0
     image = htc2022.coarse_to_fine(arc, args, priors, 0.1, np.zeros((32, 32), np.float32))
     (shape0, prior0, sigma0, start0, image0), (shape1, prior1, sigma1, start1, image1) = calls
     assert (shape0, shape1) == ((16, 16), (32, 32)) and (sigma0, sigma1) == (3.0, 0.4)

@@ -88,7 +88,6 @@ class SolverConfig:
       churn: dds: share of fresh noise, 0 (deterministic) to 1.
       kappa: dds: error of the denoised image relative to sigma; weighs measurement noise. The noise level itself is
         taken from the photon counts.
-      deviation: dds: of clean images, a bound of that error; 0 for none.
       zeta: dps, langevin, predictor_corrector: data step; diffpir: share of fresh noise; 0 takes the solver's own
         default.
       prior_step: dps, langevin, ddnm: "langevin" (the paper's), or "ancestral", which needs fewer levels and one step
@@ -122,7 +121,6 @@ class SolverConfig:
     cg_steps: int = 10
     churn: float = 1.0
     kappa: float = 1.0
-    deviation: float = 0.0
     zeta: float = 0.0
     prior_step: PriorStep = "langevin"
     eps: float = 0.5

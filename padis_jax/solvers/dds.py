@@ -11,13 +11,11 @@ act as a regulariser of their own. The clean value outside of the image is known
 churn = 1 draws all noise anew, which also forgets the seams of the last tiling; churn = 0 is the deterministic sampler
 of DDIM (arXiv 2010.02502).
 
-    lambda = consistency ||A||^2 + (noise / tau)^2,   1 / tau^2 = 1 / (kappa sigma)^2 + 1 / deviation^2
+    lambda = consistency ||A||^2 + (noise / (kappa sigma))^2
 
 The second term is Bayes' rule: with white noise of deviation s in y and an error of deviation tau in D, the most
-probable u minimises ||y - A u||^2 / (2 s^2) + ||u - D||^2 / (2 tau^2), so lambda = (s / tau)^2. With kappa = 1 that is
-the error of D if the clean pixels were independent and normal, of deviation `deviation`: sigma where the level is low,
-where D becomes reliable and fitting y further would fit its noise, and never more than clean images vary. Without
-`deviation` tau is kappa sigma, and at the high levels noise in what y hardly measures is fitted too.
+probable u minimises ||y - A u||^2 / (2 s^2) + ||u - D||^2 / (2 tau^2), so lambda = (s / tau)^2, and tau = kappa
+sigma. It matters at the low levels, where D becomes reliable and fitting y further would fit its noise.
 """
 
 from __future__ import annotations
@@ -44,7 +42,6 @@ class DDS:
       churn: share of fresh noise, 0 to 1.
       noise: standard deviation of the noise of y, in the units of y; 0 leaves lambda constant.
       kappa: error of the denoised image relative to sigma; used with `noise`.
-      deviation: of clean images, which bounds that error, in image units; 0 for no bound; used with `noise`.
       nonnegative: clip u at 0.
     """
 
@@ -53,7 +50,6 @@ class DDS:
     churn: float | Array = 1.0
     noise: float | Array = 0.0
     kappa: float | Array = 1.0
-    deviation: float | Array = 0.0
     nonnegative: bool = dataclasses.field(default=False, metadata={"static": True})
 
     def __post_init__(self) -> None:
@@ -62,7 +58,6 @@ class DDS:
             ("cg_steps", 1, float("inf")),
             ("churn", 0, 1),
             ("noise", 0, float("inf")),
-            ("deviation", 0, float("inf")),
         ):
             value = getattr(self, name)
             if isinstance(value, (int, float)) and not low <= value <= high:
@@ -91,7 +86,7 @@ def step(settings: DDS, problem: Problem, key: Array, x: Array, noise: Noise) ->
     residual = problem.measurement - problem.forward(clean)
 
     weight = settings.consistency * jnp.square(problem.operator.norm)
-    weight = weight + jnp.square(settings.noise) * _certainty(settings, noise.sigma)
+    weight = weight + jnp.square(settings.noise / (settings.kappa * noise.sigma))
     update = conjugate_gradient(
         lambda v: problem.normal(v) + weight * v,
         problem.adjoint(residual, clean.shape[-1]),
@@ -105,10 +100,3 @@ def step(settings: DDS, problem: Problem, key: Array, x: Array, noise: Noise) ->
     fresh = settings.churn * jax.random.normal(noise_key, x.shape, x.dtype)
     kept = jnp.sqrt(1 - jnp.square(settings.churn)) * (x - denoised) / noise.sigma
     return frame.pad(image) + noise.sigma_next * (kept + fresh), problem.fit(residual)
-
-
-def _certainty(settings: DDS, sigma: Array) -> Array:
-    """1 / tau^2."""
-    bounded = jnp.asarray(settings.deviation) > 0
-    own = jnp.where(bounded, 1 / jnp.square(jnp.where(bounded, settings.deviation, 1.0)), 0.0)
-    return 1 / jnp.square(settings.kappa * sigma) + own
