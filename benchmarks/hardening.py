@@ -1,18 +1,23 @@
-"""Beam hardening of an object of one material, taken out of measurements by the measurements themselves.
+"""Beam hardening of an object of one material, and a shifted detector, found from the measurements themselves.
 
 Line integrals of a polychromatic beam grow less than in proportion to the path through the material. A polynomial
 
     p(y) = c_1 y + c_2 y^2 + ... + c_n y^n
 
-of the measured values brings the proportion back. Its coefficients are the least-squares fit of p(y) to A t, the paths
-through a template t: the threshold of a reconstruction, 1 in the material and 0 elsewhere, made again from the
-corrected values a few times. (Empirical cupping correction, Kachelriess, Sourbelle and Kalender, Medical Physics 33
-(2006) 1269, fits the images of the powers instead; for that the scan must cover all directions evenly.) Corrected
-values are paths through the material in the operator's unit of length.
+of the measured values brings the proportion back. Its coefficients, and the shift d of the detector along its bins, are
+the least-squares fit of
+
+    p(y) = A t + d du(A t),      du the derivative along the detector
+
+to the paths A t through a template t: the threshold of a reconstruction, 1 in the material and 0 elsewhere, made again
+from the corrected values and with the shifted detector a few times. (Empirical cupping correction, Kachelriess,
+Sourbelle and Kalender, Medical Physics 33 (2006) 1269, fits the images of the powers instead; for that the scan must
+cover all directions evenly.) Corrected values are paths through the material in the operator's unit of length.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -32,10 +37,12 @@ class Hardening(NamedTuple):
     Attributes:
       coefficients: c_1 .. c_n, per unit of length.
       misfit: root mean square of p(y) - A t, in that unit: noise and what the model leaves out.
+      shift: of the detector along its bins, in that unit; to be added to `detector_offset`.
     """
 
     coefficients: np.ndarray
     misfit: float
+    shift: float = 0.0
 
     def paths(self, sinogram: np.ndarray) -> np.ndarray:
         """p(y) of line integrals [views, bins], their air set to 0 first."""
@@ -49,15 +56,19 @@ def without_air(sinogram: np.ndarray) -> np.ndarray:
     return sinogram - np.median(np.concatenate([sinogram[:, :edge], sinogram[:, -edge:]], axis=1))
 
 
-def fit_hardening(operator: RayTransform, sinogram: np.ndarray, *, tv_weight: float = 1.0) -> Hardening:
+def fit_hardening(
+    scanner: Callable[[float], RayTransform], sinogram: np.ndarray, *, tv_weight: float = 1.0
+) -> Hardening:
     """The calibration by a scan that sees the object from most sides.
 
     Args:
-      operator: of the scan.
+      scanner: shift of the detector -> operator of the scan. The pixels should be about as large as a bin, seen from
+        the centre: what a template of coarse pixels gets wrong counts as misfit.
       sinogram: line integrals [views, bins].
       tv_weight: of the reconstructions that the template is the threshold of.
     """
     y = without_air(sinogram)
+    operator, shift = scanner(0.0), 0.0
     image = np.asarray(fbp(operator, jnp.asarray(y)))
     values = y / np.median(image[image > threshold_otsu(image)])
     powers = np.stack([y.ravel() ** k for k in range(1, DEGREE + 1)], axis=-1)
@@ -65,6 +76,10 @@ def fit_hardening(operator: RayTransform, sinogram: np.ndarray, *, tv_weight: fl
     for _ in range(ROUNDS):
         image = np.asarray(total_variation(jnp.asarray(values)[..., None], operator, settings=settings).image[..., 0])
         paths = np.asarray(operator(jnp.asarray(image > threshold_otsu(image), jnp.float32)))
-        coefficients = np.linalg.lstsq(powers, paths.ravel(), rcond=None)[0]
-        values = (powers @ coefficients).reshape(y.shape).astype(np.float32)
-    return Hardening(coefficients, float(np.sqrt(np.mean((values - paths) ** 2))))
+        slope = np.gradient(paths, operator.geometry.detector_spacing, axis=1)
+        *coefficients, change = np.linalg.lstsq(np.c_[powers, -slope.ravel()], paths.ravel(), rcond=None)[0]
+        values = (powers @ np.asarray(coefficients)).reshape(y.shape).astype(np.float32)
+        shift += float(change)
+        operator = scanner(shift)
+    misfit = values - (paths + change * slope)
+    return Hardening(np.asarray(coefficients), float(np.sqrt(np.mean(misfit**2))), shift)

@@ -3,17 +3,17 @@
     python -m benchmarks.htc2022 --data htc2022.npz --joined      is the geometry right: FBP of all views of phantom tb
     python -m benchmarks.htc2022 --data htc2022.npz               every arc, and --views drawn from all: FBP, TV
     python -m benchmarks.htc2022 --data htc2022.npz --weights W   the same, and DDS with that prior
-    python -m benchmarks.htc2022 ... --weights W64 W128           DDS at half of --side first, then from its image on
+    python -m benchmarks.htc2022 ... --weights W64 W128           DDS at half of --side, then TMPD from its image on
     python -m benchmarks.htc2022 --synthetic 2 --weights W        discs of a seed that was not trained on: to tune with
 
 --data, or the environment variable HTC2022, names the file (padis_jax/scans/htc2022.py says what is in it). Images are
 --side pixels wide; detector bins are joined and views left out by --bin and --thin, which saves time. Score: Otsu's
 threshold on the image, brought to the truth's 512 x 512 pixels by linear interpolation, then the Matthews correlation
 coefficient. Measured values become paths through the material in mm by a polynomial that takes out beam hardening
-(hardening.py); its three coefficients belong to scanner and material, and are fitted to all views of tb, without the
-truth. What is left of that fit, noise and what the model does not know, is the noise of a ray that DDS is told, unless
---noise gives it (mm). Settings are to be chosen with --synthetic, whose scans are simulated on the truth's 512 x 512
-pixels with noise of --noise, or 0.4 mm: no measured truth is tuned on.
+(hardening.py); its three coefficients and the shift of the detector belong to scanner and material, and are fitted to
+all views of tb, without the truth. What is left of that fit, noise and what the model does not know, is the noise of a
+ray that the solvers are told, unless --noise gives it (mm). Settings are to be chosen with --synthetic, whose scans are
+simulated on the truth's 512 x 512 pixels with noise of --noise, or 0.4 mm: no measured truth is tuned on.
 """
 
 from __future__ import annotations
@@ -52,10 +52,14 @@ from padis_jax.scans.htc2022 import (
     scanner,
 )
 from padis_jax.solvers.dds import DDS
+from padis_jax.solvers.tmpd import TMPD
 from padis_jax.solvers.tv import TV, total_variation
 
 Found = tuple[np.ndarray, float]  # image, seconds
 SPANS = (30.0, 50.0, 90.0)
+CALIBRATION_SIDE = 256
+SIGMA_MIN = 0.003
+HIGHEST = 1.2  # that a pixel can become; material is 1
 SYNTHETIC_NOISE = 0.4  # mm
 SYNTHETIC_SEED = 1  # the prior's discs have seed 0
 
@@ -80,15 +84,19 @@ def methods(arc: Arc, args: argparse.Namespace, priors: Sequence[Prior], noise: 
     settings = TV(weight=args.tv_weight, iterations=args.tv_iterations)
     found["TV"] = timed(lambda: total_variation(y[..., None], operator, settings=settings).image[..., 0])
     if priors:
-        found["DDS"] = timed(coarse_to_fine, arc, args, priors, noise, found["TV"][0])
+        found["TMPD" if len(priors) > 1 else "DDS"] = timed(coarse_to_fine, arc, args, priors, noise, found["TV"][0])
     return {name: (np.asarray(image), seconds) for name, (image, seconds) in found.items()}
 
 
 def coarse_to_fine(
     arc: Arc, args: argparse.Namespace, priors: Sequence[Prior], noise: float, image: np.ndarray | jax.Array
 ) -> jax.Array:
-    """DDS with the prior of the coarsest pixels first; every other goes on from its image, with less noise."""
-    settings = DDS(
+    """DDS with the prior of the coarsest pixels; every finer one goes on from its image by TMPD, in several passes.
+
+    A pass adds noise of the first level to the image of the last pass and takes it out again (the idea of restart
+    sampling, Xu et al., arXiv 2306.14878): each has another chance to move what the last one put in a wrong place.
+    """
+    dds = DDS(
         noise=noise,
         nonnegative=True,
         kappa=args.kappa,
@@ -96,20 +104,23 @@ def coarse_to_fine(
         cg_steps=args.cg_steps,
         churn=args.churn,
     )
+    tmpd = TMPD(noise=noise, floor=0.0, cg_steps=args.refine_cg_steps, low=0.0, high=HIGHEST)
+    y, start = jnp.asarray(arc.sinogram)[..., None], args.start == "tv"
     for finer, prior in enumerate(priors):
         side = args.side >> (len(priors) - 1 - finer)
-        begin = jax.image.resize(jnp.asarray(image), (side, side), "linear")[..., None]
-        image = reconstruct(
-            jax.random.fold_in(jax.random.key(args.seed), finer),
-            jnp.asarray(arc.sinogram)[..., None],
-            scanner(arc, side),
-            prior,
-            settings=settings,
-            levels=args.levels,
-            sigma_max=args.refine_sigma if finer else args.sigma_max,
-            average=1 if finer else args.average,
-            start=begin if finer or args.start == "tv" else "noise",
-        ).image[..., 0]
+        key, operator = jax.random.fold_in(jax.random.key(args.seed), finer), scanner(arc, side)
+        for turn in range(args.refine_passes if finer else 1):
+            begin = jax.image.resize(jnp.asarray(image), (side, side), "linear")[..., None]
+            how: dict[str, Any] = {
+                "solver": "tmpd" if finer else "dds",
+                "settings": tmpd if finer else dds,
+                "levels": args.refine_levels if finer else args.levels,
+                "sigma_max": args.refine_sigma if finer else args.sigma_max,
+                "sigma_min": args.refine_last if finer else SIGMA_MIN,
+                "average": 1 if finer else args.average,
+                "start": begin if finer or start else "noise",
+            }
+            image = reconstruct(jax.random.fold_in(key, turn), y, operator, prior, **how).image[..., 0]
     return jnp.asarray(image)
 
 
@@ -131,6 +142,10 @@ def main() -> None:
     parser.add_argument("--levels", type=int, default=100)
     parser.add_argument("--sigma-max", type=float, default=10.0)
     parser.add_argument("--refine-sigma", type=float, default=0.5, help="first noise level of the finer of --weights")
+    parser.add_argument("--refine-last", type=float, default=0.05, help="and their last one")
+    parser.add_argument("--refine-levels", type=int, default=8, help="and how many")
+    parser.add_argument("--refine-passes", type=int, default=10, help="and how often they are gone through")
+    parser.add_argument("--refine-cg-steps", type=int, default=5, help="and CG steps of TMPD (solvers/tmpd.py)")
     parser.add_argument("--kappa", type=float, default=1.0, help="of DDS, as the three that follow (solvers/dds.py)")
     parser.add_argument("--consistency", type=float, default=2e-3)
     parser.add_argument("--cg-steps", type=int, default=5)
@@ -155,17 +170,21 @@ def main() -> None:
         print(f"tb, all views joined, FBP: Matthews coefficient {about['joined']:.4f}", flush=True)
         if args.joined:
             return
-        phantoms, hardening = calibrated(phantoms, args.side)
+        phantoms, hardening = calibrated(phantoms)
         args.noise = args.noise or hardening.misfit
         about["hardening"] = hardening._asdict()
-        print(f"paths in mm: {hardening.coefficients.round(3)}, misfit {hardening.misfit:.3f} mm", flush=True)
+        print(
+            f"paths in mm: {hardening.coefficients.round(3)}, misfit {hardening.misfit:.3f} mm, "
+            f"detector shifted by {hardening.shift:.3f} mm",
+            flush=True,
+        )
     priors = read_priors(args.weights, args.side)
     rows: list[dict[str, Any]] = []
     images: dict[str, np.ndarray] = {}
     for name in args.phantoms:
         phantom = phantoms[name]
         arcs = [a for a in phantom.arcs if not args.spans or round(a.degrees) in args.spans]
-        thinned = [Arc(a.name, a.angles[:: args.thin], a.sinogram[:: args.thin]) for a in arcs]
+        thinned = [a._replace(angles=a.angles[:: args.thin], sinogram=a.sinogram[:: args.thin]) for a in arcs]
         drawn = [] if args.spans else [draw_views(join(phantom.arcs, f"{name}, all"), args.views)]
         for arc in [*drawn, *thinned]:
             arc = bin_detector(arc, args.bin)
@@ -214,13 +233,19 @@ def measured(args: argparse.Namespace) -> dict[str, Phantom]:
     return phantoms
 
 
-def calibrated(phantoms: dict[str, Phantom], side: int) -> tuple[dict[str, Phantom], Hardening]:
-    """The phantoms with paths in mm in the place of line integrals, and the calibration, made with tb."""
+def calibrated(phantoms: dict[str, Phantom]) -> tuple[dict[str, Phantom], Hardening]:
+    """The phantoms with paths in mm and the detector's shift, and the calibration, made with tb.
+
+    Its pixels are those of 256 x 256, whatever those of the reconstructions: the bins of the data are as fine.
+    """
     whole = join(phantoms["tb"].arcs)
     some = bin_detector(Arc("", whole.angles[::3], whole.sinogram[::3]), 2)
-    hardening = fit_hardening(scanner(some, side), some.sinogram)
+    hardening = fit_hardening(lambda shift: scanner(some._replace(shift=shift), CALIBRATION_SIDE), some.sinogram)
     return {
-        name: Phantom(tuple(a._replace(sinogram=hardening.paths(a.sinogram)) for a in phantom.arcs), phantom.truth)
+        name: Phantom(
+            tuple(a._replace(sinogram=hardening.paths(a.sinogram), shift=hardening.shift) for a in phantom.arcs),
+            phantom.truth,
+        )
         for name, phantom in phantoms.items()
     }, hardening
 
@@ -270,7 +295,7 @@ def picture(rows: list[dict[str, Any]], images: dict[str, np.ndarray]) -> Figure
 
 
 def _methods(rows: list[dict[str, Any]]) -> list[str]:
-    return [name for name in ("FBP", "TV", "DDS") if name in rows[0]]
+    return [name for name in ("FBP", "TV", "DDS", "TMPD") if name in rows[0]]
 
 
 if __name__ == "__main__":

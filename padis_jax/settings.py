@@ -12,12 +12,12 @@ Plug-and-play starts from total variation. So does, below 300 evaluations per ti
 the first level added; DPS, Langevin and DDNM take ancestral steps then, one on each level (solvers/prior_step.py), as
 does the predictor of predictor-corrector. From there on a run starts from noise alone at level 1, and the first three
 take ten of the paper's Langevin steps on each level. DAPS, whose Langevin chain leaves noise that only many levels take
-out, has CG in its place, and two steps of its ODE, in a run of few. DDS takes ten CG steps on each level. The noise
-level of the measurement is given to the methods that weigh it; DDNM, which cannot, takes ten CG steps in the place of
-A+ under counts. Steps of 1.7 (DPS), the weights of TV and plug-and-play of `counts` and `ct` were chosen on validation
-slices of the head CT (configs/dps.py, docs/results.md); those of denoising (DPS zeta 0.3, DiffPIR weight 1) and
-plug-and-play of `small` and `noise` on a crop of a photograph that is neither trained on nor tested; all else are the
-modules' defaults or stated here, and not tuned. Where an image's noise is another than its task's, the weight of TV
+out, has CG in its place, and two steps of its ODE, in a run of few. DDS takes ten CG steps on each level, TMPD two.
+The noise level of the measurement is given to the methods that weigh it; DDNM, which cannot, takes ten CG steps in the
+place of A+ under counts. Steps of 1.7 (DPS), the weights of TV and plug-and-play of `counts` and `ct` were chosen on
+validation slices of the head CT (configs/dps.py, docs/results.md); those of denoising (DPS zeta 0.3, DiffPIR weight 1)
+and plug-and-play of `small` and `noise` on a crop of a photograph that is neither trained on nor tested; all else are
+the modules' defaults or stated here, and not tuned. Where an image's noise is another than its task's, the weight of TV
 follows it in proportion.
 
 The benchmark takes all of it, and so does `sample.py --problem`, with EVALUATIONS in CHAINS runs whose mean it shows.
@@ -38,6 +38,7 @@ from padis_jax.solvers.plug_and_play import PlugAndPlay
 from padis_jax.solvers.predictor_corrector import PredictorCorrector
 from padis_jax.solvers.prior_step import PriorStep
 from padis_jax.solvers.reconstruct import SOLVERS, Settings
+from padis_jax.solvers.tmpd import TMPD
 from padis_jax.solvers.tv import TV
 from padis_jax.tasks import Kind as TaskKind
 from padis_jax.tasks import Task
@@ -144,6 +145,7 @@ def solver_settings(solver: str, task: Task, *, many: bool, counts: bool = False
         "diffpir": DiffPIR(weight=DIFFPIR_WEIGHT[kind], noise=noise),
         "predictor_corrector": PredictorCorrector(predictor="reverse_diffusion" if many else "ancestral", noise=noise),
         "daps": DAPS(noise=noise) if many else DAPS(ode_steps=2, sampler="cg", noise=noise),
+        "tmpd": TMPD(cg_steps=2, noise=noise),
     }
     if solver not in table:
         raise ValueError(f"solver is {solver!r}: there are settings for {', '.join(table)}")

@@ -11,7 +11,7 @@ from linear_problem import PLANE, make, relative
 from padis_jax.operators import ParallelBeam
 from padis_jax.operators.least_squares import least_squares
 from padis_jax.patches import Frame
-from padis_jax.solvers import daps, ddnm, diffpir
+from padis_jax.solvers import daps, ddnm, diffpir, tmpd
 from padis_jax.solvers.daps import DAPS
 from padis_jax.solvers.ddnm import DDNM
 from padis_jax.solvers.diffpir import DiffPIR
@@ -93,7 +93,8 @@ def test_ddnm_inverts_to_its_tolerance():
 
 
 @pytest.mark.parametrize(
-    ("module", "settings"), [(ddnm, DDNM()), (diffpir, DiffPIR()), (daps, DAPS(ode_steps=1, sampler="cg"))]
+    ("module", "settings"),
+    [(ddnm, DDNM()), (diffpir, DiffPIR()), (daps, DAPS(ode_steps=1, sampler="cg")), (tmpd, tmpd.TMPD())],
 )
 def test_the_reported_residual_is_that_of_the_denoised_image(module, settings):
     d = np.asarray(PRIOR.frame.crop(PROBLEM.denoise(KEY, X, NOISE.sigma)), np.float64).ravel()
@@ -135,8 +136,18 @@ def test_diffpir_takes_the_floor_where_there_is_no_noise():
         (DAPS, {"step": 2.5}, "step is 2.5"),
         (DAPS, {"sampler": "hmc"}, "use one of langevin, cg"),
         (DAPS, {"noise": float("nan")}, "noise is nan"),
+        (tmpd.TMPD, {"noise": -1.0}, "TMPD: noise is -1.0"),
+        (tmpd.TMPD, {"cg_steps": 0}, "cg_steps is 0: it must be at least 1"),
+        (tmpd.TMPD, {"low": 1.0, "high": 1.0}, "low must be below high"),
     ],
 )
 def test_settings_out_of_range_are_refused(kind, change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(kind(), **change)
+
+
+def test_tmpd_clips_what_it_is_told_to():
+    free, _ = tmpd.step(tmpd.TMPD(), PROBLEM, KEY, X, Noise(NOISE.sigma, jnp.float32(0.0)))
+    low, high = (float(jnp.quantile(PRIOR.frame.crop(free), q)) for q in (0.3, 0.6))
+    bound, _ = tmpd.step(tmpd.TMPD(low=low, high=high), PROBLEM, KEY, X, Noise(NOISE.sigma, jnp.float32(0.0)))
+    np.testing.assert_allclose(PRIOR.frame.crop(bound), jnp.clip(PRIOR.frame.crop(free), low, high), atol=1e-6)

@@ -13,7 +13,7 @@ import pytest
 from jax.tree_util import Partial
 from linear_problem import PLANE, affine_map, make, relative
 
-from padis_jax.solvers import daps, ddnm, dds, diffpir, dps, langevin, sampling
+from padis_jax.solvers import daps, ddnm, dds, diffpir, dps, langevin, sampling, tmpd
 from padis_jax.solvers.sampling import Noise
 
 GAUSSIAN, PROBLEM, PRIOR = make()
@@ -32,6 +32,7 @@ ANCESTRAL = {
 DIFFPIR_SETTINGS = diffpir.DiffPIR(weight=3.0, zeta=0.4, noise=2.7, cg_steps=24)
 DAPS_SETTINGS = daps.DAPS(ode_steps=3, ode_end=0.1, mcmc_steps=3, step=0.4, noise=0.4)
 DAPS_CG_SETTINGS = daps.DAPS(ode_steps=1, sampler="cg", cg_steps=24, floor=0.3)
+TMPD_SETTINGS = tmpd.TMPD(noise=1.5, floor=0.2, cg_steps=24)
 
 
 def dds_matrices(sigma, sigma_next):
@@ -152,6 +153,17 @@ def daps_cg_matrices(sigma, sigma_next):
     return weight * solve @ k @ flow, solve @ (g.matrix.T @ g.y + weight * k @ offset), sigma_next * EYE
 
 
+def tmpd_matrices(sigma, sigma_next):
+    """u = K D + K C K' A' (A K C K' A' + v)^-1 (y - A K D), C = sigma^2 W, v = s^2 + (floor ||A|| sigma)^2."""
+    s, g, k = TMPD_SETTINGS, GAUSSIAN, GAUSSIAN.crop
+    wiener = g.wiener(sigma)
+    spread = k @ (sigma**2 * wiener) @ k.T @ g.matrix.T
+    variance = s.noise**2 + (s.floor * g.norm * sigma) ** 2
+    gain = spread @ np.linalg.inv(g.matrix @ spread + variance * np.eye(len(g.y)))
+    keep = np.eye(len(k)) - gain @ g.matrix  # u = keep K D + gain y
+    return k.T @ keep @ k @ wiener, k.T @ (keep @ k @ (EYE - wiener) @ g.mean + gain @ g.y), sigma_next * EYE
+
+
 def second_normal(key):
     return [jax.random.normal(jax.random.split(key)[1], PLANE)]
 
@@ -162,6 +174,7 @@ CASES = {
     "diffpir": (Partial(diffpir.step, DIFFPIR_SETTINGS, PROBLEM), diffpir_matrices),
     "daps": (Partial(daps.step, DAPS_SETTINGS, PROBLEM), daps_matrices),
     "daps_cg": (Partial(daps.step, DAPS_CG_SETTINGS, PROBLEM), daps_cg_matrices),
+    "tmpd": (Partial(tmpd.step, TMPD_SETTINGS, PROBLEM), tmpd_matrices),
     "dds": (Partial(dds.step, DDS_SETTINGS, PROBLEM), dds_matrices),
     "dps": (Partial(dps.step, DPS_SETTINGS, PROBLEM), dps_matrices),
     "langevin": (Partial(langevin.step, LANGEVIN_SETTINGS, PROBLEM), langevin_matrices),
@@ -211,3 +224,16 @@ def test_mean_and_covariance_of_many_runs_follow_the_recursion(name):
     # The same figures tell other settings apart: without noise or without data they would be far out.
     assert np.sum(covariance**2) > 100 * spread
     assert np.linalg.norm(mean - GAUSSIAN.mean) > 10 * np.sqrt(np.trace(covariance) / runs)
+
+
+def test_tmpd_without_a_floor_is_the_mean_given_state_and_measurement():
+    """Bayes' rule for x0 ~ N(mean, K' S K), x = x0 + sigma e and y = A K x0 + s n, on the image's 12 pixels."""
+    g, k, sigma, s = GAUSSIAN, GAUSSIAN.crop, 0.8, 0.6
+    x = np.random.default_rng(3).normal(size=N)
+    prior = np.linalg.inv(k @ g.covariance @ k.T)
+    precision = prior + np.eye(len(k)) / sigma**2 + g.matrix.T @ g.matrix / s**2
+    expected = np.linalg.solve(precision, prior @ k @ g.mean + k @ x / sigma**2 + g.matrix.T @ g.y / s**2)
+    last = Noise(jnp.float32(sigma), jnp.float32(0.0))
+    settings = tmpd.TMPD(noise=s, floor=0.0, cg_steps=24)
+    got, _ = tmpd.step(settings, PROBLEM, jax.random.key(0), jnp.asarray(x.reshape(PLANE), jnp.float32), last)
+    assert relative(np.asarray(PRIOR.frame.crop(got), np.float64).ravel(), expected) < 1e-4

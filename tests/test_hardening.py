@@ -12,25 +12,34 @@ hardening = pytest.importorskip("benchmarks.hardening")
 SIDE = 64
 
 
-@pytest.fixture(scope="module")
-def scan():
-    """An operator, the paths through a disc with two holes, and the values that a hardened beam would give."""
-    operator = FanBeam(
+def scanner(shift):
+    return FanBeam(
         image_shape=(SIDE, SIDE),
         angles=np.arange(60) * 2 * np.pi / 60,
         detector_count=120,
         detector_spacing=1.4,
+        detector_offset=shift,
         source_distance=200.0,
         detector_distance=80.0,
     )
+
+
+@pytest.fixture(scope="module")
+def scan():
+    """A disc with two holes, the paths through it, and the values that a hardened beam would give."""
+    operator = scanner(0.0)
     row, column = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
     disc = np.hypot(row, column) < 26
     for at in ((8, 6), (-11, -4)):
         disc &= np.hypot(row - at[0], column - at[1]) > 7
     fine = ndimage.gaussian_filter(disc.astype(np.float32), 0.5)
     paths = np.asarray(operator(fine))
-    # Two energies, absorbed by 0.06 and 0.02 per pixel, in equal shares.
-    return operator, paths, -np.log((np.exp(-0.06 * paths) + np.exp(-0.02 * paths)) / 2)
+    return fine, paths, harden(paths)
+
+
+def harden(paths):
+    """Two energies, absorbed by 0.06 and 0.02 per pixel, in equal shares."""
+    return -np.log((np.exp(-0.06 * paths) + np.exp(-0.02 * paths)) / 2)
 
 
 def test_paths_are_the_polynomial_of_what_is_above_the_air():
@@ -43,19 +52,29 @@ def test_paths_are_the_polynomial_of_what_is_above_the_air():
     assert found.dtype == np.float32
 
 
-def test_paths_come_back(scan):
-    operator, paths, hardened = scan
+@pytest.fixture(scope="module")
+def found(scan):
+    """The calibration by values with air of 0.03 in front, which does not count."""
+    return hardening.fit_hardening(scanner, scan[2] + 0.03)
+
+
+def test_paths_come_back(scan, found):
+    _, paths, hardened = scan
     straight = hardened * (paths.sum() / hardened.sum())
-    found = hardening.fit_hardening(operator, hardened + 0.03)  # air does not count
     corrected = found.paths(hardened + 0.03)
     error = np.linalg.norm(corrected - paths) / np.linalg.norm(paths)
     assert error < 0.02 < np.linalg.norm(straight - paths) / np.linalg.norm(paths)
     assert found.misfit == pytest.approx(np.sqrt(np.mean((corrected - paths) ** 2)), abs=0.5)
+    assert abs(found.shift) < 0.05
     longest = paths > 0.95 * paths.max()
     np.testing.assert_allclose(corrected[longest].mean(), paths[longest].mean(), rtol=0.02)
 
 
-def test_the_unit_of_the_values_does_not_matter(scan):
-    operator, _, hardened = scan
-    one, other = (hardening.fit_hardening(operator, s * hardened).paths(s * hardened) for s in (1.0, 50.0))
-    np.testing.assert_allclose(other, one, atol=0.2)
+def test_a_shifted_detector_is_found_in_values_of_any_unit(scan, found):
+    """A third of a bin, and values fifty times as large."""
+    fine, paths, hardened = scan
+    shifted = 50 * harden(np.asarray(scanner(0.45)(fine)))
+    other = hardening.fit_hardening(scanner, shifted)
+    assert other.shift == pytest.approx(0.45, abs=0.05)
+    assert other.misfit == pytest.approx(found.misfit, rel=0.1)
+    np.testing.assert_allclose(other.paths(50 * hardened), found.paths(hardened), atol=0.2)

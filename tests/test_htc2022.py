@@ -99,24 +99,27 @@ def test_a_finer_prior_goes_on_from_the_image_of_the_coarser(tmp_path, monkeypat
     priors = [load_prior(write_weights(tmp_path / f"{n}.safetensors", image_shape=(n, n), seed=n)) for n in sides]
     angles = np.deg2rad(np.arange(0, 30, 5.0))
     arc = Arc("a", angles, np.random.default_rng(0).uniform(size=(len(angles), 40)).astype(np.float32))
-    calls, averages, real = [], [], htc2022.reconstruct
+    calls, others, real = [], [], htc2022.reconstruct
 
     def recorded(key, y, operator, prior, **options):
         solved = real(key, y, operator, prior, **options)
         calls.append((operator.image_shape, prior, options["sigma_max"], options["start"], solved.image))
-        averages.append(options["average"])
+        others.append((options["solver"], options["levels"], options["average"]))
         return solved
 
     monkeypatch.setattr(htc2022, "reconstruct", recorded)
     args = argparse.Namespace(side=32, seed=0, levels=2, sigma_max=3.0, refine_sigma=0.4, average=3, start="noise")
     args.kappa, args.consistency, args.cg_steps, args.churn = 1.0, 1e-3, 2, 1.0
+    args.refine_levels, args.refine_last, args.refine_passes, args.refine_cg_steps = 3, 0.1, 2, 1
     image = htc2022.coarse_to_fine(arc, args, priors, 0.1, np.zeros((32, 32), np.float32))
-    (shape0, prior0, sigma0, start0, image0), (shape1, prior1, sigma1, start1, image1) = calls
-    assert (shape0, shape1) == ((16, 16), (32, 32)) and (sigma0, sigma1) == (3.0, 0.4)
-    assert averages == [3, 1]
-    assert prior0 is priors[0] and prior1 is priors[1] and start0 == "noise"
-    np.testing.assert_allclose(start1, jax.image.resize(image0, (32, 32, 1), "linear"), rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(image, image1[..., 0])
+    (shape0, prior0, sigma0, start0, image0), *passes = calls
+    assert shape0 == (16, 16) and prior0 is priors[0] and sigma0 == 3.0 and start0 == "noise"
+    assert others == [("dds", 2, 3), ("tmpd", 3, 1), ("tmpd", 3, 1)]
+    for before, (shape, prior, sigma, start, _) in zip((image0, passes[0][-1]), passes, strict=True):
+        assert shape == (32, 32) and prior is priors[1] and sigma == 0.4
+        np.testing.assert_allclose(start, jax.image.resize(before, (32, 32, 1), "linear"), rtol=1e-5, atol=1e-6)
+    assert np.abs(passes[0][-1] - passes[1][-1]).max() > 1e-3
+    np.testing.assert_array_equal(image, passes[1][-1][..., 0])
 
 
 def test_priors_of_another_size_are_refused(tmp_path):

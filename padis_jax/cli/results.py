@@ -26,6 +26,7 @@ NAMES = {
     "diffpir": "DiffPIR",
     "predictor_corrector": "predictor-corrector",
     "daps": "DAPS",
+    "tmpd": "TMPD",
     "pnp_admm": "PnP-ADMM",
     "pnp_red": "PnP-RED",
 }

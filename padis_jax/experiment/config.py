@@ -24,7 +24,9 @@ DEFAULT_WEIGHTS = "weights/head_ct.safetensors"
 OWN = {"inpaint": "mask", "deblur": "kernel"}  # problems made of a file -> the field that names it
 PROBLEMS = (*TASKS, *OWN)
 PLUG_AND_PLAY = ("pnp_admm", "pnp_red")
-MethodName = Literal["dds", "dps", "langevin", "ddnm", "diffpir", "predictor_corrector", "daps", "pnp_admm", "pnp_red"]
+MethodName = Literal[
+    "dds", "dps", "langevin", "ddnm", "diffpir", "predictor_corrector", "daps", "tmpd", "pnp_admm", "pnp_red"
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +76,8 @@ class SolverConfig:
 
     Attributes:
       name: "dds" (fast: CG data consistency), "dps" (the paper's VE-DPS), "langevin", "ddnm", "diffpir",
-        "predictor_corrector", "daps", or plug-and-play with the prior at one noise level: "pnp_admm", "pnp_red";
-        docs/methods.md compares them.
+        "predictor_corrector", "daps", "tmpd", or plug-and-play with the prior at one noise level:
+        "pnp_admm", "pnp_red"; docs/methods.md compares them.
       levels: noise levels of the ladder; iterations of pnp_admm and pnp_red.
       inner: steps per level.
       sigma_max: first noise level, in image units.
@@ -84,7 +86,7 @@ class SolverConfig:
       start: "tv", "operator" (FBP) or "noise" (a zero image); noise of deviation sigma_max is added (not with pnp).
       average: independent chains whose mean is the result; multiplies the cost (not with pnp, nor has it inner steps).
       consistency: dds: lambda relative to ||A||^2.
-      cg_steps: dds, diffpir, daps, pnp: conjugate-gradient steps per level.
+      cg_steps: dds, diffpir, daps, tmpd, pnp: conjugate-gradient steps per level.
       churn: dds: share of fresh noise, 0 (deterministic) to 1.
       kappa: dds: error of the denoised image relative to sigma; weighs measurement noise. The noise level itself is
         taken from the photon counts.

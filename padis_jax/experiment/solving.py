@@ -99,7 +99,7 @@ def patch_batch(config: Experiment, weights: Weights, frame: Frame, devices: int
     if config.patch_batch != "auto":
         return config.patch_batch or None
     count = -(-frame.patch_count * config.tilings // devices)
-    gradient = config.solver.name == "dps"
+    gradient = config.solver.name in ("dps", "tmpd")
     size, foretold = choose_patch_batch(
         weights.network, weights.params, frame.tile_shape, count, images=images, gradient=gradient
     )

@@ -29,11 +29,12 @@ _ARC = re.compile(r"([A-Za-z0-9]+)_(\d+)_(\d+)")
 
 
 class Arc(NamedTuple):
-    """A scan: its name, the angle of every view in radians, and the line integrals [views, bins]."""
+    """A scan: its name, the angle of every view in radians, the line integrals [views, bins], the detector's shift."""
 
     name: str
     angles: np.ndarray
     sinogram: np.ndarray
+    shift: float = 0.0  # mm, along the bins; known from a calibration
 
     @property
     def degrees(self) -> float:
@@ -88,11 +89,13 @@ def read_htc2022(path: str | Path) -> dict[str, Phantom]:
 def join(arcs: Sequence[Arc], name: str = "joined") -> Arc:
     """All views of several arcs in order; where arcs overlap, that of the first arc only."""
     views: dict[float, tuple[float, np.ndarray]] = {}
+    if len({arc.shift for arc in arcs}) > 1:
+        raise UserError(f"{name}: the detector of {', '.join(arc.name for arc in arcs)} is not shifted alike")
     for arc in arcs:
         for angle, row in zip(arc.angles, arc.sinogram, strict=True):
             views.setdefault(round(float(np.rad2deg(angle)) % 360, 3), (float(angle), row))
     chosen = [views[key] for key in sorted(views)]
-    return Arc(name, np.asarray([angle for angle, _ in chosen]), np.stack([row for _, row in chosen]))
+    return Arc(name, np.asarray([angle for angle, _ in chosen]), np.stack([row for _, row in chosen]), arcs[0].shift)
 
 
 def draw_views(arc: Arc, count: int) -> Arc:
@@ -100,7 +103,7 @@ def draw_views(arc: Arc, count: int) -> Arc:
     if not 1 <= count <= len(arc.angles):
         raise UserError(f"{arc.name}: cannot draw {count} of {len(arc.angles)} views")
     chosen = (np.arange(count) * len(arc.angles)) // count
-    return Arc(f"{arc.name}, {count} views", arc.angles[chosen], arc.sinogram[chosen])
+    return Arc(f"{arc.name}, {count} views", arc.angles[chosen], arc.sinogram[chosen], arc.shift)
 
 
 def bin_detector(arc: Arc, by: int) -> Arc:
@@ -120,5 +123,6 @@ def scanner(arc: Arc, side: int) -> RayTransform:
         detector_distance=DETECTOR_DISTANCE,
         detector_count=bins,
         detector_spacing=BIN_MM * BINS / bins,
+        detector_offset=arc.shift,
         pixel_size=TRUTH_PIXEL_MM * TRUTH_SIDE / side,
     )

@@ -20,7 +20,7 @@ from jax.typing import ArrayLike
 
 from padis_jax.noise import edm_ladder, geometric_ladder
 from padis_jax.prior import Prior
-from padis_jax.solvers import daps, ddnm, dds, diffpir, dps, langevin, predictor_corrector, sampling
+from padis_jax.solvers import daps, ddnm, dds, diffpir, dps, langevin, predictor_corrector, sampling, tmpd
 from padis_jax.solvers.daps import DAPS
 from padis_jax.solvers.ddnm import DDNM
 from padis_jax.solvers.dds import DDS
@@ -29,9 +29,10 @@ from padis_jax.solvers.dps import DPS
 from padis_jax.solvers.langevin import Langevin
 from padis_jax.solvers.predictor_corrector import PredictorCorrector
 from padis_jax.solvers.problem import Problem, as_pytree, checked, pose
+from padis_jax.solvers.tmpd import TMPD
 from padis_jax.solvers.tv import TV, total_variation
 
-Settings = DDS | DPS | Langevin | DDNM | DiffPIR | PredictorCorrector | DAPS
+Settings = DDS | DPS | Langevin | DDNM | DiffPIR | PredictorCorrector | DAPS | TMPD
 
 
 class Solver(NamedTuple):
@@ -41,7 +42,7 @@ class Solver(NamedTuple):
       settings: the class of its settings.
       step: its step, (settings, problem, key, state, noise) -> (state, info).
       sigma_max: the noise level it starts from by default, in image units.
-      evaluations: settings -> calls of the prior per step.
+      evaluations: settings -> calls of the prior per step, and of its gradient where a step takes more than one.
     """
 
     settings: type
@@ -58,8 +59,9 @@ SOLVERS = {
     "diffpir": Solver(DiffPIR, diffpir.step, 2.0),
     "predictor_corrector": Solver(PredictorCorrector, predictor_corrector.step, 10.0, lambda settings: 2),
     "daps": Solver(DAPS, daps.step, 10.0, lambda settings: settings.ode_steps),
+    "tmpd": Solver(TMPD, tmpd.step, 2.0, lambda settings: settings.cg_steps + 3),
 }
-SolverName = Literal["dds", "dps", "langevin", "ddnm", "diffpir", "predictor_corrector", "daps"]
+SolverName = Literal["dds", "dps", "langevin", "ddnm", "diffpir", "predictor_corrector", "daps", "tmpd"]
 
 
 class Reconstruction(NamedTuple):
@@ -112,7 +114,7 @@ def reconstruct(
       settings: of the method, an instance of its class such as `DDS(...)` or `DPS(...)`; None for its defaults.
       levels: noise levels.
       inner: steps per level.
-      sigma_max: first noise level, in image units; None for the method's own (dds and diffpir 2, the others 10).
+      sigma_max: first noise level, in image units; None for the method's own (dds, diffpir and tmpd 2, others 10).
       sigma_min: last noise level.
       ladder: spacing: "geometric", or "edm" for rho = 7.
       start: "noise" for a zero image; "operator" for A.start(y) clipped to [0, 1]; "tv" or `TV(...)` for the image of

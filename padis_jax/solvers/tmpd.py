@@ -1,0 +1,92 @@
+"""Tweedie moment projected diffusions: the denoiser's own derivative as the covariance of its error (Boys et al.,
+arXiv 2310.06721, equations 7 and 8).
+
+At each noise level
+
+    D = denoise(x, sigma)
+    C = sigma^2 dD/dx                                        the covariance of the clean image given x (Tweedie)
+    u = D + C A* (A C A* + s^2)^-1 (y - A D)                 s the deviation of the noise of y
+    x = pad(u) + sigma_next z,                               z standard normal
+
+The first two moments of the clean image given x are D and C, so u is its mean given x and y wherever the clean images
+are Gaussian. DDS and DiffPIR take C for a multiple of the identity; here the network says which changes of the image
+are likely, so that a change that y asks for moves whole shapes rather than the pixels that the rays meet. (The paper
+replaces C by a diagonal for speed; this is the full C, which it states first.)
+
+The inverse is a few CG steps in the space of y. Each applies C, which is one vector-Jacobian product of the network: C
+is symmetric, as a covariance is, and what the network's derivative lacks in that is left alone. A level costs one
+evaluation and cg_steps + 2 vector-Jacobian products, all of them counted as evaluations, and as many pairs of A and A*
+as products. Few steps also keep u from following
+what no covariance explains.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from padis_jax.operators.least_squares import conjugate_gradient
+from padis_jax.solvers.problem import Fit, Problem, check_range
+from padis_jax.solvers.sampling import Noise
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TMPD:
+    """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
+
+    Attributes:
+      noise: s, the standard deviation of the noise of y, in the units of y.
+      floor: least s, relative to ||A|| sigma: what of the denoiser's error its derivative does not tell.
+      cg_steps: CG steps per level.
+      low: u is clipped at this value from below.
+      high: and at this from above.
+    """
+
+    noise: float | Array = 0.0
+    floor: float | Array = 1e-2
+    cg_steps: int = dataclasses.field(default=5, metadata={"static": True})
+    low: float | Array = -float("inf")
+    high: float | Array = float("inf")
+
+    def __post_init__(self) -> None:
+        check_range("TMPD", "noise", self.noise, 0)
+        check_range("TMPD", "floor", self.floor, 0)
+        check_range("TMPD", "cg_steps", self.cg_steps, 1)
+        if isinstance(self.low, (int, float)) and isinstance(self.high, (int, float)) and not self.low < self.high:
+            raise ValueError(f"TMPD: low is {self.low} and high is {self.high}: low must be below high")
+
+
+def step(settings: TMPD, problem: Problem, key: Array, x: Array, noise: Noise) -> tuple[Array, Fit]:
+    """One noise level.
+
+    Args:
+      settings: noise and counts.
+      problem: operator, measurement, denoiser, frame.
+      key: of this step.
+      x: [Hp, Wp, C], the state at noise level noise.sigma.
+      noise: this level and the next.
+
+    Returns:
+      The state at noise level noise.sigma_next, and the residual of D.
+    """
+    tiling_key, noise_key = jax.random.split(key)
+    frame = problem.frame
+    denoised, pull = jax.vjp(lambda plane: problem.denoise(tiling_key, plane, noise.sigma), x)
+    clean = frame.crop(denoised)
+    residual = problem.measurement - problem.forward(clean)
+
+    def spread(r: Array) -> Array:  # C A* r
+        image = problem.adjoint(r, clean.shape[-1])
+        return jnp.square(noise.sigma) * frame.crop(pull(frame.pad(image))[0])
+
+    variance = jnp.square(settings.noise) + jnp.square(settings.floor * problem.operator.norm * noise.sigma)
+    weights = conjugate_gradient(
+        lambda r: problem.forward(spread(r)) + variance * r, residual, jnp.zeros_like(residual), settings.cg_steps
+    )
+    image = jnp.clip(clean + spread(weights), settings.low, settings.high)
+    fresh = noise.sigma_next * jax.random.normal(noise_key, x.shape, x.dtype)
+    return frame.pad(image) + fresh, problem.fit(residual)
