@@ -17,6 +17,7 @@ from padis_jax.weights import Weights
 
 SAMPLES = 8
 VERSION = 1  # of all cells: raise it when an operator or a solver computes something else
+SAMPLERS = tuple(name for name in SOLVERS if name != "tmpd")  # of its steps the budgets here would pay for five
 MORE = "an evaluation has more patches than one of a tiling"  # and counts as one all the same (prior.patch_prior)
 
 
@@ -58,7 +59,7 @@ METHODS: dict[str, Method] = {
     "pnp_admm_average": Method(
         f"PnP-ADMM, fixed overlapping patches averaged ({MORE})", "plug_and_play", "patch", "admm", "overlap_average"
     ),
-    **{name: _diffusion(f"{name} on the patch prior", name) for name in SOLVERS},
+    **{name: _diffusion(f"{name} on the patch prior", name) for name in SAMPLERS},
     **{
         f"{name}_tilings{k}": _diffusion(f"{name}, {k} tilings averaged per evaluation", name, tilings=k)
         for name in ("dds", "dps")
@@ -80,7 +81,7 @@ METHODS: dict[str, Method] = {
         f"{name}_mean{SAMPLES}": _diffusion(f"mean of {SAMPLES} {name} samples", name, samples=SAMPLES)
         for name in ("dds", "dps")
     },
-    **{f"whole_{name}": _diffusion(f"{name} on the whole-image model", name, "whole") for name in SOLVERS},
+    **{f"whole_{name}": _diffusion(f"{name} on the whole-image model", name, "whole") for name in SAMPLERS},
 }
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import sys
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from padis_jax.batches import Batch, crop_batch, pad_images
@@ -69,7 +70,10 @@ def first_state(config: Config, frame: Frame) -> TrainState:
       UserError: if those weights cannot be read, or are of another network or image size.
     """
     if not config.run.start_weights:
-        return init_state(config)
+        # It runs once, and what it draws does not depend on how well LLVM optimises it, which takes most of the time.
+        quick = {"xla_backend_optimization_level": 0}
+        drawn: TrainState = jax.jit(init_state, static_argnums=0, compiler_options=quick)(config)
+        return drawn
     weights = load_weights(config.run.start_weights)
     network = dataclasses.replace(weights.network, dropout=config.network.dropout)  # of training, not of the parameters
     for name, wanted, found in (("network", config.network, network), ("frame", frame, weights.frame)):
