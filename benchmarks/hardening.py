@@ -36,7 +36,7 @@ class Hardening(NamedTuple):
 
     Attributes:
       coefficients: c_1 .. c_n, per unit of length.
-      misfit: root mean square of p(y) - A t, in that unit: noise and what the model leaves out.
+      misfit: root mean square of p(y) - A t - d du(A t), in that unit: noise and what the model leaves out.
       shift: of the detector along its bins, in that unit; to be added to `detector_offset`.
     """
 

@@ -51,6 +51,7 @@ from padis_jax.scans.htc2022 import (
     read_htc2022,
     scanner,
 )
+from padis_jax.settings import SIGMA_MIN
 from padis_jax.solvers.dds import DDS
 from padis_jax.solvers.tmpd import TMPD
 from padis_jax.solvers.tv import TV, total_variation
@@ -58,7 +59,6 @@ from padis_jax.solvers.tv import TV, total_variation
 Found = tuple[np.ndarray, float]  # image, seconds
 SPANS = (30.0, 50.0, 90.0)
 CALIBRATION_SIDE = 256
-SIGMA_MIN = 0.003
 HIGHEST = 1.2  # that a pixel can become; material is 1
 SYNTHETIC_NOISE = 0.4  # mm
 SYNTHETIC_SEED = 1  # the prior's discs have seed 0
