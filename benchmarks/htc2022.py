@@ -2,9 +2,8 @@
 
     python -m benchmarks.htc2022 --data htc2022.npz --joined      is the geometry right: FBP of all views of phantom tb
     python -m benchmarks.htc2022 --data htc2022.npz               every arc, and --views drawn from all: FBP, TV
-    python -m benchmarks.htc2022 --data htc2022.npz --weights W   the same, and DDS with that prior
-    python -m benchmarks.htc2022 ... --weights W64 W128           DDS at half of --side, then TMPD from its image on
-    python -m benchmarks.htc2022 --synthetic 2 --weights W        discs of a seed that was not trained on: to tune with
+    python -m benchmarks.htc2022 ... --weights W64 W128           the same, and TMPD, coarse to fine (coarse_to_fine.py)
+    python -m benchmarks.htc2022 --synthetic 4 --weights W64 W128 discs of a seed that was not trained on: to tune with
 
 --data, or the environment variable HTC2022, names the file (padis_jax/scans/htc2022.py says what is in it). Images are
 --side pixels wide; detector bins are joined and views left out by --bin and --thin, which saves time. Score: Otsu's
@@ -12,13 +11,14 @@ threshold on the image, brought to the truth's 512 x 512 pixels by linear interp
 coefficient. Measured values become paths through the material in mm by a polynomial that takes out beam hardening
 (hardening.py); its three coefficients and the shift of the detector belong to scanner and material, and are fitted to
 all views of tb, without the truth. What is left of that fit, noise and what the model does not know, is the noise of a
-ray that the solvers are told, unless --noise gives it (mm). Settings are to be chosen with --synthetic, whose scans are
-simulated on the truth's 512 x 512 pixels with noise of --noise, or 0.4 mm: no measured truth is tuned on.
+ray that TMPD is told, unless --noise gives it (mm). Settings are to be chosen with --synthetic, whose scans are
+simulated on the truth's 512 x 512 pixels with noise of 0.4 mm: no measured truth is tuned on.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,8 +30,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from skimage.filters import threshold_otsu
 
+from benchmarks.coarse_to_fine import COARSE, FINE, coarse_to_fine
 from benchmarks.hardening import Hardening, fit_hardening
-from padis_jax import load_prior, reconstruct
+from padis_jax import load_prior
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.experiment import timed
 from padis_jax.figures import save_figure
@@ -51,16 +52,13 @@ from padis_jax.scans.htc2022 import (
     read_htc2022,
     scanner,
 )
-from padis_jax.settings import SIGMA_MIN
-from padis_jax.solvers.dds import DDS
-from padis_jax.solvers.tmpd import TMPD
 from padis_jax.solvers.tv import TV, total_variation
 
 Found = tuple[np.ndarray, float]  # image, seconds
 SPANS = (30.0, 50.0, 90.0)
 CALIBRATION_SIDE = 256
-HIGHEST = 1.2  # that a pixel can become; material is 1
-SYNTHETIC_NOISE = 0.4  # mm
+SYNTHETIC_NOISE = 0.4  # mm, of a bin as measured
+SYNTHETIC_TOLD = 0.3  # of bins joined by 4, with what pixels of 1 / 128 of the side get wrong
 SYNTHETIC_SEED = 1  # the prior's discs have seed 0
 
 
@@ -84,44 +82,18 @@ def methods(arc: Arc, args: argparse.Namespace, priors: Sequence[Prior], noise: 
     settings = TV(weight=args.tv_weight, iterations=args.tv_iterations)
     found["TV"] = timed(lambda: total_variation(y[..., None], operator, settings=settings).image[..., 0])
     if priors:
-        found["TMPD" if len(priors) > 1 else "DDS"] = timed(coarse_to_fine, arc, args, priors, noise, found["TV"][0])
+        found["TMPD"] = timed(
+            coarse_to_fine,
+            jax.random.key(args.seed),
+            arc,
+            priors,
+            noise=noise,
+            side=args.side,
+            chains=args.chains,
+            coarse=dataclasses.replace(COARSE, passes=args.coarse_passes),
+            fine=dataclasses.replace(FINE, passes=args.fine_passes),
+        )
     return {name: (np.asarray(image), seconds) for name, (image, seconds) in found.items()}
-
-
-def coarse_to_fine(
-    arc: Arc, args: argparse.Namespace, priors: Sequence[Prior], noise: float, image: np.ndarray | jax.Array
-) -> jax.Array:
-    """DDS with the prior of the coarsest pixels; every finer one goes on from its image by TMPD, in several passes.
-
-    A pass adds noise of the first level to the image of the last pass and takes it out again (the idea of restart
-    sampling, Xu et al., arXiv 2306.14878): each has another chance to move what the last one put in a wrong place.
-    """
-    dds = DDS(
-        noise=noise,
-        nonnegative=True,
-        kappa=args.kappa,
-        consistency=args.consistency,
-        cg_steps=args.cg_steps,
-        churn=args.churn,
-    )
-    tmpd = TMPD(noise=noise, floor=0.0, cg_steps=args.refine_cg_steps, low=0.0, high=HIGHEST)
-    y, start = jnp.asarray(arc.sinogram)[..., None], args.start == "tv"
-    for finer, prior in enumerate(priors):
-        side = args.side >> (len(priors) - 1 - finer)
-        key, operator = jax.random.fold_in(jax.random.key(args.seed), finer), scanner(arc, side)
-        for turn in range(args.refine_passes if finer else 1):
-            begin = jax.image.resize(jnp.asarray(image), (side, side), "linear")[..., None]
-            how: dict[str, Any] = {
-                "solver": "tmpd" if finer else "dds",
-                "settings": tmpd if finer else dds,
-                "levels": args.refine_levels if finer else args.levels,
-                "sigma_max": args.refine_sigma if finer else args.sigma_max,
-                "sigma_min": args.refine_last if finer else SIGMA_MIN,
-                "average": 1 if finer else args.average,
-                "start": begin if finer or start else "noise",
-            }
-            image = reconstruct(jax.random.fold_in(key, turn), y, operator, prior, **how).image[..., 0]
-    return jnp.asarray(image)
 
 
 @one_line_errors()
@@ -130,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=os.environ.get("HTC2022", ""), help="the .npz; or set HTC2022")
     parser.add_argument("--joined", action="store_true", help="the joined arcs of tb only")
-    parser.add_argument("--weights", nargs="+", default=[], help="of priors of discs, for DDS, each for twice the side")
+    parser.add_argument("--weights", nargs="+", default=[], help="of priors of discs, each for twice the side")
     parser.add_argument("--phantoms", nargs="+", default=["tb"])
     parser.add_argument("--views", type=int, default=20)
     parser.add_argument("--side", type=int, default=256)
@@ -139,21 +111,9 @@ def main() -> None:
     parser.add_argument("--tv-weight", type=float, default=1.0)
     parser.add_argument("--tv-iterations", type=int, default=500)
     parser.add_argument("--noise", type=float, default=0.0, help="of a ray in mm; 0 for the calibration's misfit")
-    parser.add_argument("--levels", type=int, default=100)
-    parser.add_argument("--sigma-max", type=float, default=10.0)
-    parser.add_argument("--refine-sigma", type=float, default=0.5, help="first noise level of the finer of --weights")
-    parser.add_argument("--refine-last", type=float, default=0.05, help="and their last one")
-    parser.add_argument("--refine-levels", type=int, default=8, help="and how many")
-    parser.add_argument("--refine-passes", type=int, default=10, help="and how often they are gone through")
-    parser.add_argument("--refine-cg-steps", type=int, default=5, help="and CG steps of TMPD (solvers/tmpd.py)")
-    parser.add_argument("--kappa", type=float, default=1.0, help="of DDS, as the three that follow (solvers/dds.py)")
-    parser.add_argument("--consistency", type=float, default=2e-3)
-    parser.add_argument("--cg-steps", type=int, default=5)
-    parser.add_argument("--churn", type=float, default=1.0)
-    parser.add_argument("--start", choices=("noise", "tv"), default="noise", help="DDS begins at, with noise added")
-    parser.add_argument(
-        "--average", type=int, default=1, help="chains of the first of --weights, of which the mean is taken"
-    )
+    parser.add_argument("--chains", type=int, default=4, help="from noise, of the first of --weights")
+    parser.add_argument("--coarse-passes", type=int, default=COARSE.passes, help="that go on from the best of them")
+    parser.add_argument("--fine-passes", type=int, default=FINE.passes, help="of every finer one of --weights")
     parser.add_argument("--spans", type=float, nargs="+", help="only arcs of so many degrees")
     parser.add_argument("--synthetic", type=int, default=0, help="so many synthetic discs in the place of the data")
     parser.add_argument("--seed", type=int, default=0)
@@ -161,8 +121,8 @@ def main() -> None:
     args = parser.parse_args()
     about: dict[str, Any] = {"settings": vars(args)}
     if args.synthetic:
-        args.noise = args.noise or SYNTHETIC_NOISE
-        phantoms = synthetic(args.synthetic, args.spans or SPANS, args.noise)
+        args.noise = args.noise or SYNTHETIC_TOLD
+        phantoms = synthetic(args.synthetic, args.spans or SPANS, SYNTHETIC_NOISE)
         args.phantoms = list(phantoms)
     else:
         phantoms = measured(args)
@@ -295,7 +255,7 @@ def picture(rows: list[dict[str, Any]], images: dict[str, np.ndarray]) -> Figure
 
 
 def _methods(rows: list[dict[str, Any]]) -> list[str]:
-    return [name for name in ("FBP", "TV", "DDS", "TMPD") if name in rows[0]]
+    return [name for name in ("FBP", "TV", "TMPD") if name in rows[0]]
 
 
 if __name__ == "__main__":
