@@ -3,7 +3,7 @@
     python -m benchmarks.htc2022 --data htc2022.npz --joined      is the geometry right: FBP of all views of phantom tb
     python -m benchmarks.htc2022 --data htc2022.npz               every arc, and --views drawn from all: FBP, TV
     python -m benchmarks.htc2022 ... --weights W64 W128           the same, and TMPD, coarse to fine (coarse_to_fine.py)
-    python -m benchmarks.htc2022 --synthetic 4 --weights W64 W128 discs of a seed that was not trained on: to tune with
+    python -m benchmarks.htc2022 --synthetic 8 91 --weights ...   discs of a seed that was not trained on: to tune with
 
 --data, or the environment variable HTC2022, names the file (padis_jax/scans/htc2022.py says what is in it). Images are
 --side pixels wide; detector bins are joined and views left out by --bin and --thin, which saves time. Score: Otsu's
@@ -111,11 +111,11 @@ def main() -> None:
     parser.add_argument("--tv-weight", type=float, default=1.0)
     parser.add_argument("--tv-iterations", type=int, default=500)
     parser.add_argument("--noise", type=float, default=0.0, help="of a ray in mm; 0 for the calibration's misfit")
-    parser.add_argument("--chains", type=int, default=4, help="from noise, of the first of --weights")
-    parser.add_argument("--coarse-passes", type=int, default=COARSE.passes, help="that go on from the best of them")
+    parser.add_argument("--chains", type=int, default=6, help="from noise, of the first of --weights")
+    parser.add_argument("--coarse-passes", type=int, default=COARSE.passes, help="after each of them")
     parser.add_argument("--fine-passes", type=int, default=FINE.passes, help="of every finer one of --weights")
     parser.add_argument("--spans", type=float, nargs="+", help="only arcs of so many degrees")
-    parser.add_argument("--synthetic", type=int, default=0, help="so many synthetic discs in the place of the data")
+    parser.add_argument("--synthetic", type=int, nargs="+", help="numbers of synthetic discs in the place of the data")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/htc2022"))
     args = parser.parse_args()
@@ -210,16 +210,21 @@ def calibrated(phantoms: dict[str, Phantom]) -> tuple[dict[str, Phantom], Harden
     }, hardening
 
 
-def synthetic(count: int, spans: Sequence[float], noise: float) -> dict[str, Phantom]:
+def synthetic(numbers: Sequence[int], spans: Sequence[float], noise: float) -> dict[str, Phantom]:
     """Discs of a seed of their own, with an arc of each span from a random angle on, in half-degree steps.
 
     Args:
-      count: discs.
+      numbers: of the discs.
       spans: in degrees.
       noise: of a ray, material = 1, times mm.
+
+    Raises:
+      UserError: for a number below 0.
     """
+    if min(numbers) < 0:
+        raise UserError(f"--synthetic {min(numbers)}: discs are numbered from 0 on")
     phantoms = {}
-    for index in range(count):
+    for index in numbers:
         rng = np.random.default_rng([SYNTHETIC_SEED, index])
         image = disc(SYNTHETIC_SEED, index, side=TRUTH_SIDE)
         arcs = []

@@ -10,10 +10,8 @@ from tiny import write_weights
 
 from padis_jax import load_prior
 from padis_jax.errors import UserError
-from padis_jax.operators import dot_test, from_functions
-from padis_jax.patches import frame_for
+from padis_jax.operators import dot_test
 from padis_jax.phantoms import disc
-from padis_jax.prior import Prior
 from padis_jax.scans.htc2022 import BINS, Arc, bin_detector, draw_views, join, read_htc2022, scanner
 
 
@@ -105,7 +103,7 @@ def test_a_missing_or_damaged_file(tmp_path):
         read_htc2022(tmp_path / "a.npz")
 
 
-def test_the_coarse_search_keeps_the_best_and_fine_passes_go_on_from_it(tmp_path, monkeypatch):
+def test_the_mean_of_the_coarse_chains_is_handed_on_to_the_fine_passes(tmp_path, monkeypatch):
     stages = pytest.importorskip("benchmarks.coarse_to_fine")
     sides = (16, 32)
     priors = [load_prior(write_weights(tmp_path / f"{n}.safetensors", image_shape=(n, n), seed=n)) for n in sides]
@@ -121,49 +119,25 @@ def test_the_coarse_search_keeps_the_best_and_fine_passes_go_on_from_it(tmp_path
         return solved
 
     monkeypatch.setattr(stages, "reconstruct", recorded)
-
-    def energy(*arguments):
-        made = [np.array_equal(arguments[-1], image) for *_, image in calls]
-        return (3.0, 1.0, 2.0, 5.0, 0.0, 4.0, -1.0)[made.index(True)]
-
-    monkeypatch.setattr(stages, "_energy", energy)
-    coarse = stages.Stage(sigma=1.0, last=0.1, levels=2, passes=4, cg_steps=1, noise=0.5, smooth=1.0)
+    coarse = stages.Stage(sigma=1.0, last=0.1, levels=2, passes=1, cg_steps=1, noise=0.5, smooth=1.0)
     fine = stages.Stage(sigma=0.4, last=0.1, levels=3, passes=2, cg_steps=1)
     image = stages.coarse_to_fine(
-        jax.random.key(0), arc, priors, noise=0.1, side=32, chains=3, coarse=coarse, fine=fine
+        jax.random.key(0), arc, priors, noise=0.1, side=32, chains=2, coarse=coarse, fine=fine
     )
-    levels = [3.0, 3.0, 3.0, 1.0, 0.5, 2.0, 1.0]
-    assert [(side, sigma) for side, _, sigma, _, _ in calls] == [(16, s) for s in levels] + [(32, 0.4)] * 2
+    levels = [(16, 3.0), (16, 1.0)] * 2 + [(32, 0.4)] * 2
+    assert [(side, sigma) for side, _, sigma, _, _ in calls] == levels
     assert all(prior is priors[side == 32] for side, prior, *_ in calls)
-    assert len(set(keys)) == 9
-    assert [(count, noise) for count, noise, _ in told] == [(2, 0.05)] * 7 + [(3, 0.1)] * 2
+    assert len(set(keys)) == 6
+    assert [(count, noise) for count, noise, _ in told] == [(2, 0.05)] * 4 + [(3, 0.1)] * 2
     np.testing.assert_array_equal(told[-1][2], arc.sinogram)
     np.testing.assert_allclose(told[0][2], stages.smoothing(scanner(arc, 16), 1.0)(arc.sinogram[..., None])[..., 0])
     starts, images = [np.asarray(call[3]) for call in calls], [np.asarray(call[4]) for call in calls]
-    assert not any(start.any() for start in starts[:3])
-    for turn, best in {3: 1, 4: 1, 5: 4, 6: 4}.items():
-        np.testing.assert_array_equal(starts[turn], images[best])
-    np.testing.assert_allclose(starts[7], jax.image.resize(images[6], (32, 32), "linear"), atol=1e-6)
-    np.testing.assert_array_equal(starts[8], images[7])
-    np.testing.assert_array_equal(image, images[8])
-
-
-def test_the_energy_of_a_gaussian_prior_is_its_log_density():
-    stages = pytest.importorskip("benchmarks.coarse_to_fine")
-    variance, noise = 0.2, 0.5
-    frame = frame_for((32, 32), 0)
-    prior = Prior(lambda _, x, sigma: x * variance / (variance + sigma**2), frame)
-    operator, y = from_functions(lambda x: 2.0 * x, image_shape=(32, 32, 1)), jnp.ones((32, 32, 1))
-    images = [jax.random.normal(jax.random.key(1), (32, 32)) * scale for scale in (0.3, 0.8)]
-    weight = 1 / noise**2
-    found = [stages._energy(jax.random.key(0), y, operator, prior, weight, image) for image in images]
-    exact = [
-        float(jnp.sum(image**2) / (2 * variance) + jnp.sum((2 * image[..., None] - y) ** 2) / (2 * noise**2))
-        for image in images
-    ]
-    # noise levels from 0.05 to 2 hold nineteen twentieths of the prior's part
-    np.testing.assert_allclose(found[1] - found[0], exact[1] - exact[0], rtol=0.03)
-    assert stages._energy(jax.random.key(0), y, operator, prior, weight, images[0]) == found[0]
+    assert not starts[0].any() and not starts[2].any() and (images[1] != images[3]).any()
+    for turn in (1, 3, 5):
+        np.testing.assert_array_equal(starts[turn], images[turn - 1])
+    mean = jax.image.resize((images[1] + images[3]) / 2, (32, 32), "linear")
+    np.testing.assert_allclose(starts[4], mean, atol=1e-6)
+    np.testing.assert_array_equal(image, images[5])
 
 
 def test_smoothed_rays_of_coarse_pixels_are_those_of_the_disc():
@@ -191,6 +165,23 @@ def test_smoothing_keeps_what_is_flat_away_from_the_ends_of_the_detector():
     # a pixel of 1.187 mm, 1.348 times as large on the detector, in bins of 0.8 mm
     deviation = np.sqrt(np.sum(single * (np.arange(140) - 70.0) ** 2) / np.sum(single))
     np.testing.assert_allclose(deviation, 1.1866 * 1.3484 / 0.8, rtol=2e-3)
+
+
+def test_a_synthetic_disc_is_scanned_from_its_number_alone(monkeypatch):
+    htc2022 = pytest.importorskip("benchmarks.htc2022")
+    monkeypatch.setattr(htc2022, "TRUTH_SIDE", 96)  # of 512, to save time
+    discs = htc2022.synthetic([3, 0], [1.0], 0.4)
+    assert list(discs) == ["disc3", "disc0"]
+    np.testing.assert_array_equal(discs["disc3"].truth, disc(1, 3, side=96) > 0.5)
+    (arc,), (again,) = discs["disc0"].arcs, htc2022.synthetic([0], [1.0], 0.4)["disc0"].arcs
+    assert arc.name == "disc0, 1" and np.ptp(arc.angles) == pytest.approx(np.deg2rad(1.0))
+    np.testing.assert_array_equal(arc.angles, again.angles)
+    np.testing.assert_array_equal(arc.sinogram, again.sinogram)
+    assert (arc.angles[0] - discs["disc3"].arcs[0].angles[0]) % (2 * np.pi) > 0.01
+    rays = scanner(arc, 96)(jnp.asarray(disc(1, 0, side=96)))
+    assert np.std(arc.sinogram - rays) == pytest.approx(0.4, rel=0.05)
+    with pytest.raises(UserError, match="--synthetic -1: discs are numbered from 0"):
+        htc2022.synthetic([2, -1], [1.0], 0.4)
 
 
 def test_priors_of_another_size_are_refused(tmp_path):
