@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from linear_problem import PLANE, make, relative
 
-from padis_jax.operators import ParallelBeam
+from padis_jax.operators import ParallelBeam, from_functions
 from padis_jax.operators.least_squares import least_squares
 from padis_jax.patches import Frame
 from padis_jax.solvers import daps, ddnm, diffpir, tmpd
@@ -151,3 +151,19 @@ def test_tmpd_clips_what_it_is_told_to():
     low, high = (float(jnp.quantile(PRIOR.frame.crop(free), q)) for q in (0.3, 0.6))
     bound, _ = tmpd.step(tmpd.TMPD(low=low, high=high), PROBLEM, KEY, X, Noise(NOISE.sigma, jnp.float32(0.0)))
     np.testing.assert_allclose(PRIOR.frame.crop(bound), jnp.clip(PRIOR.frame.crop(free), low, high), atol=1e-6)
+
+
+def test_tmpd_stays_near_the_image_where_the_denoisers_derivative_is_no_covariance():
+    """Of -1/2 in one direction, where A C A* + s^2 is then s^2 / 1000, and of 1/2 in all others."""
+    wrong = jnp.zeros((3, 4, 1)).at[1, 2, 0].set(1.0)
+
+    def denoise(_, x, sigma):
+        return 0.5 * x - jnp.vdot(PRIOR.frame.pad(wrong), x) * PRIOR.frame.pad(wrong)
+
+    sigma = float(NOISE.sigma)
+    operator, y = from_functions(lambda image: image, image_shape=(3, 4, 1)), jnp.ones((3, 4, 1))
+    problem = pose(operator, denoise, y, PRIOR.frame, channels=1)
+    settings = tmpd.TMPD(noise=sigma * np.sqrt(0.5 / 0.999), floor=0.0, cg_steps=12)
+    got, _ = tmpd.step(settings, problem, KEY, X, Noise(NOISE.sigma, jnp.float32(0.0)))
+    clean = PRIOR.frame.crop(denoise(KEY, X, NOISE.sigma))
+    assert float(jnp.linalg.norm(PRIOR.frame.crop(got) - clean)) <= 2 * float(jnp.linalg.norm(y - clean))

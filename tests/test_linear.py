@@ -222,6 +222,19 @@ def test_conjugate_gradients_stand_still_after_exact_convergence():
     assert np.isfinite(gradient).all()
 
 
+def test_conjugate_gradients_end_where_the_curvature_is_less_than_it_can_be():
+    """Of eigenvalues 2, 1 and -0.9 the last is met in the second step."""
+    m, b = jnp.diag(jnp.asarray([2.0, 1.0, -0.9])), jnp.asarray([1.0, 1.0, 0.3])
+    first = float(b @ b / (b @ m @ b)) * b
+    for steps in (1, 2, 5):
+        found = conjugate_gradient(lambda v: m @ v, b, jnp.zeros(3), steps, least=1.0)
+        np.testing.assert_allclose(found, first, rtol=1e-6)
+    # a bound that all directions keep changes nothing
+    n, c = spd(6), jnp.arange(6.0)
+    exact = conjugate_gradient(lambda v: n @ v, c, jnp.zeros(6), 6)
+    np.testing.assert_array_equal(conjugate_gradient(lambda v: n @ v, c, jnp.zeros(6), 6, least=0.5), exact)
+
+
 def test_conjugate_gradients_keep_the_shape_of_an_image():
     m, b = spd(12), jnp.arange(12.0).reshape(2, 2, 3)
     image = conjugate_gradient(lambda v: (m @ v.ravel()).reshape(v.shape), b, jnp.zeros_like(b), 12)

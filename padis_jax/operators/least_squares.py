@@ -17,20 +17,25 @@ Map = Callable[[Array], Array]
 CgState = tuple[Array, Array, Array, Array, Array]  # count, x, residual, direction, squared gradient
 
 
-def conjugate_gradient(normal_matvec: Map, rhs: Array, x0: Array, iterations: int) -> Array:
+def conjugate_gradient(
+    normal_matvec: Map, rhs: Array, x0: Array, iterations: int, *, least: float | Array = 0.0
+) -> Array:
     """`iterations` steps of conjugate gradients on M x = rhs from x0, M symmetric positive semi-definite.
 
     A pure loop of fixed length, differentiable in both modes. Where the residual reaches 0 exactly, the rest of the
-    steps leave x as it is.
+    steps leave x as it is; and so they do from the first direction p on with p'Mp <= least p'p, as M is not what it
+    should be there (Steihaug 1983 ends at negative curvature): a step along it would be as long as chance has it.
     """
 
     def step(carry: tuple[Array, Array, Array, Array], _: None) -> tuple[tuple[Array, Array, Array, Array], None]:
         x, r, p, rr = carry
         mp = normal_matvec(p)
-        alpha = _ratio(rr, jnp.real(jnp.vdot(p, mp)))
+        curvature = jnp.real(jnp.vdot(p, mp))
+        sound = curvature > least * jnp.real(jnp.vdot(p, p))
+        alpha = jnp.where(sound, _ratio(rr, curvature), 0)
         x, r = x + alpha * p, r - alpha * mp
         rr_next = jnp.real(jnp.vdot(r, r))
-        return (x, r, r + _ratio(rr_next, rr) * p, rr_next), None
+        return (x, r, jnp.where(sound, r + _ratio(rr_next, rr) * p, 0), rr_next), None
 
     r = rhs - normal_matvec(x0)
     (x, _, _, _), _ = lax.scan(step, (x0, r, r, jnp.real(jnp.vdot(r, r))), None, length=iterations)

@@ -14,10 +14,10 @@ are likely, so that a change that y asks for moves whole shapes rather than the 
 replaces C by a diagonal for speed; this is the full C, which it states first.)
 
 The inverse is a few CG steps in the space of y. Each applies C, which is one vector-Jacobian product of the network: C
-is symmetric, as a covariance is, and what the network's derivative lacks in that is left alone. A level costs one
-evaluation and cg_steps + 2 vector-Jacobian products, all of them counted as evaluations, and as many pairs of A and A*
-as products. Few steps also keep u from following
-what no covariance explains.
+is symmetric and has no negative eigenvalues, as a covariance; a network's derivative is so but nearly, and CG ends where
+it shows: at a direction in which A C A* + s^2 is less than s^2 / 2. A level costs one evaluation and cg_steps + 2
+vector-Jacobian products, all of them counted as evaluations, and as many pairs of A and A* as products. Few steps also
+keep u from following what no covariance explains.
 """
 
 from __future__ import annotations
@@ -85,7 +85,11 @@ def step(settings: TMPD, problem: Problem, key: Array, x: Array, noise: Noise) -
 
     variance = jnp.square(settings.noise) + jnp.square(settings.floor * problem.operator.norm * noise.sigma)
     weights = conjugate_gradient(
-        lambda r: problem.forward(spread(r)) + variance * r, residual, jnp.zeros_like(residual), settings.cg_steps
+        lambda r: problem.forward(spread(r)) + variance * r,
+        residual,
+        jnp.zeros_like(residual),
+        settings.cg_steps,
+        least=variance / 2,
     )
     image = jnp.clip(clean + spread(weights), settings.low, settings.high)
     fresh = noise.sigma_next * jax.random.normal(noise_key, x.shape, x.dtype)
