@@ -70,7 +70,7 @@ class Stage:
 
 
 COARSE = Stage(sigma=1.0, last=0.05, levels=25, passes=1, cg_steps=8, floor=0.03, noise=2 / 3, smooth=1.0)
-FINE = Stage(sigma=0.5, last=0.05, levels=8, passes=4, cg_steps=10)
+FINE = Stage(sigma=0.5, last=0.05, levels=8, passes=8, cg_steps=10)
 
 
 def coarse_to_fine(
