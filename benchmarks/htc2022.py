@@ -119,6 +119,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/htc2022"))
     args = parser.parse_args()
+    for option, least in (("chains", 1), ("coarse_passes", 0), ("fine_passes", 0)):
+        if getattr(args, option) < least:
+            raise UserError(f"--{option.replace('_', '-')} {getattr(args, option)}: it must be at least {least}")
     about: dict[str, Any] = {"settings": vars(args)}
     if args.synthetic:
         args.noise = args.noise or SYNTHETIC_TOLD
