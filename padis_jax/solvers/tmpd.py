@@ -14,9 +14,8 @@ are likely, so that a change that y asks for moves whole shapes rather than the 
 replaces C by a diagonal for speed; this is the full C, which it states first.)
 
 The inverse is a few CG steps in the space of y. Each applies C, which is one vector-Jacobian product of the network: C
-is is
-symmetric and has no negative eigenvalues, as a covariance; a network's derivative is nearly so, and CG ends where it is
-not: at a direction in which A C A* + s^2 is less than s^2 / 2. A level costs one evaluation and cg_steps + 2
+is symmetric and has no negative eigenvalues, as a covariance; a network's derivative is nearly so, and CG ends where it
+is not: at a direction in which A C A* + s^2 is less than s^2 / 2. A level costs one evaluation and cg_steps + 2
 vector-Jacobian products, all of them counted as evaluations, and as many pairs of A and A* as products. Few steps also
 keep u from following what no covariance explains.
 """
