@@ -3,7 +3,8 @@
 A pass adds noise of some level to an image and takes it out again by TMPD (the idea of restart sampling, Xu et al.,
 arXiv 2306.14878), and so has another chance to move what was put in a wrong place. The coarse stage runs chains from
 noise, with passes after them, and hands on their mean: what a limited angle leaves open differs from chain to chain,
-and the mean shows the more of a thing the likelier it is. A fine stage goes on from there by passes of less noise.
+and the mean shows the more of a thing the likelier it is. A fine stage goes on from there by passes of less noise, and
+hands on the mean of its last ones for the same reason.
 
 What coarse pixels get wrong is sharp: the rays of an image of pixels of side p and those of the disc itself differ at
 edges, by more than the noise. Smoothed along the detector they agree, so that a coarse stage compares
@@ -57,6 +58,7 @@ class Stage:
       floor: of TMPD; above 0 it holds back the first levels, where the denoiser's derivative promises too much.
       noise: share of the noise of y that TMPD is told; below 1 where smoothing takes some out.
       smooth: in pixels; 0 leaves y as it is.
+      averaged: of the last passes, or of all where they are fewer; the mean of their images is that of the stage.
     """
 
     sigma: float
@@ -67,10 +69,11 @@ class Stage:
     floor: float = 0.0
     noise: float = 1.0
     smooth: float = 0.0
+    averaged: int = 1
 
 
 COARSE = Stage(sigma=1.0, last=0.05, levels=25, passes=1, cg_steps=8, floor=0.03, noise=2 / 3, smooth=1.0)
-FINE = Stage(sigma=0.5, last=0.05, levels=8, passes=8, cg_steps=10)
+FINE = Stage(sigma=0.5, last=0.05, levels=8, passes=8, cg_steps=10, averaged=4)
 
 
 def coarse_to_fine(
@@ -105,12 +108,13 @@ def coarse_to_fine(
 
 
 def _chain(key: Array, task: tuple[Array, Any, Prior, Stage, float], image: Array | None) -> Array:
-    """The image after all passes of a stage, from the one given, or from noise."""
+    """The image of a stage: the mean of the last passes from the image given, or from noise."""
     y, operator, prior, stage, noise = task
     settings = TMPD(noise=noise, floor=stage.floor, cg_steps=stage.cg_steps, low=0.0, high=HIGHEST)
     sigmas = [stage.sigma] * stage.passes
     if image is None:
         image, sigmas = jnp.zeros(operator.image_shape[:2]), [FIRST_SIGMA, *sigmas]
+    images = [image]
     for turn, sigma in enumerate(sigmas):
         image = reconstruct(
             jax.random.fold_in(key, turn),
@@ -122,9 +126,11 @@ def _chain(key: Array, task: tuple[Array, Any, Prior, Stage, float], image: Arra
             levels=stage.levels,
             sigma_max=sigma,
             sigma_min=stage.last,
-            start=image,
+            start=images[-1],
         ).image[..., 0]
-    return image
+        images.append(image)
+    last = min(stage.averaged, stage.passes) or 1
+    return jnp.mean(jnp.stack(images[-last:]), axis=0)
 
 
 def smoothing(scan: RayTransform, pixels: float) -> Callable[[Array], Array]:

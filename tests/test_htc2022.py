@@ -103,7 +103,7 @@ def test_a_missing_or_damaged_file(tmp_path):
         read_htc2022(tmp_path / "a.npz")
 
 
-def test_the_mean_of_the_coarse_chains_is_handed_on_to_the_fine_passes(tmp_path, monkeypatch):
+def test_means_of_coarse_chains_and_of_the_last_fine_passes_are_handed_on(tmp_path, monkeypatch):
     stages = pytest.importorskip("benchmarks.coarse_to_fine")
     sides = (16, 32)
     priors = [load_prior(write_weights(tmp_path / f"{n}.safetensors", image_shape=(n, n), seed=n)) for n in sides]
@@ -120,24 +120,24 @@ def test_the_mean_of_the_coarse_chains_is_handed_on_to_the_fine_passes(tmp_path,
 
     monkeypatch.setattr(stages, "reconstruct", recorded)
     coarse = stages.Stage(sigma=1.0, last=0.1, levels=2, passes=1, cg_steps=1, noise=0.5, smooth=1.0)
-    fine = stages.Stage(sigma=0.4, last=0.1, levels=3, passes=2, cg_steps=1)
+    fine = stages.Stage(sigma=0.4, last=0.1, levels=3, passes=3, cg_steps=1, averaged=2)
     image = stages.coarse_to_fine(
         jax.random.key(0), arc, priors, noise=0.1, side=32, chains=2, coarse=coarse, fine=fine
     )
-    levels = [(16, 3.0), (16, 1.0)] * 2 + [(32, 0.4)] * 2
+    levels = [(16, 3.0), (16, 1.0)] * 2 + [(32, 0.4)] * 3
     assert [(side, sigma) for side, _, sigma, _, _ in calls] == levels
     assert all(prior is priors[side == 32] for side, prior, *_ in calls)
-    assert len(set(keys)) == 6
-    assert [(count, noise) for count, noise, _ in told] == [(2, 0.05)] * 4 + [(3, 0.1)] * 2
+    assert len(set(keys)) == 7
+    assert [(count, noise) for count, noise, _ in told] == [(2, 0.05)] * 4 + [(3, 0.1)] * 3
     np.testing.assert_array_equal(told[-1][2], arc.sinogram)
     np.testing.assert_allclose(told[0][2], stages.smoothing(scanner(arc, 16), 1.0)(arc.sinogram[..., None])[..., 0])
     starts, images = [np.asarray(call[3]) for call in calls], [np.asarray(call[4]) for call in calls]
     assert not starts[0].any() and not starts[2].any() and (images[1] != images[3]).any()
-    for turn in (1, 3, 5):
+    for turn in (1, 3, 5, 6):
         np.testing.assert_array_equal(starts[turn], images[turn - 1])
     mean = jax.image.resize((images[1] + images[3]) / 2, (32, 32), "linear")
     np.testing.assert_allclose(starts[4], mean, atol=1e-6)
-    np.testing.assert_array_equal(image, images[5])
+    np.testing.assert_allclose(image, (images[5] + images[6]) / 2, atol=1e-6)
 
 
 def test_smoothed_rays_of_coarse_pixels_are_those_of_the_disc():
