@@ -10,6 +10,8 @@ What coarse pixels get wrong is sharp: the rays of an image of pixels of side p 
 edges, by more than the noise. Smoothed along the detector they agree, so that a coarse stage compares
 
     G A x with G y,    G a Gaussian along the bins, of deviation `smooth` times p as the detector sees it.
+
+TMPD is told one deviation for all of y: values whose deviations differ are divided by them, in y and in A x alike.
 """
 
 from __future__ import annotations
@@ -77,7 +79,15 @@ FINE = Stage(sigma=0.5, last=0.05, levels=8, passes=8, cg_steps=10, averaged=4)
 
 
 def coarse_to_fine(
-    key: Array, arc: Arc, priors: Sequence[Prior], *, noise: float, side: int, chains: int, coarse: Stage, fine: Stage
+    key: Array,
+    arc: Arc,
+    priors: Sequence[Prior],
+    *,
+    noise: float | np.ndarray,
+    side: int,
+    chains: int,
+    coarse: Stage,
+    fine: Stage,
 ) -> Array:
     """The image [side, side] of a scan.
 
@@ -85,19 +95,20 @@ def coarse_to_fine(
       key: of all chains and passes.
       arc: its values are paths in mm.
       priors: each for twice as many pixels along a side as the one before, the last one for `side`.
-      noise: deviation of a value, in mm.
+      noise: deviation of the values, in mm; one, or [views, bins].
       side: pixels.
       chains: from noise, the mean of which the first stage hands on.
       coarse: the first stage.
       fine: all others.
     """
-    image = None
+    image, typical = None, float(np.sqrt(np.mean(np.square(noise))))
+    weights = jnp.asarray(np.broadcast_to(typical / np.asarray(noise, np.float32), arc.sinogram.shape))[..., None]
     for index, prior in enumerate(priors):
         stage, pixels = fine if index else coarse, side >> (len(priors) - 1 - index)
         scan = scanner(arc, pixels)
         smooth, stage_key = smoothing(scan, stage.smooth), jax.random.fold_in(key, index)
-        y, operator = smooth(jnp.asarray(arc.sinogram)[..., None]), smoothed(scan, smooth) if stage.smooth else scan
-        task = (y, operator, prior, stage, stage.noise * noise)
+        y = weights * smooth(jnp.asarray(arc.sinogram)[..., None])
+        task = (y, weighted(scan, weights, smooth), prior, stage, stage.noise * typical)
         if image is None:
             image = jnp.mean(jnp.stack([_chain(k, task, None) for k in jax.random.split(stage_key, chains)]), axis=0)
         else:
@@ -154,8 +165,10 @@ def _width(scan: RayTransform, pixels: float) -> float:
     return float(pixels * SIDE_MM / scan.image_shape[0] * MAGNIFICATION * scan.measurement_shape[1] / (BINS * BIN_MM))
 
 
-def smoothed(scan: RayTransform, smooth: Callable[[Array], Array]) -> LinearOperator:
-    """G A, for images [side, side, 1]."""
+def weighted(scan: RayTransform, weights: Array, smooth: Callable[[Array], Array]) -> LinearOperator:
+    """W G A, for images [side, side, 1]; weights [views, bins, 1]."""
     return from_functions(
-        lambda image: smooth(scan(image)), lambda y: scan.T(smooth(y)), image_shape=(*scan.image_shape, 1)
+        lambda image: weights * smooth(scan(image)),
+        lambda y: scan.T(smooth(weights * y)),
+        image_shape=(*scan.image_shape, 1),
     )

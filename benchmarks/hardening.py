@@ -13,6 +13,9 @@ to the paths A t through a template t: the threshold of a reconstruction, 1 in t
 from the corrected values and with the shifted detector a few times. (Empirical cupping correction, Kachelriess,
 Sourbelle and Kalender, Medical Physics 33 (2006) 1269, fits the images of the powers instead; for that the scan must
 cover all directions evenly.) Corrected values are paths through the material in the operator's unit of length.
+
+What is left of the fit grows with the path t: it is taken for noise of the variance a + b t^2, a of all rays and b in
+proportion, both the non-negative least-squares fit to the squares.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from scipy.optimize import nnls
 from skimage.filters import threshold_otsu
 
 from padis_jax.operators import fbp
@@ -37,17 +41,24 @@ class Hardening(NamedTuple):
     Attributes:
       coefficients: c_1 .. c_n, per unit of length.
       misfit: root mean square of p(y) - A t - d du(A t), in that unit: noise and what the model leaves out.
+      variance: a and b, of that misfit on a path of any length.
       shift: of the detector along its bins, in that unit; to be added to `detector_offset`.
     """
 
     coefficients: np.ndarray
     misfit: float
+    variance: tuple[float, float]
     shift: float = 0.0
 
     def paths(self, sinogram: np.ndarray) -> np.ndarray:
         """p(y) of line integrals [views, bins], their air set to 0 first."""
         y = without_air(sinogram)
         return np.polynomial.Polynomial([0, *self.coefficients])(y).astype(np.float32)
+
+    def noise(self, paths: np.ndarray) -> np.ndarray:
+        """sqrt(a + b t^2), the deviation of corrected values t of any shape."""
+        constant, proportional = self.variance
+        return np.sqrt(constant + proportional * np.square(paths)).astype(np.float32)
 
 
 def without_air(sinogram: np.ndarray) -> np.ndarray:
@@ -81,5 +92,8 @@ def fit_hardening(
         values = (powers @ np.asarray(coefficients)).reshape(y.shape).astype(np.float32)
         shift += float(change)
         operator = scanner(shift)
-    misfit = values - (paths + change * slope)
-    return Hardening(np.asarray(coefficients), float(np.sqrt(np.mean(misfit**2))), shift)
+    squares = np.square(values - (paths + change * slope)).ravel()
+    (constant, proportional), _ = nnls(np.stack([np.ones(paths.size), np.square(paths).ravel()], axis=-1), squares)
+    return Hardening(
+        np.asarray(coefficients), float(np.sqrt(np.mean(squares))), (float(constant), float(proportional)), shift
+    )

@@ -10,9 +10,10 @@
 threshold on the image, brought to the truth's 512 x 512 pixels by linear interpolation, then the Matthews correlation
 coefficient. Measured values become paths through the material in mm by a polynomial that takes out beam hardening
 (hardening.py); its three coefficients and the shift of the detector belong to scanner and material, and are fitted to
-all views of tb, without the truth. What is left of that fit, noise and what the model does not know, is the noise of a
-ray that TMPD is told, unless --noise gives it (mm). Settings are to be chosen with --synthetic, whose scans are
-simulated on the truth's 512 x 512 pixels with noise of 0.4 mm: no measured truth is tuned on.
+all views of tb, without the truth. What is left of that fit, noise and what the model does not know, is the noise that
+TMPD is told, more of it for longer paths; unless --noise gives that of every ray (mm). Settings are to be chosen with
+--synthetic, whose scans are simulated on the truth's 512 x 512 pixels with noise of 0.4 mm: no measured truth is tuned
+on.
 """
 
 from __future__ import annotations
@@ -74,8 +75,8 @@ def joined_score(phantom: Phantom, side: int) -> float:
     return score(fbp(scanner(whole, side), jnp.asarray(whole.sinogram)), phantom.truth)
 
 
-def methods(arc: Arc, args: argparse.Namespace, priors: Sequence[Prior], noise: float) -> dict[str, Found]:
-    """Image and seconds of every method; the arc holds paths in mm, and their noise."""
+def methods(arc: Arc, args: argparse.Namespace, priors: Sequence[Prior], noise: float | np.ndarray) -> dict[str, Found]:
+    """Image and seconds of every method; the arc holds paths in mm, `noise` is the deviation of all or of each."""
     operator = scanner(arc, args.side)
     y = jnp.asarray(arc.sinogram)
     found: dict[str, Any] = {"FBP": timed(operator.start, y)}
@@ -110,7 +111,7 @@ def main() -> None:
     parser.add_argument("--thin", type=int, default=2, help="of the views of an arc, every how manieth is used")
     parser.add_argument("--tv-weight", type=float, default=1.0)
     parser.add_argument("--tv-iterations", type=int, default=500)
-    parser.add_argument("--noise", type=float, default=0.0, help="of a ray in mm; 0 for the calibration's misfit")
+    parser.add_argument("--noise", type=float, default=0.0, help="of a ray in mm; 0 for the calibration's")
     parser.add_argument("--chains", type=int, default=6, help="from noise, of the first of --weights")
     parser.add_argument("--coarse-passes", type=int, default=COARSE.passes, help="after each of them")
     parser.add_argument("--fine-passes", type=int, default=FINE.passes, help="of every finer one of --weights")
@@ -123,6 +124,7 @@ def main() -> None:
         if getattr(args, option) < least:
             raise UserError(f"--{option.replace('_', '-')} {getattr(args, option)}: it must be at least {least}")
     about: dict[str, Any] = {"settings": vars(args)}
+    hardening = None
     if args.synthetic:
         args.noise = args.noise or SYNTHETIC_TOLD
         phantoms = synthetic(args.synthetic, args.spans or SPANS, SYNTHETIC_NOISE)
@@ -134,7 +136,6 @@ def main() -> None:
         if args.joined:
             return
         phantoms, hardening = calibrated(phantoms)
-        args.noise = args.noise or hardening.misfit
         about["hardening"] = hardening._asdict()
         print(
             f"paths in mm: {hardening.coefficients.round(3)}, misfit {hardening.misfit:.3f} mm, "
@@ -152,7 +153,8 @@ def main() -> None:
         for arc in [*drawn, *thinned]:
             arc = bin_detector(arc, args.bin)
             row: dict[str, Any] = {"scan": arc.name, "degrees": round(arc.degrees, 1), "views": len(arc.angles)}
-            for method, (image, seconds) in methods(arc, args, priors, args.noise).items():
+            noise = args.noise if args.noise or hardening is None else hardening.noise(arc.sinogram)
+            for method, (image, seconds) in methods(arc, args, priors, noise).items():
                 row[method] = {"matthews": score(image, phantom.truth), "seconds": seconds}
                 images[f"{arc.name}/{method}"] = image
             rows.append(row)

@@ -34,7 +34,7 @@ def scan():
         disc &= np.hypot(row - at[0], column - at[1]) > 7
     fine = ndimage.gaussian_filter(disc.astype(np.float32), 0.5)
     paths = np.asarray(operator(fine))
-    return fine, paths, harden(paths)
+    return fine, paths, noisy(harden(paths))
 
 
 def harden(paths):
@@ -42,12 +42,17 @@ def harden(paths):
     return -np.log((np.exp(-0.06 * paths) + np.exp(-0.02 * paths)) / 2)
 
 
+def noisy(values):
+    """Noise of 1 % of the value, and none in the air."""
+    return values * (1 + 0.01 * np.random.default_rng(0).normal(size=values.shape))
+
+
 def test_paths_are_the_polynomial_of_what_is_above_the_air():
     """The outermost 2 % of the bins on either side are air: here two of 100, whose median is 0.3."""
     sinogram = np.full((3, 100), 9.0)
     sinogram[:, :2], sinogram[:, -2:] = 0.1, 0.5
     sinogram[:, 40] = 2.3
-    found = hardening.Hardening(np.asarray([3.0, 0.5, -0.25]), 0.0).paths(sinogram)
+    found = hardening.Hardening(np.asarray([3.0, 0.5, -0.25]), 0.0, (0.0, 0.0)).paths(sinogram)
     np.testing.assert_allclose(found[:, 40], 3 * 2 + 0.5 * 4 - 0.25 * 8, rtol=1e-6)
     assert found.dtype == np.float32
 
@@ -70,10 +75,19 @@ def test_paths_come_back(scan, found):
     np.testing.assert_allclose(corrected[longest].mean(), paths[longest].mean(), rtol=0.02)
 
 
+def test_the_noise_of_a_path_is_that_of_its_length(scan, found):
+    _, paths, hardened = scan
+    error = found.paths(hardened + 0.03) - paths
+    told = found.noise(paths)
+    for some in ((paths > 20) & (paths < 30), paths > 45):
+        assert np.sqrt(np.mean(told[some] ** 2)) == pytest.approx(np.sqrt(np.mean(error[some] ** 2)), rel=0.3)
+    np.testing.assert_allclose(hardening.Hardening(np.ones(1), 0.0, (0.04, 0.01)).noise(np.asarray([-3.0])), 0.13**0.5)
+
+
 def test_a_shifted_detector_is_found_in_values_of_any_unit(scan, found):
     """A third of a bin, and values fifty times as large."""
     fine, paths, hardened = scan
-    shifted = 50 * harden(np.asarray(scanner(0.45)(fine)))
+    shifted = 50 * noisy(harden(np.asarray(scanner(0.45)(fine))))
     other = hardening.fit_hardening(scanner, shifted)
     assert other.shift == pytest.approx(0.45, abs=0.05)
     assert other.misfit == pytest.approx(found.misfit, rel=0.1)

@@ -109,6 +109,7 @@ def test_means_of_coarse_chains_and_of_the_last_fine_passes_are_handed_on(tmp_pa
     priors = [load_prior(write_weights(tmp_path / f"{n}.safetensors", image_shape=(n, n), seed=n)) for n in sides]
     angles = np.deg2rad(np.arange(0, 30, 5.0))
     arc = Arc("a", angles, np.random.default_rng(0).uniform(size=(len(angles), 40)).astype(np.float32))
+    noise = np.broadcast_to(np.where(np.arange(40) < 20, 0.06, 0.08), arc.sinogram.shape)
     calls, keys, told, real = [], [], [], stages.reconstruct
 
     def recorded(key, y, operator, prior, **options):
@@ -122,15 +123,18 @@ def test_means_of_coarse_chains_and_of_the_last_fine_passes_are_handed_on(tmp_pa
     coarse = stages.Stage(sigma=1.0, last=0.1, levels=2, passes=1, cg_steps=1, noise=0.5, smooth=1.0)
     fine = stages.Stage(sigma=0.4, last=0.1, levels=3, passes=3, cg_steps=1, averaged=2)
     image = stages.coarse_to_fine(
-        jax.random.key(0), arc, priors, noise=0.1, side=32, chains=2, coarse=coarse, fine=fine
+        jax.random.key(0), arc, priors, noise=noise, side=32, chains=2, coarse=coarse, fine=fine
     )
     levels = [(16, 3.0), (16, 1.0)] * 2 + [(32, 0.4)] * 3
     assert [(side, sigma) for side, _, sigma, _, _ in calls] == levels
     assert all(prior is priors[side == 32] for side, prior, *_ in calls)
     assert len(set(keys)) == 7
-    assert [(count, noise) for count, noise, _ in told] == [(2, 0.05)] * 4 + [(3, 0.1)] * 3
-    np.testing.assert_array_equal(told[-1][2], arc.sinogram)
-    np.testing.assert_allclose(told[0][2], stages.smoothing(scanner(arc, 16), 1.0)(arc.sinogram[..., None])[..., 0])
+    typical = np.sqrt((0.06**2 + 0.08**2) / 2)
+    assert [count for count, *_ in told] == [2] * 4 + [3] * 3
+    np.testing.assert_allclose([said for _, said, _ in told], [typical / 2] * 4 + [typical] * 3, rtol=1e-6)
+    np.testing.assert_allclose(told[-1][2], arc.sinogram * typical / noise, rtol=1e-6)
+    smooth = stages.smoothing(scanner(arc, 16), 1.0)(arc.sinogram[..., None])[..., 0]
+    np.testing.assert_allclose(told[0][2], smooth * typical / noise, rtol=1e-5)
     starts, images = [np.asarray(call[3]) for call in calls], [np.asarray(call[4]) for call in calls]
     assert not starts[0].any() and not starts[2].any() and (images[1] != images[3]).any()
     for turn in (1, 3, 5, 6):
@@ -150,10 +154,12 @@ def test_smoothed_rays_of_coarse_pixels_are_those_of_the_disc():
 
     def misfit(pixels):
         smooth = stages.smoothing(small, pixels)
-        return float(jnp.sqrt(jnp.mean(jnp.square(stages.smoothed(small, smooth)(coarse) - smooth(rays)))))
+        operator = stages.weighted(small, jnp.ones(()), smooth)
+        return float(jnp.sqrt(jnp.mean(jnp.square(operator(coarse) - smooth(rays)))))
 
     assert misfit(1.0) < misfit(0.0) / 2.5
-    operator = stages.smoothed(small, stages.smoothing(small, 1.0))
+    weights = jnp.asarray(np.random.default_rng(0).uniform(0.5, 2, small.measurement_shape)[..., None], jnp.float32)
+    operator = stages.weighted(small, weights, stages.smoothing(small, 1.0))
     assert dot_test(operator, (64, 64, 1), key=jax.random.key(0)) < 1e-5
 
 
