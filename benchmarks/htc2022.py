@@ -120,9 +120,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/htc2022"))
     args = parser.parse_args()
-    for option, least in (("chains", 1), ("coarse_passes", 0), ("fine_passes", 0)):
-        if getattr(args, option) < least:
-            raise UserError(f"--{option.replace('_', '-')} {getattr(args, option)}: it must be at least {least}")
+    _check(args)
     about: dict[str, Any] = {"settings": vars(args)}
     hardening = None
     if args.synthetic:
@@ -159,11 +157,28 @@ def main() -> None:
                 images[f"{arc.name}/{method}"] = image
             rows.append(row)
             print(table([row]).splitlines()[-1], flush=True)
-    write_json(args.out / "arcs.json", about | {"rows": rows})
-    write_npz(args.out / "images.npz", images)
-    write_bytes(args.out / "arcs.md", table(rows).encode())
-    save_figure(args.out / "arcs.png", picture(rows, images), dpi=100)
+            save(args.out, about, rows, images)  # after every scan: with --weights each takes minutes
+    if not rows:
+        raise UserError(f"--spans {' '.join(f'{span:g}' for span in args.spans)}: no arc has so many degrees")
     print(table(rows))
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raises UserError for a count that cannot be, before the calibration, which takes minutes."""
+    leasts = {"chains": 1, "coarse_passes": 0, "fine_passes": 0, "thin": 1, "views": 1, "bin": 1}
+    for option, least in leasts.items():
+        if getattr(args, option) < least:
+            raise UserError(f"--{option.replace('_', '-')} {getattr(args, option)}: it must be at least {least}")
+    if BINS % args.bin:
+        raise UserError(f"--bin {args.bin}: it must divide the {BINS} bins")
+
+
+def save(out: Path, about: dict[str, Any], rows: list[dict[str, Any]], images: dict[str, np.ndarray]) -> None:
+    """Writes settings and scores (arcs.json), images, the table and the picture of the scans so far."""
+    write_json(out / "arcs.json", about | {"rows": rows})
+    write_npz(out / "images.npz", images)
+    write_bytes(out / "arcs.md", table(rows).encode())
+    save_figure(out / "arcs.png", picture(rows, images), dpi=100)
 
 
 def read_priors(paths: Sequence[str], side: int) -> list[Prior]:

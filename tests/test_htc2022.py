@@ -1,5 +1,6 @@
 """The reader of the real scans; and, where the file is at hand (HTC2022=...), that their geometry is right."""
 
+import json
 import os
 
 import jax
@@ -188,6 +189,52 @@ def test_a_synthetic_disc_is_scanned_from_its_number_alone(monkeypatch):
     assert np.std(arc.sinogram - rays) == pytest.approx(0.4, rel=0.05)
     with pytest.raises(UserError, match="--synthetic -1: discs are numbered from 0"):
         htc2022.synthetic([2, -1], [1.0], 0.4)
+
+
+def test_a_run_that_is_killed_keeps_the_scans_that_it_has(tmp_path, monkeypatch):
+    htc2022 = pytest.importorskip("benchmarks.htc2022")
+    monkeypatch.setattr(htc2022, "TRUTH_SIDE", 64)
+    real, seen = htc2022.methods, []
+
+    def killed(arc, *rest):
+        seen.append(arc.name)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return real(arc, *rest)
+
+    monkeypatch.setattr(htc2022, "methods", killed)
+    small = ["--spans", "1", "--side", "32", "--bin", "8", "--thin", "1", "--tv-iterations", "3"]
+    monkeypatch.setattr("sys.argv", ["htc2022", "--synthetic", "0", "3", *small, "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        htc2022.main()
+    assert stopped.value.code == 130 and seen == ["disc0, 1", "disc3, 1"]
+    (row,) = json.loads((tmp_path / "arcs.json").read_text())["rows"]
+    assert row["scan"] == "disc0, 1" and -1 <= row["TV"]["matthews"] <= 1
+    assert set(np.load(tmp_path / "images.npz").files) == {"disc0, 1/FBP", "disc0, 1/TV"}
+    assert "disc0, 1" in (tmp_path / "arcs.md").read_text() and (tmp_path / "arcs.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--thin 0", "--thin 0: it must be at least 1"),
+        ("--fine-passes -1", "--fine-passes -1: it must be at least 0"),
+        ("--bin 9", "--bin 9: it must divide the 560 bins"),
+        ("--spans 33 34", "--spans 33 34: no arc has so many degrees"),
+    ],
+)
+def test_options_that_cannot_be(options, message, monkeypatch, capsys):
+    htc2022 = pytest.importorskip("benchmarks.htc2022")
+    arc = Arc("tb_0_30", np.deg2rad(np.arange(0, 30.5, 0.5)), np.zeros((61, 560), np.float32))
+    phantoms = {"tb": htc2022.Phantom((arc,), np.zeros((8, 8), bool))}
+    monkeypatch.setattr(htc2022, "measured", lambda args: phantoms)
+    monkeypatch.setattr(htc2022, "joined_score", lambda phantom, side: 1.0)
+    fitted = htc2022.Hardening(np.ones(1), 0.1, (0.1, 0.0))
+    monkeypatch.setattr(htc2022, "calibrated", lambda phantoms: (phantoms, fitted))
+    monkeypatch.setattr("sys.argv", ["htc2022", *options.split()])
+    with pytest.raises(SystemExit) as stopped:
+        htc2022.main()
+    assert message in capsys.readouterr().err + str(stopped.value)
 
 
 def test_priors_of_another_size_are_refused(tmp_path):
