@@ -17,8 +17,8 @@ TMPD is told one deviation for all of y: values whose deviations differ are divi
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -108,19 +108,21 @@ def coarse_to_fine(
         scan = scanner(arc, pixels)
         smooth, stage_key = smoothing(scan, stage.smooth), jax.random.fold_in(key, index)
         y = weights * smooth(jnp.asarray(arc.sinogram)[..., None])
-        task = (y, weighted(scan, weights, smooth), prior, stage, stage.noise * typical)
+        operator = weighted(scan, weights, smooth)
+        chain = functools.partial(_chain, y=y, operator=operator, prior=prior, stage=stage, noise=stage.noise * typical)
         if image is None:
-            image = jnp.mean(jnp.stack([_chain(k, task, None) for k in jax.random.split(stage_key, chains)]), axis=0)
+            image = jnp.mean(jnp.stack([chain(k, None) for k in jax.random.split(stage_key, chains)]), axis=0)
         else:
-            image = _chain(stage_key, task, jax.image.resize(image, (pixels, pixels), "linear"))
+            image = chain(stage_key, jax.image.resize(image, (pixels, pixels), "linear"))
     if image is None:
         raise ValueError("coarse_to_fine needs one prior at least")
     return image
 
 
-def _chain(key: Array, task: tuple[Array, Any, Prior, Stage, float], image: Array | None) -> Array:
+def _chain(
+    key: Array, image: Array | None, *, y: Array, operator: LinearOperator, prior: Prior, stage: Stage, noise: float
+) -> Array:
     """The image of a stage: the mean of the last passes from the image given, or from noise."""
-    y, operator, prior, stage, noise = task
     settings = TMPD(noise=noise, floor=stage.floor, cg_steps=stage.cg_steps, low=0.0, high=HIGHEST)
     sigmas = [stage.sigma] * stage.passes
     if image is None:
