@@ -101,6 +101,8 @@ def coarse_to_fine(
       coarse: the first stage.
       fine: all others.
     """
+    if not np.all(np.asarray(noise) > 0):
+        raise ValueError("coarse_to_fine: the noise must be above 0 everywhere, as values are divided by it")
     image, typical = None, float(np.sqrt(np.mean(np.square(noise))))
     weights = jnp.asarray(np.broadcast_to(typical / np.asarray(noise, np.float32), arc.sinogram.shape))[..., None]
     for index, prior in enumerate(priors):

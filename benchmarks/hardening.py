@@ -32,7 +32,7 @@ from padis_jax.operators import fbp
 from padis_jax.operators.tomography import RayTransform
 from padis_jax.solvers.tv import TV, total_variation
 
-DEGREE, ROUNDS, EDGE = 3, 3, 0.02
+DEGREE, ROUNDS, EDGE, LEAST = 3, 3, 0.02, 0.25
 
 
 class Hardening(NamedTuple):
@@ -56,9 +56,10 @@ class Hardening(NamedTuple):
         return np.polynomial.Polynomial([0, *self.coefficients])(y).astype(np.float32)
 
     def noise(self, paths: np.ndarray) -> np.ndarray:
-        """sqrt(a + b t^2), the deviation of corrected values t of any shape."""
+        """sqrt(a + b t^2), the deviation of corrected values t of any shape; LEAST misfits at least, as a may be 0."""
         constant, proportional = self.variance
-        return np.sqrt(constant + proportional * np.square(paths)).astype(np.float32)
+        told = np.sqrt(constant + proportional * np.square(paths))
+        return np.maximum(told, LEAST * self.misfit).astype(np.float32)
 
 
 def without_air(sinogram: np.ndarray) -> np.ndarray:

@@ -81,7 +81,10 @@ def test_the_noise_of_a_path_is_that_of_its_length(scan, found):
     told = found.noise(paths)
     for some in ((paths > 20) & (paths < 30), paths > 45):
         assert np.sqrt(np.mean(told[some] ** 2)) == pytest.approx(np.sqrt(np.mean(error[some] ** 2)), rel=0.3)
-    np.testing.assert_allclose(hardening.Hardening(np.ones(1), 0.0, (0.04, 0.01)).noise(np.asarray([-3.0])), 0.13**0.5)
+    np.testing.assert_allclose(hardening.Hardening(np.ones(1), 0.1, (0.04, 0.01)).noise(np.asarray([-3.0])), 0.13**0.5)
+    np.testing.assert_allclose(
+        hardening.Hardening(np.ones(1), 0.1, (0.0, 0.01)).noise(np.asarray([0.0, 1])), [0.025, 0.1]
+    )
 
 
 def test_a_shifted_detector_is_found_in_values_of_any_unit(scan, found):
