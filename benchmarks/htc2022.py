@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--tv-weight", type=float, default=1.0)
     parser.add_argument("--tv-iterations", type=int, default=500)
     parser.add_argument("--noise", type=float, default=0.0, help="of a ray in mm; 0 for the calibration's")
-    parser.add_argument("--chains", type=int, default=6, help="from noise, of the first of --weights")
+    parser.add_argument("--chains", type=int, default=12, help="from noise, of the first of --weights")
     parser.add_argument("--coarse-passes", type=int, default=COARSE.passes, help="after each of them")
     parser.add_argument("--fine-passes", type=int, default=FINE.passes, help="of every finer one of --weights")
     parser.add_argument("--spans", type=float, nargs="+", help="only arcs of so many degrees")
@@ -164,10 +164,10 @@ def main() -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Raises UserError for a count that cannot be, before the calibration, which takes minutes."""
-    leasts = {"chains": 1, "coarse_passes": 0, "fine_passes": 0, "thin": 1, "views": 1, "bin": 1}
+    """Raises UserError for a number that cannot be, before the calibration, which takes minutes."""
+    leasts = {"chains": 1, "coarse_passes": 0, "fine_passes": 0, "thin": 1, "views": 1, "bin": 1, "noise": 0}
     for option, least in leasts.items():
-        if getattr(args, option) < least:
+        if not getattr(args, option) >= least:
             raise UserError(f"--{option.replace('_', '-')} {getattr(args, option)}: it must be at least {least}")
     if BINS % args.bin:
         raise UserError(f"--bin {args.bin}: it must divide the {BINS} bins")

@@ -219,6 +219,7 @@ def test_a_run_that_is_killed_keeps_the_scans_that_it_has(tmp_path, monkeypatch)
     [
         ("--thin 0", "--thin 0: it must be at least 1"),
         ("--fine-passes -1", "--fine-passes -1: it must be at least 0"),
+        ("--noise nan", "--noise nan: it must be at least 0"),
         ("--bin 9", "--bin 9: it must divide the 560 bins"),
         ("--spans 33 34", "--spans 33 34: no arc has so many degrees"),
     ],
