@@ -254,6 +254,8 @@ def attempt(case: Callable[[], object]) -> tuple[str, str]:
         return "hang", ""
     except SystemExit as error:
         return ("refused" if error.code == 2 else "traceback"), str(error)
+    except KeyboardInterrupt:
+        raise
     except BaseException as error:  # whatever else comes out of a reader is what is looked for
         return "traceback", f"{type(error).__name__}: {error}"
     finally:
