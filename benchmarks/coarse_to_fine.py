@@ -1,10 +1,10 @@
 """Coarse to fine: TMPD (padis_jax/solvers/tmpd.py) with a prior of coarse pixels, then with finer ones from its image.
 
 A pass adds noise of some level to an image and takes it out again by TMPD (the idea of restart sampling, Xu et al.,
-arXiv 2306.14878), and so has another chance to move what was put in a wrong place. The coarse stage runs chains from
-noise, with passes after them, and hands on their mean: what a limited angle leaves open differs from chain to chain,
-and the mean shows the more of a thing the likelier it is. A fine stage goes on from there by passes of less noise, and
-hands on the mean of its last ones for the same reason.
+arXiv 2306.14878), and so has another chance to move what was put in a wrong place. A chain starts from noise with the
+coarse prior, with passes after that, and goes on with finer ones by passes of less noise. The mean of several chains is
+the image: what a limited angle leaves open differs from chain to chain, and the mean shows the more of a thing the
+likelier it is. Each chain keeps to an image of its own up to the end, as one that starts from a mean makes up its mind.
 
 What coarse pixels get wrong is sharp: the rays of an image of pixels of side p and those of the disc itself differ at
 edges, by more than the noise. Smoothed along the detector they agree, so that a coarse stage compares
@@ -60,7 +60,6 @@ class Stage:
       floor: of TMPD; above 0 it holds back the first levels, where the denoiser's derivative promises too much.
       noise: share of the noise of y that TMPD is told; below 1 where smoothing takes some out.
       smooth: in pixels; 0 leaves y as it is.
-      averaged: of the last passes, or of all where they are fewer; the mean of their images is that of the stage.
     """
 
     sigma: float
@@ -71,11 +70,10 @@ class Stage:
     floor: float = 0.0
     noise: float = 1.0
     smooth: float = 0.0
-    averaged: int = 1
 
 
-COARSE = Stage(sigma=1.0, last=0.05, levels=25, passes=1, cg_steps=8, floor=0.03, noise=2 / 3, smooth=1.0)
-FINE = Stage(sigma=0.5, last=0.05, levels=8, passes=8, cg_steps=10, averaged=4)
+COARSE = Stage(sigma=1.0, last=0.05, levels=25, passes=3, cg_steps=8, floor=0.03, noise=2 / 3, smooth=1.0)
+FINE = Stage(sigma=0.5, last=0.05, levels=8, passes=1, cg_steps=10)
 
 
 def coarse_to_fine(
@@ -89,47 +87,58 @@ def coarse_to_fine(
     coarse: Stage,
     fine: Stage,
 ) -> Array:
-    """The image [side, side] of a scan.
+    """The image [side, side] of a scan: the mean of chains that go from coarse to fine.
 
     Args:
-      key: of all chains and passes.
+      key: of all chains; that of a chain depends on its number alone.
       arc: its values are paths in mm.
       priors: each for twice as many pixels along a side as the one before, the last one for `side`.
       noise: deviation of the values, in mm; one, or [views, bins].
       side: pixels.
-      chains: from noise, the mean of which the first stage hands on.
-      coarse: the first stage.
-      fine: all others.
+      chains: how many, at least one.
+      coarse: what each does with the first prior.
+      fine: with all others.
+
+    Raises:
+      ValueError: for noise that is not above 0, no prior or no chain.
     """
+    if not priors or chains < 1:
+        raise ValueError("coarse_to_fine needs one prior and one chain at least")
     if not np.all(np.asarray(noise) > 0):
         raise ValueError("coarse_to_fine: the noise must be above 0 everywhere, as values are divided by it")
-    image, typical = None, float(np.sqrt(np.mean(np.square(noise))))
+    typical = float(np.sqrt(np.mean(np.square(noise))))
     weights = jnp.asarray(np.broadcast_to(typical / np.asarray(noise, np.float32), arc.sinogram.shape))[..., None]
+    links = []  # of a chain, one for every prior; made once, so that all chains run what was compiled for the first
     for index, prior in enumerate(priors):
-        stage, pixels = fine if index else coarse, side >> (len(priors) - 1 - index)
-        scan = scanner(arc, pixels)
-        smooth, stage_key = smoothing(scan, stage.smooth), jax.random.fold_in(key, index)
+        stage = fine if index else coarse
+        scan = scanner(arc, side >> (len(priors) - 1 - index))
+        smooth = smoothing(scan, stage.smooth)
         y = weights * smooth(jnp.asarray(arc.sinogram)[..., None])
         operator = weighted(scan, weights, smooth)
-        chain = functools.partial(_chain, y=y, operator=operator, prior=prior, stage=stage, noise=stage.noise * typical)
-        if image is None:
-            image = jnp.mean(jnp.stack([chain(k, None) for k in jax.random.split(stage_key, chains)]), axis=0)
-        else:
-            image = chain(stage_key, jax.image.resize(image, (pixels, pixels), "linear"))
-    if image is None:
-        raise ValueError("coarse_to_fine needs one prior at least")
-    return image
+        sigmas = [*([] if index else [FIRST_SIGMA]), *[stage.sigma] * stage.passes]
+        links.append(functools.partial(_link, y, operator, prior, stage, stage.noise * typical, sigmas))
+    images = []
+    for chain in range(chains):
+        image = jnp.zeros((1, 1))
+        for index, link in enumerate(links):
+            image = link(image, jax.random.fold_in(jax.random.fold_in(key, chain), index))
+        images.append(image)
+    return jnp.mean(jnp.stack(images), axis=0)
 
 
-def _chain(
-    key: Array, image: Array | None, *, y: Array, operator: LinearOperator, prior: Prior, stage: Stage, noise: float
+def _link(
+    y: Array,
+    operator: LinearOperator,
+    prior: Prior,
+    stage: Stage,
+    noise: float,
+    sigmas: Sequence[float],
+    image: Array,
+    key: Array,
 ) -> Array:
-    """The image of a stage: the mean of the last passes from the image given, or from noise."""
+    """The image after a pass from each of the noise levels `sigmas` down, from an image of any size on."""
     settings = TMPD(noise=noise, floor=stage.floor, cg_steps=stage.cg_steps, low=0.0, high=HIGHEST)
-    sigmas = [stage.sigma] * stage.passes
-    if image is None:
-        image, sigmas = jnp.zeros(operator.image_shape[:2]), [FIRST_SIGMA, *sigmas]
-    images = [image]
+    image = jax.image.resize(image, operator.image_shape[:2], "linear")
     for turn, sigma in enumerate(sigmas):
         image = reconstruct(
             jax.random.fold_in(key, turn),
@@ -141,11 +150,9 @@ def _chain(
             levels=stage.levels,
             sigma_max=sigma,
             sigma_min=stage.last,
-            start=images[-1],
+            start=image,
         ).image[..., 0]
-        images.append(image)
-    last = min(stage.averaged, stage.passes) or 1
-    return jnp.mean(jnp.stack(images[-last:]), axis=0)
+    return image
 
 
 def smoothing(scan: RayTransform, pixels: float) -> Callable[[Array], Array]:

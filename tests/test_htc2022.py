@@ -104,7 +104,7 @@ def test_a_missing_or_damaged_file(tmp_path):
         read_htc2022(tmp_path / "a.npz")
 
 
-def test_means_of_coarse_chains_and_of_the_last_fine_passes_are_handed_on(tmp_path, monkeypatch):
+def test_the_image_is_the_mean_of_chains_that_go_from_coarse_to_fine(tmp_path, monkeypatch):
     stages = pytest.importorskip("benchmarks.coarse_to_fine")
     sides = (16, 32)
     priors = [load_prior(write_weights(tmp_path / f"{n}.safetensors", image_shape=(n, n), seed=n)) for n in sides]
@@ -122,27 +122,38 @@ def test_means_of_coarse_chains_and_of_the_last_fine_passes_are_handed_on(tmp_pa
 
     monkeypatch.setattr(stages, "reconstruct", recorded)
     coarse = stages.Stage(sigma=1.0, last=0.1, levels=2, passes=1, cg_steps=1, noise=0.5, smooth=1.0)
-    fine = stages.Stage(sigma=0.4, last=0.1, levels=3, passes=3, cg_steps=1, averaged=2)
+    fine = stages.Stage(sigma=0.4, last=0.1, levels=3, passes=2, cg_steps=1)
     image = stages.coarse_to_fine(
         jax.random.key(0), arc, priors, noise=noise, side=32, chains=2, coarse=coarse, fine=fine
     )
-    levels = [(16, 3.0), (16, 1.0)] * 2 + [(32, 0.4)] * 3
+    levels = [(16, 3.0), (16, 1.0), (32, 0.4), (32, 0.4)] * 2
     assert [(side, sigma) for side, _, sigma, _, _ in calls] == levels
     assert all(prior is priors[side == 32] for side, prior, *_ in calls)
-    assert len(set(keys)) == 7
+    assert len(set(keys)) == 8
     typical = np.sqrt((0.06**2 + 0.08**2) / 2)
-    assert [count for count, *_ in told] == [2] * 4 + [3] * 3
-    np.testing.assert_allclose([said for _, said, _ in told], [typical / 2] * 4 + [typical] * 3, rtol=1e-6)
+    assert [count for count, *_ in told] == [2, 2, 3, 3] * 2
+    np.testing.assert_allclose(
+        [said for _, said, _ in told], [typical / 2, typical / 2, typical, typical] * 2, rtol=1e-6
+    )
     np.testing.assert_allclose(told[-1][2], arc.sinogram * typical / noise, rtol=1e-6)
     smooth = stages.smoothing(scanner(arc, 16), 1.0)(arc.sinogram[..., None])[..., 0]
     np.testing.assert_allclose(told[0][2], smooth * typical / noise, rtol=1e-5)
     starts, images = [np.asarray(call[3]) for call in calls], [np.asarray(call[4]) for call in calls]
-    assert not starts[0].any() and not starts[2].any() and (images[1] != images[3]).any()
-    for turn in (1, 3, 5, 6):
+    assert not starts[0].any() and not starts[4].any() and (images[1] != images[5]).any()
+    for turn in (1, 3, 5, 7):
         np.testing.assert_array_equal(starts[turn], images[turn - 1])
-    mean = jax.image.resize((images[1] + images[3]) / 2, (32, 32), "linear")
-    np.testing.assert_allclose(starts[4], mean, atol=1e-6)
-    np.testing.assert_allclose(image, (images[5] + images[6]) / 2, atol=1e-6)
+    for turn in (2, 6):
+        np.testing.assert_allclose(starts[turn], jax.image.resize(images[turn - 1], (32, 32), "linear"), atol=1e-6)
+    np.testing.assert_allclose(image, (images[3] + images[7]) / 2, atol=1e-6)
+    monkeypatch.setattr(stages, "reconstruct", real)
+    options = dict(noise=noise, side=32, coarse=coarse, fine=fine)
+    alone = stages.coarse_to_fine(jax.random.key(0), arc, priors, chains=1, **options)
+    np.testing.assert_allclose(alone, images[3], atol=1e-6)  # a chain is the same, however many there are
+    for priors_, chains, message in (([], 1, "one prior"), (priors, 0, "one chain")):
+        with pytest.raises(ValueError, match=message):
+            stages.coarse_to_fine(jax.random.key(0), arc, priors_, chains=chains, **options)
+    with pytest.raises(ValueError, match="above 0"):
+        stages.coarse_to_fine(jax.random.key(0), arc, priors, chains=1, **(options | dict(noise=0.0)))
 
 
 def test_smoothed_rays_of_coarse_pixels_are_those_of_the_disc():
