@@ -72,8 +72,8 @@ class Stage:
     smooth: float = 0.0
 
 
-COARSE = Stage(sigma=1.0, last=0.05, levels=25, passes=3, cg_steps=8, floor=0.03, noise=2 / 3, smooth=1.0)
-FINE = Stage(sigma=0.5, last=0.05, levels=8, passes=1, cg_steps=10)
+COARSE = Stage(sigma=1.0, last=0.05, levels=25, passes=2, cg_steps=8, floor=0.03, noise=2 / 3, smooth=1.0)
+FINE = Stage(sigma=0.5, last=0.05, levels=8, passes=2, cg_steps=10)
 
 
 def coarse_to_fine(
