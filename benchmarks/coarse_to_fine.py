@@ -115,7 +115,7 @@ def coarse_to_fine(
         smooth = smoothing(scan, stage.smooth)
         y = weights * smooth(jnp.asarray(arc.sinogram)[..., None])
         operator = weighted(scan, weights, smooth)
-        sigmas = [*([] if index else [FIRST_SIGMA]), *[stage.sigma] * stage.passes]
+        sigmas = ([] if index else [FIRST_SIGMA]) + [stage.sigma] * stage.passes
         links.append(functools.partial(_link, y, operator, prior, stage, stage.noise * typical, sigmas))
     images = []
     for chain in range(chains):
