@@ -256,7 +256,7 @@ def attempt(case: Callable[[], object]) -> tuple[str, str]:
         return ("refused" if error.code == 2 else "traceback"), str(error)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # whatever else comes out of a reader is what is looked for
+    except BaseException as error:  # a panic of a Rust library too, which is no Exception
         return "traceback", f"{type(error).__name__}: {error}"
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
