@@ -1,7 +1,8 @@
 """A DPS step costs the same inside a loop and outside, which autodiff's own convolutions do not achieve on the CPU.
 
-The margin is wide (plain gradients are 3 to 20 times slower in a loop) and the best of several rounds counts, so that a
-busy machine does not fail the test. benchmarks/conv_in_scan.py measures the same with the real network.
+With plain gradients it takes 1.4 to 2 times as long in a loop, with `conv_same` less than outside; the bound lies
+between. The best of several rounds counts, so that a busy machine does not fail the test. benchmarks/conv_in_scan.py
+measures the same with the real network.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.usefixtures("fully_optimised")
 NETWORK = NetworkConfig(model_channels=64, channel_mult=(1,), num_blocks=1, dropout=0.0)
 SHAPE = (8, 32, 32, 1)
 STEPS = 2
+BOUND = 1.25
 
 
 def steps():
@@ -58,7 +60,7 @@ def best_ratio(rounds=6):
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the defect is of XLA's CPU compiler")
 def test_a_dps_step_is_as_fast_in_a_loop():
-    assert best_ratio() < 1.5
+    assert best_ratio() < BOUND
 
 
 @pytest.mark.slow
@@ -67,4 +69,4 @@ def test_plain_gradients_would_be_slower(monkeypatch):
     """Once this fails, the compiler has been mended and conv_same can go."""
     plain = lambda x, k: lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))  # noqa: E731
     monkeypatch.setattr(unet, "conv_same", plain)
-    assert best_ratio() > 1.5
+    assert best_ratio() > BOUND
