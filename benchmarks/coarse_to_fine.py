@@ -6,6 +6,9 @@ coarse prior, with passes after that, and goes on with finer ones by passes of l
 the image: what a limited angle leaves open differs from chain to chain, and the mean shows the more of a thing the
 likelier it is. Each chain keeps to an image of its own up to the end, as one that starts from a mean makes up its mind.
 
+With `fit` (contour.py) the contours of every image are fitted to the rays before it goes on, on a grid of half the
+prior's pixels, and the image of a chain is the mean of those after the later half of its last prior's passes.
+
 What coarse pixels get wrong is sharp: the rays of an image of pixels of side p and those of the disc itself differ at
 edges, by more than the noise. Smoothed along the detector they agree, so that a coarse stage compares
 
@@ -42,7 +45,7 @@ from padis_jax.scans.htc2022 import (
 from padis_jax.solvers.tmpd import TMPD
 
 HIGHEST = 1.2  # that a pixel can become; material is 1
-FIRST_SIGMA = 3.0  # of the chains from noise
+FIRST_SIGMA, FIRST_LEVELS = 3.0, 25  # of the chains from noise
 SIDE_MM = TRUTH_PIXEL_MM * TRUTH_SIDE
 MAGNIFICATION = (SOURCE_DISTANCE + DETECTOR_DISTANCE) / SOURCE_DISTANCE  # of the centre on the detector
 
@@ -54,7 +57,7 @@ class Stage:
     Attributes:
       sigma: first noise level of a pass.
       last: its last one.
-      levels: how many, and as many for a chain from noise.
+      levels: how many.
       passes: how many.
       cg_steps: of TMPD.
       floor: of TMPD; above 0 it holds back the first levels, where the denoiser's derivative promises too much.
@@ -86,18 +89,21 @@ def coarse_to_fine(
     chains: int,
     coarse: Stage,
     fine: Stage,
+    fit: Callable[[int], Callable[[Array], Array]] | None = None,
 ) -> Array:
     """The image [side, side] of a scan: the mean of chains that go from coarse to fine.
 
     Args:
       key: of all chains; that of a chain depends on its number alone.
       arc: its values are paths in mm.
-      priors: each for twice as many pixels along a side as the one before, the last one for `side`.
+      priors: each for twice as many pixels along a side as the one before, the last one for `side`; for half of it
+        with `fit`.
       noise: deviation of the values, in mm; one, or [views, bins].
       side: pixels.
       chains: how many, at least one.
       coarse: what each does with the first prior.
       fine: with all others.
+      fit: from a side to a function that fits an image of that side to the rays; None for none.
 
     Raises:
       ValueError: for noise that is not above 0, no prior or no chain.
@@ -111,18 +117,21 @@ def coarse_to_fine(
     links = []  # of a chain, one for every prior; made once, so that all chains run what was compiled for the first
     for index, prior in enumerate(priors):
         stage = fine if index else coarse
-        scan = scanner(arc, side >> (len(priors) - 1 - index))
+        pixels = side >> (len(priors) - (0 if fit else 1) - index)
+        scan = scanner(arc, pixels)
         smooth = smoothing(scan, stage.smooth)
         y = weights * smooth(jnp.asarray(arc.sinogram)[..., None])
         operator = weighted(scan, weights, smooth)
-        sigmas = ([] if index else [FIRST_SIGMA]) + [stage.sigma] * stage.passes
-        links.append(functools.partial(_link, y, operator, prior, stage, stage.noise * typical, sigmas))
+        turns = ([] if index else [(FIRST_SIGMA, FIRST_LEVELS)]) + [(stage.sigma, stage.levels)] * stage.passes
+        after = fit(2 * pixels) if fit else None
+        links.append(functools.partial(_link, y, operator, prior, stage, stage.noise * typical, turns, after))
+    kept = max(1, ((fine if len(priors) > 1 else coarse).passes + 1) // 2) if fit else 1
     images = []
     for chain in range(chains):
-        image = jnp.zeros((1, 1))
+        found = [jnp.zeros((1, 1))]
         for index, link in enumerate(links):
-            image = link(image, jax.random.fold_in(jax.random.fold_in(key, chain), index))
-        images.append(image)
+            found = link(found[-1], jax.random.fold_in(jax.random.fold_in(key, chain), index))
+        images.append(jnp.mean(jnp.stack(found[-kept:]), axis=0))
     return jnp.mean(jnp.stack(images), axis=0)
 
 
@@ -132,14 +141,15 @@ def _link(
     prior: Prior,
     stage: Stage,
     noise: float,
-    sigmas: Sequence[float],
+    turns: Sequence[tuple[float, int]],
+    fit: Callable[[Array], Array] | None,
     image: Array,
     key: Array,
-) -> Array:
-    """The image after a pass from each of the noise levels `sigmas` down, from an image of any size on."""
+) -> list[Array]:
+    """The images after each pass, (first noise level, levels) of `turns`, from an image of any size on."""
     settings = TMPD(noise=noise, floor=stage.floor, cg_steps=stage.cg_steps, low=0.0, high=HIGHEST)
-    image = jax.image.resize(image, operator.image_shape[:2], "linear")
-    for turn, sigma in enumerate(sigmas):
+    images = []
+    for turn, (sigma, levels) in enumerate(turns):
         image = reconstruct(
             jax.random.fold_in(key, turn),
             y,
@@ -147,12 +157,15 @@ def _link(
             prior,
             solver="tmpd",
             settings=settings,
-            levels=stage.levels,
+            levels=levels,
             sigma_max=sigma,
             sigma_min=stage.last,
-            start=image,
+            start=jax.image.resize(image, operator.image_shape[:2], "linear"),
         ).image[..., 0]
-    return image
+        if fit:
+            image = fit(image)
+        images.append(image)
+    return images
 
 
 def smoothing(scan: RayTransform, pixels: float) -> Callable[[Array], Array]:

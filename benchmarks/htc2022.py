@@ -3,6 +3,7 @@
     python -m benchmarks.htc2022 --data htc2022.npz --joined      is the geometry right: FBP of all views of phantom tb
     python -m benchmarks.htc2022 --data htc2022.npz               every arc, and --views drawn from all: FBP, TV
     python -m benchmarks.htc2022 ... --weights W64 W128           the same, and TMPD, coarse to fine (coarse_to_fine.py)
+    python -m benchmarks.htc2022 ... --weights W64 --contour-bin 2    TMPD and the fit of contours in turns (contour.py)
     python -m benchmarks.htc2022 --synthetic 8 91 --weights ...   discs of a seed that was not trained on: to tune with
 
 --data, or the environment variable HTC2022, names the file (padis_jax/scans/htc2022.py says what is in it). Images are
@@ -20,24 +21,24 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 from skimage.filters import threshold_otsu
 
 from benchmarks.coarse_to_fine import COARSE, FINE, coarse_to_fine
+from benchmarks.contour import contour_fit
 from benchmarks.hardening import Hardening, fit_hardening
+from benchmarks.htc2022_report import save, table
 from padis_jax import load_prior
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.experiment import timed
-from padis_jax.figures import save_figure
-from padis_jax.files import write_bytes, write_json, write_npz
 from padis_jax.metrics import matthews
 from padis_jax.operators import fbp
 from padis_jax.phantoms import disc
@@ -75,7 +76,12 @@ def joined_score(phantom: Phantom, side: int) -> float:
     return score(fbp(scanner(whole, side), jnp.asarray(whole.sinogram)), phantom.truth)
 
 
-def methods(arc: Arc, args: argparse.Namespace, priors: Sequence[Prior], noise: float | np.ndarray) -> dict[str, Found]:
+Fit = Callable[[int], Callable[[jax.Array], jax.Array]]
+
+
+def methods(
+    arc: Arc, args: argparse.Namespace, priors: Sequence[Prior], noise: float | np.ndarray, fit: Fit | None
+) -> dict[str, Found]:
     """Image and seconds of every method; the arc holds paths in mm, `noise` is the deviation of all or of each."""
     operator = scanner(arc, args.side)
     y = jnp.asarray(arc.sinogram)
@@ -91,8 +97,9 @@ def methods(arc: Arc, args: argparse.Namespace, priors: Sequence[Prior], noise: 
             noise=noise,
             side=args.side,
             chains=args.chains,
-            coarse=dataclasses.replace(COARSE, passes=args.coarse_passes),
+            coarse=dataclasses.replace(COARSE, passes=args.coarse_passes, levels=args.coarse_levels),
             fine=dataclasses.replace(FINE, passes=args.fine_passes),
+            fit=fit,
         )
     return {name: (np.asarray(image), seconds) for name, (image, seconds) in found.items()}
 
@@ -114,8 +121,11 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=0.0, help="of a ray in mm; 0 for the calibration's")
     parser.add_argument("--chains", type=int, default=8, help="from noise, the mean of which is the image")
     parser.add_argument("--coarse-passes", type=int, default=COARSE.passes, help="of each, with the first of --weights")
+    parser.add_argument("--coarse-levels", type=int, default=COARSE.levels, help="of each of these passes")
+    parser.add_argument("--contour-bin", type=int, default=0, help="bins joined for the fit of contours; 0 for none")
     parser.add_argument("--fine-passes", type=int, default=FINE.passes, help="then with every finer one")
     parser.add_argument("--spans", type=float, nargs="+", help="only arcs of so many degrees")
+    parser.add_argument("--scans", nargs="+", help="only arcs of these names, such as tb_42_72")
     parser.add_argument("--synthetic", type=int, nargs="+", help="numbers of synthetic discs in the place of the data")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/htc2022"))
@@ -129,6 +139,8 @@ def main() -> None:
         args.phantoms = list(phantoms)
     else:
         phantoms = measured(args)
+    _check_scans(args, phantoms)
+    if not args.synthetic:
         about["joined"] = joined_score(phantoms["tb"], args.side)
         print(f"tb, all views joined, FBP: Matthews coefficient {about['joined']:.4f}", flush=True)
         if args.joined:
@@ -140,45 +152,61 @@ def main() -> None:
             f"detector shifted by {hardening.shift:.3f} mm",
             flush=True,
         )
-    priors = read_priors(args.weights, args.side)
+    priors = read_priors(args.weights, args.side >> bool(args.contour_bin))
     rows: list[dict[str, Any]] = []
     images: dict[str, np.ndarray] = {}
     for name in args.phantoms:
         phantom = phantoms[name]
-        arcs = [a for a in phantom.arcs if not args.spans or round(a.degrees) in args.spans]
+        arcs = [a for a in phantom.arcs if chosen(a, args)]
         thinned = [a._replace(angles=a.angles[:: args.thin], sinogram=a.sinogram[:: args.thin]) for a in arcs]
-        drawn = [] if args.spans else [draw_views(join(phantom.arcs, f"{name}, all"), args.views)]
-        for arc in [*drawn, *thinned]:
-            arc = bin_detector(arc, args.bin)
+        drawn = [] if args.spans or args.scans else [draw_views(join(phantom.arcs, f"{name}, all"), args.views)]
+        for measured_arc in [*drawn, *thinned]:
+            arc = bin_detector(measured_arc, args.bin)
             row: dict[str, Any] = {"scan": arc.name, "degrees": round(arc.degrees, 1), "views": len(arc.angles)}
             noise = args.noise if args.noise or hardening is None else hardening.noise(arc.sinogram)
-            for method, (image, seconds) in methods(arc, args, priors, noise).items():
+            fit = contours(measured_arc, args, hardening) if args.contour_bin else None
+            for method, (image, seconds) in methods(arc, args, priors, noise, fit).items():
                 row[method] = {"matthews": score(image, phantom.truth), "seconds": seconds}
                 images[f"{arc.name}/{method}"] = image
             rows.append(row)
             print(table([row]).splitlines()[-1], flush=True)
             save(args.out, about, rows, images)  # after every scan: with --weights each takes minutes
-    if not rows:
-        raise UserError(f"--spans {' '.join(f'{span:g}' for span in args.spans)}: no arc has so many degrees")
     print(table(rows))
+
+
+def _check_scans(args: argparse.Namespace, phantoms: dict[str, Phantom]) -> None:
+    """Raises UserError for a scan that is not there, or if none is left."""
+    arcs = [arc for name in args.phantoms for arc in phantoms[name].arcs]
+    there = ", ".join(f"{arc.name} ({arc.degrees:g} degrees)" for arc in arcs)
+    for name in args.scans or ():
+        if name not in [arc.name for arc in arcs]:
+            raise UserError(f"--scans {name}: there is no such scan; there are {there}")
+    if not any(chosen(arc, args) for arc in arcs):
+        raise UserError(f"--spans {' '.join(f'{span:g}' for span in args.spans)}: no scan is left; there are {there}")
+
+
+def chosen(arc: Arc, args: argparse.Namespace) -> bool:
+    """Whether --spans and --scans let it be."""
+    return (not args.spans or round(arc.degrees) in args.spans) and (not args.scans or arc.name in args.scans)
+
+
+def contours(arc: Arc, args: argparse.Namespace, hardening: Hardening | None) -> Fit:
+    """The fit of contours to an arc as measured; its smaller bins weigh together as much as those of --bin."""
+    arc = bin_detector(arc, args.contour_bin)
+    noise = args.noise if args.noise or hardening is None else hardening.noise(arc.sinogram)
+    return functools.partial(contour_fit, arc, noise=np.sqrt(args.bin / args.contour_bin) * noise)
 
 
 def _check(args: argparse.Namespace) -> None:
     """Raises UserError for a number that cannot be, before the calibration, which takes minutes."""
     leasts = {"chains": 1, "coarse_passes": 0, "fine_passes": 0, "thin": 1, "views": 1, "bin": 1, "noise": 0}
+    leasts |= {"coarse_levels": 1, "contour_bin": 0}
     for option, least in leasts.items():
         if not getattr(args, option) >= least:
             raise UserError(f"--{option.replace('_', '-')} {getattr(args, option)}: it must be at least {least}")
-    if BINS % args.bin:
-        raise UserError(f"--bin {args.bin}: it must divide the {BINS} bins")
-
-
-def save(out: Path, about: dict[str, Any], rows: list[dict[str, Any]], images: dict[str, np.ndarray]) -> None:
-    """Writes settings and scores (arcs.json), images, the table and the picture of the scans so far."""
-    write_json(out / "arcs.json", about | {"rows": rows})
-    write_npz(out / "images.npz", images)
-    write_bytes(out / "arcs.md", table(rows).encode())
-    save_figure(out / "arcs.png", picture(rows, images), dpi=100)
+    for option, bins in (("--bin", args.bin), ("--contour-bin", args.contour_bin)):
+        if bins and BINS % bins:
+            raise UserError(f"{option} {bins}: it must divide the {BINS} bins")
 
 
 def read_priors(paths: Sequence[str], side: int) -> list[Prior]:
@@ -254,33 +282,6 @@ def synthetic(numbers: Sequence[int], spans: Sequence[float], noise: float) -> d
             arcs.append(Arc(f"disc{index}, {span:g}", angles, np.asarray(rays + noise * rng.normal(size=rays.shape))))
         phantoms[f"disc{index}"] = Phantom(tuple(arcs), image > 0.5)
     return phantoms
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Matthews coefficients in Markdown."""
-    names = _methods(rows)
-    lines = ["| scan | degrees | views | " + " | ".join(names) + " |", "|---" * (3 + len(names)) + "|"]
-    for row in rows:
-        cells = [f"{row[name]['matthews']:.4f}" for name in names]
-        lines.append(f"| {row['scan']} | {row['degrees']:g} | {row['views']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def picture(rows: list[dict[str, Any]], images: dict[str, np.ndarray]) -> Figure:
-    """A row of reconstructions for every method, titled with scan and Matthews coefficient; 0 is black, 1 white."""
-    names = _methods(rows)
-    figure = Figure(figsize=(1.75 * len(rows), 2.05 * len(names)), layout="constrained")
-    axes = figure.subplots(len(names), len(rows), squeeze=False)
-    for name, line in zip(names, axes, strict=True):
-        for row, ax in zip(rows, line, strict=True):
-            ax.imshow(images[f"{row['scan']}/{name}"], cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
-            ax.set_title(f"{row['scan']}\n{name} {row[name]['matthews']:.3f}", fontsize=8)
-            ax.set_axis_off()
-    return figure
-
-
-def _methods(rows: list[dict[str, Any]]) -> list[str]:
-    return [name for name in ("FBP", "TV", "TMPD") if name in rows[0]]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The reader of the real scans; and, where the file is at hand (HTC2022=...), that their geometry is right."""
 
+import argparse
+import dataclasses
 import json
 import os
 
@@ -121,6 +123,7 @@ def test_the_image_is_the_mean_of_chains_that_go_from_coarse_to_fine(tmp_path, m
         return solved
 
     monkeypatch.setattr(stages, "reconstruct", recorded)
+    monkeypatch.setattr(stages, "FIRST_LEVELS", 4)
     coarse = stages.Stage(sigma=1.0, last=0.1, levels=2, passes=1, cg_steps=1, noise=0.5, smooth=1.0)
     fine = stages.Stage(sigma=0.4, last=0.1, levels=3, passes=2, cg_steps=1)
     image = stages.coarse_to_fine(
@@ -131,7 +134,7 @@ def test_the_image_is_the_mean_of_chains_that_go_from_coarse_to_fine(tmp_path, m
     assert all(prior is priors[side == 32] for side, prior, *_ in calls)
     assert len(set(keys)) == 8
     typical = np.sqrt((0.06**2 + 0.08**2) / 2)
-    assert [count for count, *_ in told] == [2, 2, 3, 3] * 2
+    assert [count for count, *_ in told] == [4, 2, 3, 3] * 2
     np.testing.assert_allclose(
         [said for _, said, _ in told], [typical / 2, typical / 2, typical, typical] * 2, rtol=1e-6
     )
@@ -154,6 +157,43 @@ def test_the_image_is_the_mean_of_chains_that_go_from_coarse_to_fine(tmp_path, m
             stages.coarse_to_fine(jax.random.key(0), arc, priors_, chains=chains, **options)
     with pytest.raises(ValueError, match="above 0"):
         stages.coarse_to_fine(jax.random.key(0), arc, priors, chains=1, **(options | dict(noise=0.0)))
+
+
+def test_contours_are_fitted_after_every_pass_and_the_mean_is_of_the_later_half(tmp_path, monkeypatch):
+    stages = pytest.importorskip("benchmarks.coarse_to_fine")
+    priors = [load_prior(write_weights(tmp_path / f"{n}.safetensors", image_shape=(n, n), seed=n)) for n in (16, 32)]
+    arc = Arc("a", np.deg2rad(np.arange(0, 30, 5.0)), np.full((6, 40), 0.5, np.float32))
+    starts, fitted, sides, real = [], [], [], stages.reconstruct
+
+    def recorded(key, y, operator, prior, **options):
+        starts.append(options["start"])
+        return real(key, y, operator, prior, **options)
+
+    def fit(side):
+        def after(image):
+            assert side == 2 * image.shape[0]
+            fitted.append(jnp.full((side, side), len(fitted) / 10))
+            return fitted[-1]
+
+        sides.append(side)
+        return after
+
+    monkeypatch.setattr(stages, "reconstruct", recorded)
+    stage = stages.Stage(sigma=1.0, last=0.1, levels=2, passes=3, cg_steps=1)
+    options = dict(noise=0.1, chains=2, coarse=stage, fine=stage, fit=fit)
+    image = stages.coarse_to_fine(jax.random.key(0), arc, priors, side=64, **options)
+    assert sides == [32, 64] and len(fitted) == 14
+    for turn in (1, 2, 3, 4, 5, 6, 8, 13):
+        np.testing.assert_allclose(starts[turn], (turn - 1) / 10, atol=1e-6)
+    np.testing.assert_allclose(image, (0.5 + 0.6 + 1.2 + 1.3) / 4, atol=1e-6)
+    del fitted[:]
+    image = stages.coarse_to_fine(jax.random.key(0), arc, priors[:1], side=32, **(options | dict(chains=1)))
+    np.testing.assert_allclose(image, (0.2 + 0.3) / 2, atol=1e-6)
+    for passes, last in ((0, 0.0), (1, 0.1)):
+        del fitted[:]
+        few = options | dict(chains=1, coarse=dataclasses.replace(stage, passes=passes))
+        image = stages.coarse_to_fine(jax.random.key(0), arc, priors[:1], side=32, **few)
+        np.testing.assert_allclose(image, last, atol=1e-6)
 
 
 def test_smoothed_rays_of_coarse_pixels_are_those_of_the_disc():
@@ -232,7 +272,12 @@ def test_a_run_that_is_killed_keeps_the_scans_that_it_has(tmp_path, monkeypatch)
         ("--fine-passes -1", "--fine-passes -1: it must be at least 0"),
         ("--noise nan", "--noise nan: it must be at least 0"),
         ("--bin 9", "--bin 9: it must divide the 560 bins"),
-        ("--spans 33 34", "--spans 33 34: no arc has so many degrees"),
+        ("--contour-bin 3", "--contour-bin 3: it must divide the 560 bins"),
+        ("--contour-bin -1", "--contour-bin -1: it must be at least 0"),
+        ("--coarse-levels 0", "--coarse-levels 0: it must be at least 1"),
+        ("--spans 33 34", "--spans 33 34: no scan is left; there are tb_0_30 (30 degrees)"),
+        ("--scans tb_0_31", "--scans tb_0_31: there is no such scan; there are tb_0_30 (30 degrees)"),
+        ("--scans tb_0_30 --spans 50", "--spans 50: no scan is left"),
     ],
 )
 def test_options_that_cannot_be(options, message, monkeypatch, capsys):
@@ -249,6 +294,54 @@ def test_options_that_cannot_be(options, message, monkeypatch, capsys):
     assert message in capsys.readouterr().err + str(stopped.value)
 
 
+def test_the_smaller_bins_of_contours_weigh_as_much_together(monkeypatch, tmp_path):
+    htc2022 = pytest.importorskip("benchmarks.htc2022")
+    arc = Arc("a", np.zeros(2), np.linspace(0, 60, 2 * 560, dtype=np.float32).reshape(2, 560))
+    args = argparse.Namespace(bin=8, contour_bin=2, noise=0.0)
+    fit = htc2022.contours(arc, args, htc2022.Hardening(np.ones(1), 0.1, (0.04, 0.01)))
+    (small,), noise = fit.args, fit.keywords["noise"]
+    assert small.sinogram.shape == (2, 280)
+    np.testing.assert_allclose(noise, 2 * np.sqrt(0.04 + 0.01 * small.sinogram**2), rtol=1e-5)
+    args.noise = 0.3
+    assert htc2022.contours(arc, args, None).keywords["noise"] == pytest.approx(0.6)
+    # the prior's images have half as many pixels along a side as those whose contours are fitted
+    weights, seen = str(write_weights(tmp_path / "w.safetensors", image_shape=(16, 16))), []
+    monkeypatch.setattr(htc2022, "TRUTH_SIDE", 64)
+    monkeypatch.setattr(htc2022, "coarse_to_fine", lambda *a, fit, **o: seen.append((fit, o)) or np.eye(o["side"]))
+    small = [
+        "--spans",
+        "1",
+        "--side",
+        "32",
+        "--bin",
+        "8",
+        "--thin",
+        "1",
+        "--tv-iterations",
+        "3",
+        "--coarse-levels",
+        "7",
+    ]
+    monkeypatch.setattr(
+        "sys.argv",
+        [
+            "htc2022",
+            "--synthetic",
+            "0",
+            *small,
+            "--contour-bin",
+            "4",
+            "--weights",
+            weights,
+            "--out",
+            str(tmp_path / "o"),
+        ],
+    )
+    htc2022.main()
+    ((fit, options),) = seen
+    assert fit.args[0].sinogram.shape[1] == 140 and options["side"] == 32 and options["coarse"].levels == 7
+
+
 def test_priors_of_another_size_are_refused(tmp_path):
     htc2022 = pytest.importorskip("benchmarks.htc2022")
     paths = [str(write_weights(tmp_path / f"{n}.safetensors", image_shape=(n, n))) for n in (16, 32)]
@@ -259,10 +352,10 @@ def test_priors_of_another_size_are_refused(tmp_path):
 
 
 def test_the_picture_shows_every_scan_by_every_method_with_its_score():
-    htc2022 = pytest.importorskip("benchmarks.htc2022")
+    report = pytest.importorskip("benchmarks.htc2022_report")
     rows = [{"scan": scan, **{m: {"matthews": 0.25 * n} for m in ("FBP", "TV")}} for n, scan in enumerate("ab")]
     images = {f"{scan}/{m}": np.full((4, 4), ord(scan) + len(m), np.float32) for scan in "ab" for m in ("FBP", "TV")}
-    axes = htc2022.picture(rows, images).axes
+    axes = report.picture(rows, images).axes
     assert [ax.get_title() for ax in axes] == ["a\nFBP 0.000", "b\nFBP 0.250", "a\nTV 0.000", "b\nTV 0.250"]
     assert [int(ax.images[0].get_array()[0, 0]) for ax in axes] == [100, 101, 99, 100]
 

@@ -1,0 +1,92 @@
+"""Contours are moved to where the rays say that they are, and stay smooth."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from padis_jax.scans.htc2022 import Arc, scanner
+
+contour = pytest.importorskip("benchmarks.contour")
+
+
+def disc(side, centre, radius):
+    """Fractions of pixels, from 4 x 4 points each."""
+    axis = (np.arange(4 * side) + 0.5) / 4
+    inside = (axis[None] - centre[0]) ** 2 + (axis[:, None] - centre[1]) ** 2 < radius**2
+    return inside.reshape(side, 4, side, 4).mean((1, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def scan():
+    """A disc of 32 pixels, finely scanned from all round, and a start that is off by a pixel and too large."""
+    empty = Arc("a", np.deg2rad(np.arange(0, 360, 15.0)), np.empty((24, 70)))
+    truth = disc(32, (17.0, 15.0), 8.0)
+    rays = scanner(empty, 256)(jnp.asarray(disc(256, (136.0, 120.0), 64.0)))
+    return empty._replace(sinogram=np.asarray(rays)), truth, disc(32, (16.0, 16.0), 9.0)
+
+
+def test_the_contour_moves_to_where_the_rays_say(scan):
+    arc, truth, start = scan
+    image = np.asarray(contour.contour_fit(arc, 32, noise=0.3)(jnp.asarray(start)))
+    assert image.shape == (32, 32) and image.min() >= 0 and image.max() <= 1
+    before, after = (np.sqrt(np.mean((i - truth) ** 2)) for i in (start, image))
+    assert after < before / 5
+
+    def misfit(i):
+        return np.sqrt(np.mean((np.asarray(scanner(arc, 32)(jnp.asarray(i))) - arc.sinogram) ** 2))
+
+    assert misfit(image) < misfit(start) / 2
+
+
+def test_the_start_may_be_of_any_size(scan):
+    arc, truth, _ = scan
+    image = contour.contour_fit(arc, 32, noise=0.3)(jnp.asarray(disc(16, (8.0, 8.0), 4.5)))
+    assert image.shape == (32, 32) and np.sqrt(np.mean(np.square(image - truth))) < 0.05
+
+
+def test_smoothness_and_noise_weigh_against_each_other(scan):
+    arc, _, start = scan
+    noisy = arc._replace(sinogram=arc.sinogram + np.random.default_rng(0).normal(0, 3.0, arc.sinogram.shape))
+
+    def fitted(noise, smoothness):
+        settings = contour.Contour(smoothness=smoothness, steps=100)
+        return np.asarray(contour.contour_fit(noisy, 32, noise=noise, settings=settings)(jnp.asarray(start)))
+
+    one = fitted(1.0, 2.0)
+    np.testing.assert_allclose(fitted(0.5, 8.0), one, atol=2e-3)  # the loss four times over
+    assert np.abs(fitted(0.5, 2.0) - one).max() > 0.02
+
+
+def test_a_value_of_little_noise_counts_more(scan):
+    arc, _, start = scan
+    wrong = arc.sinogram.copy()
+    wrong[:, :35] *= 0.8
+    noise = np.broadcast_to(np.where(np.arange(70) < 35, 30.0, 0.3), wrong.shape)
+    settings = contour.Contour(steps=200)
+
+    def right_half(noise):
+        image = contour.contour_fit(arc._replace(sinogram=wrong), 32, noise=noise, settings=settings)(start)
+        return np.sqrt(np.mean((np.asarray(scanner(arc, 32)(image)) - arc.sinogram)[:, 36:] ** 2))
+
+    assert right_half(noise) < right_half(0.3) / 1.5
+
+
+def test_the_second_fit_does_not_compile_again(scan):
+    arc, _, start = scan
+    fit = contour.contour_fit(arc, 32, noise=0.3, settings=contour.Contour(steps=2))
+    fit(jnp.asarray(start))
+    fit(jnp.asarray(start) / 2)
+    assert fit._cache_size() == 1
+
+
+def test_noise_must_be_above_zero(scan):
+    with pytest.raises(ValueError, match="contour_fit: the noise must be above 0"):
+        contour.contour_fit(scan[0], 32, noise=np.where(np.arange(70) > 0, 0.3, 0.0))
+
+
+def test_material_is_even_about_the_contour():
+    phi = jax.random.normal(jax.random.key(0), (8, 8))
+    x, flipped = contour._material(phi, 8.0), contour._material(-phi, 8.0)
+    assert x.shape == (32, 32)
+    np.testing.assert_allclose(x + flipped, 1, atol=1e-5)
