@@ -40,8 +40,8 @@ class Contour:
 
     smoothness: float = 3.0
     steepness: float = 8.0
-    steps: int = 600
-    rate: float = 0.03
+    steps: int = 300
+    rate: float = 0.06
 
 
 def contour_fit(
