@@ -6,8 +6,8 @@ coarse prior, with passes after that, and goes on with finer ones by passes of l
 the image: what a limited angle leaves open differs from chain to chain, and the mean shows the more of a thing the
 likelier it is. Each chain keeps to an image of its own up to the end, as one that starts from a mean makes up its mind.
 
-With `fit` (contour.py) the contours of every image are fitted to the rays before it goes on, on a grid of half the
-prior's pixels, and the image of a chain is the mean of those after the later half of its last prior's passes.
+With `fit` (contour.py) the contours of every image are fitted to the rays before it goes on, on pixels half as wide
+as the prior's, and the image of a chain is the mean of those after the later half of its last prior's passes.
 
 What coarse pixels get wrong is sharp: the rays of an image of pixels of side p and those of the disc itself differ at
 edges, by more than the noise. Smoothed along the detector they agree, so that a coarse stage compares
