@@ -7,14 +7,14 @@
     python -m benchmarks.htc2022 --synthetic 8 91 --weights FILE    discs of a seed not trained on: to tune with
 
 --data, or the environment variable HTC2022, names the file (padis_jax/scans/htc2022.py says what is in it). Images are
---side pixels wide, those of the prior half as many; detector bins are joined and views left out by --bin, --contour-bin
-and --thin, which saves time. Score: Otsu's threshold on the image, brought to the truth's 512 x 512 pixels by linear
-interpolation, then the Matthews correlation coefficient. Measured values become paths through the material in mm by a
-polynomial that takes out beam hardening (hardening.py); its three coefficients and the shift of the detector belong to
-scanner and material, and are fitted to all views of tb, without the truth. What is left of that fit, noise and what the
-model does not know, is the noise that TMPD is told, more of it for longer paths; unless --noise gives that of every ray
-(mm). Settings are to be chosen with --synthetic, whose scans are simulated on the truth's 512 x 512 pixels with noise
-of 0.4 mm: no measured truth is tuned on.
+--side pixels wide, those of the prior half as many (as many with --contour-bin 0, which fits no contours); detector
+bins are joined and views left out by --bin, --contour-bin and --thin, which saves time. Score: Otsu's threshold on the
+image, brought to the truth's 512 x 512 pixels by linear interpolation, then the Matthews correlation coefficient.
+Measured values become paths through the material in mm by a polynomial that takes out beam hardening (hardening.py);
+its three coefficients and the shift of the detector belong to scanner and material, and are fitted to all views of tb,
+without the truth. What is left of that fit, noise and what the model does not know, is the noise that TMPD is told,
+more of it for longer paths; unless --noise gives that of every value (mm). Settings are to be chosen with --synthetic,
+whose scans are simulated on the truth's 512 x 512 pixels with noise of 0.4 mm: no measured truth is tuned on.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from padis_jax.solvers.tv import TV, total_variation
 
 Found = tuple[np.ndarray, float]  # image, seconds
 SPANS = (30.0, 50.0, 90.0)
-CALIBRATION_SIDE = JOINED_SIDE = 256  # whatever the reconstructions have: the bins of the data are as fine
+CALIBRATION_SIDE = JOINED_SIDE = 256  # whatever the reconstructions have
 SYNTHETIC_NOISE = 0.4  # mm, of a bin as measured
 SYNTHETIC_TOLD = 0.3  # of bins joined by 4, with what pixels of 1 / 128 of the side get wrong
 SYNTHETIC_SEED = 1  # the prior's discs have seed 0
@@ -102,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=os.environ.get("HTC2022", ""), help="the .npz; or set HTC2022")
     parser.add_argument("--joined", action="store_true", help="the joined arcs of tb only")
-    parser.add_argument("--weights", help="of a prior of discs, for half of --side")
+    parser.add_argument("--weights", help="of a prior of discs of half of --side; for TMPD")
     parser.add_argument("--phantoms", nargs="+", default=["tb"])
     parser.add_argument("--views", type=int, default=20, help="drawn from all of a phantom")
     parser.add_argument("--side", type=int, default=128)
@@ -110,7 +110,12 @@ def main() -> None:
     parser.add_argument("--thin", type=int, default=2, help="of the views of an arc, every how manieth is used")
     parser.add_argument("--tv-weight", type=float, default=1.0)
     parser.add_argument("--tv-iterations", type=int, default=500)
-    parser.add_argument("--noise", type=float, default=0.0, help="of a ray in mm; 0 for the calibration's")
+    parser.add_argument(
+        "--noise",
+        type=float,
+        default=0.0,
+        help="of a value of --bin bins, in mm; 0 for that of the calibration, or of --synthetic",
+    )
     parser.add_argument("--chains", type=int, default=8, help="from noise, the mean of which is the image")
     parser.add_argument("--passes", type=int, default=Passes.count, help="of each chain, after the run from noise")
     parser.add_argument("--levels", type=int, default=Passes.levels, help="of each of these passes")
@@ -127,6 +132,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/htc2022"))
     args = parser.parse_args()
     _check(args)
+    prior = read_prior(args.weights, args.side, 2 if args.contour_bin else 1) if args.weights else None
     about: dict[str, Any] = {"settings": vars(args)}
     hardening = None
     if args.synthetic:
@@ -148,7 +154,6 @@ def main() -> None:
             f"detector shifted by {hardening.shift:.3f} mm",
             flush=True,
         )
-    prior = read_prior(args.weights, args.side // 2 if args.contour_bin else args.side) if args.weights else None
     rows: list[dict[str, Any]] = []
     images: dict[str, np.ndarray] = {}
     for name in args.phantoms:
@@ -166,32 +171,35 @@ def main() -> None:
 
 def scans(name: str, phantom: Phantom, args: argparse.Namespace) -> list[Arc]:
     """What of a phantom is reconstructed: --views drawn from all, NAME_all, and its arcs, thinned; or what is asked."""
-    arcs = [a for a in phantom.arcs if not args.spans or round(a.degrees) in args.spans]
-    found = [a._replace(angles=a.angles[:: args.thin], sinogram=a.sinogram[:: args.thin]) for a in arcs]
-    if not args.spans and not args.synthetic:
-        found.insert(0, draw_views(join(phantom.arcs), args.views)._replace(name=f"{name}_all"))
-    return [a for a in found if not args.scans or a.name in args.scans]
+    arcs = [a for a in phantom.arcs if args.synthetic or not args.spans or round(a.degrees) in args.spans]
+    arcs = [a for a in arcs if not args.scans or a.name in args.scans]
+    thinned = [a._replace(angles=a.angles[:: args.thin], sinogram=a.sinogram[:: args.thin]) for a in arcs]
+    every = f"{name}_all"
+    if args.synthetic or args.spans or (args.scans and every not in args.scans):
+        return thinned
+    return [draw_views(join(phantom.arcs, f"--views {args.views}: {every}"), args.views)._replace(name=every), *thinned]
 
 
 def _check_scans(args: argparse.Namespace, phantoms: dict[str, Phantom]) -> None:
     """Raises UserError for a scan that is not there, or if none is left."""
-    names = [f"{arc.name} ({arc.degrees:g} degrees)" for name in args.phantoms for arc in phantoms[name].arcs]
-    there = ", ".join(names + ([] if args.synthetic else [f"{name}_all" for name in args.phantoms]))
+    found = [f"{arc.name} ({arc.degrees:g} degrees)" for name in args.phantoms for arc in phantoms[name].arcs]
+    there = f"{', '.join(args.phantoms)}: {', '.join(found)}"
     left = [arc.name for name in args.phantoms for arc in scans(name, phantoms[name], args)]
     for name in args.scans or ():
         if name not in left:
-            raise UserError(f"--scans {name}: there is no such scan, or --spans leaves it out; there are {there}")
+            raise UserError(f"--scans {name}: no such scan, or left out by --spans; the arcs of --phantoms {there}")
     if not left:
-        raise UserError(f"--spans {' '.join(f'{span:g}' for span in args.spans)}: no scan is left; there are {there}")
+        spans = " ".join(f"{span:g}" for span in args.spans)
+        raise UserError(f"--spans {spans}: no scan is left; the arcs of --phantoms {there}")
 
 
 def deviation(arc: Arc, args: argparse.Namespace, hardening: Hardening | None) -> float | np.ndarray:
-    """Of the values of bins joined by --bin, in mm; of each if the calibration says it."""
+    """The deviation that TMPD is told of the values of an arc, in mm; of each if the calibration says it."""
     return args.noise if args.noise or hardening is None else hardening.noise(arc.sinogram)
 
 
 def contours(arc: Arc, args: argparse.Namespace, hardening: Hardening | None) -> Callable[[jax.Array], jax.Array]:
-    """The fit of contours to an arc as measured; its smaller bins weigh together as much as those of --bin."""
+    """The fit of contours to an arc as measured; its bins, most often smaller, weigh together as much as --bin's."""
     arc = bin_detector(arc, args.contour_bin)
     noise = np.sqrt(args.bin / args.contour_bin) * deviation(arc, args, hardening)
     return contour_fit(arc, args.side, noise=noise)
@@ -199,6 +207,8 @@ def contours(arc: Arc, args: argparse.Namespace, hardening: Hardening | None) ->
 
 def _check(args: argparse.Namespace) -> None:
     """Raises UserError for a number that cannot be, before the calibration, which takes minutes."""
+    if args.synthetic and args.joined:
+        raise UserError("--joined is of the measured scans: leave out --synthetic")
     leasts = {"chains": 1, "passes": 0, "levels": 1, "thin": 1, "views": 1, "bin": 1, "contour_bin": 0, "noise": 0}
     for option, least in leasts.items():
         if not getattr(args, option) >= least:
@@ -206,22 +216,20 @@ def _check(args: argparse.Namespace) -> None:
     for option, bins in (("--bin", args.bin), ("--contour-bin", args.contour_bin)):
         if bins and BINS % bins:
             raise UserError(f"{option} {bins}: it must divide the {BINS} bins")
-    if args.side < 2 or args.side % 2:
-        raise UserError(f"--side {args.side}: it must be even, as the prior has half as many pixels")
 
 
-def read_prior(path: str, side: int) -> Prior:
-    """The prior.
+def read_prior(path: str, side: int, finer: int) -> Prior:
+    """The prior, `finer` times as many of whose pixels make [side, side].
 
     Raises:
-      UserError: if it is not for images of `side` x `side` pixels.
+      UserError: for a prior of images of another size.
     """
     prior = load_prior(path)
-    shape = tuple(prior.frame.image_shape)
-    if shape != (side, side):
+    height, width = prior.frame.image_shape
+    if not height * finer == width * finer == side:
         raise UserError(
-            f"--weights {path}: its images have {shape[0]} x {shape[1]} pixels, but with this --side they should have "
-            f"{side} x {side}: half of it, or with --contour-bin 0 all of it"
+            f"--weights {path}: its images have {height} x {width} pixels, which is for --side {2 * height}, or "
+            f"{height} with --contour-bin 0"
         )
     return prior
 
@@ -276,7 +284,7 @@ def synthetic(numbers: Sequence[int], spans: Sequence[float], noise: float) -> d
         for span in spans:
             angles = np.deg2rad(np.arange(0, span + 0.25, 0.5) + rng.uniform(0, 360))
             rays = scanner(Arc("", angles, np.empty((len(angles), BINS))), TRUTH_SIDE)(jnp.asarray(image))
-            arcs.append(Arc(f"disc{index}, {span:g}", angles, np.asarray(rays + noise * rng.normal(size=rays.shape))))
+            arcs.append(Arc(f"disc{index}_{span:g}", angles, np.asarray(rays + noise * rng.normal(size=rays.shape))))
         phantoms[f"disc{index}"] = Phantom(tuple(arcs), image > 0.5)
     return phantoms
 

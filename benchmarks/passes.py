@@ -41,6 +41,7 @@ from padis_jax.scans.htc2022 import (
 )
 from padis_jax.solvers.tmpd import TMPD
 
+HIGHEST = 1.2  # that a pixel can become; material is 1
 SIDE_MM = TRUTH_PIXEL_MM * TRUTH_SIDE
 MAGNIFICATION = (SOURCE_DISTANCE + DETECTOR_DISTANCE) / SOURCE_DISTANCE  # of the centre on the detector
 
@@ -60,7 +61,6 @@ class Passes:
       smooth: in pixels; 0 leaves y as it is.
       cg_steps: of TMPD.
       floor: of TMPD; it holds back the first levels, where the denoiser's derivative promises too much.
-      low, high: that a pixel can become; material is 1.
     """
 
     first_sigma: float = 3.0
@@ -73,8 +73,6 @@ class Passes:
     smooth: float = 1.0
     cg_steps: int = 8
     floor: float = 0.03
-    low: float = 0.0
-    high: float = 1.2
 
 
 def passes(
@@ -116,8 +114,8 @@ def passes(
         noise=settings.noise * typical,
         floor=settings.floor,
         cg_steps=settings.cg_steps,
-        low=settings.low,
-        high=settings.high,
+        low=0.0,
+        high=HIGHEST,
     )
 
     def chain(key: Array) -> Array:

@@ -23,7 +23,7 @@ def test_a_synthetic_disc_is_scanned_from_its_number_alone(monkeypatch):
     assert list(discs) == ["disc3", "disc0"]
     np.testing.assert_array_equal(discs["disc3"].truth, disc(1, 3, side=96) > 0.5)
     (arc,), (again,) = discs["disc0"].arcs, htc2022.synthetic([0], [1.0], 0.4)["disc0"].arcs
-    assert arc.name == "disc0, 1" and np.ptp(arc.angles) == pytest.approx(np.deg2rad(1.0))
+    assert arc.name == "disc0_1" and np.ptp(arc.angles) == pytest.approx(np.deg2rad(1.0))
     np.testing.assert_array_equal(arc.angles, again.angles)
     np.testing.assert_array_equal(arc.sinogram, again.sinogram)
     assert (arc.angles[0] - discs["disc3"].arcs[0].angles[0]) % (2 * np.pi) > 0.01
@@ -51,7 +51,8 @@ def test_the_scans_are_views_of_all_and_thinned_arcs_or_those_asked_for():
     np.testing.assert_allclose(wide.sinogram[:, 0], np.arange(20, 60.5, 1.5))
     assert [a.name for a in scans(spans=[40.0])] == ["tx_20_60"]
     assert [a.name for a in scans(scans=["tx_all", "tx_0_30"])] == ["tx_all", "tx_0_30"]
-    assert [a.name for a in scans(synthetic=[0])] == ["tx_0_30", "tx_20_60"]
+    assert [a.name for a in scans(synthetic=[0], spans=[33.0])] == ["tx_0_30", "tx_20_60"]
+    assert [a.name for a in scans(scans=["tx_0_30"], views=1000)] == ["tx_0_30"]
 
 
 def test_a_run_that_is_killed_keeps_the_scans_that_it_has(tmp_path, monkeypatch):
@@ -69,11 +70,11 @@ def test_a_run_that_is_killed_keeps_the_scans_that_it_has(tmp_path, monkeypatch)
     monkeypatch.setattr("sys.argv", ["htc2022", *options.split(), "--out", str(tmp_path)])
     with pytest.raises(SystemExit) as stopped:
         htc2022.main()
-    assert stopped.value.code == 130 and seen == ["disc0, 1", "disc3, 1"]
+    assert stopped.value.code == 130 and seen == ["disc0_1", "disc3_1"]
     (row,) = json.loads((tmp_path / "arcs.json").read_text())["rows"]
-    assert row["scan"] == "disc0, 1" and -1 <= row["TV"]["matthews"] <= 1
-    assert set(np.load(tmp_path / "images.npz").files) == {"disc0, 1/FBP", "disc0, 1/TV"}
-    assert "disc0, 1" in (tmp_path / "arcs.md").read_text() and (tmp_path / "arcs.png").exists()
+    assert row["scan"] == "disc0_1" and -1 <= row["TV"]["matthews"] <= 1
+    assert set(np.load(tmp_path / "images.npz").files) == {"disc0_1/FBP", "disc0_1/TV"}
+    assert "disc0_1" in (tmp_path / "arcs.md").read_text() and (tmp_path / "arcs.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -86,22 +87,18 @@ def test_a_run_that_is_killed_keeps_the_scans_that_it_has(tmp_path, monkeypatch)
         ("--contour-bin 3", "--contour-bin 3: it must divide the 560 bins"),
         ("--contour-bin -1", "--contour-bin -1: it must be at least 0"),
         ("--levels 0", "--levels 0: it must be at least 1"),
-        ("--side 33", "--side 33: it must be even"),
-        ("--spans 33 34", "--spans 33 34: no scan is left; there are tb_0_30 (30 degrees), tb_all"),
-        ("--scans tb_0_31", "--scans tb_0_31: there is no such scan"),
-        (
-            "--scans tb_0_30 --spans 50",
-            "--scans tb_0_30: there is no such scan, or --spans leaves it out; there are tb_0",
-        ),
+        ("--views 62", "--views 62: tb_all: cannot draw 62 of 61 views"),
+        ("--synthetic 0 --joined", "leave out --synthetic"),
+        ("--spans 33 34", "--spans 33 34: no scan is left; the arcs of --phantoms tb: tb_0_30 (30 degrees)"),
+        ("--scans tb_0_31", "--scans tb_0_31: no such scan"),
+        ("--scans tb_0_30 --spans 50", "or left out by --spans; the arcs of --phantoms tb: tb_0_30 (30 degrees)"),
     ],
 )
 def test_options_that_cannot_be(options, message, monkeypatch, capsys):
     arc = Arc("tb_0_30", np.deg2rad(np.arange(0, 30.5, 0.5)), np.zeros((61, 560), np.float32))
     phantoms = {"tb": Phantom((arc,), np.zeros((8, 8), bool))}
     monkeypatch.setattr(htc2022, "measured", lambda args: phantoms)
-    monkeypatch.setattr(htc2022, "joined_score", lambda phantom, side: 1.0)
-    fitted = htc2022.Hardening(np.ones(1), 0.1, (0.1, 0.0))
-    monkeypatch.setattr(htc2022, "calibrated", lambda phantoms: (phantoms, fitted))
+    monkeypatch.setattr(htc2022, "joined_score", lambda *_: pytest.fail("it was not refused before the work"))
     monkeypatch.setattr("sys.argv", ["htc2022", *options.split()])
     with pytest.raises(SystemExit) as stopped:
         htc2022.main()
@@ -141,14 +138,16 @@ def test_the_prior_is_for_half_the_side_unless_no_contours_are_fitted(contour_bi
     assert arc.sinogram.shape[1] == 70 and prior.frame.image_shape == (prior_side, prior_side)
     assert (options["settings"].levels, options["settings"].count, options["chains"]) == (7, 2, 3)
     assert options["noise"] == 0.3
-    assert np.load(tmp_path / "out" / "images.npz")["disc0, 1/TMPD"].shape == (32, 32)
+    assert np.load(tmp_path / "out" / "images.npz")["disc0_1/TMPD"].shape == (32, 32)
 
 
 def test_a_prior_of_another_size_is_refused(tmp_path):
     path = str(write_weights(tmp_path / "w.safetensors"))
-    assert htc2022.read_prior(path, 16).frame.image_shape == (16, 16)
-    with pytest.raises(UserError, match=r"w.safetensors: its images have 16 x 16 .* should have 32 x 32: half of it"):
-        htc2022.read_prior(path, 32)
+    assert htc2022.read_prior(path, 16, 1).frame.image_shape == (16, 16)
+    assert htc2022.read_prior(path, 32, 2).frame.image_shape == (16, 16)
+    for side, finer in ((32, 1), (16, 2), (33, 2)):
+        with pytest.raises(UserError, match=r"w.safetensors: its images have 16 x 16 .* --side 32, or 16 with --cont"):
+            htc2022.read_prior(path, side, finer)
 
 
 def test_the_picture_shows_every_scan_by_every_method_with_its_score():
