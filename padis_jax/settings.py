@@ -8,7 +8,7 @@
     noise    denoising, sigma 0.1                          0.1        0.2          0.1        1           0.3   1
 
 zeta is the step of DPS, the last column DiffPIR's weight; the first level is that of a run of few evaluations.
-Plug-and-play starts from total variation. So does, below 300 evaluations per tiling, a diffusion method, with noise of
+Plug-and-play starts from total variation. So does, below 250 evaluations per tiling, a diffusion method, with noise of
 the first level added; DPS, Langevin and DDNM take ancestral steps then, one on each level (solvers/prior_step.py), as
 does the predictor of predictor-corrector. From there on a run starts from noise alone at level 1, and the first three
 take ten of the paper's Langevin steps on each level. DAPS, whose Langevin chain leaves noise that only many levels take
@@ -43,7 +43,7 @@ from padis_jax.solvers.tv import TV
 from padis_jax.tasks import Kind as TaskKind
 from padis_jax.tasks import Task
 
-MANY = 300  # evaluations, divided by the tilings, from which a run starts from noise alone
+MANY = 250  # evaluations, divided by the tilings, from which a run starts from noise alone: 4 tilings of 1000 do
 INNER = 10  # steps per level then, of the methods in SMALL_STEPS
 SMALL_STEPS = ("dps", "langevin", "ddnm")
 SIGMA_MIN = 0.003

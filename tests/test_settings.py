@@ -55,6 +55,13 @@ def test_plug_and_play_follows_the_kind_of_problem():
     assert (counted.method, counted.weight) == ("red", settings.PNP_WEIGHT["counts"])
 
 
+def test_one_and_four_tilings_of_the_papers_budget_are_run_alike():
+    one, four = (schedule("dps", TASKS["ct20"], 1000, tilings=n) for n in (1, 4))
+    assert one.settings == four.settings
+    assert (one.options["levels"], four.options["levels"]) == (100, 25)
+    assert one.options | {"levels": 25} == four.options
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_few_evaluations_start_from_total_variation_and_many_from_noise(solver):
     task = TASKS["inpaint_box"]

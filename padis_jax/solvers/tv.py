@@ -13,7 +13,7 @@ the sense of diagonal preconditioning (Pock and Chambolle, ICCV 2011):
     tau = pace / weight,   s_A = share / (tau ||A||^2),   s_D = (1 - share) / (8 tau)
 
 so that tau (s_A ||A||^2 + 8 s_D) = 1, where 8 bounds ||grad||^2. q is at most `weight`, so `pace` is about how far a
-pixel moves in one iteration, whatever the units of y.
+pixel moves in one iteration, whatever the units of y. Cost: one A and one A* an iteration; no network.
 """
 
 from __future__ import annotations
