@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from skimage.filters import threshold_otsu
+from tqdm import tqdm
 
 from benchmarks.contour import contour_fit
 from benchmarks.hardening import Hardening, fit_hardening
@@ -83,16 +84,18 @@ def methods(arc: Arc, args: argparse.Namespace, prior: Prior | None, hardening: 
     settings = TV(weight=args.tv_weight, iterations=args.tv_iterations)
     found["TV"] = timed(lambda: total_variation(y[..., None], operator, settings=settings).image[..., 0])
     if prior:
-        found["TMPD"] = timed(
-            passes,
-            jax.random.key(args.seed),
-            arc,
-            prior,
-            noise=deviation(arc, args, hardening),
-            chains=args.chains,
-            settings=Passes(count=args.passes, levels=args.levels),
-            fit=contours(fine, args, hardening) if args.contour_bin else None,
-        )
+        with tqdm(total=args.chains * (1 + args.passes), desc=arc.name, unit="pass", leave=False) as bar:
+            found["TMPD"] = timed(
+                passes,
+                jax.random.key(args.seed),
+                arc,
+                prior,
+                noise=deviation(arc, args, hardening),
+                chains=args.chains,
+                settings=Passes(count=args.passes, levels=args.levels),
+                fit=contours(fine, args, hardening) if args.contour_bin else None,
+                progress=bar.update,
+            )
     return {name: (np.asarray(image), seconds) for name, (image, seconds) in found.items()}
 
 

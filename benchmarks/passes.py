@@ -84,6 +84,7 @@ def passes(
     chains: int,
     settings: Passes | None = None,
     fit: Callable[[Array], Array] | None = None,
+    progress: Callable[[], object] | None = None,
 ) -> Array:
     """The image of a scan: the mean of several chains. Its size is that which `fit` returns, else the prior's.
 
@@ -95,6 +96,7 @@ def passes(
       chains: how many, at least one.
       settings: of each.
       fit: what becomes of the image after each pass, that from noise included; None leaves it as it is.
+      progress: called after each pass of each chain, that from noise included.
 
     Raises:
       ValueError: for noise that is not above 0, or no chain.
@@ -137,6 +139,9 @@ def passes(
             ).image[..., 0]
             image = fit(image) if fit else image
             images.append(image)
+            if progress:
+                jax.block_until_ready(image)
+                progress()
         return jnp.mean(jnp.stack(images[-max(1, (settings.count + 1) // 2) :]), axis=0)
 
     # the 0 stands for nothing, but docs/results.md has been computed with these random numbers

@@ -56,7 +56,10 @@ def test_every_pass_starts_from_the_image_before_and_every_chain_from_nothing(pr
     assert (told.floor, told.cg_steps, told.low, told.high) == (0.03, 1, 0.0, 1.2)
     smooth = module.smoothing(scanner(ARC, 16), 1.0)(ARC.sinogram[..., None])[..., 0]
     np.testing.assert_allclose(calls[5]["y"], smooth * typical / noise, rtol=1e-5)
-    alone = module.passes(jax.random.key(0), ARC, prior, noise=noise, chains=1, settings=settings)
+    done = []
+    options = dict(noise=noise, settings=settings, progress=lambda: done.append(len(images)))
+    alone = module.passes(jax.random.key(0), ARC, prior, chains=1, **options)
+    assert done == [9, 10, 11, 12]
     np.testing.assert_allclose(alone, (images[2] + images[3]) / 2, atol=1e-6)  # however many chains there are
 
 
