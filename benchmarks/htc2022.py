@@ -222,7 +222,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def read_prior(path: str, side: int, finer: int) -> Prior:
-    """The prior, `finer` times as many of whose pixels make [side, side].
+    """The prior, for images of `side` / `finer` pixels along a side.
 
     Raises:
       UserError: for a prior of images of another size.
