@@ -6,11 +6,11 @@
 operator (solvers/dps.py). First level and step size are the best of six combinations at 100 evaluations on validation
 slice 73:
 
-    python -m benchmarks.tune --slices 73 --scan.protocol paper --solver.name dps --solver.levels 25 --solver.inner 4 \\
+    python -m studies.tune --slices 73 --scan.protocol paper --solver.name dps --solver.levels 25 --solver.inner 4 \\
         --solver.average 1 --solver.start noise --vary solver.sigma-max 10 1 --vary solver.zeta 0.5 1 1.7
 """
 
-from padis_jax.experiment.config import Experiment, ScanConfig, SolverConfig
+from padis_jax.runs.config import Experiment, ScanConfig, SolverConfig
 
 config = Experiment(
     scan=ScanConfig(protocol="paper"),

@@ -1,12 +1,12 @@
 """A whole-image model of synthetic discs with holes, for the scans of the Helsinki Tomography Challenge 2022.
 
-    python -m padis_jax.phantoms --out runs/discs.npz --count 20000 --side 64
+    python -m studies.htc2022.discs --out runs/discs.npz --count 20000 --side 64
     python train.py --config configs/htc2022.py --workdir runs/htc2022
 
 What a limited angle leaves open is which holes there are, and of that only the whole disc tells. Discs are made from a
 seed, as many as wanted, so that patches have nothing to save here; and 64 x 64 pixels are cheap. No measured disc is
 seen in training. Noise levels are drawn higher than usual, as edges are left to the rays, to which contours are fitted
-on finer pixels between the passes (python -m benchmarks.htc2022 --weights FILE, docs/results.md).
+on finer pixels between the passes (python -m studies.htc2022 --weights FILE, docs/results.md).
 
 Cost: 7 minutes on an H100 that other programs shared, two of them compilation. Figure to expect: a validation loss of
 0.269 (weights/README.md). On two thirds of a CPU core an hour is 3300 steps of 8 images at half the width, to 0.290.
@@ -23,7 +23,7 @@ config = Config(
         low=0.0,
         high=1.0,
         validation=tuple(range(16)),
-        provenance="synthetic discs with holes, python -m padis_jax.phantoms --count 20000 --side 64 --seed 0",
+        provenance="synthetic discs with holes, python -m studies.htc2022.discs --count 20000 --side 64 --seed 0",
     ),
     network=NetworkConfig(
         model_channels=32,

@@ -7,7 +7,7 @@ around,
 
     dx = conv(dy, k rotated by 180 degrees, input and output channels swapped).
 
-`benchmarks/conv_in_scan.py` measures what this is worth; docs/performance.md keeps the figures.
+`studies/speed/conv_in_scan.py` measures what this is worth; docs/performance.md keeps the figures.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ class GroupNorm(nn.Module):
     """Group normalisation with min(32, C/4) groups, as one affine map per channel and image.
 
     The mean and mean square of a channel are matrix-vector products with a vector of ones, a bit faster on the CPU than
-    reductions over (h, w, channels of the group); benchmarks/network.py compares.
+    reductions over (h, w, channels of the group); studies/speed/network.py compares.
     """
 
     dtype: Any = jnp.float32

@@ -44,9 +44,9 @@ from padis_jax.conversion.torch_files import read_torch
 from padis_jax.errors import UserError
 from padis_jax.files import read_records, write_json, write_npy, write_npz
 from padis_jax.images import HOUNSFIELD, ImageSet, read_images
-from padis_jax.operators.geometry_file import ScanGeometry, read_geometry, write_geometry
-from padis_jax.report import write_report
-from padis_jax.scans.measured import MeasurementConfig, load_scan
+from padis_jax.measurements.geometry import ScanGeometry, read_geometry, write_geometry
+from padis_jax.measurements.load import MeasurementConfig, load_scan
+from padis_jax.runs.html_report import write_report
 from padis_jax.weights import load_weights
 from padis_jax.writers import result, write_result
 

@@ -6,7 +6,7 @@ import numpy as np
 from tiny import write_weights
 
 from padis_jax.images import PLAIN
-from padis_jax.operators.geometry_file import ScanGeometry, write_geometry
+from padis_jax.measurements.geometry import ScanGeometry, write_geometry
 
 QUICK = (
     "--tv.weight 0.01 --tv.iterations 20 --solver.levels 3 --solver.sigma-max 0.5 --solver.average 1 "

@@ -11,7 +11,6 @@ import pytest
 import safetensors.numpy
 from tiny import NETWORK, random_like, write_weights
 
-from benchmarks import cnn_denoiser, supervised, training
 from padis_jax.baselines import cnn
 from padis_jax.baselines.cnn import CNNConfig, cnn_loss, cnn_prior, denoise_images, init_cnn
 from padis_jax.baselines.file import CNN, KEY, SUPERVISED, load_baseline, save_baseline
@@ -20,10 +19,11 @@ from padis_jax.baselines.supervised import restore, supervised_loss
 from padis_jax.errors import UserError
 from padis_jax.experiment import image_key
 from padis_jax.operators import from_functions
+from padis_jax.problems.registry import TASKS, pose
 from padis_jax.solvers.plug_and_play import PlugAndPlay, plug_and_play
-from padis_jax.tasks import TASKS, pose
 from padis_jax.unet import NetworkConfig, apply_network, init_network
 from padis_jax.weights import load_weights
+from studies import cnn_denoiser, supervised, training
 
 CONFIG = CNNConfig(features=6, layers=3, sigma_min=0.05, sigma_max=0.3)
 UNET = NetworkConfig(model_channels=8, channel_mult=(1, 1), num_blocks=1, position_channels=0, dropout=0.0)
@@ -137,7 +137,7 @@ def test_the_supervised_command_learns_to_mend_its_scan(tmp_path, monkeypatch, c
     assert loaded.about["slices"] == [0, 1, 2]
     before, after = (float(line.split(" dB")[0].split()[-1]) for line in capsys.readouterr().out.splitlines())
     assert after > before + 1
-    with pytest.raises(UserError, match="no 'network'"):  # a yardstick is not taken for a prior
+    with pytest.raises(UserError, match="no 'network'"):  # a baseline is not taken for a prior
         load_weights(tmp_path / "s.safetensors")
 
 
@@ -157,7 +157,7 @@ def test_the_supervised_command_measures_as_the_named_problem_does(tmp_path, mon
     _, measurement = pose(task, image_key(0, 0), jnp.asarray(squares(0, 2)[0]).repeat(3, -1))
     masks = {np.asarray(operator.mask).tobytes() for operator, _ in drawn}
     assert len(drawn) == len(masks) == 4
-    assert not any(np.array_equal(y, measurement.sinogram) for _, y in drawn)
+    assert not any(np.array_equal(y, measurement.y) for _, y in drawn)
     for (operator, y), truth in zip(drawn, np.repeat(squares(0, 2), 2, axis=0), strict=True):
         error = np.asarray(y - operator(jnp.asarray(truth).repeat(3, -1)))[np.asarray(operator.mask) > 0]
         assert error.std() == pytest.approx(task.sigma, rel=0.3)

@@ -15,7 +15,7 @@ from PIL import Image
 from tiny import refused, write_weights
 
 from padis_jax.cli.sample import main
-from padis_jax.operators.geometry_file import ScanGeometry, write_geometry
+from padis_jax.measurements.geometry import ScanGeometry, write_geometry
 
 ROOT = Path(__file__).parent.parent
 FAN = ScanGeometry(

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from tiny import refused, write_weights
 
-from padis_jax import batch_job
 from padis_jax.cli import batch
 from padis_jax.cli.sample import main
 from padis_jax.errors import UserError
 from padis_jax.operators import ParallelBeam
+from padis_jax.runs import batch_job
 from padis_jax.solvers.batch import reconstruct_batch
 
 QUICK = (

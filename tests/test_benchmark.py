@@ -17,12 +17,12 @@ from padis_jax.benchmark.measure import Scene
 from padis_jax.benchmark.methods import METHODS, described, prior_of
 from padis_jax.benchmark.networks import load_networks
 from padis_jax.benchmark.report import line, markdown, spread
-from padis_jax.config import from_json
 from padis_jax.errors import UserError
 from padis_jax.metrics import psnr
-from padis_jax.settings import schedule
+from padis_jax.problems.registry import TASKS
+from padis_jax.serialization import from_json
+from padis_jax.solvers.presets import schedule
 from padis_jax.solvers.reconstruct import SOLVERS
-from padis_jax.tasks import TASKS
 
 CHECKED = ("dds", "dps_stitch", "tv")
 FIELDS = ("--only", "ct8/start", "--only", "ct8/tv", "--only", "ct20/dds")  # on two images: six cells
@@ -98,7 +98,7 @@ def test_a_run_goes_on_where_it_stopped(folder, monkeypatch, capsys, no_temporar
         Benchmark(ct=str(folder / "images.npy"), weights="", only=("ct8/start",), images=2)
     ).pictures
     scene = Scene("ct8", pictures["ct8"], 1, 0)
-    start = jnp.clip(scene.operator.start(scene.measurement.sinogram), 0, 1).reshape(scene.truth.shape)
+    start = jnp.clip(scene.operator.start(scene.measurement.y), 0, 1).reshape(scene.truth.shape)
     found = next(c for c in cells if c.method == "start" and c.image == pictures["ct8"].names[1])
     assert found.psnr == pytest.approx(float(psnr(start, np.load(folder / "images.npy")[1][..., None])), abs=1e-3)
 

@@ -19,7 +19,7 @@ from padis_jax.config import Config, load_config_file
 from padis_jax.errors import UserError
 from padis_jax.images import PLAIN
 from padis_jax.patches import frame_for
-from padis_jax.tasks import TASKS
+from padis_jax.problems.registry import TASKS
 from padis_jax.unet import init_network
 from padis_jax.weights import Weights, load_weights
 
@@ -28,7 +28,7 @@ SCANS = ("ct8", "ct20", "fan180", "limited120")
 
 
 def trained_for(task, **changes):
-    """What a file of benchmarks.supervised says of a problem of CT, at 16 x 16 pixels."""
+    """What a file of studies.supervised says of a problem of CT, at 16 x 16 pixels."""
     about = {"problem": task, "definition": TASKS[task].definition, "sigma": TASKS[task].sigma, "protocol": "paper"}
     return {**about, "image_shape": [16, 16], "images": "others.npy", "slices": [0], **changes}
 

@@ -14,10 +14,10 @@ from padis_jax.benchmark.cells import Result
 from padis_jax.benchmark.grid import Benchmark
 from padis_jax.benchmark.measure import PSNR_LIMIT, Scene, Scores, scores_of
 from padis_jax.metrics import ssim
+from padis_jax.problems.registry import TASKS, simulate
 from padis_jax.solvers.dds import DDS
 from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.solvers.tv import TV, total_variation
-from padis_jax.tasks import TASKS, simulate
 from padis_jax.weights import load_prior
 
 FIELDS = ("ct8/start", "ct8/tv", "ct8/dds", "ct8/dds_mean8", "inpaint_random/tv", "inpaint_random/dds")
@@ -48,7 +48,7 @@ def by_hand(config, truth, field, seed):
     task, method = field.split("/")
     key = jax.random.fold_in(jax.random.key(seed), 0)  # of image 0
     operator = TASKS[task].build(truth.shape[:2], 1, jax.random.fold_in(key, 2))
-    y = simulate(TASKS[task], jax.random.fold_in(key, 0), truth, operator).sinogram
+    y = simulate(TASKS[task], jax.random.fold_in(key, 0), truth, operator).y
     if method == "start":
         return operator.start(y).reshape(truth.shape), y, operator
     smooth = total_variation(y, operator, settings=TV(weight=TV_WEIGHTS[task], iterations=500)).image

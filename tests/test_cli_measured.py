@@ -15,7 +15,7 @@ from tiny import NETWORK, refused, write_weights
 
 from padis_jax.cli import sample
 from padis_jax.images import HOUNSFIELD, read_images
-from padis_jax.operators.geometry_file import ScanGeometry, write_geometry
+from padis_jax.measurements.geometry import ScanGeometry, write_geometry
 
 HTC = Path(os.environ.get("HTC2022", ""))  # the user's copy; it is not part of the project
 

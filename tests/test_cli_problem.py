@@ -11,14 +11,14 @@ from tiny import NETWORK, refused, write_weights
 
 from padis_jax import experiment as ex
 from padis_jax.cli.sample import main
-from padis_jax.experiment.config import PLUG_AND_PLAY, PROBLEMS
-from padis_jax.experiment.problem import solver_defaults
 from padis_jax.images import HOUNSFIELD, ImageSet, Window
 from padis_jax.operators import Blur
-from padis_jax.settings import CHAINS, EVALUATIONS, PNP_WEIGHT, schedule, unsuited
+from padis_jax.problems.registry import TASKS, pose
+from padis_jax.runs.config import PLUG_AND_PLAY, PROBLEMS
+from padis_jax.runs.defaults import solver_defaults
+from padis_jax.solvers.presets import CHAINS, EVALUATIONS, PNP_WEIGHT, schedule, unsuited
 from padis_jax.solvers.reconstruct import SOLVERS
 from padis_jax.solvers.tv import TV, total_variation
-from padis_jax.tasks import TASKS, pose
 
 QUICK = "--tv.iterations 5 --solver.levels 2 --solver.average 1".split()
 
@@ -61,7 +61,7 @@ def test_a_problem_in_colour_writes_the_whole_folder(folder, tmp_path):
     # What was measured is the benchmark's measurement of the same image and seed.
     key = ex.image_key(0, 0)
     operator, measurement = pose(TASKS["deblur9"], key, jax.numpy.asarray(arrays["truth"]))
-    np.testing.assert_allclose(arrays["blurred"], operator.start(measurement.sinogram), atol=1e-6)
+    np.testing.assert_allclose(arrays["blurred"], operator.start(measurement.y), atol=1e-6)
     noise = arrays["blurred"] - np.asarray(operator(arrays["truth"]))
     assert abs(noise.std() / 0.01 - 1) < 0.1
     assert metrics["relative_noise"] == pytest.approx(0.01 * np.sqrt(768) / np.linalg.norm(arrays["blurred"]), rel=1e-4)
@@ -123,7 +123,7 @@ def test_photons_see_the_window_of_the_image(problem):
     for window in (HOUNSFIELD, Window("HU", -900.0, 2100.0)):
         scene = ex.load_scene(config, ImageSet(window.to_unit(hu), ("x",), window))
         per_pixel = 2.0 * 0.02 * (window.high - window.low) / 1000
-        weakest.append(float(1 / (scene.measurement.ray_sigma * per_pixel).max() ** 2))
+        weakest.append(float(1 / (scene.measurement.noise_std * per_pixel).max() ** 2))
     np.testing.assert_allclose(weakest, weakest[0], rtol=0.02)
     assert weakest[0] < 8e4
 
@@ -188,7 +188,7 @@ def test_tv_takes_the_weight_of_the_problem(folder):
         config = ex.Experiment(**{"image": image, "tv": ex.TVConfig(iterations=20), **flags})
         scene = ex.load_scene(config)
         settings = TV(weight=weight, iterations=20)
-        expected = total_variation(scene.measurement.sinogram, scene.operator, settings=settings).image
+        expected = total_variation(scene.measurement.y, scene.operator, settings=settings).image
         np.testing.assert_array_equal(ex.run_tv(config, scene), expected)
 
 

@@ -123,7 +123,7 @@ def test_settings_from_a_file_under_flags(folder, tmp_path, capsys):
     assert "there.safetensors: no such weights" in refused(main, ["--config", config], capsys)
     assert "here.safetensors: no such" in refused(main, ["--config", config, "--weights", "here.safetensors"], capsys)
     config.write_text("from padis_jax.config import Config\nconfig = Config()\n")
-    assert "a padis_jax.experiment.config.Experiment" in refused(main, ["--config", config], capsys)
+    assert "a padis_jax.runs.config.Experiment" in refused(main, ["--config", config], capsys)
 
 
 def test_several_samples(folder, tmp_path, capsys, monkeypatch):

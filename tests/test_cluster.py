@@ -19,9 +19,10 @@ from tiny import write_weights
 
 from padis_jax import checkpoint
 from padis_jax.cli import sample, train
-from padis_jax.config import Config, from_json
+from padis_jax.config import Config
 from padis_jax.devices import cluster
 from padis_jax.errors import UserError
+from padis_jax.serialization import from_json
 from padis_jax.training import init_state
 from padis_jax.weights import load_weights
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from padis_jax.config import Config, DataConfig, OptimiserConfig, RunConfig, from_json, load_config_file
+from padis_jax.config import Config, DataConfig, OptimiserConfig, RunConfig, load_config_file
 from padis_jax.errors import UserError
 from padis_jax.experiment import Experiment, ImageConfig, ScanConfig, TVConfig
+from padis_jax.serialization import from_json
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 

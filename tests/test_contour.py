@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from padis_jax.scans.htc2022 import Arc, scanner
+from studies.htc2022.data import Arc, scanner
 
-contour = pytest.importorskip("benchmarks.contour")
+contour = pytest.importorskip("studies.htc2022.level_set")
 
 
 def disc(side, centre, radius):

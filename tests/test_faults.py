@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from test_cli_train import CONFIG
 
-from benchmarks.fault_drills import FAULTS, drills
-from benchmarks.fault_run import difference
-from benchmarks.faults import campaign
 from padis_jax import checkpoint
 from padis_jax.cli import train
-from padis_jax.log import Log
+from padis_jax.runs.training_log import Log
 from padis_jax.weights import load_weights
+from studies.faults.__main__ import campaign
+from studies.faults.drills import FAULTS, drills
+from studies.faults.run import difference
 
 STEPS = 6
 

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from padis_jax.operators import geometry_check
-from padis_jax.operators.geometry_check import Correction, check_geometry, find_offset
-from padis_jax.operators.geometry_file import ScanGeometry
-from padis_jax.operators.geometry_residual import residual_of
+from padis_jax.measurements import geometry_check
+from padis_jax.measurements.geometry import ScanGeometry
+from padis_jax.measurements.geometry_check import Correction, check_geometry, find_offset
+from padis_jax.measurements.geometry_residual import residual_of
 
 VIEWS, BINS = 60, 64
 FAN = ScanGeometry("fan", tuple(np.arange(VIEWS) * 6.0), "degrees", BINS, 1.0, 0.0, 60.0, 30.0)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from padis_jax.errors import UserError
+from padis_jax.measurements.geometry import ScanGeometry, from_astra, read_geometry, write_geometry
 from padis_jax.operators import FanBeam, ParallelBeam
-from padis_jax.operators.geometry_file import ScanGeometry, from_astra, read_geometry, write_geometry
 
 FAN = ScanGeometry("fan", (0.0, 30.0, 100.0), "degrees", 12, 0.5, 0.25, 40.0, 20.0)
 PARALLEL = ScanGeometry("parallel", (0.0, 0.5, 2.0), "radians", 12, 0.5)

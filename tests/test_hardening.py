@@ -7,7 +7,7 @@ from scipy import ndimage
 from padis_jax.operators import FanBeam
 
 pytest.importorskip("skimage")
-hardening = pytest.importorskip("benchmarks.hardening")
+hardening = pytest.importorskip("studies.htc2022.beam_hardening")
 
 SIDE = 64
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from padis_jax.errors import UserError
-from padis_jax.scans.htc2022 import BINS, Arc, bin_detector, draw_views, join, read_htc2022, scanner
+from studies.htc2022.data import BINS, Arc, bin_detector, draw_views, join, read_htc2022, scanner
 
 
 def write(path, **change):
@@ -101,7 +101,7 @@ def test_a_missing_or_damaged_file(tmp_path):
 @pytest.mark.skipif("HTC2022" not in os.environ, reason="the scans are not part of the project: HTC2022 names the file")
 def test_the_joined_arcs_show_the_disc():
     pytest.importorskip("skimage")
-    from benchmarks.htc2022 import joined_score
+    from studies.htc2022.__main__ import joined_score
 
     phantom = read_htc2022(os.environ["HTC2022"])["tb"]
     half = phantom._replace(arcs=tuple(Arc(a.name, a.angles[::2], a.sinogram[::2]) for a in phantom.arcs))

@@ -9,11 +9,11 @@ import pytest
 from tiny import write_weights
 
 from padis_jax.errors import UserError
-from padis_jax.phantoms import disc
-from padis_jax.scans.htc2022 import Arc, Phantom, scanner
+from studies.htc2022.data import Arc, Phantom, scanner
+from studies.htc2022.discs import disc
 
-htc2022 = pytest.importorskip("benchmarks.htc2022")
-htc2022_report = pytest.importorskip("benchmarks.htc2022_report")
+htc2022 = pytest.importorskip("studies.htc2022")
+htc2022_report = pytest.importorskip("studies.htc2022.report")
 SMALL = "--synthetic 0 --spans 1 --side 32 --bin 8 --thin 1 --tv-iterations 3"
 
 

@@ -22,7 +22,7 @@ from padis_jax.operators import (
     stroke_mask,
     uniform_kernel,
 )
-from padis_jax.tasks import TASKS
+from padis_jax.problems.registry import TASKS
 
 H, W = 12, 16
 RNG = np.random.default_rng(0)

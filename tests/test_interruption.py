@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from padis_jax.interruption import Interruption, leave
+from padis_jax.runs.signals import Interruption, leave
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

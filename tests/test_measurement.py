@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from padis_jax.images import HOUNSFIELD, PLAIN, Window
-from padis_jax.operators import Inpaint, ParallelBeam, from_functions, honest_measurement, paper_measurement
-from padis_jax.operators.measurement import MANY, MU_WATER, fine_line_integrals
-from padis_jax.operators.rescale import linear_attenuation
+from padis_jax.measurements.attenuation import linear_attenuation
+from padis_jax.measurements.simulate import MANY, MU_WATER, fine_line_integrals, honest_measurement, paper_measurement
+from padis_jax.operators import Inpaint, ParallelBeam, from_functions
 
 SIDE = 32
 KEY = jax.random.key(0)
@@ -27,7 +27,7 @@ def scan(**change):
 def test_the_papers_protocol_is_the_operator_itself():
     operator, image = scan(), smooth_image()
     measurement = paper_measurement(KEY, image, operator)
-    np.testing.assert_array_equal(measurement.sinogram, operator(image))
+    np.testing.assert_array_equal(measurement.y, operator(image))
     assert measurement.protocol == "paper"
     assert measurement.noise_sigma == 0 and measurement.noise_level == 0
 
@@ -35,7 +35,7 @@ def test_the_papers_protocol_is_the_operator_itself():
 def test_gaussian_noise_has_the_deviation_asked_for():
     operator = from_functions(lambda x: 2 * x, image_shape=(64, 64, 1))
     measurement = paper_measurement(KEY, jnp.ones((64, 64, 1)), operator, sigma=0.1)
-    noise = measurement.sinogram - 2
+    noise = measurement.y - 2
     np.testing.assert_allclose(jnp.std(noise), 0.1, rtol=0.05)
     np.testing.assert_allclose(measurement.noise_sigma, 0.1, rtol=1e-5)
     np.testing.assert_allclose(measurement.noise_level, jnp.linalg.norm(noise) / jnp.linalg.norm(2 + noise), rtol=0.05)
@@ -81,13 +81,13 @@ def test_the_level_follows_the_photons():
     for photons in (1e4, 1e5):
         measurement = honest_measurement(KEY, image, operator, photons=photons)
         assert measurement.protocol == "honest"
-        true = float(jnp.linalg.norm(measurement.sinogram - lines) / jnp.linalg.norm(lines))
+        true = float(jnp.linalg.norm(measurement.y - lines) / jnp.linalg.norm(lines))
         np.testing.assert_allclose(measurement.noise_level, true, rtol=0.15)
 
 
 def counts_of(measurement, attenuation):
     """N of every ray: its deviation is 1 / sqrt(N) over what a pixel of value 1 takes away."""
-    return 1 / np.square(np.asarray(measurement.ray_sigma, np.float64) * attenuation * 0.957)
+    return 1 / np.square(np.asarray(measurement.noise_std, np.float64) * attenuation * 0.957)
 
 
 @pytest.mark.parametrize("window", [Window("HU", -500.0, 1500.0), Window("HU", -1000.0, 3000.0)])
@@ -102,8 +102,8 @@ def test_photons_see_the_attenuation_that_the_window_stands_for(window):
     air = np.asarray(fine_line_integrals(jnp.ones_like(hu), operator)) * MU_WATER * 0.957
     np.testing.assert_allclose(counted.sum(), 1e5 * np.exp(-lines - air).sum(), rtol=1e-3)
     x = window.to_unit(hu)
-    error = by_window[window].sinogram - fine_line_integrals(x, operator)
-    pulls = np.asarray(error / by_window[window].ray_sigma)
+    error = by_window[window].y - fine_line_integrals(x, operator)
+    pulls = np.asarray(error / by_window[window].noise_std)
     assert abs(pulls.mean()) < 0.2 and abs(pulls.std() - 1) < 0.1
 
 
@@ -115,7 +115,7 @@ def honest(window, image, operator):
 def test_the_default_window_and_no_unit_have_the_default_attenuation():
     assert linear_attenuation(HOUNSFIELD) == linear_attenuation(PLAIN) == (2 * MU_WATER, 0.0)
     plain = honest_measurement(KEY, smooth_image(), scan())
-    np.testing.assert_array_equal(honest(HOUNSFIELD, smooth_image(), scan()).sinogram, plain.sinogram)
+    np.testing.assert_array_equal(honest(HOUNSFIELD, smooth_image(), scan()).y, plain.y)
 
 
 @pytest.mark.parametrize("photons", [1e5, 1e7, 1e12])
@@ -123,7 +123,7 @@ def test_any_number_of_photons_has_the_spread_of_its_counts(photons):
     """Beyond 2^31 integers end, and far below that JAX's own Poisson numbers are wrong in the tails."""
     operator = scan(angles=np.linspace(0, 3, 200), detector_count=100)
     measurement = honest_measurement(KEY, 0 * smooth_image(), operator, photons=photons)
-    pulls = np.asarray(measurement.sinogram / measurement.ray_sigma, np.float64)
+    pulls = np.asarray(measurement.y / measurement.noise_std, np.float64)
     assert abs(pulls.mean()) < 0.03 and abs(pulls.std() - 1) < 0.02
     assert np.abs(pulls).max() < 5.5
     assert (photons > MANY) == (photons > 2e5)
@@ -133,15 +133,15 @@ def test_what_is_not_measured_has_no_noise():
     mask = np.arange(64 * 64).reshape(64, 64) % 4 > 0  # three quarters are known
     operator, image = Inpaint(mask=mask), jnp.full((64, 64, 3), 0.5)
     measurement = paper_measurement(KEY, image, operator, sigma=0.1)
-    np.testing.assert_array_equal(measurement.sinogram[~mask], 0)
-    np.testing.assert_array_equal(measurement.ray_sigma, np.where(mask, np.float32(0.1), 0)[..., None].repeat(3, 2))
-    noise = np.asarray(measurement.sinogram - operator(image))
+    np.testing.assert_array_equal(measurement.y[~mask], 0)
+    np.testing.assert_array_equal(measurement.noise_std, np.where(mask, np.float32(0.1), 0)[..., None].repeat(3, 2))
+    noise = np.asarray(measurement.y - operator(image))
     np.testing.assert_allclose(noise[mask].std(), 0.1, rtol=0.03)
     np.testing.assert_allclose(measurement.noise_sigma, 0.1, rtol=1e-5)
     np.testing.assert_allclose(
-        measurement.noise_level, np.linalg.norm(noise) / np.linalg.norm(measurement.sinogram), rtol=0.03
+        measurement.noise_level, np.linalg.norm(noise) / np.linalg.norm(measurement.y), rtol=0.03
     )
-    assert paper_measurement(KEY, image[..., 0], operator, sigma=0.1).sinogram.shape == (64, 64)
+    assert paper_measurement(KEY, image[..., 0], operator, sigma=0.1).y.shape == (64, 64)
 
 
 def test_the_unit_of_length_does_not_matter():
@@ -150,22 +150,22 @@ def test_the_unit_of_length_does_not_matter():
     pixels = honest_measurement(KEY, image, scan())
     unit = 0.0957
     centimetres = honest_measurement(KEY, image, scan(pixel_size=unit, detector_spacing=unit))
-    np.testing.assert_allclose(centimetres.sinogram, pixels.sinogram * unit, rtol=1e-2, atol=1e-3 * unit)
+    np.testing.assert_allclose(centimetres.y, pixels.y * unit, rtol=1e-2, atol=1e-3 * unit)
     np.testing.assert_allclose(centimetres.noise_level, pixels.noise_level, rtol=1e-3)
 
 
 def test_keys_decide_and_channels_pass():
     operator, image = scan(), smooth_image()
-    first = honest_measurement(KEY, image, operator).sinogram
-    np.testing.assert_array_equal(honest_measurement(KEY, image, operator).sinogram, first)
-    assert jnp.any(honest_measurement(jax.random.key(1), image, operator).sinogram != first)
-    assert honest_measurement(KEY, image[:, :, None], operator).sinogram.shape == (6, 48, 1)
+    first = honest_measurement(KEY, image, operator).y
+    np.testing.assert_array_equal(honest_measurement(KEY, image, operator).y, first)
+    assert jnp.any(honest_measurement(jax.random.key(1), image, operator).y != first)
+    assert honest_measurement(KEY, image[:, :, None], operator).y.shape == (6, 48, 1)
 
 
 def test_starved_rays_stay_finite():
     measurement = honest_measurement(KEY, 50 * smooth_image(), scan(), photons=10)
-    assert jnp.all(jnp.isfinite(measurement.sinogram)) and jnp.all(jnp.isfinite(measurement.ray_sigma))
-    assert float(measurement.sinogram.max()) == pytest.approx(float(np.log(10) / (0.04 * 0.957)), rel=1e-5)
+    assert jnp.all(jnp.isfinite(measurement.y)) and jnp.all(jnp.isfinite(measurement.noise_std))
+    assert float(measurement.y.max()) == pytest.approx(float(np.log(10) / (0.04 * 0.957)), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["photons", "pixel_mm", "attenuation", "refinement", "rays"])

@@ -13,10 +13,10 @@ from padis_jax.devices.chunk import choose_patch_batch, network_memory
 from padis_jax.devices.memory import Growth, Memory, analysed, free_memory
 from padis_jax.errors import UserError
 from padis_jax.experiment import patch_batch
-from padis_jax.experiment.config import Experiment
 from padis_jax.operators.linear import from_functions
 from padis_jax.patches import frame_for
 from padis_jax.prior import patch_prior
+from padis_jax.runs.config import Experiment
 from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.unet import NetworkConfig
 
@@ -43,9 +43,9 @@ def test_some_memory_is_free():
 def test_the_chosen_chunk_needs_what_was_foretold(params, gradient):
     """Within a quarter, and one and a half times as many would not fit."""
     limit = network_memory(NETWORK, params, SIDE, 16, gradient=gradient).total
-    size, foretold = choose_patch_batch(NETWORK, params, SIDE, 1000, gradient=gradient, limit=limit)
+    size, on_memory = choose_patch_batch(NETWORK, params, SIDE, 1000, gradient=gradient, limit=limit)
     found = network_memory(NETWORK, params, SIDE, size, gradient=gradient).total
-    assert abs(foretold / found - 1) < 0.25 and found < 1.25 * limit
+    assert abs(on_memory / found - 1) < 0.25 and found < 1.25 * limit
     assert network_memory(NETWORK, params, SIDE, size * 3 // 2, gradient=gradient).total > limit
 
 
@@ -91,8 +91,8 @@ def test_a_run_takes_what_its_loop_was_foretold(patch_batch):
         prior,
         solver="dps",
         levels=2,
-        foretold=lambda memory: found.extend((memory, Growth())),
+        on_memory=lambda memory: found.extend((memory, Growth())),
     )
     jax.block_until_ready(result.image)
-    foretold, measured = found[0].added, found[1]()
-    assert foretold > 2e8 and abs(foretold / measured - 1) < 0.25, (foretold / 2**20, measured / 2**20)
+    on_memory, measured = found[0].added, found[1]()
+    assert on_memory > 2e8 and abs(on_memory / measured - 1) < 0.25, (on_memory / 2**20, measured / 2**20)

@@ -10,10 +10,10 @@ from tiny import write_weights
 
 from padis_jax import load_prior
 from padis_jax.operators import dot_test
-from padis_jax.phantoms import disc
-from padis_jax.scans.htc2022 import Arc, scanner
+from studies.htc2022.data import Arc, scanner
+from studies.htc2022.discs import disc
 
-module = pytest.importorskip("benchmarks.passes")
+module = pytest.importorskip("studies.htc2022.restarts")
 ARC = Arc(
     "a",
     np.deg2rad(np.arange(0, 30, 5.0)),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from padis_jax import phantoms
 from padis_jax.images import Window, read_images
+from studies.htc2022 import discs as phantoms
 
 SIDE = 96
 PIXEL = phantoms.FIELD / SIDE

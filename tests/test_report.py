@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from padis_jax.report import report_html, write_report
+from padis_jax.runs.html_report import report_html, write_report
 
 
 def png(level):

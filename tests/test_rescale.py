@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from padis_jax.images import HOUNSFIELD, Window
+from padis_jax.measurements.attenuation import attenuation_window, rescale_attenuation, rescale_measurement
 from padis_jax.operators import ParallelBeam, from_functions
-from padis_jax.operators.rescale import attenuation_window, rescale_attenuation, rescale_measurement
 
 SCAN = ParallelBeam(image_shape=(16, 12), angles=(np.arange(7) + 0.5) * np.pi / 7, detector_count=24)
 IMAGE = jax.random.uniform(jax.random.key(0), (16, 12))

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import network_cost as cost
-from benchmarks.scaling import CHIPS, CONFIG, exchange, seconds, tables
-from benchmarks.scaling import TASKS as TASKS_OF_PAGE
 from padis_jax.config import Config, load_config_file
 from padis_jax.unet import NetworkConfig
+from studies.speed import network_cost as cost
+from studies.speed.scaling import CHIPS, CONFIG, exchange, seconds, tables
+from studies.speed.scaling import TASKS as TASKS_OF_PAGE
 
 ROOT = Path(__file__).parent.parent
 SMALL = NetworkConfig(model_channels=32, channel_mult=(1, 2), num_blocks=1, dropout=0.0)

@@ -1,7 +1,7 @@
 """A DPS step costs the same inside a loop and outside, which autodiff's own convolutions do not achieve on the CPU.
 
 With plain gradients it takes 1.4 to 2 times as long in a loop, with `conv_same` less than outside; the bound lies
-between. The best of several rounds counts, so that a busy machine does not fail the test. benchmarks/conv_in_scan.py
+between. The best of several rounds counts, so that a busy machine does not fail the test. studies/speed/conv_in_scan.py
 measures the same with the real network.
 """
 

@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from padis_jax import settings
-from padis_jax.settings import (
+from padis_jax.problems.registry import TASKS
+from padis_jax.solvers import presets as settings
+from padis_jax.solvers.presets import (
     MANY,
     SMALL_STEPS,
     plug_and_play_settings,
@@ -15,7 +16,6 @@ from padis_jax.settings import (
     unsuited,
 )
 from padis_jax.solvers.reconstruct import SOLVERS
-from padis_jax.tasks import TASKS
 
 
 def test_the_table_of_the_docstring():

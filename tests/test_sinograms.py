@@ -9,10 +9,10 @@ import scipy.io
 from PIL import Image
 
 from padis_jax.errors import UserError
-from padis_jax.operators.geometry_file import ScanGeometry, write_geometry
-from padis_jax.operators.line_integrals import line_integrals
-from padis_jax.scans.measured import MeasurementConfig, load_scan
-from padis_jax.scans.sinograms import read_sinogram
+from padis_jax.measurements.geometry import ScanGeometry, write_geometry
+from padis_jax.measurements.line_integrals import line_integrals
+from padis_jax.measurements.load import MeasurementConfig, load_scan
+from padis_jax.measurements.sinogram_files import read_sinogram
 
 LINES = np.random.default_rng(0).random((5, 8)).astype(np.float32)
 ANGLES = np.arange(5) * 36.0

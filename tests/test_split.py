@@ -6,12 +6,12 @@ import shutil
 import numpy as np
 import pytest
 
-from benchmarks.training import training_slices
 from padis_jax.benchmark.data import ct_slices
 from padis_jax.config import DataConfig
 from padis_jax.experiment import DEFAULT_IMAGE
 from padis_jax.images import read_images
 from padis_jax.split import HEAD_CT_TEST, is_head_ct, limited, same_images, split_of, split_slices, spread
+from studies.training import training_slices
 
 
 @pytest.fixture

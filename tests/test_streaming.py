@@ -11,11 +11,11 @@ from tiny import CONFIG as CONFIG_OF_TRAINING
 
 from padis_jax import images
 from padis_jax.batches import PatchConfig, draw_batch, pad_images
-from padis_jax.cli.task import load_task
 from padis_jax.config import DataConfig
 from padis_jax.errors import UserError
 from padis_jax.images import StreamedImages, read_images
 from padis_jax.patches import frame_for
+from padis_jax.runs.training_data import load_task
 from padis_jax.split import slices_of_volumes, split_slices
 
 CONFIG = PatchConfig(sizes=(4, 8), probabilities=(0.5, 0.5), batch=(6, 5), flips=True)

@@ -13,8 +13,8 @@ import pytest
 
 from padis_jax.images import Window
 from padis_jax.operators import RayTransform
-from padis_jax.operators.planes import Planes
-from padis_jax.tasks import TASKS, blurred_task, find_task, markdown, masked_task, simulate
+from padis_jax.operators.per_channel import PerChannel
+from padis_jax.problems.registry import TASKS, blurred_task, find_task, markdown, masked_task, simulate
 
 IMAGES = [name for name, task in TASKS.items() if not task.tomography]
 PROBLEMS = Path(__file__).parents[1] / "docs" / "problems.md"
@@ -24,18 +24,18 @@ PROBLEMS = Path(__file__).parents[1] / "docs" / "problems.md"
 def test_tasks_on_colour_images(name):
     task, shape = TASKS[name], (32, 40)
     operator = task.build(shape, 3, jax.random.key(0))
-    assert isinstance(operator, Planes)
+    assert isinstance(operator, PerChannel)
     image = jnp.full((*shape, 3), 0.5)
     found = simulate(task, jax.random.key(1), image, operator)
     clean = operator(image)
-    noise = np.asarray(found.sinogram - clean)
+    noise = np.asarray(found.y - clean)
     if name.startswith("inpaint"):
         known = np.asarray(operator.mask) > 0
         assert not noise[~known].any()
         noise = noise[known]
     assert abs(noise.std() / task.sigma - 1) < 0.2
     assert float(found.noise_sigma) == pytest.approx(task.sigma, rel=1e-4)
-    np.testing.assert_array_equal(simulate(task, jax.random.key(1), image, operator, sigma=0.0).sinogram, clean)
+    np.testing.assert_array_equal(simulate(task, jax.random.key(1), image, operator, sigma=0.0).y, clean)
     factor = {"sr2": 2, "sr4": 4, "sr8": 8, "sr4_bicubic": 4}.get(name, 1)
     assert clean.shape == (32 // factor, 40 // factor, 3)
     if not name.startswith("inpaint"):

@@ -1,4 +1,4 @@
-"""benchmarks.tune: which images settings may be chosen on, and that every combination is run with its own settings."""
+"""studies.tune: which images settings may be chosen on, and that every combination is run with its own settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import tune
+from studies import tune
 
 
 def run(monkeypatch, *args: str) -> None:

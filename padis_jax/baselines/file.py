@@ -20,9 +20,9 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from padis_jax.baselines.cnn import CNNConfig, init_cnn
-from padis_jax.config import from_json
 from padis_jax.errors import UserError
 from padis_jax.files import write_bytes
+from padis_jax.serialization import from_json
 from padis_jax.unet import NetworkConfig, Params, init_network
 
 KEY = "padis_jax baseline 1"  # one entry: several would be written in random order

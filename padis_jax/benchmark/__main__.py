@@ -30,27 +30,27 @@ from padis_jax.benchmark.grid import Benchmark
 from padis_jax.benchmark.report import part, summarise
 from padis_jax.benchmark.termination import CODE, Terminated, terminable, without_teardown
 from padis_jax.benchmark.work import Work, finished_results, prepare, run
-from padis_jax.cli.arguments import Manners, parse, split_manners
+from padis_jax.cli.arguments import OutputOptions, parse, split_output_options
 from padis_jax.errors import UserError, one_line_errors
 
 
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of python -m padis_jax.benchmark."""
-    manners, rest = split_manners(sys.argv[1:] if argv is None else argv)
+    output, rest = split_output_options(sys.argv[1:] if argv is None else argv)
     prog = "python -m padis_jax.benchmark"
     config = parse(Benchmark, rest, default=Benchmark(), prog=prog, description=__doc__ or "")
     work, folder = prepare(config), Path(config.out)
     finished, damaged = finished_results(folder, work)
     for warning in damaged:
         print(f"warning: {warning}; the cell is computed again", file=sys.stderr)
-    if manners.dry_run:
-        _plan(config, work, finished, manners)
+    if output.dry_run:
+        _plan(config, work, finished, output)
         return
     failed: dict[str, str] = {}
     try:
         with terminable():
-            run(config, work, folder, finished, failed, silent=manners.quiet or manners.json)
+            run(config, work, folder, finished, failed, silent=output.quiet or output.json)
     except BaseException as error:
         _summarise_before(error, config, work, folder, finished, failed)
         stopped = f"after {len(finished)} of {len(work.jobs)} cells, which are in {folder}; run the same command again"
@@ -62,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise
     lines = summarise(config, work, folder, finished, failed)
     end = part(config)
-    if manners.json:
+    if output.json:
         print(json.dumps({"out": str(folder), "cells": len(work.jobs), "fields": len(lines), "failed": len(failed)}))
-    elif not manners.quiet:
+    elif not output.quiet:
         written = f"{folder / f'results{end}.md'}, results{end}.json and pictures{end}/ written"
         print(f"{len(work.jobs)} cells; {written}{' (--only: those of the whole grid stay)' if end else ''}")
     if failed:
@@ -97,7 +97,7 @@ def _failures(work: Work, failed: dict[str, str]) -> str:
     )
 
 
-def _plan(config: Benchmark, work: Work, finished: dict[str, Result], manners: Manners) -> None:
+def _plan(config: Benchmark, work: Work, finished: dict[str, Result], output: OutputOptions) -> None:
     """Prints the grid with counts."""
     rows: list[dict[str, Any]] = []
     for task, images in work.pictures.items():
@@ -118,7 +118,7 @@ def _plan(config: Benchmark, work: Work, finished: dict[str, Result], manners: M
                 "refused": refused,
             }
         )
-    if manners.json:
+    if output.json:
         print(json.dumps({"dry_run": True, "out": config.out, "cells": len(work.jobs), "grid": rows}))
         return
     for row in rows:

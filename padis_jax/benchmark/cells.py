@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from padis_jax.config import from_json
 from padis_jax.errors import UserError
 from padis_jax.files import write_json, write_npy
+from padis_jax.serialization import from_json
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,8 +12,8 @@ from padis_jax.benchmark.data import Pictures
 from padis_jax.benchmark.methods import METHODS, refusal
 from padis_jax.benchmark.networks import Networks
 from padis_jax.errors import UserError
-from padis_jax.experiment.config import DEFAULT_IMAGE, DEFAULT_WEIGHTS
-from padis_jax.tasks import TASKS
+from padis_jax.problems.registry import TASKS
+from padis_jax.runs.config import DEFAULT_IMAGE, DEFAULT_WEIGHTS
 
 
 class Preset(NamedTuple):
@@ -60,9 +60,9 @@ class Benchmark:
       weights_rgb: patch prior for colour pictures (configs/photos.py, configs/celebahq.py).
       weights_whole: whole-image model for CT (configs/head_ct_whole.py).
       weights_whole_rgb: the same for colour pictures.
-      cnn: plain denoiser for CT (benchmarks.cnn_denoiser).
+      cnn: plain denoiser for CT (studies.cnn_denoiser).
       cnn_rgb: the same for colour pictures.
-      supervised: FBP + U-Net, a file for each problem (benchmarks.supervised), to be given several times.
+      supervised: FBP + U-Net, a file for each problem (studies.supervised), to be given several times.
       ct: CT test images; of the head CT only the held-out slices are taken.
       photos: colour test pictures; "" for crops of scikit-image's astronaut and chelsea.
       restore: what is deblurred, enlarged, filled in and denoised: "photos", or "ct" (with the prior for CT).

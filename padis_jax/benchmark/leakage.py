@@ -7,8 +7,9 @@ from typing import Any
 
 from padis_jax.baselines.file import Baseline
 from padis_jax.benchmark.data import Pictures
-from padis_jax.config import DataConfig, from_json
+from padis_jax.config import DataConfig
 from padis_jax.errors import UserError
+from padis_jax.serialization import from_json
 from padis_jax.split import limited, same_images, split_of
 from padis_jax.weights import Weights
 

@@ -20,14 +20,14 @@ from padis_jax.benchmark.data import Pictures
 from padis_jax.benchmark.methods import METHODS, Method, prior_of
 from padis_jax.benchmark.networks import Trained
 from padis_jax.experiment import image_key
+from padis_jax.measurements.simulate import Measurement
 from padis_jax.metrics import psnr, relative_error, ssim
-from padis_jax.operators.measurement import Measurement
-from padis_jax.settings import Schedule, plug_and_play_settings, schedule, tv_settings
+from padis_jax.problems.registry import TASKS, pose
 from padis_jax.solvers.plug_and_play import plug_and_play
+from padis_jax.solvers.presets import Schedule, plug_and_play_settings, schedule, tv_settings
 from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.solvers.samples import draw_samples
 from padis_jax.solvers.tv import total_variation
-from padis_jax.tasks import TASKS, pose
 
 PSNR_LIMIT = 150.0  # dB: an error of 3e-8 of the range, below what float32 resolves; infinity has no mean and no JSON
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
@@ -58,9 +58,7 @@ class Scene:
         """(image [H, W, C], seconds that it took without XLA's compilation), computed once."""
         if self._tv is None:
             with stopwatch() as clock:
-                solved = total_variation(
-                    self.measurement.sinogram, self.operator, settings=tv_settings(TASKS[self.task])
-                )
+                solved = total_variation(self.measurement.y, self.operator, settings=tv_settings(TASKS[self.task]))
                 image = jax.block_until_ready(solved.image.reshape(self.truth.shape))
             self._tv = image, clock.seconds
         return self._tv
@@ -156,7 +154,7 @@ def scores_of(image: np.ndarray, scene: Scene) -> Scores:
     """The scores of an image [H, W, C], which is clipped for those that compare it with the truth."""
     if not np.isfinite(image).all():
         return Scores()
-    y, projected = scene.measurement.sinogram, scene.operator(jnp.asarray(image))
+    y, projected = scene.measurement.y, scene.operator(jnp.asarray(image))
     if bool(jnp.any(y != 0)):
         residual: float | None = float(relative_error(projected, y))
     else:  # nothing to be relative to
@@ -175,7 +173,7 @@ def _solve(
     evaluations: int,
     patch_batch: int,
 ) -> Solved:
-    y, operator, shape = scene.measurement.sinogram, scene.operator, scene.truth.shape
+    y, operator, shape = scene.measurement.y, scene.operator, scene.truth.shape
     if method.family == "tv":
         return Solved(scene.tv()[0])
     if method.family == "start":

@@ -10,9 +10,9 @@ from padis_jax.benchmark.data import Pictures
 from padis_jax.benchmark.leakage import trained_on
 from padis_jax.benchmark.networks import FLAGS, Networks, Trained
 from padis_jax.prior import Prior, TilingName, patch_prior
-from padis_jax.settings import plug_and_play_settings, schedule, tv_settings, unsuited
+from padis_jax.problems.registry import TASKS
+from padis_jax.solvers.presets import plug_and_play_settings, schedule, tv_settings, unsuited
 from padis_jax.solvers.reconstruct import SOLVERS
-from padis_jax.tasks import TASKS
 from padis_jax.weights import Weights
 
 SAMPLES = 8

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from padis_jax.baselines.file import CNN, SUPERVISED, Baseline, load_baseline
 from padis_jax.errors import UserError
-from padis_jax.experiment.config import DEFAULT_WEIGHTS
-from padis_jax.tasks import TASKS
+from padis_jax.problems.registry import TASKS
+from padis_jax.runs.config import DEFAULT_WEIGHTS
 from padis_jax.weights import Weights, file_hash, load_weights
 
 FLAGS = {
@@ -73,7 +73,7 @@ def load_networks(files: Mapping[tuple[str, int], str]) -> Networks:
 
 
 def with_supervised(networks: Networks, paths: Sequence[str]) -> Networks:
-    """The same with files of benchmarks.supervised.
+    """The same with files of studies.supervised.
 
     Args:
       networks: the others.

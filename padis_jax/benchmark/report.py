@@ -18,7 +18,7 @@ from padis_jax.benchmark.networks import Networks
 from padis_jax.benchmark.work import Work
 from padis_jax.figures import gallery, save_figure
 from padis_jax.files import write_bytes, write_json
-from padis_jax.tasks import TASKS
+from padis_jax.problems.registry import TASKS
 
 SCORES = ("psnr", "ssim", "residual", "evaluations", "seconds")
 DIGITS = {"psnr": ".2f", "ssim": ".4f", "residual": ".2g", "evaluations": ".0f", "seconds": ".1f"}

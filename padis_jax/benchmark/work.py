@@ -16,8 +16,8 @@ from padis_jax.benchmark.measure import Scene, run_cell
 from padis_jax.benchmark.methods import METHODS, described
 from padis_jax.benchmark.networks import Networks, load_networks, with_supervised
 from padis_jax.experiment import missing_default
-from padis_jax.experiment.config import DEFAULT_IMAGE
-from padis_jax.tasks import TASKS
+from padis_jax.problems.registry import TASKS
+from padis_jax.runs.config import DEFAULT_IMAGE
 
 
 class Job(NamedTuple):

@@ -34,7 +34,7 @@ def split_args(args: Sequence[str]) -> tuple[str | None, str | None, list[str]]:
     return known.config, known.workdir, rest
 
 
-class Manners(NamedTuple):
+class OutputOptions(NamedTuple):
     """How a program speaks; every program takes these flags.
 
     Attributes:
@@ -49,13 +49,13 @@ class Manners(NamedTuple):
     quiet: bool = False
     verbose: bool = False
 
-    def foretold(self, memory: Memory) -> None:
+    def on_memory(self, memory: Memory) -> None:
         """Says what a solver's loop will take, before it runs."""
         if not (self.quiet or self.json):
             print(memory.text(), file=sys.stderr)
 
 
-MANNERS_HELP = """
+OUTPUT_HELP = """
 Also, in every program:
     --dry-run     print the plan with an estimate of memory and time, and do nothing
     --json        print one JSON object on stdout, for machines
@@ -64,20 +64,20 @@ Exit codes: 0 done, 2 a mistake in files or settings (one line on stderr), 130 i
 """
 
 
-def split_manners(args: Sequence[str]) -> tuple[Manners, list[str]]:
-    """(Manners, the other arguments).
+def split_output_options(args: Sequence[str]) -> tuple[OutputOptions, list[str]]:
+    """(OutputOptions, the other arguments).
 
     Raises:
       UserError: for --quiet together with --verbose.
     """
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in Manners._fields:
+    for name in OutputOptions._fields:
         own.add_argument("--" + name.replace("_", "-"), action="store_true")
     known, rest = own.parse_known_args(args)
-    manners = Manners(**vars(known))
-    if manners.quiet and manners.verbose:
+    output = OutputOptions(**vars(known))
+    if output.quiet and output.verbose:
         raise UserError("--quiet and --verbose contradict each other: give one of them")
-    return manners, rest
+    return output, rest
 
 
 def parse(kind: type[T], args: Sequence[str], *, default: T, prog: str, description: str) -> T:
@@ -94,7 +94,7 @@ def parse(kind: type[T], args: Sequence[str], *, default: T, prog: str, descript
       UserError: for unknown flags and bad values.
       SystemExit: with code 0 after `--help`.
     """
-    printed, description = io.StringIO(), description + MANNERS_HELP
+    printed, description = io.StringIO(), description + OUTPUT_HELP
     try:
         if {"-h", "--help"} & set(args):
             return tyro.cli(kind, args=list(args), prog=prog, description=description, default=default)

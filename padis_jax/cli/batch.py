@@ -1,4 +1,4 @@
-"""`sample.py --measurements FOLDER`: reconstructs every measurement of a folder; see `padis_jax.batch_job`.
+"""`sample.py --measurements FOLDER`: reconstructs every measurement of a folder; see `padis_jax.runs.batch_job`.
 
     --measurements scans/ --scan.views 20 --scan.bins 512      .npz files with `sinogram` [views, bins], in the unit of
                                                                image value times pixel (what the operator of --scan
@@ -23,19 +23,19 @@ import jax.numpy as jnp
 import numpy as np
 
 import padis_jax
-from padis_jax import batch_job
 from padis_jax import experiment as ex
-from padis_jax.batch_job import Item
-from padis_jax.cli.arguments import Manners
+from padis_jax.cli.arguments import OutputOptions
 from padis_jax.devices.memory import Memory
 from padis_jax.devices.mesh import make_mesh
 from padis_jax.errors import UserError
-from padis_jax.experiment.solving import TV_WEIGHTS
+from padis_jax.measurements.load import Scan, load_scan, pose_scan
+from padis_jax.measurements.simulate import Measurement
+from padis_jax.measurements.sinogram_files import SUFFIXES
 from padis_jax.operators import ParallelBeam
-from padis_jax.operators.measurement import Measurement
 from padis_jax.operators.tomography import RayTransform
-from padis_jax.scans.measured import Scan, load_scan, pose_scan
-from padis_jax.scans.sinograms import SUFFIXES
+from padis_jax.runs import batch_job
+from padis_jax.runs.batch_job import Item
+from padis_jax.runs.solve import TV_WEIGHTS
 from padis_jax.solvers.batch import reconstruct_batch
 from padis_jax.solvers.tv import TV, total_variation
 from padis_jax.weights import Weights, load_weights
@@ -57,7 +57,7 @@ class Job(NamedTuple):
     about: dict[str, Any]
 
 
-def run(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -> dict[str, int]:  # noqa: B008 (frozen)
+def run(config: ex.Experiment, workdir: Path, output: OutputOptions = OutputOptions()) -> dict[str, int]:  # noqa: B008 (frozen)
     """Reconstructs the measurements of `config.measurements` into `workdir`.
 
     Returns:
@@ -88,9 +88,9 @@ def run(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -> d
 
     told: list[Memory] = []
 
-    def foretold(memory: Memory) -> None:
+    def on_memory(memory: Memory) -> None:
         if not told:  # all batches run the same program
-            manners.foretold(memory)
+            output.on_memory(memory)
         told.append(memory)
 
     def solve(indices: Sequence[int], items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
@@ -103,7 +103,7 @@ def run(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -> d
             settings=[ex.solver_settings(solver, _measured(item)) for item in items],
             starts=start(sinograms),
             mesh=mesh if mesh.size > 1 else None,
-            foretold=foretold,
+            on_memory=on_memory,
             solver=solver.name,
             levels=solver.levels,
             inner=solver.inner,
@@ -117,7 +117,7 @@ def run(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -> d
 
     def report(record: dict[str, Any]) -> None:
         text = record.get("reason") or f"residual {record['residual']:.5f}, {record['seconds']:.1f} s"
-        if not manners.quiet:
+        if not output.quiet:
             print(f"{record['item']}: {record['status']}: {text}", file=sys.stderr, flush=True)
 
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("devices", "batch", "image")}
@@ -137,9 +137,9 @@ def run(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -> d
         raise KeyboardInterrupt(
             f"interrupted; finished items are in {workdir}, and the same command goes on with the others"
         ) from None
-    if manners.json:
+    if output.json:
         print(json.dumps({"workdir": str(workdir)} | counts))
-    elif not manners.quiet:
+    elif not output.quiet:
         print(f"{workdir}: {counts['done']} done, {counts['failed']} failed, {counts['kept']} kept from before")
     return counts
 
@@ -189,7 +189,7 @@ def _measured_job(config: ex.Experiment, weights: Weights) -> Job:
             )
         posed = pose_scan(config.measurement, scan, window, shape, operator=operator)
         found, bounds = posed.measurement, [posed.attenuation.low, posed.attenuation.high]
-        values = np.asarray(found.sinogram)
+        values = np.asarray(found.y)
         if not np.isfinite(values).all():
             raise UserError(f"{path}: has values that are NaN or infinite; mend or remove them")
         about = {

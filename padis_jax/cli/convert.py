@@ -25,13 +25,14 @@ import tyro
 
 import padis_jax
 from padis_jax import checkpoint
-from padis_jax.cli.arguments import parse, split_manners
-from padis_jax.config import Config, from_json
+from padis_jax.cli.arguments import parse, split_output_options
+from padis_jax.config import Config
 from padis_jax.conversion.state_dict import import_state_dict
 from padis_jax.conversion.torch_files import read_torch
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.images import Window
 from padis_jax.patches import Frame, frame_for
+from padis_jax.serialization import from_json
 from padis_jax.training import init_state
 from padis_jax.unet import NetworkConfig, Params, parameter_count
 from padis_jax.weights import Weights, file_hash, load_weights, save_weights
@@ -73,7 +74,7 @@ class Conversion:
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of padis-convert."""
-    manners, rest = split_manners(sys.argv[1:] if argv is None else argv)
+    output, rest = split_output_options(sys.argv[1:] if argv is None else argv)
     given = parse(Conversion, rest, default=Conversion(), prog="padis-convert", description=__doc__ or "")
     if not given.source or not given.target:
         raise UserError("padis-convert: name a source and a target: padis-convert authors.pkl out.safetensors ...")
@@ -83,16 +84,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     if target.exists() and not given.overwrite and not (target.is_dir() and not any(target.iterdir())):
         raise UserError(f"{target} exists already: choose another name, or pass --overwrite")
     if source.is_file() and source.suffix == ".safetensors":
-        about = _to_checkpoint(load_weights(source), source, target, write=not manners.dry_run)
+        about = _to_checkpoint(load_weights(source), source, target, write=not output.dry_run)
     else:
         if target.suffix != ".safetensors":
             raise UserError(f"{target}: weights are written as .safetensors; give the target that suffix")
         read = _from_checkpoint if source.is_dir() else _from_torch
-        about = _to_weights(given, read(source, given), target, write=not manners.dry_run)
-    about = {"source": str(source), "target": str(target), "written": not manners.dry_run} | about
-    if manners.json:
+        about = _to_weights(given, read(source, given), target, write=not output.dry_run)
+    about = {"source": str(source), "target": str(target), "written": not output.dry_run} | about
+    if output.json:
         print(json.dumps(about))
-    elif not manners.quiet:
+    elif not output.quiet:
         for name, value in about.items():
             print(f"{name.replace('_', ' ')}: {value}")
 

@@ -7,21 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
-from padis_jax.cli.arguments import Manners
+from padis_jax.cli.arguments import OutputOptions
 from padis_jax.errors import UserError
-from padis_jax.operators.geometry_check import Report, check_geometry, short_arc
-from padis_jax.operators.geometry_file import ScanGeometry, write_geometry
-from padis_jax.scans.measured import Scan
+from padis_jax.measurements.geometry import ScanGeometry, write_geometry
+from padis_jax.measurements.geometry_check import Report, check_geometry, short_arc
+from padis_jax.measurements.load import Scan
 
 
-def check(path: str, scan: Scan, workdir: Path, manners: Manners) -> None:
+def check(path: str, scan: Scan, workdir: Path, output: OutputOptions) -> None:
     """Prints the likely fault of a scan's geometry and the correction, which is written too.
 
     Args:
       path: of the measurements, for messages.
       scan: line integrals with the geometry as stated.
       workdir: receives geometry_corrected.json if there is a fault.
-      manners: how to speak.
+      output: how to speak.
 
     Raises:
       UserError: for too few views or bins.
@@ -39,12 +39,12 @@ def check(path: str, scan: Scan, workdir: Path, manners: Manners) -> None:
         "short_arc": short_arc(scan.geometry),
         "others": [f.correction._asdict() | {"residual": f.residual} for f in report.others],
     }
-    if report.best.correction.faults and not manners.dry_run:
+    if report.best.correction.faults and not output.dry_run:
         write_geometry(workdir / "geometry_corrected.json", corrected)
         about["written"] = str(workdir / "geometry_corrected.json")
-    if manners.json:
+    if output.json:
         print(json.dumps(about))
-    elif not manners.quiet:
+    elif not output.quiet:
         print(describe(report, scan.geometry))
         if "written" in about:
             print(f"corrected geometry: {about['written']}")

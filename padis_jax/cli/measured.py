@@ -11,23 +11,23 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from padis_jax import experiment as ex
-from padis_jax.cli.arguments import Manners
+from padis_jax.cli.arguments import OutputOptions
 from padis_jax.cli.geometry import check
 from padis_jax.cli.progress import solver_progress
-from padis_jax.cli.results import NAMES, refuse_divergence, write_config
 from padis_jax.cli.saving import check_save, save
 from padis_jax.errors import UserError
 from padis_jax.figures import maps, save_figure
 from padis_jax.files import write_json, write_npz
 from padis_jax.images import ImageSet, Window
+from padis_jax.measurements.geometry import write_geometry
+from padis_jax.measurements.load import Posed, Scan, load_scan, pose_scan
 from padis_jax.metrics import relative_error
-from padis_jax.operators.geometry_file import write_geometry
-from padis_jax.report import write_report
-from padis_jax.scans.measured import Posed, Scan, load_scan, pose_scan
+from padis_jax.runs.html_report import write_report
+from padis_jax.runs.results import NAMES, refuse_divergence, write_config
 from padis_jax.weights import Weights, load_weights
 
 
-def reconstruct_measured(config: ex.Experiment, workdir: Path, manners: Manners) -> None:
+def reconstruct_measured(config: ex.Experiment, workdir: Path, output: OutputOptions) -> None:
     """Prepares the scan, then checks its geometry or reconstructs it, and writes the results folder.
 
     Interrupted by Ctrl-C, it writes the images that are finished and says how to go on.
@@ -36,10 +36,10 @@ def reconstruct_measured(config: ex.Experiment, workdir: Path, manners: Manners)
       UserError: for files and settings that do not fit.
     """
     scan = load_scan(config.measurement)
-    if not (manners.quiet or manners.json):
+    if not (output.quiet or output.json):
         _tell(config, scan)
     if config.measurement.check:
-        check(config.measurement.path, scan, workdir, manners)
+        check(config.measurement.path, scan, workdir, output)
         return
     weights = load_weights(config.weights).computing(config.compute)
     shape = (*weights.frame.image_shape, weights.network.image_channels)
@@ -49,7 +49,7 @@ def reconstruct_measured(config: ex.Experiment, workdir: Path, manners: Manners)
     source = _source(config, scan, posed, weights)
     check_save(config, workdir, source, weights.window)
     m = posed.measurement
-    m = m._replace(sinogram=m.sinogram[..., None], ray_sigma=m.ray_sigma[..., None])
+    m = m._replace(y=m.y[..., None], noise_std=m.noise_std[..., None])
     # No truth: NaN, so that nothing can be compared with it unnoticed.
     scene = ex.Scene(np.full(shape, np.nan, np.float32), weights.window, source.names[0], posed.operator, m)
     prior = ex.make_prior(config, weights, scene)
@@ -60,7 +60,7 @@ def reconstruct_measured(config: ex.Experiment, workdir: Path, manners: Manners)
     def add(method: str, image: Any, seconds: float, evaluations: int = 0) -> None:
         refuse_divergence(method, image)
         images[method] = image
-        residual = float(relative_error(posed.operator(image), m.sinogram))
+        residual = float(relative_error(posed.operator(image), m.y))
         rows.append({"method": method, "residual": residual, "evaluations": evaluations, "seconds": seconds})
 
     about = {
@@ -74,10 +74,10 @@ def reconstruct_measured(config: ex.Experiment, workdir: Path, manners: Manners)
     deviation = None
     try:
         ex.solver_settings(config.solver, m)  # a wrong one is refused before TV takes its time
-        add("FBP", *ex.timed(posed.operator.start, m.sinogram))
+        add("FBP", *ex.timed(posed.operator.start, m.y))
         tv, seconds = ex.timed(ex.run_tv, config, scene)
         add("TV", tv, seconds)
-        with solver_progress(config.solver, name, manners) as progress:
+        with solver_progress(config.solver, name, output) as progress:
             try:
                 if config.samples:
                     drawn, seconds = ex.timed(ex.run_samples, config, scene, prior, tv)
@@ -86,7 +86,7 @@ def reconstruct_measured(config: ex.Experiment, workdir: Path, manners: Manners)
                     add(f"{name}, mean of {config.samples}", drawn.mean, seconds, drawn.evaluations)
                     residuals, deviation = np.asarray(drawn.residual), np.asarray(drawn.deviation)
                 else:
-                    options = {"progress": progress, "foretold": manners.foretold}
+                    options = {"progress": progress, "on_memory": output.on_memory}
                     solved, seconds = ex.timed(ex.run_solver, config, scene, prior, tv, **options)
                     image, residuals, evaluations = solved
                     add(name, image, seconds, evaluations)
@@ -104,9 +104,9 @@ def reconstruct_measured(config: ex.Experiment, workdir: Path, manners: Manners)
     method, image = list(images.items())[-1]
     what = f"{method}: reconstruction from {len(scan.sinogram)} measured views"
     files += save(config, workdir, source, weights.window, image, what, deviation=deviation)
-    if manners.json:
+    if output.json:
         print(json.dumps(about | {"workdir": str(workdir), "unit": weights.window.unit}))
-    elif not manners.quiet:
+    elif not output.quiet:
         width = max(len(row["method"]) for row in rows)
         for row in rows:
             print(f"{row['method']:>{width}}  residual {row['residual']:.5f}  {row['seconds']:.1f} s")

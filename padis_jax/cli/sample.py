@@ -36,10 +36,9 @@ import numpy as np
 
 from padis_jax import experiment as ex
 from padis_jax.cli import batch
-from padis_jax.cli.arguments import Manners, parse, split_args, split_manners
+from padis_jax.cli.arguments import OutputOptions, parse, split_args, split_output_options
 from padis_jax.cli.measured import reconstruct_measured
 from padis_jax.cli.progress import solver_progress
-from padis_jax.cli.results import NAMES, refuse_divergence, table, write_results
 from padis_jax.cli.saving import check_save, save
 from padis_jax.cli.several import generate_images, sample_several
 from padis_jax.config import load_config_file
@@ -48,13 +47,14 @@ from padis_jax.devices.plan import plan_sampling
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import in_bucket
 from padis_jax.images import read_images
+from padis_jax.runs.results import NAMES, refuse_divergence, table, write_results
 from padis_jax.weights import load_weights
 
 
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of sample.py and padis-sample."""
-    manners, args = split_manners(cluster.join(sys.argv[1:] if argv is None else argv))
+    output, args = split_output_options(cluster.join(sys.argv[1:] if argv is None else argv))
     config_file, workdir, rest = split_args(args)
     given = load_config_file(config_file, ex.Experiment) if config_file else ex.Experiment()
     if not config_file:  # what a file says stands
@@ -68,23 +68,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--workdir {workdir}: results are written to a folder; copy them to the bucket afterwards")
     folder = Path(workdir or "results")
     if config.measurement.check:
-        reconstruct_measured(config, folder, manners)
+        reconstruct_measured(config, folder, output)
         return
-    if manners.dry_run or manners.verbose:
-        _plan(config, folder, manners)
-    if manners.dry_run:
+    if output.dry_run or output.verbose:
+        _plan(config, folder, output)
+    if output.dry_run:
         return
     if config.measurements:
-        batch.run(config, folder, manners)
+        batch.run(config, folder, output)
     elif config.generate:
-        generate_images(config, folder, manners)
+        generate_images(config, folder, output)
     elif config.measurement.path:
-        reconstruct_measured(config, folder, manners)
+        reconstruct_measured(config, folder, output)
     else:
-        sample(config, folder, manners)
+        sample(config, folder, output)
 
 
-def _plan(config: ex.Experiment, workdir: Path, manners: Manners) -> None:
+def _plan(config: ex.Experiment, workdir: Path, output: OutputOptions) -> None:
     """Prints what would be done, and what it takes."""
     weights = load_weights(config.weights).computing(config.compute)
     s = config.solver
@@ -99,13 +99,13 @@ def _plan(config: ex.Experiment, workdir: Path, manners: Manners) -> None:
     task = f"--problem {config.problem}" if config.problem else "simulated"
     source = config.measurement.path or f"image {config.image.index} of {config.image.path}, {task}"
     about = {"measurement": source, "weights": config.weights, "solver": s.name, "workdir": str(workdir)}
-    if manners.json and manners.dry_run:
+    if output.json and output.dry_run:
         print(json.dumps({"dry_run": True} | about | estimate._asdict()))
-    elif not manners.json:
+    elif not output.json:
         print(f"{source}; {NAMES[s.name]} with {config.weights} into {workdir}; {estimate.text()}")
 
 
-def sample(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -> list[ex.Row]:  # noqa: B008 (frozen)
+def sample(config: ex.Experiment, workdir: Path, output: OutputOptions = OutputOptions()) -> list[ex.Row]:  # noqa: B008 (frozen)
     """Runs the experiment, prints the table, writes the results folder.
 
     Interrupted by Ctrl-C, it writes the images that are finished and says how to go on.
@@ -132,7 +132,7 @@ def sample(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -
     source = images.select([config.image.index])
     check_save(config, workdir, source, scene.window)
 
-    start, fbp_seconds = ex.timed(scene.operator.start, scene.measurement.sinogram)
+    start, fbp_seconds = ex.timed(scene.operator.start, scene.measurement.y)
     simple = {**scene.simple, scene.start_name: start}
     rows = [ex.score(scene.start_name, start, scene, seconds=fbp_seconds)]
     tv, tv_seconds = ex.timed(ex.run_tv, config, scene)
@@ -140,11 +140,11 @@ def sample(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -
     name = NAMES[config.solver.name]
     if config.samples:
         known = {**simple, "TV": tv}
-        return sample_several(config, workdir, weights.digest, scene, source, prior, known, rows, manners)
-    with solver_progress(config.solver, name, manners) as progress:
+        return sample_several(config, workdir, weights.digest, scene, source, prior, known, rows, output)
+    with solver_progress(config.solver, name, output) as progress:
         try:
             solved, seconds = ex.timed(
-                ex.run_solver, config, scene, prior, tv, progress=progress, foretold=manners.foretold
+                ex.run_solver, config, scene, prior, tv, progress=progress, on_memory=output.on_memory
             )
         except ValueError as error:
             raise UserError(str(error)) from error
@@ -158,13 +158,13 @@ def sample(config: ex.Experiment, workdir: Path, manners: Manners = Manners()) -
     refuse_divergence(name, image)
     rows.append(ex.score(name, image, scene, evaluations=evaluations, seconds=seconds))
 
-    if manners.json:
+    if output.json:
         print(json.dumps({"workdir": str(workdir), "unit": scene.window.unit, "rows": [r._asdict() for r in rows]}))
-    elif not manners.quiet:
+    elif not output.quiet:
         print(table(rows, scene.window.unit))
     write_results(workdir, config, weights.digest, scene, {**simple, "TV": tv, name: image}, rows, residuals)
     more = save(config, workdir, source, scene.window, image, f"{name} reconstruction from {scene.what}")
     names = ("report.html", "comparison.png", "reconstruction.npz", "metrics.json", "config.json", *more)
-    if not (manners.quiet or manners.json):
+    if not (output.quiet or output.json):
         print(f"results in {workdir}: {', '.join(names)}")
     return rows

@@ -11,8 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from padis_jax import experiment as ex
-from padis_jax.cli.arguments import Manners
-from padis_jax.cli.results import NAMES, origin_of, refuse_divergence, table, write_config, write_results
+from padis_jax.cli.arguments import OutputOptions
 from padis_jax.cli.saving import save
 from padis_jax.errors import UserError
 from padis_jax.figures import maps, save_figure
@@ -20,6 +19,7 @@ from padis_jax.files import write_npz
 from padis_jax.images import ImageSet
 from padis_jax.metrics import coverage
 from padis_jax.prior import Prior
+from padis_jax.runs.results import NAMES, origin_of, refuse_divergence, table, write_config, write_results
 from padis_jax.solvers.generate import generate
 from padis_jax.weights import load_weights
 from padis_jax.writers import write_png
@@ -34,7 +34,7 @@ def sample_several(
     prior: Prior,
     images: dict[str, Any],
     rows: list[ex.Row],
-    manners: Manners,
+    output: OutputOptions,
 ) -> list[ex.Row]:
     """Rows for one sample (its seconds: its share) and for the mean of all, the deviation, and the coverage.
 
@@ -70,10 +70,10 @@ def sample_several(
         "root_mean_square_deviation": float(jnp.sqrt(jnp.mean(jnp.square(drawn.deviation))))
         * (scene.window.high - scene.window.low),
     }
-    if manners.json:
+    if output.json:
         found = {"workdir": str(workdir), "unit": scene.window.unit, "rows": [r._asdict() for r in rows]}
         print(json.dumps(found | {"samples": about}))
-    elif not manners.quiet:
+    elif not output.quiet:
         print(table(rows, scene.window.unit))
         for row in held:
             print(f"intervals that would hold {row.nominal:.1%} of such draws hold {row.found:.1%} of {where}")
@@ -91,18 +91,18 @@ def sample_several(
     what = f"mean of {count} {name} reconstructions from {scene.what}"
     more = save(config, workdir, source, scene.window, drawn.mean, what, deviation=drawn.deviation)
     names = ("report.html", "comparison.png", "deviation.png", "reconstruction.npz", "metrics.json", "config.json")
-    if not (manners.quiet or manners.json):
+    if not (output.quiet or output.json):
         print(f"results in {workdir}: {', '.join((*names, *more))}")
     return rows
 
 
-def generate_images(config: ex.Experiment, workdir: Path, manners: Manners) -> None:
+def generate_images(config: ex.Experiment, workdir: Path, output: OutputOptions) -> None:
     """Images from the prior alone: generated_00.png ..., generated.npz (in the window's unit) and config.json."""
     if error := ex.missing_default(config.weights, ex.DEFAULT_WEIGHTS, "--weights"):
         raise error
     weights = load_weights(config.weights).computing(config.compute)
     prior = ex.build_prior(config, weights, weights.frame)
-    images, silent = [], manners.quiet or manners.json
+    images, silent = [], output.quiet or output.json
     for index in range(config.generate):
         with tqdm(total=config.generate_levels, desc=f"image {index}", unit="step", disable=silent) as bar:
 
@@ -122,7 +122,7 @@ def generate_images(config: ex.Experiment, workdir: Path, manners: Manners) -> N
     in_unit = np.asarray(weights.window.from_unit(np.stack(images)), np.float32)
     write_npz(workdir / "generated.npz", {"images": in_unit, "unit": np.asarray(weights.window.unit)})
     write_config(workdir, config, weights.digest)
-    if manners.json:
+    if output.json:
         print(json.dumps({"workdir": str(workdir), "images": len(images), "unit": weights.window.unit}))
-    elif not manners.quiet:
+    elif not output.quiet:
         print(f"results in {workdir}: {len(images)} generated_NN.png, generated.npz, config.json")

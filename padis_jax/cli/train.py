@@ -28,10 +28,8 @@ from tqdm import tqdm
 import padis_jax
 from padis_jax import checkpoint
 from padis_jax.batches import draw_batch
-from padis_jax.cli.arguments import Manners, parse, split_args, split_manners
-from padis_jax.cli.task import Task, first_state, load_task
-from padis_jax.cli.validation import validate, write_pictures
-from padis_jax.config import Config, from_json, load_config_file
+from padis_jax.cli.arguments import OutputOptions, parse, split_args, split_output_options
+from padis_jax.config import Config, load_config_file
 from padis_jax.devices import cluster
 from padis_jax.devices.mesh import is_leader, make_mesh, on_host, put
 from padis_jax.devices.parallel import check_batch, put_batch, state_sharding, step_function
@@ -39,8 +37,11 @@ from padis_jax.devices.plan import plan_training
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.figures import save_figure, training_curves
 from padis_jax.files import check_bucket, place, write_json
-from padis_jax.interruption import Interruption, leave
-from padis_jax.log import Log
+from padis_jax.runs.signals import Interruption, leave
+from padis_jax.runs.training_data import Task, first_state, load_task
+from padis_jax.runs.training_log import Log
+from padis_jax.runs.validation import validate, write_pictures
+from padis_jax.serialization import from_json
 from padis_jax.training import Metrics, TrainState, init_state
 from padis_jax.weights import file_hash, load_weights, save_weights
 
@@ -48,7 +49,7 @@ from padis_jax.weights import file_hash, load_weights, save_weights
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of train.py and padis-train."""
-    manners, args = split_manners(cluster.join(sys.argv[1:] if argv is None else argv))
+    output, args = split_output_options(cluster.join(sys.argv[1:] if argv is None else argv))
     config_file, workdir, rest = split_args(args)
     given = load_config_file(config_file, Config) if config_file else None
     if given is not None or {"-h", "--help"} & set(rest):  # before the work folder is touched
@@ -58,28 +59,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_bucket(workdir)
     if given is None and not checkpoint.folder(workdir).is_dir():
         raise UserError(f"{workdir} has no checkpoint to go on from: name the settings with --config FILE")
-    if manners.dry_run and not checkpoint.folder(workdir).is_dir():  # the work folder is not even made
+    if output.dry_run and not checkpoint.folder(workdir).is_dir():  # the work folder is not even made
         assert given is not None  # without settings and checkpoint it was refused
-        _plan(given, workdir, 0, manners)
+        _plan(given, workdir, 0, output)
         return
     with checkpoint.open_checkpoints(workdir) as manager:
         config = _resolve(given, checkpoint.saved_config(manager), rest, workdir)
         start = manager.latest_step() or 0
-    if manners.dry_run or manners.verbose:
-        _plan(config, workdir, start, manners)
-    if not manners.dry_run:
+    if output.dry_run or output.verbose:
+        _plan(config, workdir, start, output)
+    if not output.dry_run:
         with checkpoint.open_checkpoints(workdir, keep=config.run.keep) as manager:
-            train(config, place(workdir), manager, manners)
+            train(config, place(workdir), manager, output)
 
 
-def _plan(config: Config, workdir: str, start: int, manners: Manners) -> None:
+def _plan(config: Config, workdir: str, start: int, output: OutputOptions) -> None:
     """Prints what would be done, and what it takes."""
     task = load_task(config)
     estimate = plan_training(config, max(config.run.steps - start, 0))
     about = {"data": config.data.path, "training_images": len(task.padded), "workdir": workdir, "from_step": start}
-    if manners.json and manners.dry_run:
+    if output.json and output.dry_run:
         print(json.dumps({"dry_run": True} | about | estimate._asdict()))
-    elif not manners.json:
+    elif not output.json:
         print(
             f"{len(task.padded)} images of {config.data.path} into {workdir}, steps {start} to {config.run.steps}; "
             f"{estimate.text()}"
@@ -109,7 +110,7 @@ def train(
     config: Config,
     workdir: Path,
     manager: ocp.CheckpointManager,
-    manners: Manners = Manners(),  # noqa: B008 (frozen)
+    output: OutputOptions = OutputOptions(),  # noqa: B008 (frozen)
 ) -> TrainState:
     """Trains until `config.run.steps`, from the newest checkpoint if there is one, and writes the weights.
 
@@ -129,7 +130,7 @@ def train(
         origin = (checkpoint.saved_config(manager) or {}).get("start_weights")
     step_on_mesh = step_function(config, mesh)
     start = int(state.step)
-    silent = manners.quiet or manners.json or not is_leader()
+    silent = output.quiet or output.json or not is_leader()
     if start >= config.run.steps and not silent:
         print(f"{workdir}: trained for {start} steps already; raise --run.steps to go on", file=sys.stderr)
     about = {
@@ -174,7 +175,7 @@ def train(
     here = state._replace(ema=on_host(state.ema))
     if is_leader():
         path = export(workdir, config, here, task, origin)
-        if manners.json:
+        if output.json:
             print(json.dumps({"workdir": str(workdir), "step": int(state.step), "weights": str(path)}))
         elif not silent:
             print(f"{path} written; reconstruct with: python sample.py --weights {path}", file=sys.stderr)

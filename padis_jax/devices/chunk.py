@@ -80,7 +80,7 @@ def choose_patch_batch(
       limit: bytes; None for `SHARE` of `free_memory()`.
 
     Returns:
-      (patches at a time, foretold bytes of the network's part).
+      (patches at a time, estimated bytes of the network's part).
 
     Raises:
       UserError: if not even one patch fits.

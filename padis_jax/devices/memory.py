@@ -41,7 +41,7 @@ class Memory:
     def text(self) -> str:
         """For people."""
         return (
-            f"{self.total / 2**20:.0f} MiB of memory foretold: {self.arguments / 2**20:.0f} for parameters and data, "
+            f"{self.total / 2**20:.0f} MiB of memory estimated: {self.arguments / 2**20:.0f} for parameters and data, "
             f"{self.added / 2**20:.0f} for the computation"
         )
 

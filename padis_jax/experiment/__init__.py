@@ -1,10 +1,11 @@
 """A simulated experiment on a known image, a CT scan or a named problem: measure it, reconstruct it by several methods,
 score them.
 
-What sample.py shows and benchmarks/head_ct.py tabulates, as functions of one frozen config.
+What sample.py shows and studies/head_ct.py tabulates, as functions of one frozen config.
 """
 
-from padis_jax.experiment.config import (
+from padis_jax.runs.case import Scene, image_key, load_scene, missing_default
+from padis_jax.runs.config import (
     DEFAULT_IMAGE,
     DEFAULT_WEIGHTS,
     Experiment,
@@ -13,10 +14,9 @@ from padis_jax.experiment.config import (
     SolverConfig,
     TVConfig,
 )
-from padis_jax.experiment.problem import solver_defaults, with_problem_defaults
-from padis_jax.experiment.scene import Scene, image_key, load_scene, missing_default
-from padis_jax.experiment.scoring import Row, score, score_mask, timed
-from padis_jax.experiment.solving import (
+from padis_jax.runs.defaults import solver_defaults, with_problem_defaults
+from padis_jax.runs.score import Row, score, score_mask, timed
+from padis_jax.runs.solve import (
     build_prior,
     evaluations,
     make_prior,

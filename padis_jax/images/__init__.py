@@ -8,7 +8,7 @@ from padis_jax.images.image_set import ImageSet
 from padis_jax.images.read import open_source, read_images
 from padis_jax.images.source import Origin, Source
 from padis_jax.images.streamed import StreamedImages
-from padis_jax.images.window import HOUNSFIELD, PLAIN, Window
+from padis_jax.window import HOUNSFIELD, PLAIN, Window
 
 __all__ = [
     "HOUNSFIELD",

@@ -13,7 +13,7 @@ from padis_jax.errors import UserError
 from padis_jax.images.guard import check_size, decoding
 from padis_jax.images.source import Source, array_source, stack_arrays
 from padis_jax.images.variables import as_spacing, as_unit, choose
-from padis_jax.images.window import HOUNSFIELD
+from padis_jax.window import HOUNSFIELD
 
 
 def open_npy(path: Path) -> Source:

@@ -18,7 +18,7 @@ from padis_jax.errors import UserError
 from padis_jax.images.guard import MAX_SLICE, decoding, library
 from padis_jax.images.source import Origin, Source, Spacing
 from padis_jax.images.streamed import in_parallel
-from padis_jax.images.window import HOUNSFIELD
+from padis_jax.window import HOUNSFIELD
 
 _TAGS = """SOPClassUID SeriesInstanceUID SeriesNumber SeriesDescription Modality Rows Columns NumberOfFrames
  SamplesPerPixel PhotometricInterpretation BitsAllocated BitsStored PixelRepresentation RescaleSlope RescaleIntercept

@@ -10,7 +10,7 @@ import numpy as np
 from padis_jax.errors import UserError
 from padis_jax.images.source import Origin, Spacing
 from padis_jax.images.streamed import StreamedImages
-from padis_jax.images.window import Window
+from padis_jax.window import Window
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from padis_jax.images.nifti import open_nifti
 from padis_jax.images.pictures import open_pictures
 from padis_jax.images.source import Source, join
 from padis_jax.images.streamed import StreamedImages, in_parallel
-from padis_jax.images.window import PLAIN, Window
+from padis_jax.window import PLAIN, Window
 
 MEMORY = 2**31  # bytes of float32 images that are held in memory
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from padis_jax.errors import UserError
-from padis_jax.images.window import HOUNSFIELD, PLAIN, Window
+from padis_jax.window import HOUNSFIELD, PLAIN, Window
 
 Spacing = tuple[float, float, float]
 

@@ -13,7 +13,6 @@ from padis_jax.operators.linear import (
     operator_norm,
 )
 from padis_jax.operators.mask import Identity, Inpaint, Masking, Unchanged, box_mask, random_mask, stroke_mask
-from padis_jax.operators.measurement import Measurement, honest_measurement, paper_measurement
 from padis_jax.operators.resample import Downsample, Resampling
 from padis_jax.operators.tomography import FanBeam, ParallelBeam, RayTransform
 
@@ -26,7 +25,6 @@ __all__ = [
     "Inpaint",
     "LinearOperator",
     "Masking",
-    "Measurement",
     "Operator",
     "ParallelBeam",
     "RayTransform",
@@ -38,10 +36,8 @@ __all__ = [
     "fbp",
     "from_functions",
     "gaussian_kernel",
-    "honest_measurement",
     "motion_kernel",
     "operator_norm",
-    "paper_measurement",
     "random_mask",
     "stroke_mask",
     "uniform_kernel",

@@ -26,7 +26,7 @@ from jax import Array
 
 from padis_jax.operators import linear
 from padis_jax.operators.least_squares import pseudo_inverse
-from padis_jax.operators.planes import Planes, checked_size, leaf
+from padis_jax.operators.per_channel import PerChannel, checked_size, leaf
 
 Boundary = Literal["circular", "reflect", "zero"]
 PAD = {"reflect": "symmetric", "zero": "constant"}  # numpy's names
@@ -39,7 +39,7 @@ RCOND = 1e-6
     meta_fields=["image_shape", "reach", "boundary"],
 )
 @dataclasses.dataclass(frozen=True, eq=False)
-class Convolution(Planes):
+class Convolution(PerChannel):
     """A blur; built by `Blur`. `start` is the blurred image itself.
 
     Attributes:

@@ -15,14 +15,14 @@ import numpy as np
 from jax import Array, lax
 from scipy import ndimage
 
-from padis_jax.operators.planes import Planes, checked_size, leaf
+from padis_jax.operators.per_channel import PerChannel, checked_size, leaf
 
 
 @functools.partial(
     jax.tree_util.register_dataclass, data_fields=["mask", "nearest", "norm"], meta_fields=["image_shape"]
 )
 @dataclasses.dataclass(frozen=True, eq=False)
-class Masking(Planes):
+class Masking(PerChannel):
     """Inpainting; built by `Inpaint`. `start` gives every missing pixel the value of the nearest known one.
 
     Attributes:
@@ -56,7 +56,7 @@ class Masking(Planes):
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["norm"], meta_fields=["image_shape"])
 @dataclasses.dataclass(frozen=True, eq=False)
-class Unchanged(Planes):
+class Unchanged(PerChannel):
     """Denoising's forward model, the identity; built by `Identity`. `start` is the noisy image itself."""
 
     image_shape: tuple[int, int]

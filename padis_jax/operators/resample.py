@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from padis_jax.operators.planes import Planes, checked_size, leaf
+from padis_jax.operators.per_channel import PerChannel, checked_size, leaf
 
 Method = Literal["block", "bicubic"]
 
@@ -33,7 +33,7 @@ Method = Literal["block", "bicubic"]
     meta_fields=["image_shape", "factor"],
 )
 @dataclasses.dataclass(frozen=True, eq=False)
-class Resampling(Planes):
+class Resampling(PerChannel):
     """Reduction by a factor; built by `Downsample`. `start` repeats every pixel (nearest neighbour).
 
     Attributes:

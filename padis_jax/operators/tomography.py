@@ -20,7 +20,7 @@ from padis_jax.operators.fan import FanGeometry
 from padis_jax.operators.fbp import fbp
 from padis_jax.operators.least_squares import pseudo_inverse
 from padis_jax.operators.parallel import ParallelGeometry
-from padis_jax.operators.planes import checked, checked_size, per_channel
+from padis_jax.operators.per_channel import checked, checked_size, per_channel
 
 Geometry = ParallelGeometry | FanGeometry
 

@@ -23,7 +23,7 @@ from padis_jax.errors import UserError
 from padis_jax.prior import Prior
 from padis_jax.solvers.problem import as_pytree
 from padis_jax.solvers.reconstruct import Settings, reconstruct
-from padis_jax.solvers.sampling import Foretold
+from padis_jax.solvers.sampling import OnMemory
 
 
 class Batch(NamedTuple):
@@ -42,7 +42,7 @@ def reconstruct_batch(
     settings: Sequence[Settings],
     starts: Array,
     mesh: Mesh | None = None,
-    foretold: Foretold | None = None,
+    on_memory: OnMemory | None = None,
     **options: Any,
 ) -> Batch:
     """Reconstructs n images from n measurements of one operator.
@@ -55,7 +55,7 @@ def reconstruct_batch(
       settings: n settings of one solver; they may differ in their real-valued fields.
       starts: [n, H, W, C], images to start from.
       mesh: devices that share the images; n is filled up to a multiple of their number with copies of the last.
-      foretold: called with the memory of the compiled program before it runs.
+      on_memory: called with the memory of the compiled program before it runs.
       options: `solver`, `levels`, `inner`, `sigma_max`, `sigma_min`, `ladder`, `start_noise`, `average` of
         `reconstruct`.
 
@@ -76,9 +76,9 @@ def reconstruct_batch(
     )
     compiled = _compiled(mesh, tuple(sorted(options.items())))
     arguments = (*arguments, as_pytree(operator), prior)
-    if foretold is not None:
+    if on_memory is not None:
         with contextlib.suppress(UserError):  # a backend that does not tell
-            foretold(analysed(compiled.lower(*arguments).compile()))
+            on_memory(analysed(compiled.lower(*arguments).compile()))
     found = compiled(*arguments)
     return Batch(*(a[: counts[0]] for a in found))
 

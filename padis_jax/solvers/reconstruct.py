@@ -99,7 +99,7 @@ def reconstruct(
     first_chain: int | Array = 0,
     chunk: int | None = None,
     progress: sampling.Progress | None = None,
-    foretold: sampling.Foretold | None = None,
+    on_memory: sampling.OnMemory | None = None,
 ) -> Reconstruction:
     """Reconstructs an image from a measurement.
 
@@ -124,7 +124,7 @@ def reconstruct(
       first_chain: the number of the first of them.
       chunk: steps between calls of `progress`; changes no result. None: fifty chunks if there is a progress, else one.
       progress: called with (steps done, steps in all, info of the last step).
-      foretold: called with the memory of the compiled loop before it runs.
+      on_memory: called with the memory of the compiled loop before it runs.
 
     Returns:
       A `Reconstruction`.
@@ -149,8 +149,8 @@ def reconstruct(
         if start_noise:
             x = x + sigmas[0] * jax.random.normal(start_key, x.shape, x.dtype)
         report = None if progress is None else _shifted(progress, chain * levels * inner, total)
-        before = foretold if chain == 0 else None
-        x, info = sampling.run(run_key, step, x, steps, chunk=chunk, progress=report, foretold=before)
+        before = on_memory if chain == 0 else None
+        x, info = sampling.run(run_key, step, x, steps, chunk=chunk, progress=report, on_memory=before)
         images.append(prior.frame.crop(x))
         residuals.append(info.residual.reshape(levels, inner)[:, -1])
     return Reconstruction(

@@ -45,7 +45,7 @@ class Noise(NamedTuple):
 
 Step = Callable[[Array, State, Noise], tuple[State, Info]]
 Progress = Callable[[int, int, Info], None]  # (steps done, steps in all, info of the last step done)
-Foretold = Callable[[Memory], None]
+OnMemory = Callable[[Memory], None]
 
 
 def noises(ladder: ArrayLike, inner: int = 1) -> Noise:
@@ -81,7 +81,7 @@ def run(
     *,
     chunk: int | None = None,
     progress: Progress | None = None,
-    foretold: Foretold | None = None,
+    on_memory: OnMemory | None = None,
 ) -> tuple[State, Info]:
     """Runs a step along all noise levels.
 
@@ -97,7 +97,7 @@ def run(
         there is a progress. None without a progress also works under `vmap` and `jit`.
       progress: called after each chunk with (steps done, steps in all, info of the last step). What it raises ends
         the run.
-      foretold: called with the compiled loop's memory before it runs. The loop is not compiled a second time for it.
+      on_memory: called with the compiled loop's memory before it runs. The loop is not compiled a second time for it.
 
     Returns:
       The last state, and the infos of all steps stacked along a new first axis.
@@ -114,9 +114,9 @@ def run(
         step = jax.tree_util.Partial(step)
     keys = jax.random.split(key, steps)
     infos = _empty_infos(step, keys, state, noises)
-    if foretold is not None:
+    if on_memory is not None:
         with contextlib.suppress(UserError):  # a backend that does not tell
-            foretold(analysed(_advance.lower(step, keys, state, noises, infos, 0, chunk).compile()))
+            on_memory(analysed(_advance.lower(step, keys, state, noises, infos, 0, chunk).compile()))
     for start in range(0, steps, chunk):
         stop = min(start + chunk, steps)
         state, infos = _advance(step, keys, state, noises, infos, start, stop)

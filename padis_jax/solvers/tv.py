@@ -1,4 +1,4 @@
-"""Total variation, the classical yardstick: isotropic, non-negative, by a primal-dual method.
+"""Total variation, the classical baseline: isotropic, non-negative, by a primal-dual method.
 
     min_x  1/2 ||A x - y||^2 + weight TV(x),     TV(x) = sum over pixels and channels of sqrt(dx^2 + dy^2)
 

@@ -1,0 +1,1 @@
+"""What was measured: simulated measurements, and measured scans from files with their geometry and their noise."""

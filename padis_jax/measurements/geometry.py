@@ -1,0 +1,227 @@
+"""The geometry of a measured scan as a file: our JSON (docs/geometry.md), or a geometry dictionary of ASTRA.
+
+Lengths are in mm; the file states whether angles are in degrees or radians. The conventions are those of `ParallelBeam`
+and `FanBeam`, which are ASTRA's: in view t bins lie along (cos t, sin t), the source is at d (sin t, -cos t).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from padis_jax.errors import UserError
+from padis_jax.files import write_json
+from padis_jax.operators.tomography import FanBeam, ParallelBeam, RayTransform
+from padis_jax.serialization import from_json
+
+MAX_BYTES = 64 * 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class ScanGeometry:
+    """A scan with a flat detector, lengths in mm.
+
+    Attributes:
+      beam: "parallel" or "fan".
+      angles: of the views, in `angle_unit`.
+      angle_unit: "degrees" or "radians".
+      bins: detector bins per view.
+      spacing_mm: distance of two bins, on the detector.
+      offset_mm: u of the detector's centre; 0 if the rotation axis is seen in the middle of the detector.
+      source_distance_mm: from the source to the rotation axis; fan only.
+      detector_distance_mm: from the rotation axis to the detector; fan only.
+    """
+
+    beam: Literal["parallel", "fan"]
+    angles: tuple[float, ...]
+    angle_unit: Literal["degrees", "radians"]
+    bins: int
+    spacing_mm: float
+    offset_mm: float = 0.0
+    source_distance_mm: float = 0.0
+    detector_distance_mm: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.angles or not all(map(math.isfinite, self.angles)):
+            raise ValueError("angles: at least one is needed, and all must be finite")
+        if self.bins < 1 or not 0 < self.spacing_mm < math.inf:
+            raise ValueError(f"bins {self.bins} and spacing_mm {self.spacing_mm} must be positive")
+        if not math.isfinite(self.offset_mm):
+            raise ValueError(f"offset_mm is {self.offset_mm}, expected a length")
+        d, e = self.source_distance_mm, self.detector_distance_mm
+        if self.beam == "fan" and not (0 < d < math.inf and 0 <= e < math.inf):
+            raise ValueError(f"a fan beam needs source_distance_mm and detector_distance_mm, got {d} and {e}")
+        if self.beam == "parallel" and (d or e):
+            raise ValueError("a parallel beam has no source_distance_mm and detector_distance_mm; leave them out")
+
+    @property
+    def radians(self) -> np.ndarray:
+        """The angles, [views]."""
+        return np.radians(self.angles) if self.angle_unit == "degrees" else np.asarray(self.angles, np.float64)
+
+    @property
+    def magnification(self) -> float:
+        """Of the rotation axis on the detector: 1 for a parallel beam."""
+        return 1.0 if self.beam == "parallel" else 1.0 + self.detector_distance_mm / self.source_distance_mm
+
+    @property
+    def field_mm(self) -> float:
+        """Side of the square around the disc that every view sees whole."""
+        half = max(0.0, (self.bins * self.spacing_mm) / 2 - abs(self.offset_mm))
+        if self.beam == "parallel":
+            return 2 * half
+        d = self.source_distance_mm
+        return 2 * d * half / math.hypot(half, d + self.detector_distance_mm)
+
+    def operator(self, image_shape: tuple[int, int], pixel_mm: float) -> RayTransform:
+        """The scan of an image with pixels of `pixel_mm`, in pixels: line integrals are image value times pixels.
+
+        Raises:
+          UserError: if the image reaches beyond the source.
+        """
+        about: dict[str, Any] = {
+            "image_shape": image_shape,
+            "angles": self.radians,
+            "detector_count": self.bins,
+            "detector_spacing": self.spacing_mm / pixel_mm,
+            "detector_offset": self.offset_mm / pixel_mm,
+        }
+        if not 0 < pixel_mm < math.inf:
+            raise UserError(f"geometry: a pixel of {pixel_mm} mm is no length; give --measurement.pixel-mm")
+        try:
+            if self.beam == "parallel":
+                return ParallelBeam(**about)
+            return FanBeam(
+                **about,
+                source_distance=self.source_distance_mm / pixel_mm,
+                detector_distance=self.detector_distance_mm / pixel_mm,
+            )
+        except ValueError as error:
+            raise UserError(f"geometry: {error}") from error
+
+
+def read_geometry(
+    path: str | Path, *, angles: tuple[float, ...] | None = None, angle_unit: str = "degrees"
+) -> ScanGeometry:
+    """Reads a geometry file.
+
+    Args:
+      path: JSON, of the fields of `ScanGeometry`, or an ASTRA geometry dictionary with its arrays as lists.
+      angles: those in the sinogram's file, for a geometry file that has none.
+      angle_unit: of `angles`.
+
+    Raises:
+      UserError: naming the file and the field.
+    """
+    try:
+        if Path(path).stat().st_size > MAX_BYTES:
+            raise UserError(f"{path}: a geometry file of more than {MAX_BYTES} bytes; is this the right file?")
+        value = json.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: the geometry cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: the geometry is not JSON: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(value, Mapping):
+        raise UserError(
+            f"{path}: the geometry is a {type(value).__name__}, expected fields; docs/geometry.md lists them"
+        )
+    try:
+        if "type" in value and "beam" not in value:
+            return from_astra(value)
+        if "angles" not in value and angles is not None:
+            value = {**value, "angles": angles, "angle_unit": angle_unit}
+        return from_json(ScanGeometry, value, "geometry")
+    except (ValueError, OverflowError) as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def write_geometry(path: str | Path, geometry: ScanGeometry) -> None:
+    """Writes a geometry file, atomically."""
+    write_json(path, geometry)
+
+
+def from_astra(geometry: Mapping[str, Any], *, mm_per_unit: float = 1.0) -> ScanGeometry:
+    """The scan of an ASTRA projection geometry: parallel, fanflat, parallel_vec or fanflat_vec.
+
+    Args:
+      geometry: the dictionary of `astra.create_proj_geom`; arrays may be lists.
+      mm_per_unit: ASTRA knows no unit of length; without this its numbers are taken as mm.
+
+    Raises:
+      ValueError: for another type, a missing field, or vectors of a scan that is not a regular turn around the origin.
+    """
+    kind = geometry.get("type")
+    if kind not in ("parallel", "fanflat", "parallel_vec", "fanflat_vec"):
+        raise ValueError(f"ASTRA geometry: type {str(kind)[:40]!r}; known are parallel, fanflat and their _vec forms")
+    bins = _number(geometry, "DetectorCount")
+    if bins != int(bins):
+        raise ValueError(f"ASTRA geometry: DetectorCount is {bins}, expected a whole number")
+    if kind.endswith("_vec"):
+        about = _from_vectors(_numbers(geometry, "Vectors", 2), fan=kind == "fanflat_vec")
+    else:
+        about = {"angles": _numbers(geometry, "ProjectionAngles", 1), "spacing_mm": _number(geometry, "DetectorWidth")}
+        if kind == "fanflat":
+            about["source_distance_mm"] = _number(geometry, "DistanceOriginSource")
+            about["detector_distance_mm"] = _number(geometry, "DistanceOriginDetector")
+    angles = tuple(float(a) for a in about.pop("angles"))
+    lengths = {name: float(value) * mm_per_unit for name, value in about.items()}
+    beam: Literal["parallel", "fan"] = "fan" if kind.startswith("fan") else "parallel"
+    return ScanGeometry(beam=beam, angles=angles, angle_unit="radians", bins=int(bins), **lengths)
+
+
+def _from_vectors(vectors: np.ndarray, *, fan: bool) -> dict[str, Any]:
+    """Angles and lengths of rows (source or ray direction, detector centre, step between bins), each two numbers."""
+    if vectors.shape[1] != 6 or not len(vectors):
+        raise ValueError(f"ASTRA geometry: Vectors has shape {vectors.shape}, expected [views, 6]")
+    first, centre, step = vectors[:, :2], vectors[:, 2:4], vectors[:, 4:]
+    spacing = np.hypot(*step.T)
+    if not (spacing > 0).all():
+        raise ValueError("ASTRA geometry: Vectors has a detector step of length 0")
+    along = step / spacing[:, None]
+    across = np.stack([-along[:, 1], along[:, 0]], 1)  # from the source to the detector
+    if not fan:
+        first = first / np.maximum(np.hypot(*first.T), 1e-30)[:, None]
+    values = {
+        "spacing_mm": spacing,
+        "offset_mm": (centre * along).sum(1),
+        "source_distance_mm": -(first * across).sum(1),
+        "detector_distance_mm": (centre * across).sum(1),
+        "the source's offset": (first * along).sum(1),
+    }
+    scale = spacing.mean()
+    for name, value in values.items():
+        if name == "detector_distance_mm" and not fan:
+            continue  # where a parallel ray ends does not matter
+        if np.ptp(value) > 1e-4 * max(scale, np.abs(value).max()):
+            raise ValueError(f"ASTRA geometry: {name.removesuffix('_mm')} changes with the view; only turns are read")
+    if abs(values["the source's offset"].mean()) > 1e-4 * (scale if fan else 1.0):
+        raise ValueError("ASTRA geometry: source, rotation axis and detector normal are not in line; not supported")
+    if fan and values["source_distance_mm"].mean() <= 0:
+        raise ValueError("ASTRA geometry: the bins run the other way round; reverse them in data and Vectors")
+    about: dict[str, Any] = {"angles": np.unwrap(np.arctan2(along[:, 1], along[:, 0]))}
+    names = ("spacing_mm", "offset_mm", "source_distance_mm", "detector_distance_mm")[: 4 if fan else 2]
+    return about | {name: values[name].mean() for name in names}
+
+
+def _number(geometry: Mapping[str, Any], name: str) -> float:
+    value = geometry.get(name)
+    number = float(value) if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) else math.nan
+    if not abs(number) < 1e12:
+        raise ValueError(f"ASTRA geometry: {name} is {str(value)[:40]!r}, expected a number")
+    return number
+
+
+def _numbers(geometry: Mapping[str, Any], name: str, axes: int) -> np.ndarray:
+    try:
+        found = np.asarray(geometry.get(name), np.float64)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"ASTRA geometry: {name} is no list of numbers") from error
+    if found.ndim != axes or not np.isfinite(found).all():
+        raise ValueError(f"ASTRA geometry: {name} has shape {found.shape}, expected {axes} axes of finite numbers")
+    return found

@@ -1,0 +1,171 @@
+"""A measured scan for the solvers: read, turned into line integrals, centred, and scaled to the prior's images.
+
+The solvers work in image value times pixels. Which attenuations the values 0 and 1 stand for follows from the window
+where that is in HU; for others 0 is no attenuation, and that of 1 is given or estimated. `operators.rescale` does the
+rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from padis_jax.errors import UserError
+from padis_jax.images import HOUNSFIELD, Window
+from padis_jax.measurements.attenuation import attenuation_window, rescale_attenuation
+from padis_jax.measurements.geometry import ScanGeometry, read_geometry
+from padis_jax.measurements.geometry_check import check_shape, find_offset
+from padis_jax.measurements.line_integrals import line_integrals
+from padis_jax.measurements.simulate import MU_WATER, Measurement
+from padis_jax.measurements.sinogram_files import read_sinogram
+from padis_jax.operators.tomography import RayTransform
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasurementConfig:
+    """A measured scan instead of a simulated one. docs/geometry.md describes the files.
+
+    Attributes:
+      path: measured sinogram (.npy, .npz, .mat, .h5, .tif), with ::NAME for one of several; empty to simulate.
+      geometry: geometry file (JSON); not needed where the sinogram's file tells it.
+      row: detector row, where the file has several.
+      counts: the file holds photon counts; its flat and dark fields are used, or --measurement.flat.
+      flat: counts without an object, for a file without a flat field.
+      dark: counts without rays, likewise.
+      pixel_mm: side of a pixel; 0 fits the field of view into the image.
+      attenuation: per mm: of water, where the prior's window is in HU (0: 0.02); of image value 1, where it is not
+        (0: that of the bright parts of the FBP).
+      noise: standard deviation of the line integrals; 0 estimates it from neighbouring bins.
+      find_centre: find the rotation axis from the data, instead of the geometry's offset.
+      check: check the geometry, print what may be wrong with it, and stop.
+    """
+
+    path: str = ""
+    geometry: str = ""
+    row: int = 0
+    counts: bool = False
+    flat: float = 0.0
+    dark: float = 0.0
+    pixel_mm: float = 0.0
+    attenuation: float = 0.0
+    noise: float = 0.0
+    find_centre: bool = False
+    check: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("row", "flat", "dark", "pixel_mm", "attenuation", "noise"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UserError(f"measurement.{name} is {getattr(self, name)}: it must not be negative")
+        if self.check and not self.path:
+            raise UserError("measurement.check needs measurements: name them with --measurement.path")
+
+
+class Scan(NamedTuple):
+    """Line integrals [views, bins] with their geometry.
+
+    Attributes:
+      sinogram: float32, dimensionless.
+      geometry: centred, if that was asked for.
+      repaired: unusable counts that were filled.
+    """
+
+    sinogram: np.ndarray
+    geometry: ScanGeometry
+    repaired: int
+
+
+def load_scan(config: MeasurementConfig) -> Scan:
+    """Reads the measurements and their geometry.
+
+    Raises:
+      UserError: naming the file and what is wrong with it.
+    """
+    found = read_sinogram(config.path, row=config.row)
+    if config.geometry:
+        geometry = read_geometry(config.geometry, angles=found.angles, angle_unit=found.angle_unit)
+    elif found.geometry is not None:
+        geometry = found.geometry
+    else:
+        raise UserError(f"{config.path}: it does not tell the geometry; give a file with --measurement.geometry")
+    values, repaired = found.sinogram, 0
+    try:
+        if config.counts or found.name.rpartition("/")[2] == "counts":
+            flat = found.flat if found.flat is not None else config.flat
+            if flat is config.flat and not config.flat:
+                raise UserError(
+                    f"{config.path}: counts need a flat field; store it as `flat`, or give --measurement.flat"
+                )
+            values, repaired = line_integrals(values, flat, found.dark if found.dark is not None else config.dark)
+        values = np.ascontiguousarray(values, np.float32)
+        check_shape(geometry, values)
+        if config.find_centre:
+            geometry = dataclasses.replace(geometry, offset_mm=find_offset(geometry, values))
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{config.path}: {error}") from error
+    return Scan(values, geometry, repaired)
+
+
+class Posed(NamedTuple):
+    """A scan as the solvers take it.
+
+    Attributes:
+      operator: in pixels.
+      measurement: in image value times pixels.
+      pixel_mm: side of a pixel.
+      attenuation: per mm, of the image values 0 and 1.
+    """
+
+    operator: RayTransform
+    measurement: Measurement
+    pixel_mm: float
+    attenuation: Window
+
+
+def pose_scan(
+    config: MeasurementConfig,
+    scan: Scan,
+    window: Window,
+    image_shape: tuple[int, int],
+    *,
+    operator: RayTransform | None = None,
+) -> Posed:
+    """The scan of an image in [0, 1].
+
+    Args:
+      config: the settings.
+      scan: from `load_scan`.
+      window: of the prior's images.
+      image_shape: of the prior's images.
+      operator: from an earlier call for another scan of the same geometry.
+
+    Raises:
+      UserError: if the image reaches beyond the source, or no attenuation can be estimated.
+    """
+    pixel = config.pixel_mm or scan.geometry.field_mm / max(image_shape)
+    operator = operator or scan.geometry.operator(image_shape, pixel)
+    if window.unit == HOUNSFIELD.unit:
+        attenuation = attenuation_window(window, mu_water=config.attenuation or MU_WATER)
+    else:
+        attenuation = Window("1/mm", 0.0, config.attenuation or _bright(config, scan, operator, pixel))
+    y = rescale_attenuation(jnp.asarray(scan.sinogram), operator, image_shape, attenuation, length_mm=pixel)
+    sigma = (config.noise or _noise(scan.sinogram)) / ((attenuation.high - attenuation.low) * pixel)
+    return Posed(operator, Measurement(y, jnp.full(y.shape, sigma, jnp.float32), "measured"), pixel, attenuation)
+
+
+def _bright(config: MeasurementConfig, scan: Scan, operator: RayTransform, pixel: float) -> float:
+    """The attenuation per mm of the bright parts of the FBP."""
+    found = float(np.percentile(np.asarray(operator.start(jnp.asarray(scan.sinogram))) / pixel, 99.5))
+    if not found > 0:
+        raise UserError(f"{config.path}: its FBP has no positive values; give --measurement.attenuation")
+    return found
+
+
+def _noise(sinogram: np.ndarray) -> float:
+    """Standard deviation of independent noise, from second differences along the detector (the object is smoother)."""
+    second = np.diff(sinogram.astype(np.float64), 2, axis=1)
+    return float(1.4826 * np.median(np.abs(second)) / np.sqrt(6)) if second.size else 0.0

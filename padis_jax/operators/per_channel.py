@@ -1,0 +1,96 @@
+"""Operators that map every channel of an image alike: shapes, channels, and what follows from the forward map.
+
+Such an operator is a frozen dataclass, registered as a pytree, with `image_shape`, `measurement_shape`, `norm` and
+`forward`, a linear map of one plane. Its transpose is derived (`jax.linear_transpose`), which is exact, unless it
+defines `adjoint`; its pseudo-inverse is by conjugate gradients (2000 iterations at most) unless it defines `inverse`.
+All of them are real: of a complex image they take real and imaginary part alike.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from padis_jax.operators.least_squares import Map, pseudo_inverse
+
+
+class PerChannel(abc.ABC):
+    """Methods of an operator on images [H, W] or [H, W, C]."""
+
+    image_shape: tuple[int, int]
+    norm: Array
+
+    @property
+    def measurement_shape(self) -> tuple[int, int]:
+        """Shape of a measured plane."""
+        return self.image_shape
+
+    @abc.abstractmethod
+    def forward(self, plane: Array) -> Array:
+        """A x of one plane: [H, W] -> [*measurement_shape]."""
+
+    def adjoint(self, plane: Array) -> Array:
+        """A' y of one plane."""
+        template = jax.ShapeDtypeStruct(self.image_shape, plane.dtype)
+        return jax.linear_transpose(self.forward, template)(plane)[0]
+
+    def inverse(self, plane: Array) -> Array:
+        """A+ y of one plane."""
+        return pseudo_inverse(self.forward, self.adjoint, plane)
+
+    def first(self, plane: Array) -> Array:
+        """The quick classical image of one measured plane."""
+        return plane
+
+    def __call__(self, image: Array) -> Array:
+        """A x: [H, W(, C)] -> [*measurement_shape(, C)]."""
+        return per_channel(self.forward, checked("image", image, self.image_shape))
+
+    def T(self, measurement: Array) -> Array:
+        """The exact transpose, A' y: [*measurement_shape(, C)] -> [H, W(, C)]."""
+        return per_channel(self.adjoint, checked("measurement", measurement, self.measurement_shape))
+
+    def pinv(self, measurement: Array) -> Array:
+        """The Moore-Penrose solution A+ y."""
+        return per_channel(self.inverse, checked("measurement", measurement, self.measurement_shape))
+
+    def start(self, measurement: Array) -> Array:
+        """The quick classical image; what it is, the operator's own description says."""
+        return per_channel(self.first, checked("measurement", measurement, self.measurement_shape))
+
+
+def checked(what: str, array: Array, plane: tuple[int, int]) -> Array:
+    """`array` in float32 or better; ValueError unless its shape is `plane`, or `plane` with channels last."""
+    array = jnp.asarray(array)
+    if array.ndim not in (2, 3) or array.shape[:2] != plane:
+        raise ValueError(f"operator: expected {what} of shape {plane} or {(*plane, 'C')}, got {array.shape}")
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
+def per_channel(function: Map, array: Array) -> Array:
+    """Apply a real linear map of planes to [a, b], or to every channel of [a, b, C]."""
+    if jnp.iscomplexobj(array):
+        return jax.lax.complex(per_channel(function, array.real), per_channel(function, array.imag))
+    if array.ndim == 2:
+        return function(array)
+    if array.shape[2] == 1:
+        return function(array[:, :, 0])[:, :, None]
+    return jax.vmap(function, in_axes=2, out_axes=2)(array)
+
+
+def checked_size(name: str, image_shape: Sequence[int]) -> tuple[int, int]:
+    """(H, W) as integers; ValueError unless there are two whole numbers, both positive."""
+    if len(image_shape) != 2 or not all(n >= 1 and n % 1 == 0 for n in image_shape):
+        raise ValueError(f"{name}: image_shape must be (H, W), whole and positive, got {tuple(image_shape)}")
+    return int(image_shape[0]), int(image_shape[1])
+
+
+def leaf(values: np.ndarray | float) -> Array:
+    """A real or complex array in JAX's default precision."""
+    array = np.asarray(values)
+    return jnp.asarray(array, jax.dtypes.canonicalize_dtype(array.dtype))

@@ -1,0 +1,1 @@
+"""Named inverse problems, and masks and kernels from a user's files."""

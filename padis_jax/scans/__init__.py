@@ -1,1 +1,0 @@
-"""Measured scans: files, what is stored beside them, and their way to the solvers."""

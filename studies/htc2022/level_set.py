@@ -1,0 +1,100 @@
+"""Contours that fit the measured rays: what follows on each pass of a prior of coarse pixels.
+
+Coarse pixels get edges wrong by more than the noise, so that passes with a coarse prior must be told less than the rays
+say. Here a disc is where a function phi on a grid is above 0, with an edge as sharp as the projector's pixels:
+
+    minimise over phi    sum (A x - y)^2 / (2 s^2)  +  smoothness sum (L phi)^2,    x = sigmoid(steepness phi),
+
+x on pixels four times as fine as those of phi, A their line integrals (two by two joined), L the discrete Laplacian, s
+the deviation of the noise of each value. It starts from phi = 2 image - 1 and takes so many steps of Adam (Kingma and
+Ba, arXiv 1412.6980), not to the end: the image that it starts from is what says which holes there are. (Level sets for
+inverse problems: Santosa, ESAIM: Control, Optimisation and Calculus of Variations 1 (1996).)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from studies.htc2022.data import Arc, scanner
+
+FINER = 4  # pixels of x along the side of one of phi's
+
+
+@dataclasses.dataclass(frozen=True)
+class Contour:
+    """Settings.
+
+    Attributes:
+      smoothness: weight of the squared Laplacian.
+      steepness: of the edge: phi from 0 to 1 / steepness is from a half to 73 % material.
+      steps: of Adam.
+      rate: its first step size, in units of phi; it falls to 0 along a cosine.
+    """
+
+    smoothness: float = 3.0
+    steepness: float = 8.0
+    steps: int = 300
+    rate: float = 0.06
+
+
+def contour_fit(
+    arc: Arc, side: int, *, noise: float | np.ndarray, settings: Contour | None = None
+) -> Callable[[Array], Array]:
+    """A compiled function: image of any size -> image [side, side] with contours that fit the rays.
+
+    Args:
+      arc: its values are paths in mm.
+      side: of the grid of phi.
+      noise: deviation of the values, in mm; one, or [views, bins].
+      settings: of the fit.
+
+    Raises:
+      ValueError: for noise that is not above 0.
+    """
+    if not np.all(np.asarray(noise) > 0):
+        raise ValueError("contour_fit: the noise must be above 0 everywhere, as values are divided by it")
+    settings = settings or Contour()
+    scan, y = scanner(arc, side * FINER // 2), jnp.asarray(arc.sinogram)[..., None]
+    weights = jnp.asarray(np.broadcast_to(0.5 / np.square(noise), arc.sinogram.shape), jnp.float32)[..., None]
+    adam = optax.adam(optax.cosine_decay_schedule(settings.rate, settings.steps))
+
+    def loss(phi: Array) -> Array:
+        residual = scan(_joined(_material(phi, settings.steepness), 2)[..., None]) - y
+        return jnp.sum(weights * jnp.square(residual)) + settings.smoothness * jnp.sum(jnp.square(_laplacian(phi)))
+
+    @jax.jit
+    def fit(image: Array) -> Array:
+        phi = 2 * jnp.clip(jax.image.resize(image, (side, side), "linear"), 0, 1) - 1
+
+        def step(state: tuple[Array, optax.OptState], _: None) -> tuple[tuple[Array, optax.OptState], None]:
+            phi, moments = state
+            update, moments = adam.update(jax.grad(loss)(phi), moments)
+            return (phi + update, moments), None
+
+        (phi, _), _ = jax.lax.scan(step, (phi, adam.init(phi)), None, length=settings.steps)
+        return _joined(_material(phi, settings.steepness), FINER)
+
+    return fit
+
+
+def _material(phi: Array, steepness: float) -> Array:
+    """x, on pixels FINER times as fine as phi's."""
+    return jax.nn.sigmoid(steepness * jax.image.resize(phi, [FINER * n for n in phi.shape], "cubic"))
+
+
+def _joined(x: Array, by: int) -> Array:
+    """The mean of by x by pixels."""
+    height, width = x.shape
+    return jnp.mean(x.reshape(height // by, by, width // by, by), axis=(1, 3))
+
+
+def _laplacian(phi: Array) -> Array:
+    """Of the points that have four neighbours."""
+    return 4 * phi[1:-1, 1:-1] - phi[2:, 1:-1] - phi[:-2, 1:-1] - phi[1:-1, 2:] - phi[1:-1, :-2]

@@ -1,0 +1,82 @@
+"""Finds settings on validation images: slices 30 and 73 of the head CT (never its test slices), or images of one's own.
+
+    python -m studies.tune --method tv --vary tv.weight 0.003 0.01 0.03 0.1 0.3
+    python -m studies.tune --vary solver.sigma-max 0.1 0.2 0.4 --vary solver.churn 0.5 1 --scan.protocol paper
+    python -m studies.tune --vary solver.zeta 0.3 1 3 --solver.name dps --solver.levels 60 --solver.inner 5
+    python -m studies.tune --problem deblur9 --image.path data/photos.npy --slices 132 \\
+        --weights weights/photos.safetensors --solver.name pnp_admm --vary solver.pnp-weight 0.01 0.03 0.1
+
+Every combination of the --vary values is run on every slice; other flags are those of sample.py. Prints a line per
+combination as it is done, the best one last, and writes all of it as JSON. That images of one's own were not trained on
+is up to who names them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from padis_jax import experiment as ex
+from padis_jax.cli.arguments import parse
+from padis_jax.errors import UserError, one_line_errors
+from padis_jax.files import write_json
+from padis_jax.images import read_images
+from padis_jax.split import HEAD_CT_VALIDATION, is_head_ct
+from padis_jax.weights import load_weights
+
+
+@one_line_errors()
+def main() -> None:
+    """Runs the search."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--method", choices=("solver", "tv"), default="solver")
+    parser.add_argument("--vary", nargs="+", action="append", default=[], metavar=("FIELD", "VALUE"))
+    parser.add_argument("--slices", type=int, nargs="+", default=[], help="of --image.path; of the head CT 30 73")
+    parser.add_argument("--out", type=Path, default=Path("results/tune.json"))
+    args, rest = parser.parse_known_args()
+    given = ex.with_problem_defaults(ex.Experiment(), rest)
+    base = parse(ex.Experiment, rest, default=given, prog="studies.tune", description=__doc__ or "")
+    if is_head_ct(base.image.path):
+        args.slices = args.slices or list(HEAD_CT_VALIDATION)
+        if set(args.slices) - set(HEAD_CT_VALIDATION):
+            raise UserError(
+                f"--slices {args.slices}: settings are tuned on the validation slices {HEAD_CT_VALIDATION} only"
+            )
+    elif not args.slices:
+        raise UserError(f"--slices: name the images of {base.image.path} that nothing is trained or tested on")
+    images, weights = read_images(base.image.path), load_weights(base.weights) if args.method == "solver" else None
+    baselines: dict[Any, Any] = {}
+    found: list[dict[str, Any]] = []
+    for values in itertools.product(*(choice[1:] for choice in args.vary)):
+        flags = [word for choice, value in zip(args.vary, values, strict=True) for word in (f"--{choice[0]}", value)]
+        rows = []
+        for index in args.slices:
+            config = parse(
+                ex.Experiment, [*rest, *flags, "--image.index", str(index)], default=base, prog="tune", description=""
+            )
+            scene = ex.load_scene(config, images)
+            key = (config.tv, config.image, config.scan)
+            if key not in baselines:
+                baselines[key] = ex.timed(ex.run_tv, config, scene)
+            tv, tv_seconds = baselines[key]
+            if weights is None:
+                rows.append(ex.score("TV", tv, scene, seconds=tv_seconds))
+                continue
+            prior = ex.make_prior(config, weights, scene)
+            (image, _, evaluations), seconds = ex.timed(ex.run_solver, config, scene, prior, tv)
+            rows.append(ex.score(config.solver.name, image, scene, evaluations=evaluations, seconds=seconds))
+        mean = float(np.mean([r.psnr for r in rows]))
+        found.append({"flags": flags, "mean_psnr": mean, "rows": [r._asdict() for r in rows]})
+        each = ", ".join(f"{r.psnr:.2f}" for r in rows)
+        print(f"{mean:6.2f} dB  ({each}; {np.mean([r.seconds for r in rows]):.0f} s)  {' '.join(flags)}", flush=True)
+    write_json(args.out, {"base": base, "slices": args.slices, "found": found})
+    best = max(found, key=lambda f: f["mean_psnr"])
+    print(f"best: {' '.join(best['flags'])}  {best['mean_psnr']:.2f} dB")
+
+
+if __name__ == "__main__":
+    main()
