@@ -2,11 +2,11 @@
 
     python sample.py --config configs/dps.py --workdir results/dps
 
-100 levels of 10 steps, geometric from 1 to 0.003, from pure noise, with the squared-form data step in units of the
-operator (solvers/dps.py). First level and step size are the best of six combinations at 100 evaluations on validation
-slice 73:
+100 levels of 10 Langevin steps, geometric from 1 to 0.003, from pure noise, with the squared-form data step in units of
+the operator (solvers/dps.py). First level and step size are the best of six combinations at 100 evaluations, on
+validation slice 73:
 
-    python -m studies.tune --slices 73 --scan.protocol paper --solver.name dps --solver.levels 25 --solver.inner 4 \\
+    python -m studies.tune --slices 73 --scan.protocol paper --solver dps --solver.levels 25 --solver.inner 4 \\
         --solver.average 1 --solver.start noise --vary solver.sigma-max 10 1 --vary solver.zeta 0.5 1 1.7
 """
 
@@ -15,6 +15,15 @@ from padis_jax.runs.config import Experiment, ScanConfig, SolverConfig
 config = Experiment(
     scan=ScanConfig(protocol="paper"),
     solver=SolverConfig(
-        name="dps", levels=100, inner=10, sigma_max=1.0, sigma_min=0.003, start="noise", average=1, eps=0.5, zeta=1.7
+        "dps",
+        levels=100,
+        inner=10,
+        sigma_max=1.0,
+        sigma_min=0.003,
+        start="noise",
+        average=1,
+        prior_step="langevin",
+        eps=0.5,
+        zeta=1.7,
     ),
 )

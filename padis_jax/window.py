@@ -30,6 +30,14 @@ class Window:
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low < self.high):
             raise UserError(f"window: low {self.low} must be below high {self.high}, both finite")
 
+    @property
+    def named(self) -> str:
+        """The unit as text says it."""
+        return "image values (0 to 1)" if self.unit == "1" else self.unit
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}{'' if self.unit == '1' else f' {self.unit}'}"
+
     def to_unit(self, values: Values) -> Values:
         """Values in `unit` -> [0, 1], clipped. Any shape."""
         return ((values - self.low) / (self.high - self.low)).clip(0.0, 1.0)

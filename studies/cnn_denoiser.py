@@ -14,12 +14,12 @@ import functools
 import jax
 import numpy as np
 
-from padis_jax import experiment as ex
 from padis_jax.baselines.cnn import CNNConfig, cnn_loss, init_cnn
 from padis_jax.baselines.file import CNN, save_baseline
 from padis_jax.batches import crop_batch
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.images import read_images
+from padis_jax.runs.config import DEFAULT_IMAGE
 from studies.training import check_counts, train, training_parser, training_slices
 
 
@@ -27,7 +27,7 @@ from studies.training import check_counts, train, training_parser, training_slic
 def main() -> None:
     """Trains and writes the file."""
     parser = training_parser(__doc__ or "", batch=8)
-    parser.add_argument("--images", default=ex.DEFAULT_IMAGE)
+    parser.add_argument("--images", default=DEFAULT_IMAGE)
     parser.add_argument("--patch", type=int, default=48)
     parser.add_argument("--features", type=int, default=32)
     parser.add_argument("--layers", type=int, default=8)

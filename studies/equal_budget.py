@@ -24,9 +24,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from padis_jax import experiment as ex
 from padis_jax.batches import draw_batch
 from padis_jax.cli.arguments import parse
+from padis_jax.cli.solver_flags import parse_experiment
 from padis_jax.cli.train import main as train
 from padis_jax.config import Config, load_config_file
 from padis_jax.devices.mesh import make_mesh, put
@@ -34,7 +34,8 @@ from padis_jax.devices.parallel import put_batch, state_sharding, step_function
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import write_bytes, write_json
 from padis_jax.images import read_images
-from padis_jax.runs.config import ScanConfig
+from padis_jax.runs.config import Experiment, ScanConfig
+from padis_jax.runs.outcome import reconstruct_image
 from padis_jax.runs.training_data import first_state, load_task
 from padis_jax.split import HEAD_CT_TEST
 from padis_jax.weights import load_weights
@@ -60,8 +61,8 @@ def main() -> None:
     args, rest = parser.parse_known_args()
     if not args.minutes > 0:
         raise UserError(f"--minutes {args.minutes}: it must be positive")
-    paper = ex.Experiment(scan=ScanConfig(protocol="paper"))
-    base = parse(ex.Experiment, rest, default=paper, prog="studies.equal_budget", description=__doc__ or "")
+    paper = Experiment(scan=ScanConfig(protocol="paper"))
+    base = parse_experiment(rest, default=paper, prog="studies.equal_budget", description=__doc__ or "")
     runs = [(prior, slices, seed) for seed in SEEDS for slices in SLICES for prior in PRIORS]
     chosen = [_find(name, runs) for name in args.only] or runs
     steps = _steps(args.out / "steps.json", args.minutes)
@@ -143,17 +144,13 @@ def _train(run: Run, folder: Path, steps: float) -> None:
     )
 
 
-def evaluate(base: ex.Experiment, path: Path) -> dict[str, dict[str, Any]]:
+def evaluate(base: Experiment, path: Path) -> dict[str, dict[str, Any]]:
     """The test slices' rows of the table, by slice."""
     weights, images, rows = load_weights(path), read_images(base.image.path), {}
     for index in HEAD_CT_TEST:
         config = dataclasses.replace(base, weights=str(path), image=dataclasses.replace(base.image, index=index))
-        scene = ex.load_scene(config, images)
-        tv = ex.run_tv(config, scene)
-        prior = ex.make_prior(config, weights, scene)
-        (image, _, count), seconds = ex.timed(ex.run_solver, config, scene, prior, tv)
-        row = ex.score(config.solver.name, image, scene, evaluations=count, seconds=seconds)
-        rows[str(index)] = row._asdict() | {"tv_psnr": ex.score("TV", tv, scene).psnr, "weights": weights.digest}
+        _, tv, row = reconstruct_image(config, images, weights)[1].rows
+        rows[str(index)] = row.shown() | {"tv_psnr": tv.psnr, "weights": weights.digest}
     return rows
 
 

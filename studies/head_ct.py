@@ -19,12 +19,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from padis_jax import experiment as ex
-from padis_jax.cli.arguments import parse
+from padis_jax.cli.solver_flags import parse_experiment
 from padis_jax.errors import one_line_errors
 from padis_jax.figures import comparison, psnr_against_distance, save_figure
 from padis_jax.files import write_bytes, write_json
 from padis_jax.images import ImageSet, read_images
+from padis_jax.runs.config import Experiment, ImageConfig
+from padis_jax.runs.outcome import reconstruct_image
+from padis_jax.runs.score import Row, score
 from padis_jax.split import Split, split_slices
 from padis_jax.weights import load_weights
 
@@ -41,28 +43,20 @@ def main() -> None:
     parser.add_argument("--distances", action="store_true", help="all left-out slices, and the plot against distance")
     parser.add_argument("--out", type=Path, default=Path("results/head_ct"))
     args, rest = parser.parse_known_args()
-    base = parse(ex.Experiment, rest, default=ex.Experiment(), prog="studies.head_ct", description=__doc__ or "")
+    base = parse_experiment(rest, default=Experiment(), prog="studies.head_ct", description=__doc__ or "")
 
     images, weights = read_images(base.image.path), load_weights(base.weights)
     split = split_slices(len(images.names))
     left_out = sorted({*split.test, *split.validation, *split.gap})
     slices = args.slices or (left_out if args.distances else split.test)
-    solver, protocol = base.solver.name.upper(), base.scan.protocol
-    rows: dict[int, list[ex.Row]] = {}
+    protocol = base.scan.protocol
+    rows: dict[int, list[Row]] = {}
     for index in tqdm(slices, desc="slices"):
-        config = dataclasses.replace(base, image=ex.ImageConfig(index=index))
-        scene = ex.load_scene(config, images)
-        prior = ex.make_prior(config, weights, scene)
-        start, fbp_seconds = ex.timed(scene.operator.start, scene.measurement.y)
-        tv, tv_seconds = ex.timed(ex.run_tv, config, scene)
-        (image, _, evaluations), seconds = ex.timed(ex.run_solver, config, scene, prior, tv)
-        rows[index] = [
-            ex.score("FBP", start, scene, seconds=fbp_seconds),
-            ex.score("TV", tv, scene, seconds=tv_seconds),
-            ex.score(NEAREST, nearest_mean(images, split, index), scene),
-            ex.score(solver, image, scene, evaluations=evaluations, seconds=seconds),
-        ]
-        figure = comparison(scene.truth, {"FBP": start, "TV": tv, solver: image}, window=scene.window, origin="lower")
+        config = dataclasses.replace(base, image=ImageConfig(index=index))
+        case, outcome = reconstruct_image(config, images, weights)
+        *simple, solver = outcome.rows
+        rows[index] = [*simple, score(NEAREST, nearest_mean(images, split, index), case), solver]
+        figure = comparison(case.source.images[0], outcome.images, window=case.window, origin=case.origin)
         save_figure(args.out / f"{protocol}_slice{index}.png", figure)
     name = f"{protocol}_{base.scan.photons:g}" if protocol == "honest" else protocol
     name += "_distances" if args.distances else ""
@@ -73,7 +67,7 @@ def main() -> None:
         {
             "experiment": base,
             "weights_sha256": weights.digest,
-            "rows": {str(i): [r._asdict() for r in found] for i, found in rows.items()},
+            "rows": {str(i): [r.shown() for r in found] for i, found in rows.items()},
             "distance": {str(i): split.distance(i) for i in rows},
         },
     )
@@ -90,7 +84,7 @@ def nearest_mean(images: ImageSet, split: Split, index: int) -> np.ndarray:
     return np.asarray(images.images[nearest].mean(0))
 
 
-def distance_plot(rows: dict[int, list[ex.Row]], split: Split) -> Any:
+def distance_plot(rows: dict[int, list[Row]], split: Split) -> Any:
     """PSNR of every method against the distance to the nearest training slice."""
     distance = [split.distance(index) for index in rows]
     methods = [r.method for r in next(iter(rows.values()))]
@@ -98,7 +92,7 @@ def distance_plot(rows: dict[int, list[ex.Row]], split: Split) -> Any:
     return psnr_against_distance(distance, found)
 
 
-def markdown(rows: dict[int, list[ex.Row]]) -> str:
+def markdown(rows: dict[int, list[Row]]) -> str:
     """PSNR / SSIM / RMSE per slice and their means."""
     lines = ["| method | " + " | ".join(f"slice {i}" for i in rows) + " | mean |", "|---" * (len(rows) + 2) + "|"]
     for position, method in enumerate(r.method for r in next(iter(rows.values()))):

@@ -25,7 +25,6 @@ VIEWS, BINS, SIDE = 30, 384, 256
 RUNS: dict[str, list[str]] = {
     "demo": [],
     "ct8": ["--problem", "ct8", "--scan.protocol", "paper"],
-    "fan180": ["--problem", "fan180", "--image.index", "62"],
     "deblur9": ["--problem", "deblur9"],
     "sr4": ["--problem", "sr4", "--image.index", "20"],
     "inpaint_strokes": ["--problem", "inpaint_strokes"],

@@ -24,15 +24,16 @@ import numpy as np
 from jax import Array
 from tqdm import tqdm
 
-from padis_jax import experiment as ex
 from padis_jax.baselines.file import SUPERVISED, save_baseline
 from padis_jax.baselines.supervised import restore, supervised_loss
-from padis_jax.cli.arguments import parse
+from padis_jax.cli.solver_flags import parse_experiment
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.images import ImageSet, read_images
 from padis_jax.metrics import psnr
 from padis_jax.operators import RayTransform
 from padis_jax.problems.registry import TASKS
+from padis_jax.runs.case import image_key, simulated_case
+from padis_jax.runs.config import Experiment
 from padis_jax.unet import NetworkConfig, init_network
 from studies.training import check_counts, train, training_parser, training_slices
 
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=32)
     parser.add_argument("--multipliers", type=int, nargs="+", default=[1, 2, 3, 3])
     args, rest = parser.parse_known_args()
-    base = parse(ex.Experiment, rest, default=ex.Experiment(), prog="studies.supervised", description=__doc__ or "")
+    base = parse_experiment(rest, default=Experiment(), prog="studies.supervised", description=__doc__ or "")
     check_counts(args, "draws")
     if base.problem and base.problem not in TASKS:
         names = ", ".join(TASKS)
@@ -81,7 +82,7 @@ def main() -> None:
     print(f"{float(psnr(shown[0], truths[0])):.2f} dB after (an image that it was trained on: no measure of quality)")
 
 
-def measured_as(base: ex.Experiment, image_shape: tuple[int, int]) -> dict[str, Any]:
+def measured_as(base: Experiment, image_shape: tuple[int, int]) -> dict[str, Any]:
     """What the file says of the measurement: the scan, or the problem, as the benchmark asks for it (networks.py)."""
     scan = dataclasses.asdict(base.scan)
     if not base.problem:
@@ -92,19 +93,19 @@ def measured_as(base: ex.Experiment, image_shape: tuple[int, int]) -> dict[str, 
     return about | ({name: scan[name] for name in ("protocol", "photons", "pixel_mm")} if task.tomography else {})
 
 
-def pairs(base: ex.Experiment, images: ImageSet, chosen: list[int], draws: int) -> tuple[np.ndarray, np.ndarray]:
+def pairs(base: Experiment, images: ImageSet, chosen: list[int], draws: int) -> tuple[np.ndarray, np.ndarray]:
     """(quick images, truths), both [slices * draws, H, W, C]; one draw where nothing is random."""
     operator, starts, truths = None, [], []
     for index in tqdm(chosen, desc="measuring", unit="slice"):
         one = dataclasses.replace(base, image=dataclasses.replace(base.image, index=index))
         for number in range(draws):
             # A key of its own: 0, 1 and 2 below an image's key are those of an experiment.
-            key = jax.random.fold_in(jax.random.fold_in(ex.image_key(base.seed, index), 3), number)
-            scene = ex.load_scene(one, images, key=key, operator=operator)
-            if isinstance(scene.operator, RayTransform):
-                operator = scene.operator  # the same for all images, and long to build
-            starts.append(np.asarray(quick(scene.operator, scene.measurement.y)).reshape(scene.truth.shape))
-            truths.append(scene.truth)
+            key = jax.random.fold_in(jax.random.fold_in(image_key(base.seed, index), 3), number)
+            case = simulated_case(one, images, key=key, operator=operator)
+            if isinstance(case.operator, RayTransform):
+                operator = case.operator  # the same for all images, and long to build
+            starts.append(np.asarray(quick(case.operator, case.measurement.y)).reshape(case.image_shape))
+            truths.append(case.source.images[0])
             if base.scan.protocol == "paper" and operator is not None:
                 break  # tomography without noise: all draws are alike
     return np.stack(starts), np.stack(truths)

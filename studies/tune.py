@@ -1,10 +1,10 @@
 """Finds settings on validation images: slices 30 and 73 of the head CT (never its test slices), or images of one's own.
 
     python -m studies.tune --method tv --vary tv.weight 0.003 0.01 0.03 0.1 0.3
-    python -m studies.tune --vary solver.sigma-max 0.1 0.2 0.4 --vary solver.churn 0.5 1 --scan.protocol paper
-    python -m studies.tune --vary solver.zeta 0.3 1 3 --solver.name dps --solver.levels 60 --solver.inner 5
+    python -m studies.tune --vary solver.sigma-max 0.1 0.2 0.4 --vary solver.eta 0.5 1 --scan.protocol paper
+    python -m studies.tune --vary solver.zeta 0.3 1 3 --solver dps --solver.levels 60 --solver.inner 5
     python -m studies.tune --problem deblur9 --image.path data/photos.npy --slices 132 \\
-        --weights weights/photos.safetensors --solver.name pnp_admm --vary solver.pnp-weight 0.01 0.03 0.1
+        --weights weights/photos.safetensors --solver pnp_admm --vary solver.weight 0.01 0.03 0.1
 
 Every combination of the --vary values is run on every slice; other flags are those of sample.py. Prints a line per
 combination as it is done, the best one last, and writes all of it as JSON. That images of one's own were not trained on
@@ -20,11 +20,15 @@ from typing import Any
 
 import numpy as np
 
-from padis_jax import experiment as ex
-from padis_jax.cli.arguments import parse
+from padis_jax.cli.solver_flags import parse_experiment
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import write_json
 from padis_jax.images import read_images
+from padis_jax.runs.case import simulated_case
+from padis_jax.runs.config import Experiment
+from padis_jax.runs.defaults import first_image, plan_of
+from padis_jax.runs.score import score
+from padis_jax.runs.solve import rows_of, timed, with_prior
 from padis_jax.split import HEAD_CT_VALIDATION, is_head_ct
 from padis_jax.weights import load_weights
 
@@ -38,8 +42,9 @@ def main() -> None:
     parser.add_argument("--slices", type=int, nargs="+", default=[], help="of --image.path; of the head CT 30 73")
     parser.add_argument("--out", type=Path, default=Path("results/tune.json"))
     args, rest = parser.parse_known_args()
-    given = ex.with_problem_defaults(ex.Experiment(), rest)
-    base = parse(ex.Experiment, rest, default=given, prog="studies.tune", description=__doc__ or "")
+    base = parse_experiment(
+        rest, default=first_image(Experiment(), rest), prog="studies.tune", description=__doc__ or ""
+    )
     if is_head_ct(base.image.path):
         args.slices = args.slices or list(HEAD_CT_VALIDATION)
         if set(args.slices) - set(HEAD_CT_VALIDATION):
@@ -55,22 +60,24 @@ def main() -> None:
         flags = [word for choice, value in zip(args.vary, values, strict=True) for word in (f"--{choice[0]}", value)]
         rows = []
         for index in args.slices:
-            config = parse(
-                ex.Experiment, [*rest, *flags, "--image.index", str(index)], default=base, prog="tune", description=""
-            )
-            scene = ex.load_scene(config, images)
+            words = [*rest, *flags, "--image.index", str(index)]
+            config = parse_experiment(words, default=base, prog="tune", description="")
+            case = simulated_case(config, images)
+            plan = plan_of(config, case.kind, case.measurement)
+            if weights is not None:
+                case = with_prior(config, case, weights)
+            _, total_variation, solver = rows_of(config, case, plan)
             key = (config.tv, config.image, config.scan)
             if key not in baselines:
-                baselines[key] = ex.timed(ex.run_tv, config, scene)
-            tv, tv_seconds = baselines[key]
+                baselines[key] = timed(total_variation[1], {})
+            tv, tv_seconds = baselines[key][0].image, baselines[key][1]
             if weights is None:
-                rows.append(ex.score("TV", tv, scene, seconds=tv_seconds))
+                rows.append(score("TV", tv, case, seconds=tv_seconds))
                 continue
-            prior = ex.make_prior(config, weights, scene)
-            (image, _, evaluations), seconds = ex.timed(ex.run_solver, config, scene, prior, tv)
-            rows.append(ex.score(config.solver.name, image, scene, evaluations=evaluations, seconds=seconds))
+            solved, seconds = timed(solver[1], {"TV": tv})
+            rows.append(score(plan.method, solved.image, case, evaluations=solved.evaluations, seconds=seconds))
         mean = float(np.mean([r.psnr for r in rows]))
-        found.append({"flags": flags, "mean_psnr": mean, "rows": [r._asdict() for r in rows]})
+        found.append({"flags": flags, "mean_psnr": mean, "rows": [r.shown() for r in rows]})
         each = ", ".join(f"{r.psnr:.2f}" for r in rows)
         print(f"{mean:6.2f} dB  ({each}; {np.mean([r.seconds for r in rows]):.0f} s)  {' '.join(flags)}", flush=True)
     write_json(args.out, {"base": base, "slices": args.slices, "found": found})

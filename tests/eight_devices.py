@@ -107,7 +107,7 @@ def sampling(counts):
         name = case.partition("_")[0]
 
         def solve(prior, key, name=name, settings=settings):
-            return reconstruct(key, y, operator, prior, solver=name, settings=settings, levels=3, sigma_max=1.0).image
+            return reconstruct(key, y, operator, prior, solver=settings or name, levels=3, sigma_max=1.0).image
 
         reference = jax.jit(solve)(tiled_prior(denoise, FRAME, patch_batch=3, **more), jax.random.key(0))
         for count in counts:
@@ -127,7 +127,7 @@ def images(counts):
     options = {"solver": "dds", "levels": 3, "sigma_max": 1.0}
     one_by_one = jnp.stack(
         [
-            reconstruct(keys[i], ys[i], operator, prior, settings=settings[i], start=ys[i], **options).image
+            reconstruct(keys[i], ys[i], operator, prior, solver=settings[i], start=ys[i], **options).image
             for i in range(5)
         ]
     )

@@ -17,10 +17,11 @@ from padis_jax.baselines.file import CNN, KEY, SUPERVISED, load_baseline, save_b
 from padis_jax.baselines.fit import fit
 from padis_jax.baselines.supervised import restore, supervised_loss
 from padis_jax.errors import UserError
-from padis_jax.experiment import image_key
 from padis_jax.operators import from_functions
-from padis_jax.problems.registry import TASKS, pose
-from padis_jax.solvers.plug_and_play import PlugAndPlay, plug_and_play
+from padis_jax.problems.registry import TASKS, measure_image
+from padis_jax.runs.case import image_key
+from padis_jax.solvers.plug_and_play import PlugAndPlay
+from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.unet import NetworkConfig, apply_network, init_network
 from padis_jax.weights import load_weights
 from studies import cnn_denoiser, supervised, training
@@ -60,7 +61,7 @@ def test_the_denoiser_as_a_prior():
     expected = denoise_images(CONFIG, params, x[None], jnp.full(1, 0.1))[0]
     np.testing.assert_allclose(prior.denoise(jax.random.key(2), x, jnp.float32(0.1)), expected, atol=1e-5)
     operator = from_functions(lambda image: image[::2], image_shape=(6, 9, 1))
-    run = plug_and_play(jax.random.key(0), operator(x), operator, prior, settings=PlugAndPlay(), iterations=2)
+    run = reconstruct(jax.random.key(0), operator(x), operator, prior, solver=PlugAndPlay(), levels=2, start="noise")
     assert run.image.shape == (6, 9, 1) and bool(jnp.all(jnp.isfinite(run.image)))
 
 
@@ -154,7 +155,7 @@ def test_the_supervised_command_measures_as_the_named_problem_does(tmp_path, mon
     task = TASKS["inpaint_random"]
     assert about["problem"] == "inpaint_random" and about["definition"] == task.definition
     assert about["sigma"] == task.sigma and about["image_shape"] == [16, 16] and "protocol" not in about
-    _, measurement = pose(task, image_key(0, 0), jnp.asarray(squares(0, 2)[0]).repeat(3, -1))
+    _, measurement = measure_image(task, image_key(0, 0), jnp.asarray(squares(0, 2)[0]).repeat(3, -1))
     masks = {np.asarray(operator.mask).tobytes() for operator, _ in drawn}
     assert len(drawn) == len(masks) == 4
     assert not any(np.array_equal(y, measurement.y) for _, y in drawn)

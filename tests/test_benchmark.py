@@ -21,8 +21,8 @@ from padis_jax.errors import UserError
 from padis_jax.metrics import psnr
 from padis_jax.problems.registry import TASKS
 from padis_jax.serialization import from_json
-from padis_jax.solvers.presets import schedule
-from padis_jax.solvers.reconstruct import SOLVERS
+from padis_jax.solvers.presets import preset
+from padis_jax.solvers.registry import METHODS as SOLVERS
 
 CHECKED = ("dds", "dps_stitch", "tv")
 FIELDS = ("--only", "ct8/start", "--only", "ct8/tv", "--only", "ct20/dds")  # on two images: six cells
@@ -98,7 +98,7 @@ def test_a_run_goes_on_where_it_stopped(folder, monkeypatch, capsys, no_temporar
         Benchmark(ct=str(folder / "images.npy"), weights="", only=("ct8/start",), images=2)
     ).pictures
     scene = Scene("ct8", pictures["ct8"], 1, 0)
-    start = jnp.clip(scene.operator.start(scene.measurement.y), 0, 1).reshape(scene.truth.shape)
+    start = jnp.clip(scene.case.operator.start(scene.case.measurement.y), 0, 1).reshape(scene.case.image_shape)
     found = next(c for c in cells if c.method == "start" and c.image == pictures["ct8"].names[1])
     assert found.psnr == pytest.approx(float(psnr(start, np.load(folder / "images.npy")[1][..., None])), abs=1e-3)
 
@@ -150,9 +150,9 @@ def test_only():
 
 
 def test_presets_name_what_there_is():
-    for name, preset in PRESETS.items():
-        assert set(preset.tasks) <= set(TASKS) and set(preset.thorough) <= set(SOLVERS)
-        assert Benchmark(preset=name).evaluations_of("whole_dps") == preset.thorough.get("dps", preset.evaluations)
+    for name, grid in PRESETS.items():
+        assert set(grid.tasks) <= set(TASKS) and set(grid.thorough) <= set(SOLVERS)
+        assert Benchmark(preset=name).evaluations_of("whole_dps") == grid.thorough.get("dps", grid.evaluations)
         assert Benchmark(preset=name, evaluations=7).evaluations_of("dps") == 7
 
 
@@ -160,8 +160,7 @@ def test_presets_name_what_there_is():
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_budgets_are_kept(solver, evaluations):
     for tilings in (1, 4):
-        plan = schedule(solver, TASKS["ct20"], evaluations, tilings)
-        spent = plan.options["levels"] * plan.options["inner"] * SOLVERS[solver].evaluations(plan.settings) * tilings
+        spent = preset(solver, "ct", evaluations, tilings=tilings).evaluations * tilings
         assert 0.75 * evaluations <= spent <= evaluations
 
 
@@ -189,7 +188,7 @@ def test_a_cell_depends_on_the_definition_of_its_problem(monkeypatch, tmp_path):
     def prints():
         return [Cell("deblur9", name, "a", 0, described(name, "deblur9", 25, prior)).fingerprint for name in CHECKED]
 
-    before, task, method = prints(), TASKS["deblur9"], METHODS["dds"]
+    before, task = prints(), TASKS["deblur9"]
     for where, name, value in (
         (TASKS, "deblur9", dataclasses.replace(task, factory=TASKS["deblur17"].factory)),
         (TASKS, "deblur9", dataclasses.replace(task, sigma=0.02)),
@@ -203,7 +202,8 @@ def test_a_cell_depends_on_the_definition_of_its_problem(monkeypatch, tmp_path):
         assert [a == b for a, b in zip(before, prints(), strict=True)] == [True, False, True]
         assert prior_of(METHODS["dps_stitch"], prior, (16, 16)).denoise.func.overlap.overlap == 1
     with monkeypatch.context() as patch:  # what changes no figure
-        patch.setitem(METHODS, "dds", dataclasses.replace(method, text="another"))
+        texts = {name: dataclasses.replace(method, text="another") for name, method in METHODS.items()}
+        patch.setattr(methods, "_methods", lambda: texts)
         patch.setitem(TASKS, "deblur9", dataclasses.replace(task, description="another", start="a", label="b"))
         assert prints() == before
 

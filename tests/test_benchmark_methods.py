@@ -13,7 +13,7 @@ from padis_jax.benchmark import measure, photos, work
 from padis_jax.benchmark.data import Pictures, ct_slices, photographs
 from padis_jax.benchmark.grid import Benchmark
 from padis_jax.benchmark.leakage import trained_on
-from padis_jax.benchmark.methods import METHODS, MORE, SAMPLERS, refusal
+from padis_jax.benchmark.methods import METHODS, MORE, refusal
 from padis_jax.benchmark.networks import Networks, Trained
 from padis_jax.config import Config, load_config_file
 from padis_jax.errors import UserError
@@ -83,15 +83,16 @@ def test_every_sampler_runs_on_the_whole_image_model(config, tmp_path):
     config = dataclasses.replace(config, only=("ct8/whole_*",), evaluations=2)
     finished, failed = {}, {}
     work.run(config, work.prepare(config), tmp_path / "out", finished, failed, silent=True)
-    assert not failed and {r.method for r in finished.values()} == {f"whole_{name}" for name in SAMPLERS}
+    samplers = [name for name in METHODS if name.startswith("whole_")]
+    assert not failed and [r.method for r in finished.values()] == samplers and "whole_dps" in samplers
     assert all(r.psnr is not None and r.evaluations == 2 for r in finished.values())
-    assert len({r.psnr for r in finished.values()}) == len(SAMPLERS)
+    assert len({r.psnr for r in finished.values()}) == len(samplers)
 
 
 def test_plug_and_play_starts_from_total_variation(config, tmp_path, monkeypatch):
-    starts, scenes, real = [], [], measure.plug_and_play
+    starts, scenes, real = [], [], measure.reconstruct
     monkeypatch.setattr(
-        measure, "plug_and_play", lambda *a, start, **options: starts.append(start) or real(*a, start=start, **options)
+        measure, "reconstruct", lambda *a, start, **options: starts.append(start) or real(*a, start=start, **options)
     )
     run_cell = work.run_cell
     monkeypatch.setattr(

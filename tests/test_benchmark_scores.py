@@ -13,8 +13,11 @@ from padis_jax.benchmark import work
 from padis_jax.benchmark.cells import Result
 from padis_jax.benchmark.grid import Benchmark
 from padis_jax.benchmark.measure import PSNR_LIMIT, Scene, Scores, scores_of
+from padis_jax.images import PLAIN, ImageSet
+from padis_jax.measurements.simulate import Measurement
 from padis_jax.metrics import ssim
 from padis_jax.problems.registry import TASKS, simulate
+from padis_jax.runs.case import Case
 from padis_jax.solvers.dds import DDS
 from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.solvers.tv import TV, total_variation
@@ -61,8 +64,7 @@ def by_hand(config, truth, field, seed):
         y,
         operator,
         load_prior(config.weights),
-        solver="dds",
-        settings=DDS(cg_steps=10, noise=TASKS[task].sigma),
+        solver=DDS(cg_steps=10, noise=TASKS[task].sigma),
         start=smooth,
         levels=LEVELS,
         inner=1,
@@ -126,8 +128,9 @@ class Measured:
     """A scene whose operator multiplies by ten."""
 
     def __init__(self, truth, y):
-        self.truth, self.measurement = jnp.asarray(truth), type("Y", (), {"sinogram": jnp.asarray(y)})
-        self.operator = lambda image: 10 * image
+        measurement = Measurement(jnp.asarray(y), jnp.zeros(y.shape), "paper")
+        source = ImageSet(truth[None], ("a",), PLAIN)
+        self.case = Case(lambda image: 10 * image, measurement, PLAIN, source, TASKS["denoise"], truth)
 
 
 def test_scores_at_the_ends_of_the_numbers():

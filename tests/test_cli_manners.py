@@ -43,7 +43,10 @@ def _simulated(folder, *more):
 
 @pytest.mark.parametrize("solver", ["dds", "dps"])
 def test_dry_run_of_sample(folder, tmp_path, capsys, solver):
-    args = arguments(folder, "--workdir", tmp_path / "r", "--dry-run", "--solver.name", solver)
+    args = arguments(folder, "--workdir", tmp_path / "r", "--dry-run", "--solver", solver)
+    if solver == "dps":  # which has no such steps
+        at = args.index("--solver.cg-steps")
+        del args[at : at + 2]
     sample.main([*args, "--json"])
     plan = json.loads(capsys.readouterr().out)
     assert plan["dry_run"] and plan["evaluations"] == 3 and plan["seconds"] > 0 and plan["solver"] == solver
@@ -108,8 +111,8 @@ def test_what_is_finished_when_ctrl_c_comes_is_written(folder, tmp_path, capsys,
             progress(2, 3, type("Info", (), {"residual": 0.5}))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("padis_jax.experiment.run_solver", stopped)
-    monkeypatch.setattr("padis_jax.experiment.run_samples", stopped)
+    monkeypatch.setattr("padis_jax.runs.solve.run_solver", stopped)
+    monkeypatch.setattr("padis_jax.runs.solve.run_samples", stopped)
     for number, args in enumerate((_simulated(folder, *flags), arguments(folder, *flags))):
         workdir = tmp_path / str(number)
         with pytest.raises(SystemExit) as stop:

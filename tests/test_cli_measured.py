@@ -56,7 +56,9 @@ def test_a_measured_scan_becomes_an_image(folder, tmp_path, capsys):
 def test_the_report_and_the_bar(folder, tmp_path, capsys):
     sample.main(arguments(folder, "--workdir", str(tmp_path)))
     printed = capsys.readouterr()
-    assert "24 views of 32 bins" in printed.out and "DDS  residual" in printed.out and "report.html" in printed.out
+    assert (
+        "24 views of 32 bins" in printed.out and "residual  evaluations" in printed.out and "report.html" in printed.out
+    )
     assert "DDS: 100%" in printed.err and "3/3" in printed.err and "residual=" in printed.err
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 1 and "http" not in page and "<script" not in page
@@ -169,7 +171,7 @@ def test_a_folder_that_takes_no_file_is_refused_before_the_work(folder, tmp_path
         raise AssertionError("the work began")
 
     monkeypatch.setattr("tempfile.TemporaryFile", denied)
-    monkeypatch.setattr("padis_jax.experiment.run_tv", work)
+    monkeypatch.setattr("padis_jax.runs.solve.run_tv", work)
     args = arguments(folder, "--workdir", str(tmp_path / "out" / "deep"))
     if kind == "simulated":
         image = ["--image.path", str(folder / "image.npy"), "--image.index", "0", "--scan.protocol", "paper"]

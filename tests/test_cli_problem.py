@@ -9,15 +9,15 @@ import pytest
 from PIL import Image
 from tiny import NETWORK, refused, write_weights
 
-from padis_jax import experiment as ex
 from padis_jax.cli.sample import main
-from padis_jax.images import HOUNSFIELD, ImageSet, Window
+from padis_jax.images import HOUNSFIELD, ImageSet, Window, read_images
 from padis_jax.operators import Blur
-from padis_jax.problems.registry import TASKS, pose
-from padis_jax.runs.config import PLUG_AND_PLAY, PROBLEMS
-from padis_jax.runs.defaults import solver_defaults
-from padis_jax.solvers.presets import CHAINS, EVALUATIONS, PNP_WEIGHT, schedule, unsuited
-from padis_jax.solvers.reconstruct import SOLVERS
+from padis_jax.problems.registry import TASKS, measure_image
+from padis_jax.runs.case import image_key, simulated_case
+from padis_jax.runs.config import DEFAULT_IMAGE, PROBLEMS, Experiment, ImageConfig, ScanConfig, SolverConfig, TVConfig
+from padis_jax.runs.defaults import first_image, plan_of, tv_of
+from padis_jax.runs.solve import run_tv
+from padis_jax.solvers.registry import METHODS
 from padis_jax.solvers.tv import TV, total_variation
 
 QUICK = "--tv.iterations 5 --solver.levels 2 --solver.average 1".split()
@@ -37,6 +37,10 @@ def folder(tmp_path_factory):
     Image.fromarray(mask).save(folder / "mask.png")
     np.save(folder / "kernel.npy", np.asarray([[0.0, 0.5, 0.0], [0.1, 0.2, 0.2]]))
     return folder
+
+
+def case_of(config):
+    return simulated_case(config, read_images(config.image.path))
 
 
 def arguments(folder, problem, *more, kind="grey"):
@@ -59,8 +63,8 @@ def test_a_problem_in_colour_writes_the_whole_folder(folder, tmp_path):
     assert [row["method"] for row in metrics["rows"]] == ["blurred", "TV", "DDS"]
     assert "deblurring, uniform 9 x 9" in (tmp_path / "report.html").read_text()
     # What was measured is the benchmark's measurement of the same image and seed.
-    key = ex.image_key(0, 0)
-    operator, measurement = pose(TASKS["deblur9"], key, jax.numpy.asarray(arrays["truth"]))
+    key = image_key(0, 0)
+    operator, measurement = measure_image(TASKS["deblur9"], key, jax.numpy.asarray(arrays["truth"]))
     np.testing.assert_allclose(arrays["blurred"], operator.start(measurement.y), atol=1e-6)
     noise = arrays["blurred"] - np.asarray(operator(arrays["truth"]))
     assert abs(noise.std() / 0.01 - 1) < 0.1
@@ -97,7 +101,7 @@ def test_a_mask_of_ones_own(folder, tmp_path):
 
 def test_a_picture_of_a_mask_lies_on_the_image_as_it_is_shown(tmp_path):
     """The head CT is stored face down and shown with row 0 at the bottom; the rows of an array are the image's."""
-    assert ex.load_scene(ex.Experiment(scan=ex.ScanConfig(protocol="paper"))).rows_up
+    assert case_of(Experiment(scan=ScanConfig(protocol="paper"))).origin == "lower"
     known = np.ones((256, 256), bool)
     known[:64] = False
     known[70:90, :30] = False
@@ -105,25 +109,25 @@ def test_a_picture_of_a_mask_lies_on_the_image_as_it_is_shown(tmp_path):
     np.save(tmp_path / "rows.npy", np.float32(known))
     Image.fromarray(np.zeros((256, 256), np.uint8)).save(tmp_path / "upright.png")
     for image, mask, expected in (
-        (ex.DEFAULT_IMAGE, "top.png", known[::-1]),
-        (ex.DEFAULT_IMAGE, "rows.npy", known),
+        (DEFAULT_IMAGE, "top.png", known[::-1]),
+        (DEFAULT_IMAGE, "rows.npy", known),
         (str(tmp_path / "upright.png"), "top.png", known),
     ):
-        chosen = ex.ImageConfig(image, 41 if image == ex.DEFAULT_IMAGE else 0)
-        scene = ex.load_scene(ex.Experiment(image=chosen, problem="inpaint", mask=str(tmp_path / mask)))
-        np.testing.assert_array_equal(np.asarray(scene.operator.mask) > 0, expected)
+        chosen = ImageConfig(image, 41 if image == DEFAULT_IMAGE else 0)
+        case = case_of(Experiment(image=chosen, problem="inpaint", mask=str(tmp_path / mask)))
+        np.testing.assert_array_equal(np.asarray(case.operator.mask) > 0, expected)
 
 
 @pytest.mark.parametrize("problem", ["", "ct20"])
 def test_photons_see_the_window_of_the_image(problem):
     """Whatever the window, the object is the same and so are the counts: 1 / sqrt(N) over what a value of 1 takes."""
     hu = np.random.default_rng(0).uniform(-900, 900, (1, 16, 16, 1)).astype(np.float32)
-    config = ex.Experiment(problem=problem, image=ex.ImageConfig("x", 0), scan=ex.ScanConfig(pixel_mm=2.0))
+    config = Experiment(problem=problem, image=ImageConfig("x", 0), scan=ScanConfig(pixel_mm=2.0))
     weakest = []
     for window in (HOUNSFIELD, Window("HU", -900.0, 2100.0)):
-        scene = ex.load_scene(config, ImageSet(window.to_unit(hu), ("x",), window))
+        case = simulated_case(config, ImageSet(window.to_unit(hu), ("x",), window))
         per_pixel = 2.0 * 0.02 * (window.high - window.low) / 1000
-        weakest.append(float(1 / (scene.measurement.noise_std * per_pixel).max() ** 2))
+        weakest.append(float(1 / (case.measurement.noise_std * per_pixel).max() ** 2))
     np.testing.assert_allclose(weakest, weakest[0], rtol=0.02)
     assert weakest[0] < 8e4
 
@@ -135,18 +139,12 @@ def test_a_kernel_of_ones_own(folder, tmp_path):
     np.testing.assert_allclose(arrays["blurred"], operator(arrays["truth"]), atol=1e-6)
 
 
-def test_plug_and_play_has_the_settings_of_the_problem():
-    for counts in (False, True):
-        taken, table = solver_defaults("pnp_red", TASKS["ct20"], counts=counts), PNP_WEIGHT
-        assert taken.start == "tv" and taken.pnp_weight == table["counts" if counts else "ct"]
-
-
 @pytest.mark.parametrize("name", ["pnp_admm", "pnp_red", "daps"])
 def test_methods_with_another_cost(folder, tmp_path, name):
-    arrays, metrics = run(folder, tmp_path, "inpaint_random", "--solver.name", name, "--solver.mcmc-steps", "3")
+    arrays, metrics = run(folder, tmp_path, "inpaint_random", "--solver", name)
     assert metrics["rows"][-1]["evaluations"] == (4 if name == "daps" else 2)
-    config = ex.Experiment(problem="denoise", solver=ex.SolverConfig(name=name, levels=2, average=1, ode_steps=2))
-    assert ex.evaluations(config) == metrics["rows"][-1]["evaluations"]
+    plan = plan_of(Experiment(problem="denoise", solver=SolverConfig(name, levels=2, average=1)), "noise")
+    assert plan.evaluations == metrics["rows"][-1]["evaluations"]
     assert np.isfinite(list(arrays.values())[-2]).all()
 
 
@@ -156,51 +154,32 @@ def test_samples_of_a_problem(folder, tmp_path):
     assert (tmp_path / "deviation.png").exists() and arrays["deviation"].shape == (16, 16, 3)
 
 
-@pytest.mark.parametrize("name", SOLVERS)
-def test_settings_are_those_of_the_table(name):
-    """The flags of sample.py, once they are the solver's own settings, are what the benchmark takes."""
-    for problem, task in TASKS.items():
-        for counts in (False, True):
-            if unsuited(name, problem) or (counts and not task.tomography):
-                continue
-            protocol = "honest" if counts else "paper"
-            flags = ["--problem", problem, "--solver.name", name, "--scan.protocol", protocol]
-            config = ex.with_problem_defaults(ex.Experiment(), flags)
-            plan = schedule(name, task, EVALUATIONS // CHAINS, counts=counts)
-            measurement = type("Noise", (), {"noise_sigma": task.sigma})()
-            assert ex.solver_settings(config.solver, measurement) == plan.settings
-            for field, value in plan.options.items():
-                assert getattr(config.solver, field) == value
-            assert config.image.index == 41 and config.solver.average == CHAINS
-
-
 def test_tv_takes_the_weight_of_the_problem(folder):
     """Of the table, in proportion to the noise, unless a weight is given; a fan beam has that of its protocol."""
     for flags, weight in (
         (dict(problem="denoise"), 0.1),
         (dict(problem="denoise", noise=0.05), 0.05),
         (dict(problem="sr2"), 0.001),
-        (dict(problem="denoise", tv=ex.TVConfig(weight=0.7, iterations=20)), 0.7),
-        (dict(problem="ct8", scan=ex.ScanConfig(pixel_mm=1.0)), 1.0),
-        (dict(problem="ct8", scan=ex.ScanConfig(protocol="paper")), 0.003),
+        (dict(problem="denoise", tv=TVConfig(weight=0.7, iterations=20)), 0.7),
+        (dict(problem="ct8", scan=ScanConfig(pixel_mm=1.0)), 1.0),
+        (dict(problem="ct8", scan=ScanConfig(protocol="paper")), 0.003),
     ):
-        image = ex.ImageConfig(str(folder / "grey.png"), 0)
-        config = ex.Experiment(**{"image": image, "tv": ex.TVConfig(iterations=20), **flags})
-        scene = ex.load_scene(config)
+        image = ImageConfig(str(folder / "grey.png"), 0)
+        config = Experiment(**{"image": image, "tv": TVConfig(iterations=20), **flags})
+        case = case_of(config)
         settings = TV(weight=weight, iterations=20)
-        expected = total_variation(scene.measurement.y, scene.operator, settings=settings).image
-        np.testing.assert_array_equal(ex.run_tv(config, scene), expected)
+        expected = total_variation(case.measurement.y, case.operator, settings=settings).image
+        np.testing.assert_array_equal(run_tv(case, tv_of(config, case.kind, case.task)), expected)
 
 
-def test_without_a_problem_nothing_changes():
-    flags = ["--solver.name", "dps", "--image.path", "other.npy"]
-    assert ex.with_problem_defaults(ex.Experiment(), flags) == ex.Experiment()
-    given = ex.with_problem_defaults(ex.Experiment(), ["--problem", "sr2", "--image.path", "other.npy"])
-    assert given.image.index == 0 and given.solver.levels == EVALUATIONS // CHAINS
+def test_only_the_head_ct_has_slice_41():
+    assert first_image(Experiment(), ["--image.path", "other.npy"]).image.index == 41
+    assert first_image(Experiment(), ["--problem", "sr2", "--image.path", "other.npy"]).image.index == 0
+    assert first_image(Experiment(), ["--problem", "sr2"]).image.index == 41
 
 
 def test_dry_run_counts(folder, tmp_path, capsys):
-    more = ("--samples", "3", "--solver.name", "predictor_corrector", "--dry-run", "--json")
+    more = ("--samples", "3", "--solver", "predictor_corrector", "--dry-run", "--json")
     main([*arguments(folder, "sr2", *more), "--workdir", str(tmp_path / "none")])
     found = json.loads(capsys.readouterr().out)
     assert found["evaluations"] == 2 * 3 * 2 and "--problem sr2" in found["measurement"]
@@ -212,7 +191,7 @@ def test_help_names_the_problems(capsys):
         main(["--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "--problem" in text and "--mask" in text and "--kernel" in text
-    assert not [name for name in (*PROBLEMS, *PLUG_AND_PLAY) if name not in text]
+    assert not [name for name in (*PROBLEMS, *METHODS) if name not in text]
 
 
 def own_mask(values, name="m.png"):
@@ -254,13 +233,13 @@ MISTAKES = {
     "noise of photons": ("ct8", lambda f, t: ["--noise", "0.1"], "photons bring their own noise"),
     "factor": ("sr4", lambda f, t: ["--image.path", f / "odd.png"], "--problem sr4: Downsample"),
     "views": ("ct8", lambda f, t: ["--scan.views", "9"], "scan.views: --problem ct8 has its own"),
-    "ddnm": ("denoise", lambda f, t: ["--solver.name", "ddnm"], "not with ddnm: A+ is 1"),
+    "ddnm": ("denoise", lambda f, t: ["--solver", "ddnm"], "not with ddnm: A+ is 1"),
     "inner steps of ancestral": (
         "sr2",
-        lambda f, t: ["--solver.name", "dps", "--solver.inner", "2"],
-        "use 1, or prior_step langevin",
+        lambda f, t: ["--solver", "dps", "--solver.inner", "2"],
+        "use 1, or --solver.prior-step langevin",
     ),
-    "samples of pnp": ("sr2", lambda f, t: ["--solver.name", "pnp_red", "--samples", "2"], "leave --samples out"),
+    "samples of pnp": ("sr2", lambda f, t: ["--solver", "pnp_red", "--samples", "2"], "leave --samples and"),
     "measured": ("sr2", lambda f, t: ["--measurement.path", "scan.npz"], "leave it out with measured data"),
     "colour for grey": ("sr2", lambda f, t: ["--image.path", f / "rgb.png"], "trained on images of 1 channels, not 3"),
     "CT in colour": ("ct8", lambda f, t: ["--image.path", f / "rgb.png", "--scan.protocol", "paper"], "have 1 chan"),

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from tiny import refused, write_weights
 
-from padis_jax.cli import several
 from padis_jax.cli.sample import main
 from padis_jax.images import HOUNSFIELD
 from padis_jax.metrics import coverage
+from padis_jax.runs import score
 from padis_jax.weights import file_hash
 
 ROOT = Path(__file__).parent.parent
@@ -128,7 +128,7 @@ def test_settings_from_a_file_under_flags(folder, tmp_path, capsys):
 
 def test_several_samples(folder, tmp_path, capsys, monkeypatch):
     seen = []
-    monkeypatch.setattr(several, "coverage", lambda *a, **k: seen.append((a, k)) or coverage(*a, **k))
+    monkeypatch.setattr(score, "coverage", lambda *a, **k: seen.append((a, k)) or coverage(*a, **k))
     arrays = _run(folder, tmp_path / "many", "--seed", "5", "--samples", "3")
     one, mean = "DDS, one sample", "DDS, mean of 3"
     assert set(arrays) == {"truth", "FBP", "TV", one, mean, "deviation", "unit"}
@@ -206,14 +206,14 @@ MISTAKES = {
     "too small": (_small, "at least 11 x 11 are needed"),
     "NaN": (_with_nan, "is nan at index (1, 2)"),
     "window of the image": (lambda f, t: ["--image.path", f / "volume.npz"], "trained with the window"),
-    "window of the weights": (_other_window, "unit='HU'"),
-    "channels": (_colour, "trained on images of 1 channels, not 3"),
+    "window of the weights": (_other_window, "the window -1000 to 1000 HU, but the image has 0 to 1"),
+    "channels": (_colour, "images must have 1 channel, not 3"),
     "no pixel size": (lambda f, t: ["--scan.protocol", "honest"], "give --scan.pixel-mm"),
     "DICOM without DICOM": (lambda f, t: ["--save-as", "dicom"], "images.npy: is not DICOM, and DICOM results need"),
     "NIfTI without spacing": (lambda f, t: ["--save-as", "png", "nifti"], "needs the spacing of the voxels"),
     "unknown format": (lambda f, t: ["--save-as", "dcm"], "'dicom', 'nifti'"),
-    "unknown field": (lambda f, t: ["--solver.levls", "3"], "--solver.levels"),
-    "unknown solver": (lambda f, t: ["--solver.name", "ddps"], "'dds', 'dps'"),
+    "unknown field": (lambda f, t: ["--solver.levls", "3"], "perhaps --solver.levels"),
+    "unknown solver": (lambda f, t: ["--solver", "ddps"], "there are dds, dps"),
     "unknown protocol": (lambda f, t: ["--scan.protocol", "papers"], "'honest', 'paper'"),
     "no views": (lambda f, t: ["--scan.views", "0"], "views 0"),
     "no levels": (lambda f, t: ["--solver.levels", "0"], "solver.levels is 0"),

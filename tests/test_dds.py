@@ -44,15 +44,15 @@ def test_few_cg_steps_start_from_the_denoised_image():
     assert relative(FRAME.crop(x).ravel(), d + (r @ r) / (r @ normal @ r) * r) < 1e-5
 
 
-def test_churn_mixes_old_and_fresh_noise():
-    """With churn 0 the noise is the one that was there; with churn 1 it is all new; its level is sigma_next."""
+def test_eta_mixes_old_and_fresh_noise():
+    """With eta 0 the noise is the one that was there; with eta 1 it is all new; its level is sigma_next."""
     noise = NOISE._replace(sigma_next=jnp.float32(0.5))
     clean = STEP(DDS(), PROBLEM, KEY, X, NOISE)[0]
     old = (X - denoised()) / NOISE.sigma
     fresh = jax.random.normal(jax.random.split(KEY)[1], PLANE)
-    for churn in (0.0, 0.6, 1.0):
-        got = STEP(DDS(churn=churn), PROBLEM, KEY, X, noise)[0] - clean
-        np.testing.assert_allclose(got, 0.5 * (np.sqrt(1 - churn**2) * old + churn * fresh), atol=2e-6)
+    for eta in (0.0, 0.6, 1.0):
+        got = STEP(DDS(eta=eta), PROBLEM, KEY, X, noise)[0] - clean
+        np.testing.assert_allclose(got, 0.5 * (np.sqrt(1 - eta**2) * old + eta * fresh), atol=2e-6)
 
 
 def test_after_the_last_level_the_margin_is_zero():
@@ -83,7 +83,7 @@ def test_a_perfect_fit_is_left_alone():
     [
         ({"consistency": -1.0}, "consistency is -1"),
         ({"cg_steps": 0}, "cg_steps is 0"),
-        ({"churn": 1.5}, "churn is 1.5"),
+        ({"eta": 1.5}, "eta is 1.5"),
         ({"noise": -0.1}, "noise is -0.1"),
         ({"kappa": 0.0}, "kappa is 0"),
     ],

@@ -20,7 +20,7 @@ GAUSSIAN, PROBLEM, PRIOR = make()
 N = len(GAUSSIAN.mean)
 EYE = np.eye(N)
 
-DDS_SETTINGS = dds.DDS(consistency=0.03, cg_steps=24, churn=0.8, noise=0.1, kappa=0.7)
+DDS_SETTINGS = dds.DDS(consistency=0.03, cg_steps=24, eta=0.8, noise=0.1, kappa=0.7)
 DPS_SETTINGS = dps.DPS(zeta=0.6, eps=0.4)
 LANGEVIN_SETTINGS = langevin.Langevin(zeta=0.6, eps=0.4)
 DDNM_SETTINGS = ddnm.DDNM(eps=0.7)
@@ -41,10 +41,10 @@ def dds_matrices(sigma, sigma_next):
     solve = np.linalg.inv(g.matrix.T @ g.matrix + weight * np.eye(len(k)))
     wiener = g.wiener(sigma)
     offset = g.mean - wiener @ g.mean  # D = W x + offset
-    kept = sigma_next * np.sqrt(1 - s.churn**2) / sigma
+    kept = sigma_next * np.sqrt(1 - s.eta**2) / sigma
     f = k.T @ solve @ (weight * k @ wiener) + kept * (EYE - wiener)
     c = k.T @ solve @ (g.matrix.T @ g.y + weight * k @ offset) - kept * offset
-    return f, c, sigma_next * s.churn * EYE
+    return f, c, sigma_next * s.eta * EYE
 
 
 def prior_parts(s, sigma, sigma_next):

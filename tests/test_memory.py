@@ -12,11 +12,11 @@ from padis_jax.devices import chunk
 from padis_jax.devices.chunk import choose_patch_batch, network_memory
 from padis_jax.devices.memory import Growth, Memory, analysed, free_memory
 from padis_jax.errors import UserError
-from padis_jax.experiment import patch_batch
 from padis_jax.operators.linear import from_functions
 from padis_jax.patches import frame_for
 from padis_jax.prior import patch_prior
 from padis_jax.runs.config import Experiment
+from padis_jax.runs.solve import patch_batch
 from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.unet import NetworkConfig
 

@@ -51,7 +51,7 @@ def test_every_pass_starts_from_the_image_before_and_every_chain_from_nothing(pr
     np.testing.assert_allclose(image, (images[2] + images[3] + images[6] + images[7]) / 4, atol=1e-6)
     assert (images[3] != images[7]).any()
     typical = np.sqrt((0.06**2 + 0.08**2) / 2)
-    told = calls[5]["settings"]
+    told = calls[5]["solver"]
     assert told.noise == pytest.approx(typical / 2)
     assert (told.floor, told.cg_steps, told.low, told.high) == (0.03, 1, 0.0, 1.2)
     smooth = module.smoothing(scanner(ARC, 16), 1.0)(ARC.sinogram[..., None])[..., 0]

@@ -15,7 +15,8 @@ from padis_jax.solvers.dds import DDS
 from padis_jax.solvers.diffpir import DiffPIR
 from padis_jax.solvers.dps import DPS
 from padis_jax.solvers.langevin import Langevin
-from padis_jax.solvers.reconstruct import SOLVERS, reconstruct
+from padis_jax.solvers.reconstruct import reconstruct
+from padis_jax.solvers.registry import METHODS
 from padis_jax.solvers.tv import TV, total_variation
 
 GAUSSIAN, PROBLEM, PRIOR = make()
@@ -65,7 +66,7 @@ def test_a_second_call_with_other_data_compiles_nothing(solver, change):
     operator = dataclasses.replace(PROBLEM.operator, norm=jnp.float32(7))
     other = Prior(Partial(counted, jnp.float32(0.9)), FRAME)
     for chunk in (None, 4):
-        reconstruct(jax.random.key(1), Y + 1, operator, other, solver=solver, settings=change, chunk=chunk, **SHORT)
+        reconstruct(jax.random.key(1), Y + 1, operator, other, solver=change or solver, chunk=chunk, **SHORT)
     assert not traces
 
 
@@ -84,12 +85,12 @@ def test_a_second_call_with_an_opaque_operator_compiles_nothing():
     assert len(traces) <= 2  # the shape check alone
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", METHODS)
 def test_units_of_the_operator_do_not_matter(solver):
     settings = DiffPIR(floor=0.1) if solver == "diffpir" else None  # well conditioned: this is no test of rounding
     _, thousand, _ = make(scale=1000.0)
     one, two = (
-        reconstruct(KEY, p.measurement, p.operator, PRIOR, solver=solver, settings=settings, **SHORT).image
+        reconstruct(KEY, p.measurement, p.operator, PRIOR, solver=settings or solver, **SHORT).image
         for p in (PROBLEM, thousand)
     )
     np.testing.assert_allclose(two, one, atol=1e-4)
@@ -108,7 +109,7 @@ def test_the_mean_of_four_chains_has_a_quarter_of_the_variance():
 
     def variance(average):
         def one(key):
-            few = {"levels": 2, "sigma_max": 1.0, "sigma_min": 0.1, "settings": DDS(cg_steps=2)}
+            few = {"levels": 2, "sigma_max": 1.0, "sigma_min": 0.1, "solver": DDS(cg_steps=2)}
             return reconstruct(key, Y, PROBLEM.operator, PRIOR, average=average, **few).image
 
         return float(jnp.sum(jnp.var(jax.vmap(one)(keys), axis=0)))
@@ -154,7 +155,7 @@ def test_the_image_explains_the_data():
 def kept_start(start, **more):
     """The image of a chain that keeps its start: a denoiser that returns its input, and no data step."""
     prior = Prior(Partial(shrink, jnp.float32(1)), FRAME)
-    still = {"solver": "langevin", "settings": Langevin(zeta=1e-12, eps=1e-12), "levels": 1, "sigma_max": 0.5}
+    still = {"solver": Langevin(zeta=1e-12, eps=1e-12), "levels": 1, "sigma_max": 0.5}
     return reconstruct(KEY, Y, PROBLEM.operator, prior, start=start, **still, **more).image
 
 
@@ -187,10 +188,10 @@ def test_start_from_total_variation():
         ({"measurement": np.where(np.arange(7) == 2, np.nan, Y)}, "measurement has 1 values of 7 that are NaN"),
         ({"measurement": np.full(7, np.inf)}, "7 values of 7"),
         ({"operator": lambda image: image}, "no .T"),
-        ({"solver": "ddss"}, "use one of dds, dps, langevin"),
+        ({"solver": "ddss"}, "there is no solver .*; there are dds, dps, langevin"),
         ({"settings": DPS()}, "settings are DPS but solver is 'dds'"),
         ({"levels": 0}, "levels is 0"),
-        ({"inner": 0}, "inner is 0"),
+        ({"inner": 0}, "inner 0"),
         ({"average": 0}, "average is 0"),
         ({"sigma_min": 2.0}, "must be positive and descend"),
         ({"sigma_min": 0.0}, "must be positive and descend"),

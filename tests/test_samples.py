@@ -12,7 +12,7 @@ from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.solvers.samples import draw_samples
 
 _, PROBLEM, PRIOR = make()
-FEW = {"levels": 4, "sigma_max": 1.0, "sigma_min": 0.1, "settings": DDS(cg_steps=3)}
+FEW = {"levels": 4, "sigma_max": 1.0, "sigma_min": 0.1, "solver": DDS(cg_steps=3)}
 KEY = jax.random.key(2)
 
 

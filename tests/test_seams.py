@@ -61,7 +61,7 @@ def test_seams_vanish_with_random_tilings_and_not_with_a_fixed_one(solver, setti
     for tiling in ("random", "fixed"):
         prior = tiled_prior(smooth_process(), FRAME, tiling=tiling)
         image = reconstruct(
-            jax.random.key(1), jnp.zeros((2, 4)), operator, prior, solver=solver, settings=settings,
+            jax.random.key(1), jnp.zeros((2, 4)), operator, prior, solver=settings or solver,
             levels=60, inner=inner, sigma_max=2.0, sigma_min=0.01,
         ).image  # fmt: skip
         by_residue = jumps(np.asarray(image[..., 0]))

@@ -17,17 +17,17 @@ import padis_jax
 from padis_jax.baselines.supervised import restore
 from padis_jax.benchmark.cells import Cell, Result
 from padis_jax.benchmark.data import Pictures
-from padis_jax.benchmark.methods import METHODS, Method, prior_of
+from padis_jax.benchmark.methods import METHODS, Method, plan_of, prior_of
 from padis_jax.benchmark.networks import Trained
-from padis_jax.experiment import image_key
-from padis_jax.measurements.simulate import Measurement
-from padis_jax.metrics import psnr, relative_error, ssim
-from padis_jax.problems.registry import TASKS, pose
-from padis_jax.solvers.plug_and_play import plug_and_play
-from padis_jax.solvers.presets import Schedule, plug_and_play_settings, schedule, tv_settings
+from padis_jax.images import ImageSet
+from padis_jax.problems.registry import TASKS, measure_image
+from padis_jax.runs.case import Case, image_key
+from padis_jax.runs.defaults import with_noise
+from padis_jax.runs.score import score
+from padis_jax.runs.solve import Solved, run_tv
+from padis_jax.solvers.presets import Plan, tv_preset
 from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.solvers.samples import draw_samples
-from padis_jax.solvers.tv import total_variation
 
 PSNR_LIMIT = 150.0  # dB: an error of 3e-8 of the range, below what float32 resolves; infinity has no mean and no JSON
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
@@ -35,22 +35,21 @@ _compiled = [0.0]  # seconds of this process; the listener cannot be taken off a
 
 
 class Scene:
-    """A measured image, and its image of total variation once that was asked for.
+    """A case of the grid, and its image of total variation once that was asked for.
 
     Attributes:
       task: name of the problem.
-      truth: [H, W, C].
-      operator: A.
-      measurement: y with its noise.
+      case: the measured image.
       key: of the method.
     """
 
     def __init__(self, task: str, pictures: Pictures, number: int, seed: int, operator: Any = None) -> None:
         self.task = task
-        self.truth = jnp.asarray(pictures.images[number])
         key = image_key(seed, pictures.indices[number])
-        self.measurement: Measurement
-        self.operator, self.measurement = pose(TASKS[task], key, self.truth, operator=operator)
+        truth = jnp.asarray(pictures.images[number])
+        operator, measurement = measure_image(TASKS[task], key, truth, operator=operator)
+        source = ImageSet(pictures.images[number : number + 1], (pictures.names[number],), pictures.window)
+        self.case = Case(operator, measurement, pictures.window, source, TASKS[task], np.asarray(truth))
         self.key = jax.random.fold_in(key, 1)
         self._tv: tuple[Array, float] | None = None
 
@@ -58,8 +57,8 @@ class Scene:
         """(image [H, W, C], seconds that it took without XLA's compilation), computed once."""
         if self._tv is None:
             with stopwatch() as clock:
-                solved = total_variation(self.measurement.y, self.operator, settings=tv_settings(TASKS[self.task]))
-                image = jax.block_until_ready(solved.image.reshape(self.truth.shape))
+                image = run_tv(self.case, tv_preset(self.case.kind)).reshape(self.case.image_shape)
+                jax.block_until_ready(image)
             self._tv = image, clock.seconds
         return self._tv
 
@@ -88,13 +87,6 @@ def _listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
 monitoring.register_event_duration_secs_listener(_listen)
 
 
-class Solved(NamedTuple):
-    """An image [H, W, C], and the network evaluations that it took."""
-
-    image: Array
-    evaluations: int = 0
-
-
 def run_cell(
     cell: Cell, scene: Scene, trained: Trained | None, evaluations: int, patch_batch: int = 0
 ) -> tuple[Result, np.ndarray]:
@@ -114,14 +106,12 @@ def run_cell(
       ValueError: for what a method refuses.
     """
     method = METHODS[cell.method]
-    plan = (
-        schedule(method.solver, TASKS[cell.task], evaluations, method.tilings) if method.family == "diffusion" else None
-    )
+    plan = plan_of(method, TASKS[cell.task], evaluations)
     before = 0.0
-    if method.family in ("tv", "plug_and_play") or (plan is not None and plan.options["start"] == "tv"):
+    if method.family == "tv" or (plan is not None and plan.start == "tv"):
         before = scene.tv()[1]  # outside of the clock: the first cell that needs it makes it for all
     with stopwatch() as clock:
-        solved = _solve(method, plan, scene, trained, evaluations, patch_batch)
+        solved = _solve(method, plan, scene, trained, patch_batch)
         image = np.asarray(jax.block_until_ready(solved.image))
     scores = scores_of(image, scene)
     result = Result(
@@ -154,49 +144,37 @@ def scores_of(image: np.ndarray, scene: Scene) -> Scores:
     """The scores of an image [H, W, C], which is clipped for those that compare it with the truth."""
     if not np.isfinite(image).all():
         return Scores()
-    y, projected = scene.measurement.y, scene.operator(jnp.asarray(image))
-    if bool(jnp.any(y != 0)):
-        residual: float | None = float(relative_error(projected, y))
-    else:  # nothing to be relative to
-        residual = None if bool(jnp.any(projected != 0)) else 0.0
+    case = scene.case
+    y = case.measurement.y
+    row = score("", image, case)
+    residual: float | None = row.residual
+    if not bool(jnp.any(y != 0)):  # nothing to be relative to
+        residual = None if bool(jnp.any(case.operator(jnp.asarray(image)) != 0)) else 0.0
     if residual is not None and not math.isfinite(residual):  # numbers whose squares overflow
         return Scores()
-    clipped = jnp.clip(image, 0, 1)
-    return Scores(min(float(psnr(clipped, scene.truth)), PSNR_LIMIT), float(ssim(clipped, scene.truth)), residual)
+    return Scores(None if row.psnr is None else min(row.psnr, PSNR_LIMIT), row.ssim, residual)
 
 
-def _solve(
-    method: Method,
-    plan: Schedule | None,
-    scene: Scene,
-    trained: Trained | None,
-    evaluations: int,
-    patch_batch: int,
-) -> Solved:
-    y, operator, shape = scene.measurement.y, scene.operator, scene.truth.shape
+def _solve(method: Method, plan: Plan | None, scene: Scene, trained: Trained | None, patch_batch: int) -> Solved:
+    y, operator, shape = scene.case.measurement.y, scene.case.operator, scene.case.image_shape
     if method.family == "tv":
         return Solved(scene.tv()[0])
     if method.family == "start":
         return Solved(_quick(operator, y).reshape(shape))
     assert trained is not None  # the grid has no cell without the network that it needs
-    if method.family == "supervised":
+    if plan is None:
         start = _quick(operator, y).reshape(1, *shape)
         return Solved(_restore(trained.content.config, trained.content.params, start)[0], 1)
     prior = prior_of(method, trained, (shape[0], shape[1]), patch_batch)
-    if plan is None:
-        settings = plug_and_play_settings(method.solver, TASKS[scene.task])
-        found = plug_and_play(
-            scene.key, y, operator, prior, settings=settings, iterations=evaluations, start=scene.tv()[0]
-        )
-        return Solved(found.image, found.evaluations)
-    options = {**plan.options, "settings": plan.settings, "solver": method.solver}
-    if options["start"] == "tv":
-        options["start"] = scene.tv()[0]
+    solver = with_noise(plan.settings, scene.case.measurement)
+    start = scene.tv()[0] if plan.start == "tv" else plan.start
+    options = {**plan.options(), "start": start, "solver": solver}
     if method.samples > 1:
+        del options["average"]
         drawn = draw_samples(scene.key, y, operator, prior, method.samples, **options)
         return Solved(drawn.mean, drawn.evaluations)
-    solved = reconstruct(scene.key, y, operator, prior, **options)
-    return Solved(solved.image, solved.evaluations)
+    found = reconstruct(scene.key, y, operator, prior, **options)
+    return Solved(found.image, found.evaluations)
 
 
 _restore = jax.jit(restore, static_argnums=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from padis_jax.baselines.cnn import cnn_prior
@@ -10,15 +11,16 @@ from padis_jax.benchmark.data import Pictures
 from padis_jax.benchmark.leakage import trained_on
 from padis_jax.benchmark.networks import FLAGS, Networks, Trained
 from padis_jax.prior import Prior, TilingName, patch_prior
-from padis_jax.problems.registry import TASKS
-from padis_jax.solvers.presets import plug_and_play_settings, schedule, tv_settings, unsuited
-from padis_jax.solvers.reconstruct import SOLVERS
+from padis_jax.problems.registry import TASKS, Task
+from padis_jax.solvers.presets import Plan, preset, tv_preset, unsuited
+from padis_jax.solvers.registry import METHODS as SOLVERS
 from padis_jax.weights import Weights
 
 SAMPLES = 8
-VERSION = 1  # of all cells: raise it when an operator or a solver computes something else
-SAMPLERS = tuple(name for name in SOLVERS if name != "tmpd")  # of its steps the budgets here would pay for five
+VERSION = 2  # of all cells: raise it when an operator or a solver computes something else
+TOO_FEW = ("tmpd",)  # the budgets here would pay for five of its steps
 MORE = "an evaluation has more patches than one of a tiling"  # and counts as one all the same (prior.patch_prior)
+AVERAGED = f"fixed overlapping patches averaged ({MORE})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,14 +31,14 @@ class Method:
       text: what it is, in a line.
       family: how it is run.
       network: the kind that it needs, "" for none.
-      solver: of the diffusion methods, a name in `SOLVERS`; of plug-and-play "admm" or "red".
+      solver: a name in the registry of solvers.
       tiling: of the patch prior.
       tilings: K random tilings averaged per evaluation.
       samples: runs whose mean is the image.
     """
 
     text: str
-    family: Literal["start", "tv", "supervised", "plug_and_play", "diffusion"]
+    family: Literal["start", "tv", "supervised", "solver"]
     network: Literal["", "patch", "whole", "cnn", "supervised"] = ""
     solver: str = ""
     tiling: TilingName = "random"
@@ -44,45 +46,61 @@ class Method:
     samples: int = 1
 
 
-def _diffusion(text: str, solver: str, network: Literal["patch", "whole"] = "patch", **more: Any) -> Method:
-    return Method(text, "diffusion", network, solver, **more)
+class _Methods(Mapping[str, Method]):
+    """The methods by name; read anew from the registry of solvers, so that a row there is a row here."""
+
+    def __getitem__(self, name: str) -> Method:
+        return _methods()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_methods())
+
+    def __len__(self) -> int:
+        return len(_methods())
 
 
-METHODS: dict[str, Method] = {
-    "start": Method("filtered backprojection, the blurred image, repeated or nearest pixels", "start"),
-    "tv": Method("total variation", "tv"),
-    "supervised": Method("FBP (or start) + U-Net, trained for this very problem", "supervised", "supervised"),
-    "pnp_admm_cnn": Method("PnP-ADMM, plain CNN denoiser", "plug_and_play", "cnn", "admm"),
-    "pnp_red_cnn": Method("PnP-RED, plain CNN denoiser", "plug_and_play", "cnn", "red"),
-    "pnp_admm": Method("PnP-ADMM, patch prior at one noise level", "plug_and_play", "patch", "admm"),
-    "pnp_red": Method("PnP-RED, patch prior at one noise level", "plug_and_play", "patch", "red"),
-    "pnp_admm_average": Method(
-        f"PnP-ADMM, fixed overlapping patches averaged ({MORE})", "plug_and_play", "patch", "admm", "overlap_average"
-    ),
-    **{name: _diffusion(f"{name} on the patch prior", name) for name in SAMPLERS},
-    **{
-        f"{name}_tilings{k}": _diffusion(f"{name}, {k} tilings averaged per evaluation", name, tilings=k)
-        for name in ("dds", "dps")
-        for k in (2, 4)
-    },
-    **{
-        f"{name}_average": _diffusion(
-            f"{name}, fixed overlapping patches averaged ({MORE})", name, tiling="overlap_average"
-        )
-        for name in ("dds", "dps")
-    },
-    **{
-        f"{name}_stitch": _diffusion(
-            f"{name}, fixed overlapping patches stitched ({MORE})", name, tiling="overlap_stitch"
-        )
-        for name in ("dds", "dps")
-    },
-    **{
-        f"{name}_mean{SAMPLES}": _diffusion(f"mean of {SAMPLES} {name} samples", name, samples=SAMPLES)
-        for name in ("dds", "dps")
-    },
-    **{f"whole_{name}": _diffusion(f"{name} on the whole-image model", name, "whole") for name in SAMPLERS},
-}
+METHODS = _Methods()
+
+
+def _methods() -> dict[str, Method]:
+    found = {
+        "start": Method("filtered backprojection, the blurred image, repeated or nearest pixels", "start"),
+        "tv": Method("total variation", "tv"),
+        "supervised": Method("FBP (or start) + U-Net, trained for this very problem", "supervised", "supervised"),
+    }
+    fixed = [name for name, row in SOLVERS.items() if row.begin is not None]
+    samplers = [name for name in SOLVERS if name not in (*fixed, *TOO_FEW)]
+
+    def add(name: str, more: str, solver: str, network: str = "patch", **options: Any) -> None:
+        label = SOLVERS[solver].label
+        found[name] = Method(f"{label}{more}", "solver", network, solver, **options)  # type: ignore[arg-type]
+
+    for name in fixed:
+        add(f"{name}_cnn", " with a plain CNN denoiser", name, "cnn")
+    for name in fixed:
+        add(name, " with the patch prior", name)
+    add("pnp_admm_average", f", {AVERAGED}", "pnp_admm", tiling="overlap_average")
+    for name in samplers:
+        add(name, " with the patch prior", name)
+    for name in ("dds", "dps"):
+        for k in (2, 4):
+            add(f"{name}_tilings{k}", f", {k} tilings averaged per evaluation", name, tilings=k)
+    for name in ("dds", "dps"):
+        add(f"{name}_average", f", {AVERAGED}", name, tiling="overlap_average")
+    for name in ("dds", "dps"):
+        add(f"{name}_stitch", f", fixed overlapping patches stitched ({MORE})", name, tiling="overlap_stitch")
+    for name in ("dds", "dps"):
+        add(f"{name}_mean{SAMPLES}", f", mean of {SAMPLES} samples", name, samples=SAMPLES)
+    for name in samplers:
+        add(f"whole_{name}", " with the whole-image model", name, "whole")
+    return found
+
+
+def plan_of(method: Method, task: Task, evaluations: int) -> Plan | None:
+    """How a method with a solver runs on a task; None for the others."""
+    if method.family != "solver":
+        return None
+    return preset(method.solver, task.kind, evaluations, tilings=method.tilings)
 
 
 def refusal(name: str, task: str, pictures: Pictures, networks: Networks) -> str:
@@ -175,13 +193,9 @@ def described(name: str, task: str, evaluations: int, trained: Trained | None = 
     found["network_sha256"] = trained.digest if trained else None
     if trained and method.tiling != "random":
         found["overlap"] = overlap_of(trained.content.frame.patch)
-    if method.family == "tv":
-        found["tv"] = dataclasses.asdict(tv_settings(TASKS[task]))
-    elif method.family == "plug_and_play":
-        found["plug_and_play"] = dataclasses.asdict(plug_and_play_settings(method.solver, TASKS[task]))
-        found |= {"iterations": evaluations, "start": "tv", "tv": dataclasses.asdict(tv_settings(TASKS[task]))}
-    elif method.family == "diffusion":
-        found["schedule"] = schedule(method.solver, TASKS[task], evaluations, method.tilings).described()
-        if found["schedule"]["start"] == "tv":
-            found["tv"] = dataclasses.asdict(tv_settings(TASKS[task]))
+    plan = plan_of(method, TASKS[task], evaluations)
+    if plan is not None:
+        found["plan"] = plan.described()
+    if method.family == "tv" or (plan is not None and plan.start == "tv"):
+        found["tv"] = dataclasses.asdict(tv_preset(TASKS[task].kind))
     return found

@@ -15,9 +15,8 @@ from padis_jax.benchmark.grid import Benchmark, Entry, entries
 from padis_jax.benchmark.measure import Scene, run_cell
 from padis_jax.benchmark.methods import METHODS, described
 from padis_jax.benchmark.networks import Networks, load_networks, with_supervised
-from padis_jax.experiment import missing_default
 from padis_jax.problems.registry import TASKS
-from padis_jax.runs.config import DEFAULT_IMAGE
+from padis_jax.runs.config import DEFAULT_IMAGE, missing_default
 
 
 class Job(NamedTuple):
@@ -140,7 +139,7 @@ def run(
                 if scene is None or measured != (cell.task, number, cell.seed):
                     # The geometry of a scan does not depend on the key: one operator serves all images.
                     same = scene is not None and TASKS[cell.task].tomography and scene.task == cell.task
-                    known = scene.operator if scene is not None and same else None
+                    known = scene.case.operator if scene is not None and same else None
                     scene, measured = Scene(cell.task, images, number, cell.seed, known), (cell.task, number, cell.seed)
                 trained = work.networks.find(METHODS[cell.method].network, images.channels, cell.task)
                 evaluations = config.evaluations_of(cell.method)

@@ -49,9 +49,14 @@ class OutputOptions(NamedTuple):
     quiet: bool = False
     verbose: bool = False
 
+    @property
+    def silent(self) -> bool:
+        """Whether nothing but errors, or JSON, may be printed."""
+        return self.quiet or self.json
+
     def on_memory(self, memory: Memory) -> None:
         """Says what a solver's loop will take, before it runs."""
-        if not (self.quiet or self.json):
+        if not self.silent:
             print(memory.text(), file=sys.stderr)
 
 

@@ -23,21 +23,25 @@ import jax.numpy as jnp
 import numpy as np
 
 import padis_jax
-from padis_jax import experiment as ex
 from padis_jax.cli.arguments import OutputOptions
 from padis_jax.devices.memory import Memory
 from padis_jax.devices.mesh import make_mesh
 from padis_jax.errors import UserError
-from padis_jax.measurements.load import Scan, load_scan, pose_scan
+from padis_jax.images import ImageSet
+from padis_jax.measurements.load import Scan, load_scan
 from padis_jax.measurements.simulate import Measurement
 from padis_jax.measurements.sinogram_files import SUFFIXES
-from padis_jax.operators import ParallelBeam
-from padis_jax.operators.tomography import RayTransform
+from padis_jax.prior import Prior
+from padis_jax.problems.registry import parallel_scan
 from padis_jax.runs import batch_job
 from padis_jax.runs.batch_job import Item
-from padis_jax.runs.solve import TV_WEIGHTS
+from padis_jax.runs.case import Case, grey_only, image_key, measured_case
+from padis_jax.runs.config import Experiment, check_defaults
+from padis_jax.runs.defaults import kind_named, plan_of, tv_of
+from padis_jax.runs.solve import build_prior, check_traced
 from padis_jax.solvers.batch import reconstruct_batch
-from padis_jax.solvers.tv import TV, total_variation
+from padis_jax.solvers.presets import Plan
+from padis_jax.solvers.tv import total_variation
 from padis_jax.weights import Weights, load_weights
 
 
@@ -52,12 +56,12 @@ class Job(NamedTuple):
     """
 
     items: dict[str, Path]
-    operator: RayTransform
+    operator: Any
     read: batch_job.Read
     about: dict[str, Any]
 
 
-def run(config: ex.Experiment, workdir: Path, output: OutputOptions = OutputOptions()) -> dict[str, int]:  # noqa: B008 (frozen)
+def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions()) -> dict[str, int]:  # noqa: B008 (frozen)
     """Reconstructs the measurements of `config.measurements` into `workdir`.
 
     Returns:
@@ -66,21 +70,24 @@ def run(config: ex.Experiment, workdir: Path, output: OutputOptions = OutputOpti
     Raises:
       UserError: for weights and settings that do not fit, or an empty folder; not for a single bad item.
     """
-    weights, solver = load_weights(config.weights).computing(config.compute), config.solver
+    check_defaults(config)
+    weights = load_weights(config.weights).computing(config.compute)
     frame = weights.frame
-    if weights.network.image_channels != 1:
-        raise UserError(f"{config.weights}: made for {weights.network.image_channels} channels, but sinograms are grey")
+    grey_only(config.weights, weights)
     measured = config.measurement.geometry or not list(Path(config.measurements).glob("*.npz"))
     job = _measured_job(config, weights) if measured else _simulated_job(config, weights)
-    tv = TV(weight=config.tv.weight or TV_WEIGHTS[config.scan.protocol], iterations=config.tv.iterations)
+    plan = plan_of(config, kind_named(config))
+    tv = tv_of(config, kind_named(config), parallel_scan(1, 1))
     mesh = make_mesh(config.devices, local=True)
-    prior = ex.build_prior(config, weights, frame, images=-(-config.batch // mesh.size))
+    prior = build_prior(config, weights, frame, images=-(-config.batch // mesh.size))
+    if output.dry_run:
+        return _plan(config, job, plan, prior, workdir, output)
 
     @jax.jit
     def start(sinograms: jax.Array) -> jax.Array:
-        if solver.start == "noise":
+        if plan.start == "noise":
             return jnp.zeros((len(sinograms), *frame.image_shape, 1))
-        if solver.start == "operator":
+        if plan.start == "operator":
             images = jax.lax.map(lambda y: jnp.clip(job.operator.start(y), 0, 1), sinograms)
         else:
             images = jax.lax.map(lambda y: total_variation(y, job.operator, settings=tv).image, sinograms)
@@ -94,23 +101,19 @@ def run(config: ex.Experiment, workdir: Path, output: OutputOptions = OutputOpti
         told.append(memory)
 
     def solve(indices: Sequence[int], items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
-        sinograms = batch_job.stacked(items)
+        measurements = batch_job.stacked(items)
+        options = plan.options()
+        del options["start"]
         found = reconstruct_batch(
-            jnp.stack([jax.random.fold_in(ex.image_key(config.seed, index), 1) for index in indices]),
-            sinograms,
+            jnp.stack([jax.random.fold_in(image_key(config.seed, index), 1) for index in indices]),
+            measurements,
             job.operator,
             prior,
-            settings=[ex.solver_settings(solver, _measured(item)) for item in items],
-            starts=start(sinograms),
+            settings=[plan_of(config, item.case.kind, item.case.measurement).settings for item in items],
+            starts=start(measurements),
             mesh=mesh if mesh.size > 1 else None,
             on_memory=on_memory,
-            solver=solver.name,
-            levels=solver.levels,
-            inner=solver.inner,
-            sigma_max=solver.sigma_max,
-            sigma_min=solver.sigma_min,
-            ladder=solver.ladder,
-            average=solver.average,
+            **options,
         )
         images = np.asarray(weights.window.from_unit(np.asarray(found.images)))
         return images, np.asarray(found.residual[:, -1])
@@ -121,6 +124,7 @@ def run(config: ex.Experiment, workdir: Path, output: OutputOptions = OutputOpti
             print(f"{record['item']}: {record['status']}: {text}", file=sys.stderr, flush=True)
 
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("devices", "batch", "image")}
+    settings["solver"] = plan.described()
     about = {
         "experiment": settings,
         "weights_sha256": weights.digest,
@@ -135,7 +139,7 @@ def run(config: ex.Experiment, workdir: Path, output: OutputOptions = OutputOpti
         raise UserError(str(error)) from error
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"interrupted; finished items are in {workdir}, and the same command goes on with the others"
+            f"interrupted; finished items are in {workdir}, and rerunning the same command does the others"
         ) from None
     if output.json:
         print(json.dumps({"workdir": str(workdir)} | counts))
@@ -144,22 +148,29 @@ def run(config: ex.Experiment, workdir: Path, output: OutputOptions = OutputOpti
     return counts
 
 
-def _simulated_job(config: ex.Experiment, weights: Weights) -> Job:
-    scan = config.scan
-    angles = (np.arange(scan.views) + 0.5) * np.pi / scan.views
-    operator = ParallelBeam(image_shape=weights.frame.image_shape, angles=angles, detector_count=scan.bins)
+def _simulated_job(config: Experiment, weights: Weights) -> Job:
+    scan, shape = config.scan, weights.frame.image_shape
+    task = parallel_scan(scan.views, scan.bins)
+    operator = task.build(shape, 1, jax.random.key(0))
     items = batch_job.list_items(config.measurements, (".npz",))
-    return Job(items, operator, lambda path: batch_job.read_item(path, (scan.views, scan.bins)), {})
+
+    def read(path: Path) -> Item:
+        sinogram, sigma = batch_job.read_sinogram(path, (scan.views, scan.bins))
+        y = jnp.asarray(sinogram)[..., None]
+        source = ImageSet(np.zeros((1, *shape, 1), np.float32), (path.stem,), weights.window)
+        return Item(Case(operator, Measurement(y, jnp.full(y.shape, sigma), "honest"), weights.window, source, task))
+
+    return Job(items, operator, read, {})
 
 
-def _measured_job(config: ex.Experiment, weights: Weights) -> Job:
+def _measured_job(config: Experiment, weights: Weights) -> Job:
     """The geometry is that of the first file that can be read; others must have the same."""
     if config.measurement.find_centre:
         raise UserError(
             "measurement.find_centre looks at one scan, but all of --measurements have one geometry: find the offset "
             "with --measurement.path FILE, and write it into the geometry file as offset_mm"
         )
-    window, shape = weights.window, weights.frame.image_shape
+    shape = weights.frame.image_shape
     items = batch_job.list_items(config.measurements, SUFFIXES)
 
     def load(path: Path) -> Scan:
@@ -187,21 +198,36 @@ def _measured_job(config: ex.Experiment, weights: Weights) -> Job:
             raise UserError(
                 f"{path}: its geometry is not that of {first.name} ({', '.join(fields)}); give it a folder of its own"
             )
-        posed = pose_scan(config.measurement, scan, window, shape, operator=operator)
-        found, bounds = posed.measurement, [posed.attenuation.low, posed.attenuation.high]
-        values = np.asarray(found.y)
-        if not np.isfinite(values).all():
-            raise UserError(f"{path}: has values that are NaN or infinite; mend or remove them")
-        about = {
-            "repaired_counts": scan.repaired,
-            "attenuation_per_mm": bounds,
-            "noise_sigma": float(found.noise_sigma),
-        }
-        return Item(values, float(found.noise_sigma), about)
+        here = dataclasses.replace(config, measurement=dataclasses.replace(config.measurement, path=str(path)))
+        case = measured_case(here, scan, weights, operator=operator)
+        if not np.isfinite(np.asarray(case.measurement.y)).all():
+            raise UserError(f"{path}: has values that are NaN or infinite; repair or remove them")
+        about = {name: case.about[name] for name in ("repaired_counts", "attenuation_per_mm")}
+        return Item(case, about | {"noise_sigma": float(case.measurement.noise_sigma)})
 
     return Job(items, operator, read, {"geometry": dataclasses.asdict(geometry), "pixel_mm": pixel})
 
 
-def _measured(item: Item) -> Measurement:
-    sigma = jnp.full(item.sinogram.shape, item.noise_sigma, jnp.float32)
-    return Measurement(jnp.asarray(item.sinogram), sigma, "honest")
+def _plan(
+    config: Experiment, job: Job, plan: Plan, prior: Prior, workdir: Path, output: OutputOptions
+) -> dict[str, int]:
+    """Prints what would be done, after the checks of the first item that can be read."""
+    failed = {}
+    for name, path in job.items.items():
+        try:
+            check_traced(config, dataclasses.replace(job.read(path).case, prior=prior), plan)
+            break
+        except UserError as error:
+            failed[name] = str(error)
+    counts = {"items": len(job.items), "evaluations_each": plan.evaluations * config.tilings}
+    if len(failed) == len(job.items):
+        raise UserError(f"{config.measurements}: no item can be used; the first: {next(iter(failed.values()))}")
+    about = {"measurements": config.measurements, "weights": config.weights, "solver": plan.method, **counts}
+    if output.json:
+        print(json.dumps({"dry_run": True, **about, "workdir": str(workdir)}))
+    else:
+        print(
+            f"{len(job.items)} measurements of {config.measurements}; {plan.row.label} with {config.weights}, "
+            f"{counts['evaluations_each']} evaluations each, into {workdir}"
+        )
+    return counts

@@ -9,7 +9,6 @@ from typing import Any
 from tqdm import tqdm
 
 from padis_jax.cli.arguments import OutputOptions
-from padis_jax.runs.config import SolverConfig
 
 
 class Progress:
@@ -26,7 +25,7 @@ class Progress:
 
 
 @contextlib.contextmanager
-def solver_progress(solver: SolverConfig, name: str, output: OutputOptions) -> Iterator[Progress]:
+def solver_progress(steps: int, name: str, output: OutputOptions) -> Iterator[Progress]:
     """A Progress whose bar is on stderr, unless the program is to be quiet or read by machines."""
-    with tqdm(total=solver.steps, desc=name, unit="step", disable=output.quiet or output.json) as bar:
-        yield Progress(bar, solver.steps)
+    with tqdm(total=steps, desc=name, unit="step", disable=output.silent) as bar:
+        yield Progress(bar, steps)

@@ -5,7 +5,7 @@ Images are grey (or as they are, in colour), signed errors red above and blue be
 """
 
 from padis_jax.figures.curves import psnr_against_distance, training_curves
-from padis_jax.figures.pictures import comparison, gallery, maps, patch_grid
+from padis_jax.figures.pictures import comparison, gallery, images_row, maps, patch_grid
 from padis_jax.figures.save import save_figure
 from padis_jax.figures.style import BONE, BRAIN, CT_DISPLAYS
 
@@ -15,6 +15,7 @@ __all__ = [
     "CT_DISPLAYS",
     "comparison",
     "gallery",
+    "images_row",
     "maps",
     "patch_grid",
     "psnr_against_distance",

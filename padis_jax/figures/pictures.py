@@ -146,6 +146,22 @@ def gallery(
     return figure
 
 
+def images_row(
+    images: Mapping[str, ArrayLike],
+    *,
+    window: Window = HOUNSFIELD,
+    origin: Literal["upper", "lower"] = "upper",
+) -> Figure:
+    """Images [H, W, C] in the window's [0, 1] beside each other, each under its name; `origin` as for `comparison`."""
+    figure = Figure(figsize=(3.2 * len(images), 3.5), layout="constrained")
+    for ax, (name, image) in zip(figure.subplots(1, len(images), squeeze=False)[0], images.items(), strict=True):
+        shown = as_plane(image).clip(0.0, 1.0)
+        ax.imshow(shown, cmap="gray", vmin=0.0, vmax=1.0, origin=origin, interpolation="nearest")
+        ax.set_title(name, fontsize=9)
+        ax.set_axis_off()
+    return figure
+
+
 def maps(
     planes: Mapping[str, ArrayLike],
     *,

@@ -110,7 +110,7 @@ def load_scan(config: MeasurementConfig) -> Scan:
     return Scan(values, geometry, repaired)
 
 
-class Posed(NamedTuple):
+class ScaledScan(NamedTuple):
     """A scan as the solvers take it.
 
     Attributes:
@@ -126,14 +126,14 @@ class Posed(NamedTuple):
     attenuation: Window
 
 
-def pose_scan(
+def scaled_scan(
     config: MeasurementConfig,
     scan: Scan,
     window: Window,
     image_shape: tuple[int, int],
     *,
     operator: RayTransform | None = None,
-) -> Posed:
+) -> ScaledScan:
     """The scan of an image in [0, 1].
 
     Args:
@@ -154,7 +154,7 @@ def pose_scan(
         attenuation = Window("1/mm", 0.0, config.attenuation or _bright(config, scan, operator, pixel))
     y = rescale_attenuation(jnp.asarray(scan.sinogram), operator, image_shape, attenuation, length_mm=pixel)
     sigma = (config.noise or _noise(scan.sinogram)) / ((attenuation.high - attenuation.low) * pixel)
-    return Posed(operator, Measurement(y, jnp.full(y.shape, sigma, jnp.float32), "measured"), pixel, attenuation)
+    return ScaledScan(operator, Measurement(y, jnp.full(y.shape, sigma, jnp.float32), "measured"), pixel, attenuation)
 
 
 def _bright(config: MeasurementConfig, scan: Scan, operator: RayTransform, pixel: float) -> float:

@@ -136,7 +136,9 @@ def simulate(
     )
 
 
-def pose(task: Task, key: Array, image: Array, *, operator: Any = None, **noise: Any) -> tuple[Any, Measurement]:
+def measure_image(
+    task: Task, key: Array, image: Array, *, operator: Any = None, **noise: Any
+) -> tuple[Any, Measurement]:
     """The operator of an image [H, W, C] and its measurement, from the image's key.
 
     Args:
@@ -164,8 +166,12 @@ def _plain(value: Any) -> Any:
 
 
 def _parallel(shape: tuple[int, int], key: Array, *, views: int, span: float) -> Any:
+    return _scan(shape, key, views=views, span=span, bins=2 * max(shape))
+
+
+def _scan(shape: tuple[int, int], key: Array, *, views: int, span: float, bins: int) -> Any:
     angles = (np.arange(views) + 0.5) * span / views
-    return ParallelBeam(image_shape=shape, angles=angles, detector_count=2 * max(shape))
+    return ParallelBeam(image_shape=shape, angles=angles, detector_count=bins)
 
 
 def _fan(shape: tuple[int, int], key: Array, *, views: int, span: float) -> Any:
@@ -227,14 +233,19 @@ def _inpaint(description: str, kind: Kind, factory: Build) -> Task:
     return Task(f"inpainting, {description}", "the nearest known pixel", "nearest known", kind, 0.01, factory)
 
 
+def parallel_scan(views: int, bins: int) -> Task:
+    """A parallel-beam scan over half a turn; bins are one pixel wide."""
+    return _ct(f"parallel beam, {views} views", functools.partial(_scan, views=views, span=np.pi, bins=bins))
+
+
 def masked_task(mask: np.ndarray | Array) -> Task:
-    """Inpainting with a mask of one's own, [H, W], True where known."""
-    return _inpaint("a mask of one's own", "large", functools.partial(_given, mask=mask))
+    """Inpainting with a given mask, [H, W], True where known."""
+    return _inpaint("a given mask", "large", functools.partial(_given, mask=mask))
 
 
 def blurred_task(kernel: np.ndarray | Array, boundary: Boundary = "circular") -> Task:
-    """Deblurring with a kernel of one's own, [h, w]."""
-    return _deblur(f"a kernel of one's own, boundary {boundary}", np.asarray(kernel), boundary)
+    """Deblurring with a given kernel, [h, w]."""
+    return _deblur(f"a given kernel, boundary {boundary}", np.asarray(kernel), boundary)
 
 
 TASKS: dict[str, Task] = {

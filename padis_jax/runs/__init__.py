@@ -1,1 +1,1 @@
-"""One run, from its settings to a results folder: case, solution, scores, results; and what training is told and tells."""
+"""One run, from its settings to a results folder: case, solution, scores, results; and the files of a training."""

@@ -10,12 +10,12 @@ kept when the job is started again, and what failed is tried again. A failed ite
 from __future__ import annotations
 
 import collections
-import dataclasses
 import json
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,23 +23,16 @@ import numpy as np
 
 from padis_jax.errors import UserError
 from padis_jax.files import read_records, write_bytes, write_json, write_npz
+from padis_jax.runs.case import Case
 
 _UNREADABLE = (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError)
 
 
-@dataclasses.dataclass(frozen=True)
-class Item:
-    """One measurement.
+class Item(NamedTuple):
+    """One measurement: its case, and what its line in the manifest says besides."""
 
-    Attributes:
-      sinogram: [views, bins], in image value times pixel.
-      noise_sigma: standard deviation of its entries.
-      about: what its line in the manifest says besides.
-    """
-
-    sinogram: np.ndarray
-    noise_sigma: float
-    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    case: Case
+    about: Mapping[str, Any] = MappingProxyType({})
 
 
 Read = Callable[[Path], Item]
@@ -62,7 +55,7 @@ def list_items(folder: str | Path, suffixes: Collection[str]) -> dict[str, Path]
     return {p.stem if count[p.stem] == 1 else p.name: p for p in found}
 
 
-def read_item(path: Path, shape: tuple[int, ...]) -> Item:
+def read_sinogram(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, float]:
     """Reads `sinogram` and, if there is one, `noise_sigma` from a .npz file.
 
     Raises:
@@ -84,8 +77,8 @@ def read_item(path: Path, shape: tuple[int, ...]) -> Item:
     if noise.shape != () or noise.dtype.kind not in "fiu" or not 0 <= noise < np.inf:
         raise UserError(f"{path}: `noise_sigma` is {noise}: one number, not negative")
     if not np.isfinite(sinogram).all():
-        raise UserError(f"{path}: `sinogram` has values that are NaN or infinite; mend or remove them")
-    return Item(sinogram.astype(np.float32), float(noise))
+        raise UserError(f"{path}: `sinogram` has values that are NaN or infinite; repair or remove them")
+    return sinogram.astype(np.float32), float(noise)
 
 
 def run(
@@ -194,5 +187,5 @@ def _same_settings(workdir: Path, about: dict[str, Any]) -> None:
 
 
 def stacked(items: Sequence[Item]) -> jax.Array:
-    """The sinograms of a batch, [n, views, bins]."""
-    return jnp.stack([jnp.asarray(item.sinogram) for item in items])
+    """The measurements of a batch, [n, views, bins, 1]."""
+    return jnp.stack([item.case.measurement.y for item in items])

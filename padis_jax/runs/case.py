@@ -1,9 +1,12 @@
-"""A measured image: read, measured under a protocol, with what is known of it."""
+"""A case: what is to be reconstructed, whether it was simulated or measured; with the truth or without."""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,46 +14,70 @@ import numpy as np
 from jax import Array
 
 from padis_jax.errors import UserError
+from padis_jax.images import ImageSet, Window
+from padis_jax.measurements.load import Scan, scaled_scan
+from padis_jax.measurements.simulate import Measurement
+from padis_jax.operators import Masking
+from padis_jax.prior import Prior
+from padis_jax.problems.registry import Task, measure_image, parallel_scan
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import task_of
-from padis_jax.images import ImageSet, Window, read_images
-from padis_jax.operators import Masking, ParallelBeam
-from padis_jax.measurements.simulate import Measurement, honest_measurement, paper_measurement
-from padis_jax.measurements.attenuation import linear_attenuation
-from padis_jax.operators.tomography import RayTransform
-from padis_jax.problems.registry import Task, pose
+from padis_jax.solvers.presets import Kind, kind_of
+from padis_jax.weights import Weights
 
 SSIM_WINDOW = 11  # pixels: smaller images have no SSIM
 
 
-class Scene(NamedTuple):
-    """A measured image: truth [H, W, C] in [0, 1], its window and name, operator and measurement.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """What is to be reconstructed.
 
-    `rows_up` says that row 0 is the bottom of the picture, `task` which named problem it is, if it is one.
+    Attributes:
+      operator: A.
+      measurement: y with its noise.
+      window: what 0 and 1 stand for.
+      source: the one image that a result is of, with its name, its spacing and its file's header.
+      task: the problem; its kind decides the presets.
+      truth: [H, W, C] in [0, 1], or None: nothing is scored then.
+      prior: the denoiser, once it is built (solve.make_prior).
+      about: what else metrics.json says.
+      note: what the report says of the measurement.
     """
 
-    truth: np.ndarray
-    window: Window
-    name: str
     operator: Any
     measurement: Measurement
-    rows_up: bool = False
-    task: Task | None = None
+    window: Window
+    source: ImageSet
+    task: Task
+    truth: np.ndarray | None = None
+    prior: Prior | None = None
+    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    note: str = ""
 
     @property
-    def simple(self) -> dict[str, Array | np.ndarray]:
+    def name(self) -> str:
+        """Of the image."""
+        return self.source.names[0]
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(H, W, C)."""
+        return tuple(self.source.images.shape[1:])
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of preset."""
+        return kind_of(self.task.kind, counts=self.measurement.protocol != "paper")
+
+    @property
+    def origin(self) -> Literal["upper", "lower"]:
+        """Where row 0 of the image is drawn."""
+        return "lower" if self.source.rows_up else "upper"
+
+    @property
+    def simple(self) -> dict[str, Array]:
         """What was measured, in a word -> image [H, W, C], where that is worth a picture beside `operator.start`."""
         return {"masked": self.measurement.y} if isinstance(self.operator, Masking) else {}
-
-    @property
-    def start_name(self) -> str:
-        """What `operator.start` is, in a word."""
-        return self.task.label if self.task else "FBP"
-
-    @property
-    def what(self) -> str:
-        """What the image is reconstructed from, in a few words."""
-        return self.task.description if self.task else f"{self.operator.measurement_shape[0]} views"
 
 
 def image_key(seed: int, index: int) -> Array:
@@ -58,71 +85,56 @@ def image_key(seed: int, index: int) -> Array:
     return jax.random.fold_in(jax.random.key(seed), index)
 
 
-def load_scene(
-    config: Experiment, images: ImageSet | None = None, *, key: Array | None = None, operator: Any = None
-) -> Scene:
-    """Reads the image and measures it.
+def simulated_case(
+    config: Experiment,
+    images: ImageSet,
+    *,
+    key: Array | None = None,
+    operator: Any = None,
+    shapes_only: bool = False,
+) -> Case:
+    """The chosen image, measured by the problem or the scan that the config names.
 
     Args:
-      config: the experiment.
-      images: the images of `config.image.path`, if they are read already.
+      config: of the run.
+      images: those of `config.image.path`.
       key: of what is random in the measurement; None for the image's own.
       operator: if it is there already; else it is built.
+      shapes_only: check everything and trace the measurement, but compute none: its values are 0.
 
     Raises:
-      UserError: for a missing file or image, or a pixel size that is neither in the file nor in the config.
+      UserError: for a missing image or mask, a size that the problem cannot have, or a pixel size that neither the file
+        nor the config tells.
     """
-    if images is None:
-        images = read_images(config.image.path)
     chosen = images.select([config.image.index])
-    truth = chosen.images[0]
-    if min(truth.shape[:2]) < SSIM_WINDOW:
-        raise UserError(
-            f"{config.image.path}: {truth.shape[:2]} pixels; at least {SSIM_WINDOW} x {SSIM_WINDOW} are needed"
-        )
-    key = image_key(config.seed, config.image.index) if key is None else key
-    if config.problem:
-        return _problem_scene(config, chosen, key, operator)
-    if operator is None:
-        angles = (np.arange(config.scan.views) + 0.5) * np.pi / config.scan.views
-        operator = ParallelBeam(image_shape=truth.shape[:2], angles=angles, detector_count=config.scan.bins)
-    measurement = _measure(config, jax.random.fold_in(key, 0), chosen, operator)
-    return Scene(truth, chosen.window, chosen.names[0], operator, measurement, chosen.rows_up)
-
-
-def _problem_scene(config: Experiment, chosen: ImageSet, key: Array, operator: Any) -> Scene:
     truth = np.asarray(chosen.images[0])
-    task = task_of(config, (truth.shape[0], truth.shape[1]), rows_up=chosen.rows_up)
+    height, width = truth.shape[:2]
+    if min(height, width) < SSIM_WINDOW:
+        raise UserError(
+            f"{config.image.path}: {(height, width)} pixels; at least {SSIM_WINDOW} x {SSIM_WINDOW} are needed"
+        )
+    task = parallel_scan(config.scan.views, config.scan.bins)
+    if config.problem:
+        task = task_of(config, (height, width), rows_up=chosen.rows_up)
     noise: dict[str, Any] = {"sigma": config.noise}
     if task.tomography and config.scan.protocol == "honest":
         noise = {"photons": config.scan.photons, "pixel_mm": _pixel_mm(config, chosen), "window": chosen.window}
+    key = image_key(config.seed, config.image.index) if key is None else key
     try:
-        operator, measurement = pose(task, key, jnp.asarray(truth), operator=operator, **noise)
+        if shapes_only:
+            operator = operator or task.build((height, width), truth.shape[-1], jax.random.fold_in(key, 2))
+            y, noise_std = jax.eval_shape(
+                lambda k, x: measure_image(task, k, x, operator=operator, **noise)[1][:2], key, jnp.asarray(truth)
+            )
+            protocol = "honest" if "photons" in noise else "paper"
+            measurement = Measurement(jnp.zeros(y.shape), jnp.zeros(noise_std.shape), protocol)
+        else:
+            operator, measurement = measure_image(task, key, jnp.asarray(truth), operator=operator, **noise)
     except ValueError as error:
-        raise UserError(f"{config.image.path}: --problem {config.problem}: {error}") from error
-    return Scene(truth, chosen.window, chosen.names[0], operator, measurement, chosen.rows_up, task)
-
-
-def _measure(config: Experiment, key: Array, chosen: ImageSet, operator: RayTransform) -> Measurement:
-    """The measurement of the first image of a set, under the config's protocol.
-
-    Raises:
-      UserError: if the pixel size is needed and neither in the file nor in the config.
-    """
-    truth = jnp.asarray(chosen.images[0])
-    if config.scan.protocol == "paper":
-        return paper_measurement(key, truth, operator)
-    pixel_mm = _pixel_mm(config, chosen)
-    attenuation, background = linear_attenuation(chosen.window)
-    return honest_measurement(
-        key,
-        truth,
-        operator,
-        photons=config.scan.photons,
-        pixel_mm=pixel_mm,
-        attenuation=attenuation,
-        background=background,
-    )
+        problem = f"--problem {config.problem}: " if config.problem else ""
+        raise UserError(f"{config.image.path}: {problem}{error}") from error
+    about = {"problem": config.problem, "measured": task.description} if config.problem else {}
+    return Case(operator, measurement, chosen.window, chosen, task, truth, about=about)
 
 
 def _pixel_mm(config: Experiment, chosen: ImageSet) -> float:
@@ -135,11 +147,41 @@ def _pixel_mm(config: Experiment, chosen: ImageSet) -> float:
     return float(pixel_mm)
 
 
-def missing_default(path: str, default: str, flag: str) -> UserError | None:
-    """An error if `path` is the default of a checkout and this is no checkout."""
-    if path == default and not Path(path).exists():
-        return UserError(
-            f"no {default} here: run inside a checkout of padis_jax, or name the file with {flag} (and the settings "
-            "with --config)"
-        )
-    return None
+def measured_case(config: Experiment, scan: Scan, weights: Weights, *, operator: Any = None) -> Case:
+    """A measured scan, scaled to the images of the weights.
+
+    Args:
+      config: of the run.
+      scan: from `load_scan`.
+      weights: of the prior.
+      operator: from an earlier case of the same geometry.
+
+    Raises:
+      UserError: for weights in colour, an image that reaches beyond the source, and an attenuation that cannot be
+        estimated.
+    """
+    grey_only(config.weights, weights)
+    shape, path = weights.frame.image_shape, config.measurement.path
+    scaled = scaled_scan(config.measurement, scan, weights.window, shape, operator=operator)
+    found = scaled.measurement
+    # A result is of one image that comes from no image file, named by the measurement and its digest.
+    name = f"{Path(path).name} {hashlib.sha256(scan.sinogram.tobytes()).hexdigest()[:16]}"
+    blank = np.zeros((1, *shape, 1), np.float32)
+    source = ImageSet(blank, (name,), weights.window, spacing=(scaled.pixel_mm,) * 3)
+    views, bins = scan.sinogram.shape
+    task = dataclasses.replace(parallel_scan(views, bins), description=f"{views} measured views")
+    about = {
+        "measurement": path,
+        "repaired_counts": scan.repaired,
+        "pixel_mm": scaled.pixel_mm,
+        "attenuation_per_mm": [scaled.attenuation.low, scaled.attenuation.high],
+    }
+    measurement = found._replace(y=found.y[..., None], noise_std=found.noise_std[..., None])
+    note = f"{views} views of {bins} bins, {scan.repaired} repaired counts."
+    return Case(scaled.operator, measurement, weights.window, source, task, about=about, note=note)
+
+
+def grey_only(path: str, weights: Weights) -> None:
+    """Raises UserError for weights in colour: sinograms are grey."""
+    if weights.network.image_channels != 1:
+        raise UserError(f"{path}: made for {weights.network.image_channels} channels, but sinograms are grey")

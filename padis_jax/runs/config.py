@@ -1,4 +1,4 @@
-"""The settings of an experiment, which sample.py turns into flags: image, scan, solver, baseline.
+"""The settings of a run, which sample.py turns into flags: image, scan or problem, solver, baseline.
 
 Frozen dataclasses that validate themselves. `padis_jax/config.py` has those of training.
 """
@@ -7,26 +7,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
 
 from padis_jax.errors import UserError
+from padis_jax.measurements.load import MeasurementConfig
 from padis_jax.operators.blur import Boundary
 from padis_jax.prior import TilingName
-from padis_jax.measurements.load import MeasurementConfig
-from padis_jax.solvers.presets import unsuited
-from padis_jax.solvers.prior_step import PriorStep
-from padis_jax.split import HEAD_CT
 from padis_jax.problems.registry import TASKS
+from padis_jax.solvers.presets import TV_ITERATIONS, unsuited
+from padis_jax.solvers.registry import find_method
+from padis_jax.split import HEAD_CT
 from padis_jax.writers import Format
 
 DEFAULT_IMAGE = HEAD_CT
 DEFAULT_WEIGHTS = "weights/head_ct.safetensors"
 OWN = {"inpaint": "mask", "deblur": "kernel"}  # problems made of a file -> the field that names it
 PROBLEMS = (*TASKS, *OWN)
-PLUG_AND_PLAY = ("pnp_admm", "pnp_red")
-MethodName = Literal[
-    "dds", "dps", "langevin", "ddnm", "diffpir", "predictor_corrector", "daps", "tmpd", "pnp_admm", "pnp_red"
-]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,91 +69,88 @@ class ScanConfig:
             raise UserError(f"scan: photons {self.photons} must be positive and pixel_mm {self.pixel_mm} not negative")
 
 
-@dataclasses.dataclass(frozen=True)
+RENAMED = {"churn": "eta", "pinv_steps": "cg_steps", "pnp_sigma": "sigma", "pnp_weight": "weight"}
+
+
+@dataclasses.dataclass(frozen=True, init=False)
 class SolverConfig:
-    """The diffusion solver. Fields that a solver does not name are not used by it.
+    """The solver: a method, the settings of its own that are chosen, and how it runs. None is the preset's value.
 
     Attributes:
-      name: "dds" (fast: CG data consistency), "dps" (the paper's VE-DPS), "langevin", "ddnm", "diffpir",
-        "predictor_corrector", "daps", "tmpd", or plug-and-play with the prior at one noise level:
-        "pnp_admm", "pnp_red"; docs/methods.md compares them.
-      levels: noise levels of the ladder; iterations of pnp_admm and pnp_red.
+      method: a name in `solvers.registry.METHODS`.
+      settings: fields of the method's settings class; unset ones have the preset's value (solvers/presets.py), else the
+        method's own default.
+      levels: noise levels; iterations of plug-and-play.
       inner: steps per level.
-      sigma_max: first noise level, in image units.
-      sigma_min: last noise level.
-      ladder: "geometric", or "edm" (rho = 7).
-      start: "tv", "operator" (FBP) or "noise" (a zero image); noise of deviation sigma_max is added (not with pnp).
-      average: independent chains whose mean is the result; multiplies the cost (not with pnp, nor has it inner steps).
-      consistency: dds: lambda relative to ||A||^2.
-      cg_steps: dds, diffpir, daps, tmpd, pnp: conjugate-gradient steps per level.
-      churn: dds: share of fresh noise, 0 (deterministic) to 1.
-      kappa: dds: error of the denoised image relative to sigma; weighs measurement noise. The noise level itself is
-        taken from the photon counts.
-      zeta: dps, langevin, predictor_corrector: data step; diffpir: share of fresh noise; 0 takes the solver's own
-        default.
-      prior_step: dps, langevin, ddnm: "langevin" (the paper's), or "ancestral", which needs fewer levels and one step
-        on each (solvers/prior_step.py).
-      eps: dps, langevin, ddnm: alpha = eps sigma^2 of "langevin".
-      step_form: dps, langevin, predictor_corrector: "squared", "norm", "paper" or, dps only, "authors"
-        (solvers/dps.py has the table that converts zeta).
-      last_level_noise: dps, langevin, ddnm: whether the lowest level adds noise.
-      zero_ring: dps: set D to 0 on the whole margin.
-      pinv_steps: ddnm: CG steps in the place of the pseudo-inverse; 0 for the pseudo-inverse itself.
-      weight: diffpir: lambda, trust in the denoised image.
-      predictor: predictor_corrector: "reverse_diffusion" or, for few levels, "ancestral".
-      snr: predictor_corrector: the corrector's r.
-      corrector: predictor_corrector: "song" or "paper".
-      sampler: daps: "langevin" (the paper's) or "cg".
-      ode_steps: daps: evaluations per level.
-      mcmc_steps: daps: Langevin steps per level.
-      pnp_sigma: pnp: the denoiser's noise level.
-      pnp_weight: pnp: rho relative to ||A||^2.
+      sigma_max: first noise level, in image units; not of plug-and-play.
+      sigma_min: last noise level; likewise.
+      ladder: spacing of the levels: "geometric", or "edm" (rho = 7); likewise.
+      start: "tv", "operator" (FBP) or "noise" (a zero image); noise of deviation sigma_max is added, except in
+        plug-and-play.
+      average: independent chains whose mean is the result; multiplies the cost; not of plug-and-play.
     """
 
-    name: MethodName = "dds"
-    levels: int = 50
-    inner: int = 1
-    sigma_max: float = 0.2
-    sigma_min: float = 0.003
-    ladder: Literal["geometric", "edm"] = "geometric"
-    start: Literal["tv", "operator", "noise"] = "tv"
-    average: int = 2
-    consistency: float = 2e-3
-    cg_steps: int = 10
-    churn: float = 1.0
-    kappa: float = 1.0
-    zeta: float = 0.0
-    prior_step: PriorStep = "langevin"
-    eps: float = 0.5
-    step_form: Literal["squared", "norm", "paper", "authors"] = "squared"
-    last_level_noise: bool = True
-    zero_ring: bool = False
-    pinv_steps: int = 0
-    weight: float = 8.0
-    predictor: Literal["reverse_diffusion", "ancestral"] = "reverse_diffusion"
-    snr: float = 0.16
-    corrector: Literal["song", "paper"] = "song"
-    sampler: Literal["langevin", "cg"] = "langevin"
-    ode_steps: int = 5
-    mcmc_steps: int = 100
-    pnp_sigma: float = 0.03
-    pnp_weight: float = 0.01
+    method: str
+    settings: Mapping[str, Any]
+    levels: int | None
+    inner: int | None
+    sigma_max: float | None
+    sigma_min: float | None
+    ladder: Literal["geometric", "edm"] | None
+    start: Literal["tv", "operator", "noise"] | None
+    average: int | None
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        method: str = "dds",
+        *,
+        settings: Mapping[str, Any] | None = None,
+        levels: int | None = None,
+        inner: int | None = None,
+        sigma_max: float | None = None,
+        sigma_min: float | None = None,
+        ladder: Literal["geometric", "edm"] | None = None,
+        start: Literal["tv", "operator", "noise"] | None = None,
+        average: int | None = None,
+        **fields: Any,
+    ) -> None:
+        """The fields of the class; those of the method may also be given by name: SolverConfig("dps", zeta=1.7).
+
+        Raises:
+          UserError: for an unknown method or field, or a value out of range.
+        """
+        if "name" in fields:  # until the next release
+            method = fields.pop("name")
+            print(f'note: SolverConfig(name="{method}") is now SolverConfig("{method}")', file=sys.stderr)
+        given = dict(settings or {})
+        for name, value in fields.items():
+            new = RENAMED.get(name, name)
+            if new != name:
+                print(f"note: SolverConfig({name}=...) is now SolverConfig({new}=...)", file=sys.stderr)
+            given[new] = value
+        run = (levels, inner, sigma_max, sigma_min, ladder, start, average)
+        values: dict[str, Any] = dict(zip(RUN_FIELDS, run, strict=True)) | {"method": method, "settings": given}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
         for name in ("levels", "inner", "average"):
-            if getattr(self, name) < 1:
-                raise UserError(f"solver.{name} is {getattr(self, name)}: it must be at least 1")
-        if self.prior_step == "ancestral" and self.inner > 1:
-            raise UserError(
-                f"solver.inner is {self.inner}: ancestral steps are one per level; use 1, or prior_step langevin"
-            )
-        if not 0 < self.sigma_min < self.sigma_max < math.inf:
-            raise UserError(f"solver: 0 < sigma_min < sigma_max is needed, got {self.sigma_min} and {self.sigma_max}")
+            if (count := values[name]) is not None and count < 1:
+                raise UserError(f"solver.{name} is {count}: it must be at least 1")
+        try:
+            find_method(method).make(**given)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"solver: {error}") from error
+
+    def __hash__(self) -> int:
+        return hash((self.method, *self.run_fields.items(), *sorted(self.settings.items())))
 
     @property
-    def steps(self) -> int:
-        """Steps, or iterations, of a reconstruction."""
-        return self.levels if self.name in PLUG_AND_PLAY else self.levels * self.inner * self.average
+    def run_fields(self) -> dict[str, Any]:
+        """What is not None of the fields that every method has."""
+        values = ((name, getattr(self, name)) for name in RUN_FIELDS)
+        return {name: value for name, value in values if value is not None}
+
+
+RUN_FIELDS = tuple(field.name for field in dataclasses.fields(SolverConfig))[2:]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,17 +158,16 @@ class TVConfig:
     """Total variation, the classical baseline.
 
     Attributes:
-      weight: of the total variation; 0 takes the best of ten on the validation slices for the protocol at 20 views:
-        1 under the honest protocol (1e5 photons), 0.003 without noise.
+      weight: of the total variation; None for the preset's (solvers/presets.py).
       iterations: primal-dual iterations.
     """
 
-    weight: float = 0.0
-    iterations: int = 500
+    weight: float | None = None
+    iterations: int = TV_ITERATIONS
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight < math.inf or self.iterations < 1:
-            raise UserError(f"tv: weight {self.weight} must not be negative, iterations {self.iterations} at least 1")
+        if not (self.weight is None or 0 < self.weight < math.inf) or self.iterations < 1:
+            raise UserError(f"tv: weight {self.weight} must be positive, iterations {self.iterations} at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,10 +249,11 @@ class Experiment:
         if self.devices < 0 or self.batch < 1:
             raise UserError(f"devices {self.devices} must not be negative, batch {self.batch} at least 1")
         self._check_problem()
-        if self.solver.name in PLUG_AND_PLAY and (self.samples or self.measurements):
+        method = find_method(self.solver.method)
+        if method.begin is not None and (self.samples or self.measurements or (self.solver.average or 1) > 1):
             raise UserError(
-                f"solver.name {self.solver.name}: its runs differ in their tilings only; leave --samples out, or take "
-                "another solver for samples and for --measurements"
+                f"--solver {self.solver.method}: its runs differ in their tilings only; leave --samples and "
+                "--solver.average out, or choose another solver for them and for --measurements"
             )
 
     def _check_problem(self) -> None:
@@ -279,7 +275,27 @@ class Experiment:
             raise UserError("--noise: photons bring their own noise; add --scan.protocol paper, or set --scan.photons")
         if self.measurement.path or self.measurements or self.generate:
             raise UserError("--problem simulates a measurement of --image.path; leave it out with measured data")
-        if reason := unsuited(self.solver.name, self.problem):
+        if reason := unsuited(self.solver.method, self.problem):
             raise UserError(
-                f"--problem {self.problem}: not with {self.solver.name}: {reason}; take another solver.name"
+                f"--problem {self.problem}: not with {self.solver.method}: {reason}; choose another --solver"
             )
+
+
+def missing_default(path: str, default: str, flag: str) -> UserError | None:
+    """An error if `path` is the default of a checkout and this is no checkout."""
+    if path == default and not Path(path).exists():
+        return UserError(
+            f"no {default} here: run inside a checkout of padis_jax, or name the file with {flag} (and the settings "
+            "with --config)"
+        )
+    return None
+
+
+def check_defaults(config: Experiment) -> None:
+    """Raises UserError where a default of the config is a file of a checkout, and this is no checkout."""
+    files = [(config.weights, DEFAULT_WEIGHTS, "--weights")]
+    if not (config.measurement.path or config.measurements or config.generate):
+        files.append((config.image.path, DEFAULT_IMAGE, "--image.path"))
+    for path, default, flag in files:
+        if error := missing_default(path, default, flag):
+            raise error

@@ -1,72 +1,96 @@
-"""A named problem in the place of the parallel scan: its task, and the settings that suit it (settings.py)."""
+"""What a run takes where its config says nothing: the preset of its problem, and the first image of other files."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, get_args
 
-from padis_jax.runs.config import PLUG_AND_PLAY, PROBLEMS, Experiment, MethodName, SolverConfig
-from padis_jax.problems.user_files import read_kernel, read_mask
-from padis_jax.solvers.presets import CHAINS, EVALUATIONS, plug_and_play_settings, schedule
-from padis_jax.split import is_head_ct
+from padis_jax.errors import UserError
+from padis_jax.measurements.simulate import Measurement
 from padis_jax.problems.registry import TASKS, Task, blurred_task, masked_task
+from padis_jax.problems.user_files import read_kernel, read_mask
+from padis_jax.runs.config import Experiment
+from padis_jax.solvers.presets import CHAINS, Kind, Plan, kind_of, preset, tv_preset
+from padis_jax.solvers.registry import Settings
+from padis_jax.solvers.tv import TV
+from padis_jax.split import is_head_ct
 
-LIKE = {"inpaint": "inpaint_strokes", "deblur": "deblur9"}  # whose settings a mask or kernel of one's own is given
-
-
-def with_problem_defaults(config: Experiment, args: Sequence[str]) -> Experiment:
-    """The config with the solver's settings for the problem that the arguments name, to be overridden by them.
-
-    The image's index becomes 0 for other images than the head CT. Without `--problem`, all stays as it is.
-    """
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for flag in ("--problem", "--solver.name", "--scan.protocol", "--image.path"):
-        own.add_argument(flag, default="")
-    try:
-        known = vars(own.parse_known_args(list(args))[0])
-    except argparse.ArgumentError:  # a flag without its value: what reads the flags in earnest says so
-        return config
-    name, method = known["problem"], known["solver.name"] or config.solver.name
-    if name not in PROBLEMS or method not in get_args(MethodName):
-        return config  # refused by the config itself
-    counts = (known["scan.protocol"] or config.scan.protocol) == "honest"
-    image = dataclasses.replace(config.image, path=known["image.path"] or config.image.path)
-    if not is_head_ct(image.path):
-        image = dataclasses.replace(image, index=0)
-    task = TASKS[LIKE.get(name, name)]
-    return dataclasses.replace(config, image=image, solver=solver_defaults(method, task, counts=counts))
+LIKE = {"inpaint": "inpaint_strokes", "deblur": "deblur9"}  # whose kind a user's own mask or kernel is of
 
 
-def solver_defaults(name: MethodName, task: Task, *, counts: bool) -> SolverConfig:
-    """The settings of a method for a task, as settings.py has them.
+def plan_of(config: Experiment, kind: Kind, measurement: Measurement | None = None) -> Plan:
+    """How the solver runs: what the config says, else the preset, else the method's own default.
 
     Args:
-      name: of the method.
-      task: the problem.
-      counts: whether photons are counted, if it is tomography.
+      config: of the run.
+      kind: of the problem.
+      measurement: whose noise a method is told that weighs it, unless the config names another.
+
+    Raises:
+      UserError: for values out of range, and settings that contradict each other.
     """
-    if name in PLUG_AND_PLAY:
-        fixed = plug_and_play_settings(name.removeprefix("pnp_"), task, counts=counts and task.tomography)
-        more: dict[str, Any] = {f"pnp_{field}": getattr(fixed, field) for field in ("sigma", "weight")}
-        return SolverConfig(
-            name=name, levels=EVALUATIONS // CHAINS, average=1, cg_steps=fixed.cg_steps, start="tv", **more
-        )  # type: ignore[arg-type]
-    plan = schedule(name, task, EVALUATIONS // CHAINS, counts=counts and task.tomography)
-    fields = {field.name for field in dataclasses.fields(SolverConfig)}
-    given: dict[str, Any] = dataclasses.asdict(plan.settings)
-    if name == "ddnm":
-        given["pinv_steps"] = given.pop("cg_steps")
-    given = {field: value for field, value in given.items() if field in fields}
-    return SolverConfig(name=name, average=CHAINS, **given, **plan.options)
+    solver = config.solver
+    try:
+        plan = preset(solver.method, kind, given=solver.settings)
+        if measurement is not None and "noise" not in solver.settings:
+            plan = plan._replace(settings=with_noise(plan.settings, measurement))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"solver: {error}") from error
+    if plan.row.begin is None:
+        plan = plan._replace(average=CHAINS)
+    plan = plan._replace(**solver.run_fields)
+    if not 0 < plan.sigma_min < plan.sigma_max < float("inf"):
+        raise UserError(f"solver: 0 < sigma_min < sigma_max is needed, got {plan.sigma_min} and {plan.sigma_max}")
+    if getattr(plan.settings, "prior_step", "") == "ancestral" and plan.inner > 1:
+        raise UserError(
+            f"solver.inner is {plan.inner}: ancestral steps are one per level; use 1, or --solver.prior-step langevin"
+        )
+    return plan
+
+
+def with_noise(settings: Settings, measurement: Measurement) -> Settings:
+    """The settings of a method, told the noise of the measurement if the method weighs it."""
+    if "noise" not in (field.name for field in dataclasses.fields(settings)):
+        return settings
+    return dataclasses.replace(settings, noise=measurement.noise_sigma)
+
+
+def tv_of(config: Experiment, kind: Kind, task: Task) -> TV:
+    """The settings of total variation, likewise."""
+    chosen = tv_preset(kind, noise=config.noise, usual=task.sigma)
+    weight = chosen.weight if config.tv.weight is None else config.tv.weight
+    return dataclasses.replace(chosen, weight=weight, iterations=config.tv.iterations)
+
+
+def kind_named(config: Experiment) -> Kind:
+    """The kind of problem that a config names, before any file is read."""
+    counts = config.scan.protocol == "honest" or bool(config.measurement.path or config.measurements)
+    if not config.problem:
+        return kind_of("ct", counts=counts)
+    return kind_of(TASKS[LIKE.get(config.problem, config.problem)].kind, counts=counts)
+
+
+def first_image(config: Experiment, args: Sequence[str]) -> Experiment:
+    """The config with index 0 where the arguments name a problem and other images than the head CT."""
+    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for flag in ("--problem", "--image.path"):
+        known.add_argument(flag, default="")
+    try:
+        given = vars(known.parse_known_args(list(args))[0])
+    except argparse.ArgumentError:  # a flag without its value: what reads the flags in earnest says so
+        return config
+    path = given["image.path"] or config.image.path
+    if not (given["problem"] or config.problem) or is_head_ct(path):
+        return config
+    return dataclasses.replace(config, image=dataclasses.replace(config.image, index=0))
 
 
 def task_of(config: Experiment, image_shape: tuple[int, int], *, rows_up: bool = False) -> Task:
-    """The task that the config names, with the mask or kernel of its file.
+    """The problem that the config names, with the mask or kernel of its file.
 
     Args:
-      config: the experiment.
+      config: of the run.
       image_shape: (H, W) of the image.
       rows_up: whether its row 0 is shown at the bottom.
 

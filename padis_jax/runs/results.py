@@ -1,112 +1,125 @@
-"""The results folder of sample.py: comparison.png, reconstruction.npz, metrics.json, config.json, report.html."""
+"""The results folder of a case: pictures, reconstruction.npz, metrics.json, config.json, report.html, --save-as."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
 
 import padis_jax
-from padis_jax import experiment as ex
-from padis_jax.errors import UserError
-from padis_jax.figures import comparison, save_figure
-from padis_jax.files import write_json, write_npz
+from padis_jax.figures import comparison, images_row, maps, save_figure
+from padis_jax.files import check_writable, write_json, write_npz
+from padis_jax.runs.case import Case
+from padis_jax.runs.config import Experiment
 from padis_jax.runs.html_report import write_report
-
-NAMES = {
-    "dds": "DDS",
-    "dps": "DPS",
-    "langevin": "Langevin",
-    "ddnm": "DDNM",
-    "diffpir": "DiffPIR",
-    "predictor_corrector": "predictor-corrector",
-    "daps": "DAPS",
-    "tmpd": "TMPD",
-    "pnp_admm": "PnP-ADMM",
-    "pnp_red": "PnP-RED",
-}
-
-
-def table(rows: Sequence[ex.Row], unit: str) -> str:
-    """The rows as aligned text; the error is within the head where the unit is HU."""
-    error = f"RMSE ({unit}{', head' if unit == 'HU' else ''})"
-    head = ("method", "PSNR (dB)", "SSIM", error, "residual", "evaluations", "seconds")
-    body = [
-        (
-            r.method,
-            f"{r.psnr:.2f}",
-            f"{r.ssim:.4f}",
-            f"{r.rmse:.4g}",
-            f"{r.residual:.5f}",
-            f"{r.evaluations}",
-            f"{r.seconds:.1f}",
-        )
-        for r in rows
-    ]
-    widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
-    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in (head, *body))
+from padis_jax.runs.outcome import Outcome
+from padis_jax.solvers.presets import Plan
+from padis_jax.writers import check_format, result, write_result
 
 
 def write_results(
-    workdir: Path,
-    config: ex.Experiment,
-    digest: str,
-    scene: ex.Scene,
-    images: dict[str, Any],
-    rows: Sequence[ex.Row],
-    residuals: np.ndarray,
-    more_arrays: Mapping[str, np.ndarray] = MappingProxyType({}),
-    more_metrics: Mapping[str, Any] = MappingProxyType({}),
-) -> None:
-    """Writes all files of the folder but those of --save-as; images are [H, W, C] in [0, 1]."""
-    figure = comparison(scene.truth, images, window=scene.window, origin=origin_of(scene))
-    save_figure(workdir / "comparison.png", figure)
-    arrays = {"truth": scene.truth} | {name: np.asarray(image) for name, image in images.items()}
-    in_unit = {name: np.asarray(scene.window.from_unit(a), np.float32) for name, a in arrays.items()}
-    write_npz(workdir / "reconstruction.npz", {**in_unit, "unit": np.asarray(scene.window.unit), **more_arrays})
-    write_json(
-        workdir / "metrics.json",
-        {
-            "image": scene.name,
-            **({"problem": config.problem, "measured": scene.what} if scene.task else {}),
-            "protocol": scene.measurement.protocol,
-            "relative_noise": float(scene.measurement.noise_level),
-            "unit_of_rmse": scene.window.unit,
-            "rows": [r._asdict() for r in rows],
-            "residual_per_level": residuals,
-            **more_metrics,
-        },
-    )
-    about = write_config(workdir, config, digest)
+    workdir: Path, config: Experiment, case: Case, plan: Plan, digest: str, outcome: Outcome
+) -> list[str]:
+    """Writes all files of the folder but those of --save-as; returns their names."""
+    window, images = case.window, outcome.images
+    scale = window.high - window.low
+    pictures = {}
+    if case.truth is None:
+        figure = images_row(images, window=window, origin=case.origin)
+        pictures["Reconstructions"] = _drawn(workdir / "reconstruction.png", figure)
+    else:
+        figure = comparison(case.truth, images, window=window, origin=case.origin)
+        pictures["Truth, reconstructions and errors"] = _drawn(workdir / "comparison.png", figure)
+    arrays = ({} if case.truth is None else {"truth": case.truth}) | images
+    planes = {name: np.asarray(window.from_unit(np.asarray(a)), np.float32) for name, a in arrays.items()}
+    if (samples := outcome.samples) is not None:
+        shown = {"mean": np.asarray(samples.mean), "deviation": np.asarray(samples.deviation)}
+        if case.truth is not None:
+            shown["|mean - truth|"] = np.abs(shown["mean"] - case.truth)
+        figure = maps(shown, window=window, origin=case.origin)
+        pictures["Mean and deviation of the samples"] = _drawn(workdir / "deviation.png", figure)
+        planes["deviation"] = np.asarray(samples.deviation * scale, np.float32)
+    write_npz(workdir / "reconstruction.npz", planes | {"unit": np.asarray(window.unit)})
+    metrics = {
+        "image": case.name,
+        **case.about,
+        "protocol": case.measurement.protocol,
+        "relative_noise": float(case.measurement.noise_level),
+        "unit_of_rmse": window.unit,
+        "rows": [row.shown() for row in outcome.rows],
+        "residual_per_level": outcome.residuals,
+        **outcome.more,
+    }
+    write_json(workdir / "metrics.json", metrics)
+    about = write_config(workdir, config, digest, plan)
+    notes = [case.note] if case.note else []
     write_report(
         workdir / "report.html",
-        f"{scene.name}: {rows[-1].method} from {scene.what}",
-        pictures={"Truth, reconstructions and errors": (workdir / "comparison.png").read_bytes()},
-        rows=[row._asdict() for row in rows],
+        f"{case.name}: {list(images)[-1]} from {case.task.description}",
+        pictures={title: path.read_bytes() for title, path in pictures.items()},
+        rows=metrics["rows"],
         settings=about,
-        notes=[f"Errors (rmse) are in {scene.window.unit}. Not for clinical use."],
+        notes=[*notes, f"Values and errors are in {window.named}. Not for clinical use."],
     )
+    drawn = [path.name for path in pictures.values()]
+    return ["report.html", *drawn, "reconstruction.npz", "metrics.json", "config.json"]
 
 
-def origin_of(scene: ex.Scene) -> Literal["upper", "lower"]:
-    """Where row 0 of the scene's images is drawn."""
-    return "lower" if scene.rows_up else "upper"
+def _drawn(path: Path, figure: Any) -> Path:
+    save_figure(path, figure)
+    return path
 
 
-def write_config(workdir: Path, config: ex.Experiment, digest: str) -> dict[str, Any]:
+def write_config(workdir: Path, config: Experiment, digest: str, plan: Plan | None = None) -> dict[str, Any]:
     """config.json: resolved settings, seed, hash of the weights, versions; returns what it holds."""
-    about = {"experiment": dataclasses.asdict(config), "seed": config.seed, "weights_sha256": digest}
+    experiment = dataclasses.asdict(config)
+    if plan is not None:
+        experiment["solver"] = plan.described()
+    about = {"experiment": experiment, "seed": config.seed, "weights_sha256": digest}
     about |= {"padis_jax": padis_jax.__version__, "jax": jax.__version__}
     write_json(workdir / "config.json", about)
     return about
 
 
-def refuse_divergence(name: str, image: Any) -> None:
-    """Raises UserError for an image with NaN or infinity."""
-    if not np.isfinite(image).all():
-        raise UserError(f"{name} diverged: its image is not finite. Lower --solver.zeta, or raise --solver.consistency")
+def check_save(config: Experiment, workdir: Path, case: Case) -> None:
+    """Refuses a folder that cannot be written to, and what `save` would refuse; leaves nothing behind.
+
+    Raises:
+      UserError: for such a folder, and for a format that needs what the source does not tell.
+    """
+    check_writable(workdir)
+    blank = result(np.zeros(case.source.images.shape), case.source, "", window=case.window)
+    for kind in config.save_as:
+        for stem in _stems(config, workdir):
+            check_format(stem, kind, blank)
+
+
+def save(config: Experiment, workdir: Path, case: Case, outcome: Outcome) -> list[str]:
+    """Writes the last image in every format of --save-as, and the map of its deviation beside it.
+
+    Returns:
+      Paths of what was written, within the folder; of a DICOM series its first file.
+    """
+    name, image = list(outcome.images.items())[-1]
+    about = (
+        f"{name}: reconstruction from {case.task.description} by padis_jax {padis_jax.__version__}; not for diagnosis"
+    )
+    made = [result(np.asarray(image)[None], case.source, about, window=case.window)]
+    if outcome.samples is not None:
+        spread, of = np.asarray(outcome.samples.deviation)[None], f"Standard deviation of {about}"
+        made.append(result(spread, case.source, of, window=case.window, deviation=True))
+    stems = _stems(config, workdir)
+    return [
+        str(write_result(stem, kind, one)[0].relative_to(workdir))
+        for kind in config.save_as
+        for stem, one in zip(stems, made, strict=True)
+    ]
+
+
+def _stems(config: Experiment, workdir: Path) -> list[Path]:
+    """The files of --save-as without their suffix."""
+    method = config.solver.method
+    return [workdir / method, *([workdir / f"{method}_deviation"] if config.samples else [])]

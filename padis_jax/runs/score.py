@@ -1,66 +1,102 @@
-"""What a reconstruction of a known image is worth, and what it took."""
+"""What a reconstruction is worth, and what it took; without a truth, only its residual."""
 
 from __future__ import annotations
 
-import time
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from padis_jax.runs.case import Scene
 from padis_jax.images import HOUNSFIELD
-from padis_jax.metrics import head_mask, psnr, relative_error, rmse, ssim, ssim_gaussian
+from padis_jax.metrics import Coverage, coverage, head_mask, psnr, relative_error, rmse, ssim, ssim_gaussian
+from padis_jax.runs.case import Case
+from padis_jax.solvers.samples import Samples
 
 
 class Row(NamedTuple):
-    """One line of the table.
+    """One line of the table; the scores are numbers, or None where there is no truth.
 
     Attributes:
       method: its name.
+      residual: ||y - A x|| / ||y||.
+      evaluations: network evaluations of the whole image.
+      seconds: wall-clock, compilation included.
       psnr: dB, after clipping to [0, 1].
       ssim: 7 x 7 uniform window.
       ssim_gaussian: 11 x 11 Gaussian window.
       rmse: root mean square error in the window's unit, within the head where the unit is HU.
-      residual: ||y - A x|| / ||y||.
-      evaluations: network evaluations of the whole image.
-      seconds: wall-clock, compilation included.
     """
 
     method: str
-    psnr: float
-    ssim: float
-    ssim_gaussian: float
-    rmse: float
     residual: float
-    evaluations: int
-    seconds: float
+    evaluations: int = 0
+    seconds: float = 0.0
+    psnr: Any = None
+    ssim: Any = None
+    ssim_gaussian: Any = None
+    rmse: Any = None
+
+    def shown(self) -> dict[str, Any]:
+        """The fields that have a value, scores first."""
+        order = ("method", "psnr", "ssim", "ssim_gaussian", "rmse", "residual", "evaluations", "seconds")
+        return {name: value for name in order if (value := getattr(self, name)) is not None}
 
 
-def score_mask(scene: Scene) -> np.ndarray | None:
-    """The pixels that count for errors in a unit: the head where that is HU, otherwise all."""
-    return head_mask(scene.truth, window=scene.window) if scene.window.unit == HOUNSFIELD.unit else None
-
-
-def score(method: str, image: Array | np.ndarray, scene: Scene, *, evaluations: int = 0, seconds: float = 0.0) -> Row:
+def score(method: str, image: Array | np.ndarray, case: Case, *, evaluations: int = 0, seconds: float = 0.0) -> Row:
     """Metrics of an image [H, W, C], after clipping to [0, 1]."""
+    residual = float(relative_error(case.operator(jnp.asarray(image)), case.measurement.y))
+    row = Row(method, residual, evaluations, seconds)
+    if case.truth is None:
+        return row
     clipped = jnp.clip(jnp.asarray(image), 0, 1)
-    return Row(
-        method=method,
-        psnr=float(psnr(clipped, scene.truth)),
-        ssim=float(ssim(clipped, scene.truth)),
-        ssim_gaussian=float(ssim_gaussian(clipped, scene.truth)),
-        rmse=float(rmse(clipped, scene.truth, mask=score_mask(scene), window=scene.window)),
-        residual=float(relative_error(scene.operator(jnp.asarray(image)), scene.measurement.y)),
-        evaluations=evaluations,
-        seconds=seconds,
+    return row._replace(
+        psnr=float(psnr(clipped, case.truth)),
+        ssim=float(ssim(clipped, case.truth)),
+        ssim_gaussian=float(ssim_gaussian(clipped, case.truth)),
+        rmse=float(rmse(clipped, case.truth, mask=_head(case), window=case.window)),
     )
 
 
-def timed(function: Any, *args: Any, **kwargs: Any) -> tuple[Any, float]:
-    """(result, seconds), waiting for asynchronous work."""
-    begin = time.perf_counter()
-    result = jax.block_until_ready(function(*args, **kwargs))
-    return result, time.perf_counter() - begin
+def _head(case: Case) -> np.ndarray | None:
+    """The pixels that count for errors in a unit: the head where that is HU, otherwise all."""
+    if case.truth is None or case.window.unit != HOUNSFIELD.unit:
+        return None
+    return head_mask(case.truth, window=case.window)
+
+
+def score_samples(samples: Samples, case: Case) -> tuple[dict[str, Any], list[Coverage], str]:
+    """(what metrics.json says of samples, how often their intervals hold the truth, of which pixels)."""
+    scale = case.window.high - case.window.low
+    about: dict[str, Any] = {
+        "count": len(samples.images),
+        "mean_deviation": float(jnp.mean(samples.deviation)) * scale,
+        "root_mean_square_deviation": float(jnp.sqrt(jnp.mean(jnp.square(samples.deviation)))) * scale,
+    }
+    if case.truth is None:
+        return about, [], ""
+    # Clipped samples hold a truth of 0 or 1 too easily: backgrounds and burnt-out lights would count as success.
+    mask, where = _head(case), "the truth within the head"
+    if mask is None:
+        mask, where = (case.truth > 0) & (case.truth < 1), "the truth strictly between 0 and 1"
+    held = coverage(np.clip(samples.images, 0, 1), case.truth, mask=mask) if mask.any() else []
+    return about | {"coverage": [row._asdict() for row in held], "coverage_of": where}, held, where
+
+
+def table(rows: list[Row], unit: str) -> str:
+    """The rows as aligned text; the error is within the head where the unit is HU."""
+    error = f"RMSE ({unit}{', head' if unit == HOUNSFIELD.unit else ''})" if unit != "1" else "RMSE"
+    columns = {
+        "method": ("method", "{}"),
+        "psnr": ("PSNR (dB)", "{:.2f}"),
+        "ssim": ("SSIM", "{:.4f}"),
+        "rmse": (error, "{:.4g}"),
+        "residual": ("residual", "{:.5f}"),
+        "evaluations": ("evaluations", "{}"),
+        "seconds": ("seconds", "{:.1f}"),
+    }
+    used = {name: column for name, column in columns.items() if getattr(rows[0], name) is not None}
+    lines = [[head for head, _ in used.values()]]
+    lines += [[text.format(getattr(row, name)) for name, (_, text) in used.items()] for row in rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(used))]
+    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines)

@@ -1,12 +1,15 @@
-"""The prior and the solver of an experiment, from its settings."""
+"""The rows of a case: quick image, total variation, solver; each a name and a function that computes its image."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
-from typing import Any, Literal
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
@@ -14,45 +17,160 @@ from jax.sharding import Mesh
 from padis_jax.devices.chunk import choose_patch_batch
 from padis_jax.devices.mesh import make_mesh
 from padis_jax.errors import UserError
-from padis_jax.runs.config import PLUG_AND_PLAY, Experiment, SolverConfig
-from padis_jax.runs.case import Scene, image_key
-from padis_jax.measurements.simulate import Measurement
 from padis_jax.patches import Frame, frame_for
 from padis_jax.prior import Prior, patch_prior
-from padis_jax.solvers.presets import TV_WEIGHT, tv_settings
+from padis_jax.runs.case import Case, image_key
+from padis_jax.runs.config import Experiment
+from padis_jax.runs.defaults import tv_of
 from padis_jax.solvers import sampling
-from padis_jax.solvers.plug_and_play import PlugAndPlay, plug_and_play
-from padis_jax.solvers.reconstruct import SOLVERS, reconstruct
+from padis_jax.solvers.presets import Plan
+from padis_jax.solvers.reconstruct import Reconstruction, reconstruct
+from padis_jax.solvers.registry import find_method
 from padis_jax.solvers.samples import Samples, draw_samples
 from padis_jax.solvers.tv import TV, total_variation
 from padis_jax.weights import Weights
 
-TV_WEIGHTS = {
-    "honest": TV_WEIGHT["counts"],
-    "paper": TV_WEIGHT["ct"],
-}  # python -m studies.tune --method tv --vary tv.weight ...
+
+class Solved(NamedTuple):
+    """An image and what it took.
+
+    Attributes:
+      image: [H, W, C], not clipped.
+      evaluations: network evaluations of the whole image.
+      residuals: per level, or per sample and level; None for a method without levels.
+      seconds: wall-clock, where it is not that of the whole call.
+      samples: what the image is the mean of, if it is one.
+    """
+
+    image: Array
+    evaluations: int = 0
+    residuals: Array | None = None
+    seconds: float | None = None
+    samples: Samples | None = None
 
 
-def make_prior(config: Experiment, weights: Weights, scene: Scene) -> Prior:
-    """The prior of the weights, on the scene's image.
+Run = Callable[[Mapping[str, Array]], Solved]  # of the images of the rows before
+
+
+def rows_of(
+    config: Experiment,
+    case: Case,
+    plan: Plan,
+    *,
+    progress: sampling.Progress | None = None,
+    on_memory: sampling.OnMemory | None = None,
+) -> list[tuple[str, Run]]:
+    """The rows of a run of sample.py, in the order in which they are to be computed.
+
+    Args:
+      config: of the run.
+      case: with its prior.
+      plan: how the solver runs.
+      progress: called with (steps done, steps in all, info).
+      on_memory: called with the memory of the compiled loop before it runs.
+    """
+    label, settings = plan.row.label, tv_of(config, case.kind, case.task)
+    rows: list[tuple[str, Run]] = [
+        (case.task.label, lambda done: Solved(case.operator.start(case.measurement.y))),
+        ("TV", lambda done: Solved(run_tv(case, settings))),
+    ]
+    if not config.samples:
+        watch = {"progress": progress, "on_memory": on_memory}
+        rows.append((label, lambda done: run_solver(config, case, plan, done["TV"], **watch)))
+        return rows
+    drawn: list[tuple[Samples, float]] = []
+
+    def one(done: Mapping[str, Array]) -> Solved:
+        drawn.append(timed(run_samples, config, case, plan, done["TV"]))
+        samples, seconds = drawn[0]
+        return Solved(samples.images[0], samples.evaluations // config.samples, None, seconds / config.samples)
+
+    def mean(done: Mapping[str, Array]) -> Solved:
+        samples, seconds = drawn[0]
+        return Solved(samples.mean, samples.evaluations, samples.residual, seconds, samples)
+
+    return [*rows, (f"{label}, one sample", one), (f"{label}, mean of {config.samples}", mean)]
+
+
+def run_tv(case: Case, settings: TV) -> Array:
+    """The image of total variation, [H, W, C]."""
+    return total_variation(case.measurement.y, case.operator, settings=settings).image
+
+
+def run_solver(
+    config: Experiment,
+    case: Case,
+    plan: Plan,
+    tv: Array,
+    **watch: Any,
+) -> Solved:
+    """The solver, from the image of total variation where the plan says so; watched as in `rows_of`."""
+    options = {**_options(plan, tv), **watch}
+    found: Reconstruction = jax.block_until_ready(reconstruct(*_problem(config, case), **options))
+    return Solved(found.image, found.evaluations, found.residual)
+
+
+def run_samples(config: Experiment, case: Case, plan: Plan, tv: Array) -> Samples:
+    """`config.samples` runs of the solver: the chains that `run_solver` would average."""
+    options = {name: value for name, value in _options(plan, tv).items() if name != "average"}
+    return draw_samples(*_problem(config, case), config.samples, **options)
+
+
+def _problem(config: Experiment, case: Case) -> tuple[Array, Array, Any, Prior]:
+    assert case.prior is not None
+    key = jax.random.fold_in(image_key(config.seed, config.image.index), 1)
+    return key, case.measurement.y, case.operator, case.prior
+
+
+def _options(plan: Plan, tv: Array) -> dict[str, Any]:
+    return {"solver": plan.settings, **plan.options(), "start": tv if plan.start == "tv" else plan.start}
+
+
+def timed(function: Callable[..., Any], *args: Any, **options: Any) -> tuple[Any, float]:
+    """(result, seconds), waiting for asynchronous work."""
+    begin = time.perf_counter()
+    result = jax.block_until_ready(function(*args, **options))
+    return result, time.perf_counter() - begin
+
+
+def check_traced(config: Experiment, case: Case, plan: Plan) -> None:
+    """Traces the solver without computing anything; refuses what the run would refuse.
+
+    Raises:
+      UserError: for shapes and settings that do not fit.
+    """
+    tv = jnp.zeros(case.image_shape, jnp.float32)
+    try:
+        if config.samples:
+            jax.eval_shape(lambda: run_samples(config, case, plan, tv)[:2])
+        else:
+            key, y, operator, prior = _problem(config, case)
+            jax.eval_shape(lambda y: reconstruct(key, y, operator, prior, **_options(plan, tv))[:2], y)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def with_prior(config: Experiment, case: Case, weights: Weights) -> Case:
+    """The case with the prior of the weights.
 
     Raises:
       UserError: if channels, window or size differ from those that the weights were trained on.
     """
-    h, w, c = scene.truth.shape
+    h, w, c = case.image_shape
     if c != weights.network.image_channels:
         raise UserError(f"{config.weights}: trained on images of {weights.network.image_channels} channels, not {c}")
-    if scene.window != weights.window:
-        raise UserError(f"{config.weights}: trained with the window {weights.window}, but the image has {scene.window}")
+    if case.window != weights.window:
+        raise UserError(f"{config.weights}: trained with the window {weights.window}, but the image has {case.window}")
     frame = weights.frame
     if frame.image_shape != (h, w):
         if not config.new_frame:
             raise UserError(
                 f"{config.weights}: trained on images of {frame.image_shape}, but this one is {(h, w)}; resize it, or "
-                "pass --new-frame to tile it anew, positions rescaled to it (the object must fill it as before)"
+                "pass --new-frame to tile the new size with rescaled positions (the object must fill it as before)"
             )
         frame = frame_for((h, w), frame.patch)
-    return build_prior(config, weights, frame, make_mesh(config.devices, local=True))
+    prior = build_prior(config, weights, frame, make_mesh(config.devices, local=True))
+    return dataclasses.replace(case, prior=prior)
 
 
 def build_prior(
@@ -61,7 +179,7 @@ def build_prior(
     """The prior of the weights with the tiling that the config asks for.
 
     Args:
-      config: the experiment.
+      config: of the run.
       weights: of the network.
       frame: of the image.
       mesh: devices that share the patches of an image, if it has more than one.
@@ -90,7 +208,7 @@ def patch_batch(config: Experiment, weights: Weights, frame: Frame, devices: int
     """The patches per network call that the config asks for; "auto" prints what it takes and the estimated memory.
 
     Args:
-      config: the experiment.
+      config: of the run.
       weights: of the network.
       frame: of the image.
       devices: that share the patches of an image.
@@ -99,105 +217,18 @@ def patch_batch(config: Experiment, weights: Weights, frame: Frame, devices: int
     if config.patch_batch != "auto":
         return config.patch_batch or None
     count = -(-frame.patch_count * config.tilings // devices)
-    gradient = config.solver.name in ("dps", "tmpd")
+    gradient = find_method(config.solver.method).gradient
     size, estimated = choose_patch_batch(
         weights.network, weights.params, frame.tile_shape, count, images=images, gradient=gradient
     )
     print(
-        f"patch batch {size} of {count} patches on each device: an estimated {estimated / 2**20:.0f} MiB for the network",
+        f"patch batch {size} of {count} patches on each device: about {estimated / 2**20:.0f} MiB for the network",
         file=sys.stderr,
     )
     return size
 
 
-def solver_settings(config: SolverConfig, measurement: Measurement) -> Any:
-    """The chosen solver's own settings, of the class that it takes; the noise level comes from the measurement."""
-    if config.name == "pnp_admm" or config.name == "pnp_red":
-        method: Literal["admm", "red"] = "admm" if config.name == "pnp_admm" else "red"
-        return PlugAndPlay(method=method, sigma=config.pnp_sigma, weight=config.pnp_weight, cg_steps=config.cg_steps)
-    kind = SOLVERS[config.name].settings
-    fields = {field.name for field in dataclasses.fields(kind)}
-    given = {name: value for name, value in dataclasses.asdict(config).items() if name in fields}
-    if not config.zeta:  # 0 stands for the solver's own default
-        given.pop("zeta", None)
-    if config.name == "ddnm":
-        given["cg_steps"] = config.pinv_steps
-    if "noise" in fields:
-        given["noise"] = measurement.noise_sigma
-    return kind(**given)
-
-
-def evaluations(config: Experiment) -> int:
-    """Network evaluations of the whole image that the solver takes."""
-    solver = config.solver
-    each = 1 if solver.name in PLUG_AND_PLAY else SOLVERS[solver.name].evaluations(solver)
-    steps = solver.levels * solver.inner * config.samples if config.samples else solver.steps
-    return steps * each * config.tilings
-
-
-def run_tv(config: Experiment, scene: Scene) -> Array:
-    """The image of total variation, [H, W, C]."""
-    settings = TV(weight=config.tv.weight or TV_WEIGHTS[config.scan.protocol], iterations=config.tv.iterations)
-    if scene.task and not config.tv.weight:
-        chosen = tv_settings(scene.task, counts=scene.measurement.protocol == "honest", noise=config.noise)
-        settings = dataclasses.replace(settings, weight=chosen.weight)
-    return total_variation(scene.measurement.y, scene.operator, settings=settings).image
-
-
-def run_solver(
-    config: Experiment,
-    scene: Scene,
-    prior: Prior,
-    tv: Array,
-    *,
-    progress: sampling.Progress | None = None,
-    on_memory: sampling.OnMemory | None = None,
-) -> tuple[Array, np.ndarray, int]:
-    """The chosen solver: (image [H, W, C], residual per level, network evaluations).
-
-    Args:
-      config: the experiment.
-      scene: from `load_scene`.
-      prior: from `make_prior`.
-      tv: from `run_tv`, where the solver starts from it.
-      progress: called with (steps done, steps in all, info).
-      on_memory: called with the memory of the compiled loop before it runs.
-    """
-    key = jax.random.fold_in(image_key(config.seed, config.image.index), 1)
-    arguments = (scene.measurement.y, scene.operator, prior)
-    options = _solver_options(config.solver, scene, tv)
-    if config.solver.name in PLUG_AND_PLAY:
-        settings, iterations, start = options["settings"], config.solver.levels, options["start"]
-        result = plug_and_play(
-            key, *arguments, settings=settings, iterations=iterations, start=start, progress=progress
-        )
-    else:
-        result = reconstruct(
-            key, *arguments, average=config.solver.average, progress=progress, on_memory=on_memory, **options
-        )
-    return jax.block_until_ready(result.image), np.asarray(result.residual), result.evaluations
-
-
-def run_samples(config: Experiment, scene: Scene, prior: Prior, tv: Array) -> Samples:
-    """`config.samples` runs of the chosen solver: the chains that `run_solver` would average."""
-    return draw_samples(
-        jax.random.fold_in(image_key(config.seed, config.image.index), 1),
-        scene.measurement.y,
-        scene.operator,
-        prior,
-        config.samples,
-        **_solver_options(config.solver, scene, tv),
-    )
-
-
-def _solver_options(config: SolverConfig, scene: Scene, tv: Array) -> dict[str, Any]:
-    return {
-        "solver": config.name,
-        "settings": solver_settings(config, scene.measurement),
-        "levels": config.levels,
-        "inner": config.inner,
-        "sigma_max": config.sigma_max,
-        "sigma_min": config.sigma_min,
-        "ladder": config.ladder,
-        "start": tv if config.start == "tv" else config.start,
-    }
+def refuse_divergence(name: str, image: Any) -> None:
+    """Raises UserError for an image with NaN or infinity."""
+    if not np.isfinite(image).all():
+        raise UserError(f"{name} diverged: its image is not finite. Lower --solver.zeta, or raise --solver.consistency")

@@ -22,7 +22,8 @@ from padis_jax.devices.mesh import AXIS
 from padis_jax.errors import UserError
 from padis_jax.prior import Prior
 from padis_jax.solvers.problem import as_pytree
-from padis_jax.solvers.reconstruct import Settings, reconstruct
+from padis_jax.solvers.reconstruct import reconstruct
+from padis_jax.solvers.registry import Settings
 from padis_jax.solvers.sampling import OnMemory
 
 
@@ -56,7 +57,7 @@ def reconstruct_batch(
       starts: [n, H, W, C], images to start from.
       mesh: devices that share the images; n is filled up to a multiple of their number with copies of the last.
       on_memory: called with the memory of the compiled program before it runs.
-      options: `solver`, `levels`, `inner`, `sigma_max`, `sigma_min`, `ladder`, `start_noise`, `average` of
+      options: `levels`, `inner`, `sigma_max`, `sigma_min`, `ladder`, `start_noise`, `average` of
         `reconstruct`.
 
     Returns:
@@ -86,7 +87,7 @@ def reconstruct_batch(
 @functools.lru_cache(maxsize=16)
 def _compiled(mesh: Mesh | None, options: tuple[tuple[str, Any], ...]) -> Any:
     def one(operator: Any, prior: Prior, key: Array, y: Array, start: Array, settings: Settings) -> tuple[Array, Array]:
-        result = reconstruct(key, y, operator, prior, settings=settings, start=start, **dict(options))
+        result = reconstruct(key, y, operator, prior, solver=settings, start=start, **dict(options))
         return result.image, result.residual
 
     def several(keys: Array, ys: Array, starts: Array, settings: Settings, operator: Any, prior: Prior) -> Any:

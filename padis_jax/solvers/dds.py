@@ -4,11 +4,11 @@ At each noise level
 
     D = denoise(x, sigma)
     u = a few CG steps from D on  min_u  ||y - A u||^2 + lambda ||u - D||^2,   (A*A + lambda) (u - D) = A*(y - A D)
-    x = pad(u) + sigma_next (sqrt(1 - churn^2) (x - D) / sigma + churn z),     z standard normal
+    x = pad(u) + sigma_next (sqrt(1 - eta^2) (x - D) / sigma + eta z),     z standard normal
 
 The network is not differentiated: a level costs one evaluation, and cg_steps + 2 pairs of A and A*. The few CG steps
 act as a regulariser of their own. The clean value outside of the image is known to be 0, so u is padded with zeros.
-churn = 1 draws all noise anew, which also forgets the seams of the last tiling; churn = 0 is the deterministic sampler
+eta = 1 draws all noise anew, which also forgets the seams of the last tiling; eta = 0 is the deterministic sampler
 of DDIM (arXiv 2010.02502).
 
     lambda = consistency ||A||^2 + (noise / (kappa sigma))^2
@@ -39,7 +39,7 @@ class DDS:
     Attributes:
       consistency: lambda relative to ||A||^2.
       cg_steps: CG steps per level.
-      churn: share of fresh noise, 0 to 1.
+      eta: share of fresh noise, 0 to 1.
       noise: standard deviation of the noise of y, in the units of y; 0 leaves lambda constant.
       kappa: error of the denoised image relative to sigma; used with `noise`.
       nonnegative: clip u at 0.
@@ -47,7 +47,7 @@ class DDS:
 
     consistency: float | Array = 2e-3
     cg_steps: int = dataclasses.field(default=5, metadata={"static": True})
-    churn: float | Array = 1.0
+    eta: float | Array = 1.0
     noise: float | Array = 0.0
     kappa: float | Array = 1.0
     nonnegative: bool = dataclasses.field(default=False, metadata={"static": True})
@@ -56,7 +56,7 @@ class DDS:
         for name, low, high in (
             ("consistency", 0, float("inf")),
             ("cg_steps", 1, float("inf")),
-            ("churn", 0, 1),
+            ("eta", 0, 1),
             ("noise", 0, float("inf")),
         ):
             value = getattr(self, name)
@@ -97,6 +97,6 @@ def step(settings: DDS, problem: Problem, key: Array, x: Array, noise: Noise) ->
     if settings.nonnegative:
         image = jnp.maximum(image, 0)
 
-    fresh = settings.churn * jax.random.normal(noise_key, x.shape, x.dtype)
-    kept = jnp.sqrt(1 - jnp.square(settings.churn)) * (x - denoised) / noise.sigma
+    fresh = settings.eta * jax.random.normal(noise_key, x.shape, x.dtype)
+    kept = jnp.sqrt(1 - jnp.square(settings.eta)) * (x - denoised) / noise.sigma
     return frame.pad(image) + noise.sigma_next * (kept + fresh), problem.fit(residual)

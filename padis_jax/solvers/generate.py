@@ -23,7 +23,7 @@ from padis_jax.noise import geometric_ladder
 from padis_jax.prior import Prior
 from padis_jax.solvers import sampling
 from padis_jax.solvers.prior_step import prior_step
-from padis_jax.solvers.sampling import Noise
+from padis_jax.solvers.sampling import Noise, root_key
 
 
 class Removed(NamedTuple):
@@ -47,7 +47,7 @@ def step(
 
 
 def generate(
-    key: Array,
+    key: Array | int,
     prior: Prior,
     *,
     levels: int = 300,
@@ -60,7 +60,7 @@ def generate(
     """One image from the prior. For several use `vmap`, or fold_in(key, index) one after the other.
 
     Args:
-      key: root key of this image.
+      key: root key of this image, or an int for jax.random.key(int).
       prior: whole-image denoiser and frame.
       levels: noise levels, geometric from sigma_max to sigma_min.
       inner: steps per level.
@@ -78,7 +78,7 @@ def generate(
     if not 0 < eps < 4:
         raise ValueError(f"generate: eps is {eps}: it must be above 0 and below 4")
     noises = sampling.noises(geometric_ladder(levels, sigma_max, sigma_min), inner)
-    start_key, run_key = jax.random.split(key)
+    start_key, run_key = jax.random.split(root_key(key))
     x = sigma_max * jax.random.normal(start_key, (*prior.frame.padded_shape, prior.channels))
     x, _ = sampling.run(run_key, Partial(step, jnp.float32(eps), prior.denoise), x, noises, progress=progress)
     return prior.frame.crop(x)

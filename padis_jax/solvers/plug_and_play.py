@@ -1,4 +1,4 @@
-"""Plug-and-play: a denoiser at one fixed noise level in the place of a regulariser.
+"""Plug-and-play: a denoiser at one fixed noise level takes the role of a regulariser.
 
     PnP-ADMM (Venkatakrishnan et al., GlobalSIP 2013)
         x <- argmin_x  ||y - A x||^2 + rho ||x - (v - u)||^2           (A*A + rho) x = A*y + rho (v - u)
@@ -10,8 +10,8 @@
 with rho = weight ||A||^2, both linear systems by CG from the last x. For a linear symmetric denoiser W the fixed points
 are those of  A*(A x - y) + rho (W^-1 - 1) x = 0  (ADMM) and  A*(A x - y) + rho (1 - W) x = 0  (RED).
 
-The denoiser is any `Prior`: the patch prior, which draws a tiling per iteration, so that the iteration hovers about its
-fixed point, or the plain network of cnn.py. The margin of the plane is left at 0.
+The denoiser is that of any `Prior`: the patch prior, which draws a tiling per iteration, so that the iteration hovers
+about its fixed point, or a plain network (baselines/cnn.py). The margin of the plane is left at 0.
 
 Cost per iteration: one evaluation, no gradient; cg_steps + 2 pairs of A and A*.
 """
@@ -19,19 +19,14 @@ Cost per iteration: one evaluation, no gradient; cg_steps + 2 pairs of A and A*.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.tree_util import Partial
-from jax.typing import ArrayLike
 
 from padis_jax.operators.least_squares import conjugate_gradient
-from padis_jax.prior import Prior
-from padis_jax.solvers import sampling
-from padis_jax.solvers.problem import Fit, Problem, check_range, pose
-from padis_jax.solvers.reconstruct import Reconstruction, start_image
+from padis_jax.solvers.problem import Fit, Problem, check_range
 from padis_jax.solvers.sampling import Noise
 
 METHODS = ("admm", "red")
@@ -62,45 +57,14 @@ class PlugAndPlay:
         check_range("PlugAndPlay", "cg_steps", self.cg_steps, 1)
 
 
-def plug_and_play(
-    key: Array,
-    measurement: ArrayLike,
-    operator: Any,
-    prior: Prior,
-    *,
-    settings: PlugAndPlay | None = None,
-    iterations: int = 50,
-    start: Any = "operator",
-    progress: sampling.Progress | None = None,
-) -> Reconstruction:
-    """The image of plug-and-play iterations.
+def begin(image: Array) -> tuple[Array, Array, Array]:
+    """The state (x, v, u) before the first iteration."""
+    return image, image, jnp.zeros_like(image)
 
-    Args:
-      key: for the tilings of the prior.
-      measurement: y.
-      operator: A, as for `reconstruct`.
-      prior: the denoiser and its frame.
-      settings: method and weights; None for the defaults.
-      iterations: how many.
-      start: as for `reconstruct`; an operator without `.start` needs "noise" (zeros), "tv" or an image.
-      progress: called with (iterations done, iterations in all, info).
 
-    Returns:
-      A `Reconstruction`; residual [iterations] is that of the image after each iteration, sigmas repeats sigma.
-
-    Raises:
-      ValueError: if shapes do not fit, numbers are not finite, or a setting is out of range.
-    """
-    if iterations < 1:
-        raise ValueError(f"iterations is {iterations}: use at least one")
-    settings = PlugAndPlay() if settings is None else settings
-    problem = pose(operator, prior.denoise, measurement, prior.frame, channels=prior.channels)
-    image = start_image(start, problem, operator, prior.channels)
-    sigmas = jnp.full((iterations,), settings.sigma, jnp.float32)
-    noises = Noise(sigmas, sigmas, jnp.zeros(iterations, bool))
-    state = (image, image, jnp.zeros_like(image))
-    (_, image, _), info = sampling.run(key, Partial(step, settings, problem), state, noises, progress=progress)
-    return Reconstruction(image, info.residual, sigmas, iterations * prior.tilings)
+def image(state: tuple[Array, Array, Array]) -> Array:
+    """The result, v."""
+    return state[1]
 
 
 def step(

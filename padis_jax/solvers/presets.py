@@ -1,152 +1,195 @@
-"""The settings of every method for each kind of problem, in one table, for few and for many network evaluations.
+"""The settings of every method for each kind of problem: what sample.py and the benchmark run unless told otherwise.
 
-    kind     problems                                      TV weight  first level  PnP sigma  PnP weight  zeta  DiffPIR
-    counts   tomography with photon counts                 1          0.2          0.03       0.01        1.7   8
-    ct       tomography without noise                      0.003      0.2          0.02       0.003       1.7   8
-    small    blurs, reductions, single missing pixels      0.001      0.2          0.03       0.03        1.7   8
-    large    boxes, strokes and any mask, reduction by 8   0.001      1            0.03       0.01        1.7   8
-    noise    denoising, sigma 0.1                          0.1        0.2          0.1        1           0.3   1
+    kind     problems
+    counts   tomography with photon counts, and measured scans
+    ct       tomography without noise
+    small    blurs, reductions, single missing pixels
+    large    boxes, strokes and any mask, reduction by 8
+    noise    denoising, sigma 0.1
 
-zeta is the step of DPS, the last column DiffPIR's weight; the first level is that of a run of few evaluations.
-Plug-and-play starts from total variation. So does, below 250 evaluations per tiling, a diffusion method, with noise of
-the first level added; DPS, Langevin and DDNM take ancestral steps then, one on each level (solvers/prior_step.py), as
-does the predictor of predictor-corrector. From there on a run starts from noise alone at level 1, and the first three
-take ten of the paper's Langevin steps on each level. DAPS, whose Langevin chain leaves noise that only many levels take
-out, has CG in its place, and two steps of its ODE, in a run of few. DDS takes ten CG steps on each level, TMPD two.
-The noise level of the measurement is given to the methods that weigh it; DDNM, which cannot, takes ten CG steps in the
-place of A+ under counts. Steps of 1.7 (DPS), the weights of TV and plug-and-play of `counts` and `ct` were chosen on
-validation slices of the head CT (configs/dps.py, docs/results.md); those of denoising (DPS zeta 0.3, DiffPIR weight 1)
-and plug-and-play of `small` and `noise` on a crop of a photograph that is neither trained on nor tested; all else are
-the modules' defaults or stated here, and not tuned. Where an image's noise is another than its task's, the weight of TV
-follows it in proportion.
+A preset overrides a method's own defaults by `SETTINGS` and `FEW` or `MANY_STEPS`; a method that no table names runs
+with its own. `python -m padis_jax.solvers.presets` prints the table of docs/methods.md.
 
-The benchmark takes all of it, and so does `sample.py --problem`, with EVALUATIONS in CHAINS runs whose mean it shows.
+Below `MANY` evaluations per tiling a diffusion method starts from total variation with noise of the first level added,
+and DPS, Langevin, DDNM and predictor-corrector take ancestral steps, one on each level (solvers/prior_step.py). From
+there on a run starts from noise alone at level 1, and the first three take ten of the paper's Langevin steps on each
+level. DAPS, whose Langevin chain leaves noise that only many levels remove, runs CG and two steps of its ODE when
+evaluations are few. The noise of the measurement is a setting of the methods that weigh it, and comes from the
+measurement; DDNM, which cannot, takes ten CG steps instead of A+ under counts.
+
+DPS's step of 1.7 and the weights of TV and plug-and-play of `counts` and `ct` were chosen on validation slices of the
+head CT (configs/dps.py, docs/results.md); those of denoising (DPS zeta 0.3, DiffPIR weight 1) and plug-and-play of
+`small` and `noise` on a crop of a photograph that is neither trained on nor tested; nothing else is tuned. Where the
+noise of an image differs from its problem's, the weight of TV follows it in proportion.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
 
 from padis_jax.problems.registry import Kind as TaskKind
-from padis_jax.problems.registry import Task
-from padis_jax.solvers.daps import DAPS
-from padis_jax.solvers.ddnm import DDNM
-from padis_jax.solvers.dds import DDS
-from padis_jax.solvers.diffpir import DiffPIR
-from padis_jax.solvers.dps import DPS
-from padis_jax.solvers.langevin import Langevin
-from padis_jax.solvers.plug_and_play import PlugAndPlay
-from padis_jax.solvers.predictor_corrector import PredictorCorrector
-from padis_jax.solvers.prior_step import PriorStep
-from padis_jax.solvers.reconstruct import SOLVERS, Settings
-from padis_jax.solvers.tmpd import TMPD
+from padis_jax.solvers.registry import METHODS, Method, Settings, find_method
 from padis_jax.solvers.tv import TV
 
 MANY = 250  # evaluations, divided by the tilings, from which a run starts from noise alone: 4 tilings of 1000 do
 INNER = 10  # steps per level then, of the methods in SMALL_STEPS
 SMALL_STEPS = ("dps", "langevin", "ddnm")
 SIGMA_MIN = 0.003
-EVALUATIONS, CHAINS = 100, 2  # of sample.py
-
-Kind = TaskKind | Literal["counts"]
-TV_WEIGHT: dict[Kind, float] = {"counts": 1.0, "ct": 0.003, "small": 0.001, "large": 0.001, "noise": 0.1}
-FIRST_LEVEL: dict[Kind, float] = {"counts": 0.2, "ct": 0.2, "small": 0.2, "large": 1.0, "noise": 0.2}
-PNP_SIGMA: dict[Kind, float] = {"counts": 0.03, "ct": 0.02, "small": 0.03, "large": 0.03, "noise": 0.1}
-PNP_WEIGHT: dict[Kind, float] = {"counts": 0.01, "ct": 0.003, "small": 0.03, "large": 0.01, "noise": 1.0}
-DPS_ZETA: dict[Kind, float] = {"counts": 1.7, "ct": 1.7, "small": 1.7, "large": 1.7, "noise": 0.3}
-DIFFPIR_WEIGHT: dict[Kind, float] = {"counts": 8.0, "ct": 8.0, "small": 8.0, "large": 8.0, "noise": 1.0}
+EVALUATIONS, CHAINS = 50, 2  # of sample.py: evaluations of each run, and runs whose mean it shows
 TV_ITERATIONS = 500
 
+Kind = TaskKind | Literal["counts"]
+KINDS: tuple[Kind, ...] = ("counts", *get_args(TaskKind))
+TV_WEIGHT: dict[Kind, float] = {"counts": 1.0, "ct": 0.003, "small": 0.001, "large": 0.001, "noise": 0.1}
+FIRST_LEVEL: dict[Kind, float] = {"counts": 0.2, "ct": 0.2, "small": 0.2, "large": 1.0, "noise": 0.2}
+_PNP: dict[str, dict[Kind, Any]] = {
+    "sigma": {"counts": 0.03, "ct": 0.02, "small": 0.03, "large": 0.03, "noise": 0.1},
+    "weight": {"counts": 0.01, "ct": 0.003, "small": 0.03, "large": 0.01, "noise": 1.0},
+}
+# method -> field -> kind -> value; kinds that are not named have the method's own default
+SETTINGS: dict[str, dict[str, dict[Kind, Any]]] = {
+    "dds": {"cg_steps": dict.fromkeys(KINDS, 10)},
+    "dps": {"zeta": {**dict.fromkeys(KINDS, 1.7), "noise": 0.3}},
+    "ddnm": {"cg_steps": {"counts": 10}},
+    "diffpir": {"weight": {"noise": 1.0}},
+    "tmpd": {"cg_steps": dict.fromkeys(KINDS, 2)},
+    "pnp_admm": _PNP,
+    "pnp_red": _PNP,
+}
+FEW: dict[str, dict[str, Any]] = {
+    **{name: {"prior_step": "ancestral"} for name in SMALL_STEPS},
+    "predictor_corrector": {"predictor": "ancestral"},
+    "daps": {"ode_steps": 2, "sampler": "cg"},
+}
 
-def _kind(task: Task, counts: bool) -> Kind:
-    return "counts" if counts else task.kind
 
+class Plan(NamedTuple):
+    """How a method runs: its settings, and the options of `reconstruct`.
 
-class Schedule(NamedTuple):
-    """How a diffusion method runs: its settings and the options of `reconstruct`."""
+    Attributes:
+      method: its name.
+      settings: of its class.
+      levels: noise levels, or iterations of plug-and-play.
+      inner: steps per level.
+      sigma_max: first noise level; not of plug-and-play.
+      sigma_min: last noise level; likewise.
+      ladder: "geometric" or "edm"; likewise.
+      start: "tv", "operator" or "noise".
+      average: chains whose mean is the image.
+    """
 
+    method: str
     settings: Settings
-    options: dict[str, Any]
+    levels: int
+    inner: int = 1
+    sigma_max: float = 1.0
+    sigma_min: float = SIGMA_MIN
+    ladder: Literal["geometric", "edm"] = "geometric"
+    start: Literal["tv", "operator", "noise"] = "tv"
+    average: int = 1
+
+    @property
+    def row(self) -> Method:
+        """Of the registry."""
+        return METHODS[self.method]
+
+    @property
+    def steps(self) -> int:
+        """Of all chains."""
+        return self.levels * self.inner * self.average
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations of the image, with one tiling in each."""
+        return self.steps * self.row.evaluations(self.settings)
+
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of `reconstruct`, without the settings."""
+        return {name: getattr(self, name) for name in self._fields[2:]}
 
     def described(self) -> dict[str, Any]:
         """As JSON holds it."""
-        return {"settings": dataclasses.asdict(self.settings), **self.options}
+        return {"method": self.method, "settings": dataclasses.asdict(self.settings), **self.options()}
 
 
-def tv_settings(task: Task, *, counts: bool = False, noise: float | None = None) -> TV:
-    """Of total variation.
+def kind_of(kind: TaskKind, *, counts: bool) -> Kind:
+    """The kind of preset, of a problem whose photons are counted or not."""
+    return "counts" if counts and kind == "ct" else kind
+
+
+def preset(
+    name: str, kind: Kind, evaluations: int = EVALUATIONS, *, tilings: int = 1, given: Mapping[str, Any] | None = None
+) -> Plan:
+    """A run of at most `evaluations` network evaluations of the image, in one chain.
 
     Args:
-      task: the problem.
-      counts: whether it is tomography with photon counts.
-      noise: standard deviation of the noise, if it is not the task's.
+      name: of the method.
+      kind: of the problem.
+      evaluations: the budget; at least that of one step is spent.
+      tilings: K, tilings averaged in each call of the prior.
+      given: settings that replace the preset's; they do not change the levels.
+
+    Raises:
+      ValueError: for an unknown method or setting, or a value out of range.
     """
-    share = 1.0 if noise is None or not task.sigma else max(noise / task.sigma, 0.1)
-    return TV(weight=TV_WEIGHT[_kind(task, counts)] * share, iterations=TV_ITERATIONS)
+    row, many = find_method(name), evaluations // tilings >= MANY
+    chosen = {field: values[kind] for field, values in SETTINGS.get(name, {}).items() if kind in values}
+    chosen |= {} if many else FEW.get(name, {})
+    steps = max(1, evaluations // (row.evaluations(row.make(**chosen)) * tilings))
+    settings = row.make(**{**chosen, **(given or {})})
+    if row.begin is not None or not many:
+        return Plan(name, settings, steps, sigma_max=FIRST_LEVEL[kind])
+    inner = INNER if name in SMALL_STEPS else 1
+    return Plan(name, settings, max(1, steps // inner), inner, start="noise")
 
 
-def unsuited(solver: str, name: str) -> str:
-    """Why a diffusion method is not for the problem of that name, in a few words; "" if it is."""
-    if solver == "ddnm" and name == "denoise":
+def tv_preset(kind: Kind, *, noise: float | None = None, usual: float = 0.0) -> TV:
+    """Total variation for a kind of problem.
+
+    Args:
+      kind: of the problem.
+      noise: standard deviation of the image's noise, if it is not the usual.
+      usual: that of the problem, which the weight was chosen for.
+    """
+    share = 1.0 if noise is None or not usual else max(noise / usual, 0.1)
+    return TV(weight=TV_WEIGHT[kind] * share, iterations=TV_ITERATIONS)
+
+
+def unsuited(method: str, problem: str) -> str:
+    """Why a method is not for the problem of that name, in a few words; "" if it is."""
+    if method == "ddnm" and problem == "denoise":
         return "A+ is 1: it would put the noisy image back"
-    if solver == "ddnm" and name.startswith("deblur"):
+    if method == "ddnm" and problem.startswith("deblur"):
         return "the inverse of a blur amplifies whatever noise and rounding there is"
     return ""
 
 
-def plug_and_play_settings(method: str, task: Task, *, counts: bool = False) -> PlugAndPlay:
-    """Of plug-and-play.
-
-    Args:
-      method: "admm" or "red".
-      task: the problem.
-      counts: whether it is tomography with photon counts.
-    """
-    kind = _kind(task, counts)
-    return PlugAndPlay(method="admm" if method == "admm" else "red", sigma=PNP_SIGMA[kind], weight=PNP_WEIGHT[kind])
-
-
-def schedule(solver: str, task: Task, evaluations: int, tilings: int = 1, *, counts: bool = False) -> Schedule:
-    """A run of at most `evaluations` network evaluations of the image.
-
-    Args:
-      solver: a name in `SOLVERS`.
-      task: the problem.
-      evaluations: the budget; at least that of one step is spent.
-      tilings: K, tilings averaged in each call of the prior.
-      counts: whether the problem is tomography with photon counts.
-    """
-    many = evaluations // tilings >= MANY
-    settings = solver_settings(solver, task, many=many, counts=counts)
-    steps = max(1, evaluations // (SOLVERS[solver].evaluations(settings) * tilings))
-    first = FIRST_LEVEL[_kind(task, counts)]
-    if not many:
-        options: dict[str, Any] = {"levels": steps, "inner": 1, "sigma_max": first, "start": "tv"}
-    else:
-        inner = INNER if solver in SMALL_STEPS else 1
-        options = {"levels": max(1, steps // inner), "inner": inner, "sigma_max": 1.0, "start": "noise"}
-    return Schedule(settings, {**options, "sigma_min": SIGMA_MIN})
+def markdown() -> str:
+    """The table of docs/methods.md: what differs from a method's own defaults, in a run of sample.py."""
+    lines = ["| method | kind | settings | levels | first level | start |", "|---|---|---|---|---|---|"]
+    for name, row in METHODS.items():
+        own, groups = row.make(), {}  # type: ignore[var-annotated]
+        for kind in KINDS:
+            plan = preset(name, kind)
+            changed = [f for f in row.fields if getattr(plan.settings, f) != getattr(own, f)]
+            text = ", ".join(f"{f} {_number(getattr(plan.settings, f))}" for f in changed) or "its own defaults"
+            first = "" if row.begin else _number(plan.sigma_max)
+            groups.setdefault((text, str(plan.levels), first, plan.start), []).append(kind)
+        for (text, *rest), kinds in groups.items():
+            shown = "all" if len(kinds) == len(KINDS) else ", ".join(kinds)
+            lines.append(f"| `{name}` | {shown} | {text} | {' | '.join(rest)} |")
+    weights = ", ".join(f"{_number(TV_WEIGHT[kind])} ({kind})" for kind in KINDS)
+    lines.append(f"| TV | all | {TV_ITERATIONS} iterations, weight {weights} | | | |")
+    return "\n".join(lines) + "\n"
 
 
-def solver_settings(solver: str, task: Task, *, many: bool, counts: bool = False) -> Settings:
-    """Of a diffusion method.
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) else str(value)
 
-    Raises:
-      ValueError: for an unknown one.
-    """
-    noise, kind = task.sigma, _kind(task, counts)
-    prior_step: PriorStep = "langevin" if many else "ancestral"
-    table: dict[str, Settings] = {
-        "dds": DDS(cg_steps=10, noise=noise),
-        "dps": DPS(zeta=DPS_ZETA[kind], prior_step=prior_step, noise=noise),
-        "langevin": Langevin(prior_step=prior_step, noise=noise),
-        "ddnm": DDNM(cg_steps=10 if counts else 0, prior_step=prior_step),
-        "diffpir": DiffPIR(weight=DIFFPIR_WEIGHT[kind], noise=noise),
-        "predictor_corrector": PredictorCorrector(predictor="reverse_diffusion" if many else "ancestral", noise=noise),
-        "daps": DAPS(noise=noise) if many else DAPS(ode_steps=2, sampler="cg", noise=noise),
-        "tmpd": TMPD(cg_steps=2, noise=noise),
-    }
-    if solver not in table:
-        raise ValueError(f"solver is {solver!r}: there are settings for {', '.join(table)}")
-    return table[solver]
+
+if __name__ == "__main__":
+    print(markdown(), end="")

@@ -8,7 +8,7 @@ data, another seed or another step size compiles nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -20,48 +20,11 @@ from jax.typing import ArrayLike
 
 from padis_jax.noise import edm_ladder, geometric_ladder
 from padis_jax.prior import Prior
-from padis_jax.solvers import daps, ddnm, dds, diffpir, dps, langevin, predictor_corrector, sampling, tmpd
-from padis_jax.solvers.daps import DAPS
-from padis_jax.solvers.ddnm import DDNM
-from padis_jax.solvers.dds import DDS
-from padis_jax.solvers.diffpir import DiffPIR
-from padis_jax.solvers.dps import DPS
-from padis_jax.solvers.langevin import Langevin
-from padis_jax.solvers.predictor_corrector import PredictorCorrector
+from padis_jax.solvers import sampling
 from padis_jax.solvers.problem import Problem, as_pytree, checked, pose
-from padis_jax.solvers.tmpd import TMPD
+from padis_jax.solvers.registry import Method, Settings, find_method, name_of
+from padis_jax.solvers.sampling import Noise, root_key
 from padis_jax.solvers.tv import TV, total_variation
-
-Settings = DDS | DPS | Langevin | DDNM | DiffPIR | PredictorCorrector | DAPS | TMPD
-
-
-class Solver(NamedTuple):
-    """A method.
-
-    Attributes:
-      settings: the class of its settings.
-      step: its step, (settings, problem, key, state, noise) -> (state, info).
-      sigma_max: the noise level it starts from by default, in image units.
-      evaluations: settings -> calls of the prior per step, and of its gradient where a step takes more than one.
-    """
-
-    settings: type
-    step: Callable[..., tuple[Any, Any]]
-    sigma_max: float
-    evaluations: Callable[[Any], int] = lambda settings: 1
-
-
-SOLVERS = {
-    "dds": Solver(DDS, dds.step, 2.0),
-    "dps": Solver(DPS, dps.step, 10.0),
-    "langevin": Solver(Langevin, langevin.step, 10.0),
-    "ddnm": Solver(DDNM, ddnm.step, 10.0),
-    "diffpir": Solver(DiffPIR, diffpir.step, 2.0),
-    "predictor_corrector": Solver(PredictorCorrector, predictor_corrector.step, 10.0, lambda settings: 2),
-    "daps": Solver(DAPS, daps.step, 10.0, lambda settings: settings.ode_steps),
-    "tmpd": Solver(TMPD, tmpd.step, 2.0, lambda settings: settings.cg_steps + 3),
-}
-SolverName = Literal["dds", "dps", "langevin", "ddnm", "diffpir", "predictor_corrector", "daps", "tmpd"]
 
 
 class Reconstruction(NamedTuple):
@@ -81,12 +44,12 @@ class Reconstruction(NamedTuple):
 
 
 def reconstruct(
-    key: Array,
+    key: Array | int,
     measurement: ArrayLike,
     operator: Any,
     prior: Prior,
     *,
-    solver: SolverName = "dds",
+    solver: str | Settings = "dds",
     settings: Settings | None = None,
     levels: int = 100,
     inner: int = 1,
@@ -104,17 +67,19 @@ def reconstruct(
     """Reconstructs an image from a measurement.
 
     Args:
-      key: root key of this image; chain i draws from fold_in(key, i). For several images use fold_in(root, index).
+      key: root key of this image, or an int for jax.random.key(int); chain i draws from fold_in(key, i). For several
+        images use fold_in(root, index).
       measurement: y, in the operator's units.
       operator: any callable with `.T` (its adjoint) and `.norm` (its largest singular value), taking images [H, W, C]
         or, with one channel, [H, W]. A pytree of arrays is an argument of the compiled code; anything else is known
         by its identity and must not be changed after its first use.
       prior: whole-image denoiser and frame.
-      solver: the method, a name in `SOLVERS`.
-      settings: of the method, an instance of its class such as `DDS(...)` or `DPS(...)`; None for its defaults.
-      levels: noise levels.
+      solver: the method: its settings, such as `DDS(...)` or `DPS(zeta=1.7)`, or its name in `registry.METHODS` for
+        the defaults.
+      settings: deprecated; give the settings as `solver`.
+      levels: noise levels; iterations of plug-and-play, which stays at the level that its settings name.
       inner: steps per level.
-      sigma_max: first noise level, in image units; None for the method's own (dds, diffpir and tmpd 2, others 10).
+      sigma_max: first noise level, in image units; None for the method's own in the registry.
       sigma_min: last noise level.
       ladder: spacing: "geometric", or "edm" for rho = 7.
       start: "noise" for a zero image; "operator" for A.start(y) clipped to [0, 1]; "tv" or `TV(...)` for the image of
@@ -134,21 +99,33 @@ def reconstruct(
     """
     if average < 1:
         raise ValueError(f"average is {average}: use at least one chain")
+    if levels < 1 or inner < 1:
+        raise ValueError(f"levels is {levels} and inner {inner}: use at least one noise level, and one step on each")
     method, settings = _method(solver, settings)
-    sigmas = _ladder(ladder, levels, method.sigma_max if sigma_max is None else sigma_max, sigma_min)
-    steps = sampling.noises(sigmas, inner)
+    key = root_key(key)
     problem = pose(operator, prior.denoise, measurement, prior.frame, channels=prior.channels)
     image = start_image(start, problem, operator, prior.channels)
-
     step = Partial(method.step, settings, problem)
-    total = average * levels * inner
+    evaluations = average * levels * inner * method.evaluations(settings) * prior.tilings
+    if method.begin is not None and method.image is not None:
+        if average > 1:
+            raise ValueError(f"average is {average}, but runs of {method.label} differ in their tilings only: use 1")
+        fixed = jnp.full((levels * inner,), settings.sigma, jnp.float32)
+        steps = Noise(fixed, fixed, jnp.zeros(levels * inner, bool))
+        state = method.begin(image)
+        state, info = sampling.run(key, step, state, steps, chunk=chunk, progress=progress, on_memory=on_memory)
+        residual = info.residual.reshape(levels, inner)[:, -1]
+        return Reconstruction(method.image(state), residual, fixed[::inner], evaluations)
+
+    sigmas = _ladder(ladder, levels, method.sigma_max if sigma_max is None else sigma_max, sigma_min)
+    steps = sampling.noises(sigmas, inner)
     images, residuals = [], []
     for chain in range(average):
         start_key, run_key = jax.random.split(jax.random.fold_in(key, first_chain + chain))
         x = prior.frame.pad(image)
         if start_noise:
             x = x + sigmas[0] * jax.random.normal(start_key, x.shape, x.dtype)
-        report = None if progress is None else _shifted(progress, chain * levels * inner, total)
+        report = None if progress is None else _shifted(progress, chain * levels * inner, average * levels * inner)
         before = on_memory if chain == 0 else None
         x, info = sampling.run(run_key, step, x, steps, chunk=chunk, progress=report, on_memory=before)
         images.append(prior.frame.crop(x))
@@ -157,26 +134,31 @@ def reconstruct(
         image=sum(images[1:], images[0]) / average,
         residual=sum(residuals[1:], residuals[0]) / average,
         sigmas=jnp.asarray(sigmas),
-        evaluations=total * method.evaluations(settings) * prior.tilings,
+        evaluations=evaluations,
     )
 
 
-def _method(solver: str, settings: Settings | None) -> tuple[Solver, Any]:
-    if solver not in SOLVERS:
-        raise ValueError(f"solver is {solver!r}: use one of {', '.join(SOLVERS)}")
-    method = SOLVERS[solver]
-    settings = method.settings() if settings is None else settings
+def _method(solver: str | Settings, settings: Settings | None) -> tuple[Method, Settings]:
+    """The row and the settings."""
+    if not isinstance(solver, str):
+        if settings is not None:
+            raise ValueError("solver holds the settings already: leave `settings` out")
+        return find_method(name_of(solver)), solver
+    method = find_method(solver)
+    if settings is None:
+        return method, method.make()
     if not isinstance(settings, method.settings):
-        name = type(settings).__name__
-        raise ValueError(
-            f"settings are {name} but solver is {solver!r}: give {method.settings.__name__}(...) or change solver"
-        )
-    return method, settings  # type: ignore[return-value]  # checked against method.settings above
+        name, wanted = type(settings).__name__, method.settings.__name__
+        raise ValueError(f"settings are {name} but solver is {solver!r}: give solver={wanted}(...)")
+    warnings.warn(
+        f"reconstruct(solver={solver!r}, settings=...) is deprecated: give solver={type(settings).__name__}(...)",
+        FutureWarning,
+        stacklevel=3,
+    )
+    return find_method(name_of(settings)), settings
 
 
 def _ladder(kind: str, levels: int, sigma_max: float, sigma_min: float) -> np.ndarray:
-    if levels < 1:
-        raise ValueError(f"levels is {levels}: use at least one noise level")
     if not 0 < sigma_min <= sigma_max < float("inf") or (levels > 1 and sigma_min == sigma_max):
         raise ValueError(f"sigma_max is {sigma_max} and sigma_min {sigma_min}: they must be positive and descend")
     ladders = {"geometric": geometric_ladder, "edm": edm_ladder}

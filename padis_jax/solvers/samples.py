@@ -18,6 +18,8 @@ from jax.typing import ArrayLike
 
 from padis_jax.prior import Prior
 from padis_jax.solvers.reconstruct import reconstruct
+from padis_jax.solvers.registry import find_method, name_of
+from padis_jax.solvers.sampling import root_key
 
 
 class Samples(NamedTuple):
@@ -39,12 +41,12 @@ class Samples(NamedTuple):
 
 
 def draw_samples(
-    key: Array, measurement: ArrayLike, operator: Any, prior: Prior, count: int, **options: Any
+    key: Array | int, measurement: ArrayLike, operator: Any, prior: Prior, count: int, **options: Any
 ) -> Samples:
     """`count` runs of a solver in one vmapped program.
 
     Args:
-      key: root key of this image.
+      key: root key of this image, or an int for jax.random.key(int).
       measurement: y.
       operator: A.
       prior: whole-image denoiser and frame; with `patch_batch` its memory is that of `count` chunks.
@@ -58,7 +60,10 @@ def draw_samples(
         raise ValueError(f"count is {count}: a deviation needs at least 2 samples")
     if excluded := sorted({"average", "chunk", "progress"} & set(options)):
         raise ValueError(f"{excluded[0]} is no option of samples, which run side by side as single chains")
-    evaluations = 0
+    solver = options.get("solver", "dds")
+    if find_method(solver if isinstance(solver, str) else name_of(solver)).begin is not None:
+        raise ValueError("runs of plug-and-play differ in their tilings only: take another solver for samples")
+    key, evaluations = root_key(key), 0
 
     def one(chain: Array) -> tuple[Array, Array]:
         nonlocal evaluations

@@ -48,6 +48,19 @@ Progress = Callable[[int, int, Info], None]  # (steps done, steps in all, info o
 OnMemory = Callable[[Memory], None]
 
 
+def root_key(key: Array | int) -> Array:
+    """The key itself, or jax.random.key of an int.
+
+    Raises:
+      TypeError: for neither.
+    """
+    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+        return jax.random.key(int(key))
+    if not hasattr(key, "dtype"):
+        raise TypeError(f"key is a {type(key).__name__}: give jax.random.key(seed), or the seed")
+    return key  # type: ignore[return-value]  # an array of keys
+
+
 def noises(ladder: ArrayLike, inner: int = 1) -> Noise:
     """The steps of a ladder.
 

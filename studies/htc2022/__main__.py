@@ -33,10 +33,10 @@ from tqdm import tqdm
 
 from padis_jax import load_prior
 from padis_jax.errors import UserError, one_line_errors
-from padis_jax.experiment import timed
 from padis_jax.metrics import matthews
 from padis_jax.operators import fbp
 from padis_jax.prior import Prior
+from padis_jax.runs.solve import timed
 from padis_jax.solvers.tv import TV, total_variation
 from studies.htc2022.beam_hardening import Hardening, fit_hardening
 from studies.htc2022.data import (

@@ -17,16 +17,20 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from padis_jax import experiment as ex
-from padis_jax.cli.arguments import parse
+from padis_jax.cli.solver_flags import parse_experiment
 from padis_jax.errors import one_line_errors
 from padis_jax.files import write_json
 from padis_jax.images import read_images
 from padis_jax.metrics import psnr
+from padis_jax.runs.case import simulated_case
+from padis_jax.runs.config import Experiment, ImageConfig, SolverConfig
+from padis_jax.runs.defaults import plan_of, tv_of
+from padis_jax.runs.score import score
+from padis_jax.runs.solve import run_solver, run_tv, timed, with_prior
 from padis_jax.weights import load_weights
 
 LIMIT = 0.1  # dB
-QUICK = ex.Experiment(solver=ex.SolverConfig(levels=20, average=1))
+QUICK = Experiment(solver=SolverConfig(levels=20, average=1))
 
 
 @one_line_errors()
@@ -38,18 +42,20 @@ def main() -> None:
     parser.add_argument("--slices", type=int, nargs="+", default=[41, 62])
     parser.add_argument("--out", type=Path, default=Path("results/precision"))
     args, rest = parser.parse_known_args()
-    base = parse(ex.Experiment, rest, default=QUICK, prog="studies.speed.precision", description=__doc__ or "")
+    base = parse_experiment(rest, default=QUICK, prog="studies.speed.precision", description=__doc__ or "")
     images, weights = read_images(base.image.path), load_weights(base.weights)
     rows = []
     for index in args.slices:
-        config = dataclasses.replace(base, image=ex.ImageConfig(base.image.path, index))
-        scene = ex.load_scene(config, images)
-        tv = ex.run_tv(config, scene)
+        config = dataclasses.replace(base, image=ImageConfig(base.image.path, index))
+        case = simulated_case(config, images)
+        plan = plan_of(config, case.kind, case.measurement)
+        tv = run_tv(case, tv_of(config, case.kind, case.task))
         found, seconds = {}, {}
         for compute in ("float32", "bfloat16"):
-            prior = ex.make_prior(config, weights.computing(compute), scene)
-            (found[compute], _, _), seconds[compute] = ex.timed(ex.run_solver, config, scene, prior, tv)
-        decibels = {c: ex.score(c, image, scene).psnr for c, image in found.items()}
+            ready = with_prior(config, case, weights.computing(compute))
+            solved, seconds[compute] = timed(run_solver, config, ready, plan, tv)
+            found[compute] = solved.image
+        decibels = {c: score(c, image, case).psnr for c, image in found.items()}
         row = {
             "slice": index,
             **decibels,

@@ -1,0 +1,56 @@
+"""sample.py with --generate: images from the prior alone, without a measurement."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from padis_jax.cli.arguments import OutputOptions
+from padis_jax.files import write_npz
+from padis_jax.runs.case import image_key
+from padis_jax.runs.config import Experiment, check_defaults
+from padis_jax.runs.results import write_config
+from padis_jax.runs.solve import build_prior
+from padis_jax.solvers.generate import generate
+from padis_jax.weights import load_weights
+from padis_jax.writers import write_png
+
+
+def generate_images(config: Experiment, workdir: Path, output: OutputOptions) -> None:
+    """Writes generated_00.png ..., generated.npz (in the window's unit) and config.json."""
+    check_defaults(config)
+    weights = load_weights(config.weights).computing(config.compute)
+    prior = build_prior(config, weights, weights.frame)
+    if output.dry_run:
+        about = {"images": config.generate, "levels": config.generate_levels, "weights": config.weights}
+        text = f"{config.generate} images of {config.generate_levels} steps with {config.weights} into {workdir}"
+        print(json.dumps({"dry_run": True, **about, "workdir": str(workdir)}) if output.json else text)
+        return
+    images = []
+    for index in range(config.generate):
+        with tqdm(total=config.generate_levels, desc=f"image {index}", unit="step", disable=output.silent) as bar:
+
+            def progress(done: int, total: int, info: Any, bar: Any = bar) -> None:
+                bar.update(done - bar.n)
+
+            key = image_key(config.seed, index)
+            try:
+                images.append(np.asarray(generate(key, prior, levels=config.generate_levels, progress=progress)))
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(
+                    f"interrupted; {index} of {config.generate} pictures are in {workdir}. Run the same command again "
+                    "for all, which its seed decides"
+                ) from None
+        shown = images[-1][::-1] if weights.window.unit == "HU" else images[-1]  # CT is stored face down
+        write_png(workdir / f"generated_{index:02d}.png", shown)
+    in_unit = np.asarray(weights.window.from_unit(np.stack(images)), np.float32)
+    write_npz(workdir / "generated.npz", {"images": in_unit, "unit": np.asarray(weights.window.unit)})
+    write_config(workdir, config, weights.digest)
+    if output.json:
+        print(json.dumps({"workdir": str(workdir), "images": len(images), "unit": weights.window.unit}))
+    elif not output.quiet:
+        print(f"results in {workdir}: {len(images)} generated_NN.png, generated.npz, config.json")

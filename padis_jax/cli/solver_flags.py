@@ -1,0 +1,147 @@
+"""The flags of sample.py: those of `Experiment`, and --solver NAME with the fields of that method as --solver.FIELD.
+
+tyro reads both in one pass from a dataclass that is made for the method. Which fields were set follows from the words
+of the command line, so that what is not set stays the preset's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import re
+import sys
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+from jax import Array
+
+from padis_jax.cli.arguments import parse
+from padis_jax.errors import UserError
+from padis_jax.runs.config import RENAMED, RUN_FIELDS, Experiment, SolverConfig
+from padis_jax.runs.defaults import kind_named, plan_of
+from padis_jax.solvers.registry import METHODS, Method
+
+_FIELD = re.compile(r"--solver[._](?P<no>no-)?(?P<field>[A-Za-z_-]+)(?P<value>=.*)?$")
+
+
+def parse_experiment(args: Sequence[str], *, default: Experiment, prog: str, description: str) -> Experiment:
+    """The experiment that flags make of `default`.
+
+    Raises:
+      UserError: for unknown flags and bad values.
+      SystemExit: with code 0 after `--help`.
+    """
+    words, named = _method(_current(args))
+    method = named or default.solver.method
+    if method not in METHODS:
+        raise UserError(f"--solver {method}: there is no such solver; there are {', '.join(METHODS)}")
+    row = METHODS[method]
+    given = _given(words, method)
+    same = method == default.solver.method
+    before = default.solver if same else dataclasses.replace(default.solver, method=method, settings={})
+    if not same and default.solver.settings:
+        left = ", ".join(default.solver.settings)
+        print(
+            f"note: --solver {method}: the config's {left} are of {default.solver.method} and not used", file=sys.stderr
+        )
+    flags = _flags(row)
+    plan = plan_of(dataclasses.replace(default, solver=SolverConfig(method)), kind_named(default))
+    values = dataclasses.asdict(plan.settings) | plan._asdict() | before.run_fields | dict(before.settings)
+    solver = flags(**{field.name: values[field.name] for field in dataclasses.fields(flags)})
+    others = {f.name: getattr(default, f.name) for f in dataclasses.fields(Experiment) if f.name != "solver"}
+    outer = _without_solver(flags)
+    found = parse(outer, words, default=outer(**others, solver=solver), prog=prog, description=description)
+    chosen = {name: getattr(found.solver, name) for name in given}
+    run = before.run_fields | {name: value for name, value in chosen.items() if name in RUN_FIELDS}
+    own = dict(before.settings) | {name: value for name, value in chosen.items() if name in row.fields}
+    rest = {name: getattr(found, name) for name in others}
+    return Experiment(**rest, solver=SolverConfig(method, settings=own, **run))
+
+
+def _current(args: Sequence[str]) -> list[str]:
+    """The arguments in today's spelling; each older one is named on stderr, for one release."""
+    words = []
+    for word in args:
+        flag, equals, value = word.partition("=")
+        field = flag.removeprefix("--solver.").replace("-", "_")
+        new = flag
+        if flag == "--solver.name":
+            new = "--solver"
+        elif flag.startswith("--solver.") and field in RENAMED:
+            new = f"--solver.{RENAMED[field].replace('_', '-')}"
+        if new != flag:
+            print(f"note: {flag} is now {new}", file=sys.stderr)
+        words.append(new + equals + value)
+    return words
+
+
+def _method(args: Sequence[str]) -> tuple[list[str], str]:
+    """(the other arguments, the value of --solver or "")."""
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    own.add_argument("--solver", default="")
+    try:
+        known, rest = own.parse_known_args(list(args))
+    except argparse.ArgumentError:
+        raise UserError(f"--solver needs a name: {', '.join(METHODS)}") from None
+    return rest, known.solver
+
+
+def _given(words: Sequence[str], method: str) -> list[str]:
+    """The fields of --solver.FIELD, each of which the method must have."""
+    fields = (*RUN_FIELDS, *METHODS[method].fields)
+    given = []
+    for word in words:
+        if (match := _FIELD.match(word)) is None:
+            continue
+        name = match["field"].replace("-", "_")
+        if name not in fields:
+            have = ", ".join(f.replace("_", "-") for f in fields)
+            others = [other for other, row in METHODS.items() if name in row.fields]
+            near = difflib.get_close_matches(name, fields, 1)
+            hint = f" ({', '.join(others)} would)" if others else ""
+            hint += f", perhaps --solver.{near[0].replace('_', '-')}" if near else ""
+            raise UserError(f"{word.partition('=')[0]}: {method} has no such setting{hint}; it has {have}")
+        given.append(name)
+    return given
+
+
+def _flags(row: Method) -> type[Any]:
+    """A dataclass of the run fields and the method's own, with types that a command line can give."""
+    hints = typing.get_type_hints(row.settings)
+    fields: list[Any] = [(name, _plain(typing.get_type_hints(SolverConfig)[name])) for name in RUN_FIELDS]
+    fields += [(name, _plain(hints[name])) for name in row.fields]
+    made = dataclasses.make_dataclass("Solver", fields, frozen=True)
+    run, own = _attributes(SolverConfig), _attributes(row.settings)
+    made.__doc__ = f"{row.label}: {row.text}.\n\nAttributes:\n" + "".join(
+        f"  {name}: {(run | own)[name]}\n" for name, _ in fields if name in run | own
+    )
+    return made
+
+
+def _plain(hint: Any) -> Any:
+    """The type without an array or None, which no command line gives."""
+    if typing.get_origin(hint) not in (types.UnionType, typing.Union):
+        return hint
+    kept = [kind for kind in typing.get_args(hint) if kind not in (Array, type(None))]
+    return typing.Union[tuple(kept)]  # noqa: UP007 (made at run time)
+
+
+def _attributes(kind: type[Any]) -> dict[str, str]:
+    """Name -> text of the section "Attributes:" of a docstring."""
+    section = (kind.__doc__ or "").partition("Attributes:\n")[2]
+    found = re.findall(r"^ {2,6}(\w+): (.*(?:\n {8,}.*)*)", section, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in found}
+
+
+def _without_solver(flags: type[Any]) -> type[Any]:
+    """`Experiment` with another type for its solver, and without its checks, which come at the end."""
+    fields: list[Any] = []
+    hints = typing.get_type_hints(Experiment)
+    for field in dataclasses.fields(Experiment):
+        fields.append((field.name, flags if field.name == "solver" else hints[field.name]))
+    made = dataclasses.make_dataclass("Experiment", fields, frozen=True)
+    made.__doc__ = Experiment.__doc__
+    return made
