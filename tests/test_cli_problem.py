@@ -35,6 +35,7 @@ def folder(tmp_path_factory):
     mask = np.full((16, 16), 255, np.uint8)
     mask[3:9, 4:7] = 0
     Image.fromarray(mask).save(folder / "mask.png")
+    Image.fromarray(np.full((18, 16), 9, np.uint8)).save(folder / "odd.png")
     np.save(folder / "kernel.npy", np.asarray([[0.0, 0.5, 0.0], [0.1, 0.2, 0.2]]))
     return folder
 
@@ -250,7 +251,6 @@ MISTAKES = {
 @pytest.mark.parametrize("case", MISTAKES)
 def test_mistakes_give_one_line_and_write_nothing(folder, tmp_path, capsys, case):
     problem, make, expected = MISTAKES[case]
-    Image.fromarray(np.full((18, 16), 9, np.uint8)).save(folder / "odd.png")
     flags = arguments(folder, problem, *make(folder, tmp_path))
     split = flags if case == "value missing" else [*flags, "--workdir", str(tmp_path / "out")]
     message = refused(main, split, capsys)

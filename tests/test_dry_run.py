@@ -1,0 +1,78 @@
+"""--dry-run builds the case of the run with the same checks: what the run refuses, the dry run refuses, word for word."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+import test_cli_problem
+import test_cli_sample
+from jax import monitoring
+from small_scan import arguments, write_scan
+from test_cli_problem import folder as problems  # noqa: F401 (a fixture)
+from test_cli_sample import folder as images  # noqa: F401 (a fixture)
+from tiny import NETWORK, refused, write_weights
+
+from padis_jax.cli.sample import main
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    """A measured scan, and a folder of two."""
+    folder = write_scan(tmp_path_factory.mktemp("scans"))
+    (folder / "many").mkdir()
+    for name in "ab":
+        np.save(folder / "many" / f"{name}.npy", np.load(folder / "scan.npy"))
+    return folder
+
+
+@pytest.mark.parametrize("case", test_cli_sample.MISTAKES)
+def test_a_scan_is_refused_as_the_run_refuses_it(images, tmp_path, capsys, case):  # noqa: F811
+    make, expected = test_cli_sample.MISTAKES[case]
+    args = test_cli_sample._arguments(images, tmp_path / "out", *make(images, tmp_path))
+    assert expected in refused(main, ["--dry-run", *args], capsys) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("case", test_cli_problem.MISTAKES)
+def test_a_problem_is_refused_as_the_run_refuses_it(problems, tmp_path, capsys, case):  # noqa: F811
+    problem, make, expected = test_cli_problem.MISTAKES[case]
+    args = test_cli_problem.arguments(problems, problem, *make(problems, tmp_path))
+    args = ["--dry-run", "--workdir", tmp_path / "out", *args]
+    assert expected in refused(main, args, capsys) and not (tmp_path / "out").exists()
+
+
+def test_a_grey_picture_is_not_approved_for_colour_weights(problems, capsys):  # noqa: F811
+    args = test_cli_problem.arguments(problems, "sr2", "--weights", problems / "rgb.safetensors", "--dry-run")
+    assert "trained on images of 3 channels, not 1" in refused(main, args, capsys)
+
+
+def test_the_plan_names_the_true_input(scans, tmp_path, capsys):
+    args = arguments(scans, "--dry-run", "--json", "--workdir", str(tmp_path / "out"))
+    main(args)
+    assert json.loads(capsys.readouterr().out)["measurement"] == f"{scans / 'scan.npy'}, 24 measured views"
+    at = args.index("--measurement.path")
+    folder = ["--measurements", str(scans / "many"), *args[:at], *args[at + 2 :]]
+    main(folder)
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["measurements"] == str(scans / "many") and plan["items"] == 2 and plan["evaluations_each"] == 3
+    assert not (tmp_path / "out").exists()
+    np.save(scans / "many" / "a.npy", np.full((24, 32), np.nan, np.float32))
+    (scans / "many" / "b.npy").write_bytes(b"nothing")
+    assert "none of its 2 files can be used" in refused(main, folder, capsys)
+    write_weights(scans / "rgb.safetensors", network=dataclasses.replace(NETWORK, image_channels=3))
+    assert "sinograms are grey" in refused(main, [*folder, "--weights", str(scans / "rgb.safetensors")], capsys)
+
+
+def test_the_solver_is_traced_and_not_compiled(images, tmp_path, capsys):  # noqa: F811
+    """The network runs in no compiled program; what is compiled makes the operator and its norm."""
+    events = []
+    monitoring.register_event_duration_secs_listener(lambda event, *a, **k: events.append(event))
+    args = test_cli_sample._arguments(images, tmp_path / "out", "--dry-run", "--json")
+    main(args)
+    events.clear()
+    jax.clear_caches()
+    main(args)
+    compiled = [event for event in events if event.endswith("backend_compile_duration")]
+    plan = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert len(compiled) < 40 and plan["evaluations"] == 3 and plan["bytes"] > 0 and plan.get("seconds") is None
