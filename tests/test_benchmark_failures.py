@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
@@ -46,7 +47,7 @@ def stand_in(monkeypatch, act=lambda cell: None):
 
     class Nothing(Scene):
         def __init__(self, task, *rest):
-            self.task, self.operator = task, None
+            self.task, self.case = task, types.SimpleNamespace(operator=None)
 
     monkeypatch.setattr(work, "Scene", Nothing)
     monkeypatch.setattr(work, "run_cell", run_cell)

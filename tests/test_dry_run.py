@@ -1,4 +1,4 @@
-"""--dry-run builds the case of the run with the same checks: what the run refuses, the dry run refuses, word for word."""
+"""--dry-run builds the case of the run with the same checks: what the run refuses, the dry run refuses likewise."""
 
 import dataclasses
 import json

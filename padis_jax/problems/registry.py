@@ -280,7 +280,7 @@ def find_task(name: str) -> Task:
 
 def markdown() -> str:
     """The table of docs/problems.md."""
-    lines = ["| task | what is measured | noise | start |", "|---|---|---|---|"]
+    lines = ["| problem | what is measured | noise | start |", "|---|---|---|---|"]
     for name, task in TASKS.items():
         noise = f"Gaussian {task.sigma:g}" if task.sigma else "none"
         lines.append(f"| `{name}` | {task.description} | {noise} | {task.start} |")
