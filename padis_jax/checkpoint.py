@@ -2,7 +2,14 @@
 
 One step folder holds `state` (parameters, average, optimiser, step) and `config` (JSON: config, frame, window, and the
 digests of all of these). A save that is cut off leaves a temporary folder, which is ignored and removed. A checkpoint
-whose content does not have its digests is set aside, and the one before it is used.
+whose content does not have its digests is set aside, and the one before it is used. With the bits of an array as words
+b_0, b_1, ... of 32 bits (shorter types padded), in row-major order,
+
+    digest = sum over i of (2 i + 1) b_i   mod 2^32
+
+A change of one word by d != 0 changes the digest by (2 i + 1) d, which is not 0 because 2 i + 1 is odd; larger damage
+goes unnoticed with a chance of about 2^-32. Sums of integers do not depend on their order, so an array that is spread
+over devices or processes has the same digest as the whole, and no device needs more than its own part.
 """
 
 from __future__ import annotations
@@ -18,17 +25,19 @@ from pathlib import Path
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from padis_jax.digest import described, digests
 from padis_jax.errors import UserError
 from padis_jax.files import in_bucket, place
 from padis_jax.training import TrainState
 
 _UNWRITTEN = (OSError, ValueError, RuntimeError)  # what Orbax and TensorStore make of a full disk
 PATIENCE = 10**9  # seconds
+_WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 
 
 class _DamagedError(Exception):
@@ -107,7 +116,7 @@ def saved_config(manager: ocp.CheckpointManager) -> dict[str, Any] | None:
       UserError: if there are checkpoints, but none can be read.
     """
     damaged = {}
-    for step in _newest_first(manager):
+    for step in sorted(manager.all_steps(), reverse=True):
         try:
             return _about(manager, step)
         except _DamagedError as error:
@@ -136,7 +145,7 @@ def restore(manager: ocp.CheckpointManager, like: TrainState, sharding: Any = No
         sharding = jax.tree.map(lambda _: one, like)
     target = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), like, sharding)._asdict()
     damaged: dict[int, str] = {}
-    for step in _newest_first(manager):
+    for step in sorted(manager.all_steps(), reverse=True):
         try:
             state = _state(manager, step, target)
         except _DamagedError as error:
@@ -150,8 +159,38 @@ def restore(manager: ocp.CheckpointManager, like: TrainState, sharding: Any = No
     return None
 
 
-def _newest_first(manager: ocp.CheckpointManager) -> list[int]:
-    return sorted(manager.all_steps(), reverse=True)
+def digests(tree: Any) -> dict[str, list[Any]]:
+    """Shape, type and digest of every array of a pytree: {path: [[sides ...], type, digest]}, fit for JSON.
+
+    Args:
+      tree: arrays of types up to 32 bits. All processes must call this together if any array is spread over them.
+    """
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        whole = leaf.is_fully_addressable or leaf.is_fully_replicated if isinstance(leaf, jax.Array) else True
+        value = _on_host(np.asarray(leaf)) if whole else int(_on_devices(leaf))
+        found[jax.tree_util.keystr(path)] = [*_described(leaf), value]
+    return found
+
+
+def _described(leaf: Any) -> list[Any]:
+    return [list(leaf.shape), str(leaf.dtype)]
+
+
+def _on_host(array: np.ndarray) -> int:
+    words = np.ravel(array).view(_WORDS[array.dtype.itemsize]).astype(np.uint32)
+    weights = np.arange(1, 2 * words.size + 1, 2, dtype=np.uint64).astype(np.uint32)
+    return int(np.sum(words * weights, dtype=np.uint32))
+
+
+@jax.jit
+def _on_devices(array: jax.Array) -> jax.Array:
+    words = jax.lax.bitcast_convert_type(array, _WORDS[array.dtype.itemsize]).astype(jnp.uint32)
+    index, stride = jnp.zeros(array.shape, jnp.uint32), 1
+    for axis in reversed(range(array.ndim)):  # no reshape: it would bring the parts together on one device
+        index += jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis) * np.uint32(stride % 2**32)
+        stride *= array.shape[axis]
+    return jnp.sum(words * (2 * index + 1), dtype=jnp.uint32)
 
 
 def _about(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
@@ -171,9 +210,8 @@ def _about(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
 def _state(manager: ocp.CheckpointManager, step: int, target: dict[str, Any]) -> TrainState:
     expected = _about(manager, step).get("digests")
     if expected is not None:
-        wanted = {
-            jax.tree_util.keystr(path): described(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(target)
-        }
+        leaves = jax.tree_util.tree_leaves_with_path(target)
+        wanted = {jax.tree_util.keystr(path): _described(leaf) for path, leaf in leaves}
         saved = {path: entry[:2] for path, entry in expected.items() if path != "about"}
         if wanted != saved:
             path = sorted(k for k in {*wanted, *saved} if wanted.get(k) != saved.get(k))[0]
@@ -225,9 +263,7 @@ def _set_aside(manager: ocp.CheckpointManager, damaged: dict[int, str], used: in
 
 def _remove(path: Path) -> None:
     if in_bucket(path):
-        with contextlib.suppress(
-            Exception
-        ):  # whatever a client library raises; it is looked for again at the next start
+        with contextlib.suppress(Exception):  # of any client library; it is looked for again at the next start
             cast(epath.Path, path).rmtree(missing_ok=True)
     else:
         shutil.rmtree(path, ignore_errors=True)

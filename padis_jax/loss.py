@@ -7,6 +7,8 @@ A mean over pixels, so that large patches do not dominate small ones.
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -46,3 +48,15 @@ def denoising_loss(
     clean = denoise_patches(network, params, noisy, positions, sigma, dropout_key=dropout_key if train else None)
     weight = loss_weight(sigma, network.sigma_data)[:, None, None, None]
     return jnp.mean(weight * jnp.square(clean - patches))
+
+
+@dataclasses.dataclass(frozen=True)
+class DenoisingLoss:
+    """`denoising_loss` of a network and a distribution of noise levels, for `training.step`."""
+
+    network: NetworkConfig
+    noise: NoiseConfig = NoiseConfig()
+
+    def __call__(self, params: Params, key: Array, patches: Array, positions: Array) -> Array:
+        """(params, key, patches [b, p, p, c], positions [b, p, p, 2]) -> scalar."""
+        return denoising_loss(key, self.network, self.noise, params, patches, positions)

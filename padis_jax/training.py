@@ -3,13 +3,14 @@
     lr(step) = peak * (linear warm-up, then cosine decay to final_fraction)
     ema <- d ema + (1 - d) params,   d = 2^(-batch / min(half_life, ramp * patches seen))
 
-The parameters that sample are the average. Randomness is fold_in(key(seed), step): a resumed run draws what an
-uninterrupted one would have drawn.
+The parameters that sample are the average. Randomness is fold_in(key, step): a resumed run draws what an uninterrupted
+one would have drawn. training_loop.py has the loop.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,9 +18,11 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from padis_jax.config import Config, OptimiserConfig
-from padis_jax.loss import denoising_loss
-from padis_jax.unet import Params, init_network
+from padis_jax.config import OptimiserConfig
+from padis_jax.unet import NetworkConfig, Params, init_network
+
+Loss = Callable[..., Array]
+"""(params, key, *batch) -> scalar; equal ones share compiled code (`loss.DenoisingLoss` is hashable by value)."""
 
 
 class TrainState(NamedTuple):
@@ -33,7 +36,10 @@ class TrainState(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """Scalars of one step: loss, global gradient norm before clipping, learning rate, whether the step was refused."""
+    """Scalars of one step: loss, global gradient norm before clipping, learning rate, whether the step was refused.
+
+    On the way to a hook: NumPy arrays [n] of n steps.
+    """
 
     loss: Array
     grad_norm: Array
@@ -59,52 +65,56 @@ def make_optimiser(config: OptimiserConfig, steps: int) -> optax.GradientTransfo
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), adam) if config.clip_norm else adam
 
 
-def init_state(config: Config, params: Params | None = None) -> TrainState:
-    """The state before the first step: of these parameters, or of random ones from the config's seed."""
-    if params is None:
-        params = init_network(jax.random.fold_in(jax.random.key(config.run.seed), 0), config.network)
+def init_state(params: Params, optimiser: OptimiserConfig) -> TrainState:
+    """The state before the first step; it holds copies of `params`, because a step takes its state's memory."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         seen=jnp.zeros((), jnp.float32),
-        params=params,
-        ema=jax.tree.map(jnp.copy, params),  # a buffer of its own: the state is donated
-        optimiser=make_optimiser(config.optimiser, config.run.steps).init(params),
+        params=jax.tree.map(jnp.copy, params),
+        ema=jax.tree.map(jnp.copy, params),
+        optimiser=make_optimiser(optimiser, 1).init(params),  # moments do not depend on the schedule
     )
 
 
-def step(config: Config, state: TrainState, patches: Array, positions: Array) -> tuple[TrainState, Metrics]:
+def state_shapes(network: NetworkConfig, optimiser: OptimiserConfig) -> TrainState:
+    """Shapes and types of a prior's state, which `checkpoint.restore` asks for; nothing is computed."""
+    return jax.eval_shape(lambda: init_state(init_network(jax.random.key(0), network), optimiser))
+
+
+def step(
+    loss: Loss, optimiser: OptimiserConfig, steps: int, key: Array, state: TrainState, *batch: Array
+) -> tuple[TrainState, Metrics]:
     """One step on a batch.
 
     A step whose loss or gradient is not finite is refused: parameters, average and moments stay as they were, and
     `refused` is set so that the caller can stop.
 
     Args:
-      config: static under jit.
+      loss: (params, key, *batch) -> scalar; static under jit, as are the next two.
+      optimiser: Adam's settings and the average's.
+      steps: where the learning rate ends.
+      key: of the run; the step draws from fold_in(key, state.step).
       state: before the step.
-      patches: [b, p, p, c], clean.
-      positions: [b, p, p, 2].
+      batch: arrays [b, ...]; for `DenoisingLoss` clean patches [b, p, p, c] and positions [b, p, p, 2].
 
     Returns:
       The next state and the step's metrics.
     """
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.run.seed), 1), state.step)
-    loss, grads = jax.value_and_grad(
-        lambda params: denoising_loss(key, config.network, config.noise, params, patches, positions)
-    )(state.params)
+    value, grads = jax.value_and_grad(loss)(state.params, jax.random.fold_in(key, state.step), *batch)
     norm = optax.tree.norm(grads)
-    updates, moments = make_optimiser(config.optimiser, config.run.steps).update(grads, state.optimiser, state.params)
+    updates, moments = make_optimiser(optimiser, steps).update(grads, state.optimiser, state.params)
     params = optax.apply_updates(state.params, updates)
-    seen = state.seen + patches.shape[0]
-    half_life = jnp.minimum(config.optimiser.ema_half_life, config.optimiser.ema_ramp * seen)
-    decay = jnp.exp2(-patches.shape[0] / half_life)
+    count = batch[0].shape[0]
+    seen = state.seen + count
+    decay = jnp.exp2(-count / jnp.minimum(optimiser.ema_half_life, optimiser.ema_ramp * seen))
     ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.ema, params)
 
-    good = jnp.isfinite(loss) & jnp.isfinite(norm)
+    good = jnp.isfinite(value) & jnp.isfinite(norm)
     proposed = TrainState(state.step, seen, params, ema, moments)
     kept = jax.tree.map(functools.partial(jnp.where, good), proposed, state)
-    rate = learning_rate(config.optimiser, config.run.steps)(state.step)
-    return kept._replace(step=state.step + 1), Metrics(loss, norm, jnp.asarray(rate), ~good)
+    rate = learning_rate(optimiser, steps)(state.step)
+    return kept._replace(step=state.step + 1), Metrics(value, norm, jnp.asarray(rate), ~good)
 
 
-train_step = jax.jit(step, static_argnums=0, donate_argnums=1)
-"""`step` compiled for one device, once per patch size; the state is donated."""
+train_step = jax.jit(step, static_argnums=(0, 1, 2), donate_argnums=4)
+"""`step` compiled for one device, once per loss, optimiser, steps and shape of the batch; the state is donated."""

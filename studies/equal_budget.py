@@ -27,23 +27,23 @@ import numpy as np
 from padis_jax.batches import draw_batch
 from padis_jax.cli.arguments import parse
 from padis_jax.cli.solver_flags import parse_experiment
-from padis_jax.cli.train import main as train
 from padis_jax.config import Config, load_config_file
-from padis_jax.devices.mesh import make_mesh, put
-from padis_jax.devices.parallel import put_batch, state_sharding, step_function
+from padis_jax.devices.mesh import make_mesh
+from padis_jax.devices.parallel import put_batch
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import write_bytes, write_json
 from padis_jax.images import read_images
 from padis_jax.runs.config import Experiment, ScanConfig
 from padis_jax.runs.outcome import reconstruct_image
-from padis_jax.runs.training_data import first_state, load_task
+from padis_jax.runs.training import begin, train
+from padis_jax.runs.training_data import load_data
 from padis_jax.split import HEAD_CT_TEST
 from padis_jax.weights import load_weights
 
-PRIORS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "patch": ("configs/head_ct.py", ()),
-    "whole": ("configs/head_ct_whole.py", ()),
-    "no_positions": ("configs/head_ct.py", ("--network.position-channels", "0")),
+PRIORS: dict[str, tuple[str, dict[str, Any]]] = {  # config file, and how its network differs
+    "patch": ("configs/head_ct.py", {}),
+    "whole": ("configs/head_ct_whole.py", {}),
+    "no_positions": ("configs/head_ct.py", {"position_channels": 0}),
 }
 SLICES, SEEDS = (10, 0), (0, 1)
 TIMED = 3  # steps of each patch size, after one that compiles
@@ -69,8 +69,8 @@ def main() -> None:
     for run in chosen:
         if not _file(args.out, run).exists():
             folder = args.runs / "_".join(map(str, run))
-            _train(run, folder, steps[run[0]]["steps"])
-            rows = evaluate(base, folder / "weights.safetensors")
+            trained = train(training_config(run, int(steps[run[0]]["steps"])), folder)
+            rows = evaluate(base, trained.weights)
             write_json(_file(args.out, run), {"run": run, "steps": steps[run[0]], "experiment": base, "rows": rows})
     done = {run: json.loads(_file(args.out, run).read_text())["rows"] for run in runs if _file(args.out, run).exists()}
     text = markdown(done)
@@ -107,23 +107,24 @@ def _steps(path: Path, minutes: float) -> dict[str, dict[str, float]]:
 
 
 def _config(prior: str) -> Config:
-    file, flags = PRIORS[prior]
-    return parse(Config, list(flags), default=load_config_file(file, Config), prog="train.py", description="")
+    file, different = PRIORS[prior]
+    config = load_config_file(file, Config)
+    return dataclasses.replace(config, network=dataclasses.replace(config.network, **different))
 
 
 def step_seconds(config: Config) -> float:
     """Seconds of a training step, the median of each patch size weighted by how often it is drawn."""
-    task, mesh = load_task(config), make_mesh(config.run.devices)
-    state = put(first_state(config, task.frame), state_sharding(config, mesh))
-    take = step_function(config, mesh)
+    data, mesh = load_data(config), make_mesh(config.run.devices)
+    state, take = begin(config, data.frame, mesh)
+    key = jax.random.key(config.run.seed)
     times: dict[int, list[float]] = {}
     step = 0
     while len(times) < len(config.patches.sizes) or min(map(len, times.values())) <= TIMED:
-        batch = draw_batch(task.padded, config.patches, config.run.seed, step)
-        begin = time.perf_counter()
-        state, metrics = take(config, state, *put_batch(mesh, batch))
+        batch = draw_batch(data.padded, config.patches, config.run.seed, step)
+        before = time.perf_counter()
+        state, metrics = take(key, state, *put_batch(mesh, batch))
         jax.block_until_ready((state, metrics))
-        times.setdefault(batch[0].shape[1], []).append(time.perf_counter() - begin)
+        times.setdefault(batch[0].shape[1], []).append(time.perf_counter() - before)
         step += 1
     # Sizes in the order of `times` and of the config: the whole image is size 0 there.
     medians = [np.median(times[size][1:]) for size in sorted(times)]
@@ -131,16 +132,16 @@ def step_seconds(config: Config) -> float:
     return float(sum(np.asarray(config.patches.probabilities)[order] * medians))
 
 
-def _train(run: Run, folder: Path, steps: float) -> None:
+def training_config(run: Run, steps: int) -> Config:
+    """Settings of a training."""
     prior, slices, seed = run
-    file, flags = PRIORS[prior]
-    warmup = min(_config(prior).optimiser.warmup_steps, int(steps) // 10)
-    every = max(1, int(steps) // 4)
-    train(
-        ["--config", file, "--workdir", str(folder), *flags]
-        + ["--data.limit", str(slices), "--run.seed", str(seed), "--run.steps", str(int(steps))]
-        + ["--optimiser.warmup-steps", str(warmup)]
-        + ["--run.checkpoint-every", str(every), "--run.validate-every", str(every)]
+    config, every = _config(prior), max(1, steps // 4)
+    warmup = min(config.optimiser.warmup_steps, steps // 10)
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, limit=slices),
+        optimiser=dataclasses.replace(config.optimiser, warmup_steps=warmup),
+        run=dataclasses.replace(config.run, seed=seed, steps=steps, checkpoint_every=every, validate_every=every),
     )
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 from tqdm import tqdm
 
-from padis_jax.baselines.fit import Loss, fit
+from padis_jax.config import OptimiserConfig
 from padis_jax.errors import UserError
 from padis_jax.images import ImageSet
 from padis_jax.split import is_head_ct, limited, split_slices
+from padis_jax.training import Loss, Metrics, TrainState, init_state, train_step
+from padis_jax.training_loop import Hook, every, fit
 from padis_jax.unet import Params
 
 
@@ -50,20 +55,24 @@ def training_slices(images: ImageSet, path: str, limit: int) -> list[int]:
 def train(
     loss: Loss, params: Params, draw: Callable[[int], tuple[Any, ...]], args: argparse.Namespace, seed: int
 ) -> tuple[Params, dict[str, Any]]:
-    """Runs `fit` under a bar; returns the parameters, and what the file is to say of the run."""
+    """Runs `fit` under a bar; returns the last parameters (not their average), and what the file says of the run."""
+    optimiser = OptimiserConfig(learning_rate=args.learning_rate, warmup_steps=min(500, args.steps // 10))
+    losses: list[np.ndarray] = []
     with tqdm(total=args.steps, desc="training", unit="step") as bar:
 
-        def progress(done: int, value: float) -> None:
-            bar.update()
-            bar.set_postfix(loss=f"{value:.3e}")
+        def show(state: TrainState, metrics: Metrics) -> None:
+            losses.extend(metrics.loss)
+            bar.update(len(metrics.loss))
+            bar.set_postfix(loss=f"{metrics.loss[-1]:.3e}")
 
-        params, losses = fit(
-            loss, params, draw, steps=args.steps, learning_rate=args.learning_rate, seed=seed, progress=progress
+        step = functools.partial(train_step, loss, optimiser, args.steps)
+        state = fit(
+            jax.random.key(seed), init_state(params, optimiser), draw, step, args.steps, [Hook(every(10), show)]
         )
-    return params, {
+    return state.params, {
         "steps": args.steps,
         "batch": args.batch,
         "learning_rate": args.learning_rate,
         "seed": seed,
-        "last_losses": float(losses[-max(1, args.steps // 20) :].mean()),
+        "last_losses": float(np.mean(losses[-max(1, args.steps // 20) :])),
     }

@@ -15,9 +15,10 @@ import numpy as np
 from tiny import CONFIG, random_like
 
 from padis_jax.batches import Batch, PatchConfig
+from padis_jax.checkpoint import digests
 from padis_jax.devices import parallel
 from padis_jax.devices.mesh import make_mesh, put
-from padis_jax.digest import digests
+from padis_jax.loss import DenoisingLoss
 from padis_jax.operators.linear import from_functions
 from padis_jax.patches import frame_for
 from padis_jax.prior import tiled_prior
@@ -25,7 +26,7 @@ from padis_jax.solvers.batch import reconstruct_batch
 from padis_jax.solvers.dds import DDS
 from padis_jax.solvers.dps import DPS
 from padis_jax.solvers.reconstruct import reconstruct
-from padis_jax.training import init_state
+from padis_jax.training import state_shapes
 
 COLLECTIVES = r" (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
 TRAINING = dataclasses.replace(CONFIG, patches=PatchConfig(sizes=(4,), probabilities=(1.0,), batch=(8,)))
@@ -46,17 +47,18 @@ def distance(a, b):
 def train(config, count):
     """Two steps on `count` devices: the state, and the collectives of a step."""
     mesh = make_mesh(count)
-    state = random_like(jax.eval_shape(lambda: init_state(config)), seed=1)._replace(
-        step=jnp.asarray(0), seen=jnp.asarray(0.0)
-    )
+    shapes = state_shapes(config.network, config.optimiser)
+    state = random_like(shapes, seed=1)._replace(step=jnp.asarray(0), seen=jnp.asarray(0.0))
     state = state._replace(optimiser=jax.tree.map(jnp.zeros_like, state.optimiser))
-    state = put(state, parallel.state_sharding(config, mesh))
+    sharding = parallel.state_sharding(shapes, mesh, shard_parameters=config.run.shard_parameters)
+    state, key = put(state, sharding), jax.random.key(0)
+    settings = (DenoisingLoss(config.network, config.noise), config.optimiser, config.run.steps)
     rng = np.random.default_rng(0)
     batch = Batch(rng.random((8, 4, 4, 1), np.float32), rng.uniform(-1, 1, (8, 4, 4, 2)).astype(np.float32))
     step = None
     for _ in range(2):
-        arguments = (state, *parallel.put_batch(mesh, batch))
-        step = step or parallel.step_function(config, mesh).lower(config, *arguments).compile()
+        arguments = (key, state, *parallel.put_batch(mesh, batch))
+        step = step or parallel.step_on_mesh(mesh, sharding).lower(*settings, *arguments).compile()
         state, metrics = step(*arguments)
     return state, collectives(step), float(metrics.loss)
 

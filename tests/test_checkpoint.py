@@ -12,10 +12,10 @@ from tiny import CONFIG, random_state
 
 from padis_jax import checkpoint
 from padis_jax.errors import UserError
-from padis_jax.training import init_state
+from padis_jax.training import state_shapes
 
 ABOUT = {"config": dataclasses.asdict(CONFIG), "frame": {"patch": 8}}
-LIKE = jax.eval_shape(lambda: init_state(CONFIG))
+LIKE = state_shapes(CONFIG.network, CONFIG.optimiser)
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +240,6 @@ def test_a_clock_that_jumps_does_no_harm(tmp_path, monkeypatch, jump):
 @pytest.mark.parametrize("change", [{"model_channels": 12}, {"channel_mult": (1, 1)}, {"num_blocks": 2}])
 def test_another_architecture_is_refused(workdir, change):
     other = dataclasses.replace(CONFIG, network=dataclasses.replace(CONFIG.network, **change))
-    message = _refusal(workdir, jax.eval_shape(lambda: init_state(other)))
+    message = _refusal(workdir, state_shapes(other.network, other.optimiser))
     assert "of another architecture" in message and "choose another --workdir" in message
     assert int(_restore(workdir).step) == 20  # and it is still there

@@ -114,6 +114,29 @@ def test_a_resumed_run_knows_its_start_weights_though_their_file_is_gone(run, fo
     assert provenance["start_weights"]["sha256"] == load_weights(run[0] / "weights.safetensors").digest
 
 
+def test_what_a_run_is_called_compiles_nothing(run, folder, tmp_path):
+    """Path, provenance, seed and intervals are no part of a program: the second run finds all of its programs there."""
+    compiled = []
+
+    def listen(event, duration, **about):
+        compiled.append(event)
+
+    def start(name, *flags):
+        rate = ["--optimiser.learning-rate", "2e-3"]  # of this test only
+        main(["--config", str(folder / "tiny.py"), "--workdir", str(tmp_path / name), *rate, *flags])
+        return sum("backend_compile" in event for event in compiled)
+
+    other = str(shutil.copy(folder / "images.npy", tmp_path / "other.npy"))
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        first = start("one")
+        assert first > 0
+        flags = ("--data.path", other, "--data.provenance", "boxes", "--run.log-every", "1", "--run.seed", "9")
+        assert start("two", *flags) == first
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
 @pytest.mark.parametrize(
     ("flag", "value", "name"), [("network.model-channels", "16", "network"), ("patches.sizes", "8", "frame")]
 )

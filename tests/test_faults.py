@@ -12,6 +12,7 @@ from test_cli_train import CONFIG
 
 from padis_jax import checkpoint
 from padis_jax.cli import train
+from padis_jax.runs import training
 from padis_jax.runs.training_log import Log
 from padis_jax.weights import load_weights
 from studies.faults.__main__ import campaign
@@ -41,7 +42,7 @@ def _command(base, name):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_next_start_goes_on(base, capfd, monkeypatch, number):
     """The signal comes in the middle of a step that no checkpoint is due for."""
-    name, original, calls = number.name, train.draw_batch, []
+    name, original, calls = number.name, training.draw_batch, []
 
     def interrupted(*args, **kwargs):
         calls.append(args)
@@ -50,7 +51,7 @@ def test_a_signal_saves_and_the_next_start_goes_on(base, capfd, monkeypatch, num
         return original(*args, **kwargs)
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
-        patch.setattr(train, "draw_batch", interrupted)
+        patch.setattr(training, "draw_batch", interrupted)
         train.main(_command(base, name))
     assert stop.value.code == 128 + number and len(calls) == 3
     errors = capfd.readouterr().err
@@ -70,11 +71,11 @@ def lost_and_found(base):
     """
     images = base / "gone.npy"
     shutil.copy(base / "images.npy", images)
-    compiled, task, step = [], train.load_task, train.step_function
+    compiled, load, step = [], training.load_data, training.step_on_mesh
     command = [*_command(base, "gone"), "--data.path", str(images)]
 
     def load_then_lose(config):
-        loaded = task(config)
+        loaded = load(config)
         images.unlink()
         return loaded
 
@@ -88,8 +89,8 @@ def lost_and_found(base):
         return function._cache_size() - before
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "load_task", load_then_lose)
-        patch.setattr(train, "step_function", counted)
+        patch.setattr(training, "load_data", load_then_lose)
+        patch.setattr(training, "step_on_mesh", counted)
         train.main([*command, "--run.steps", "3"])
         programs = [added()]
     steps = load_weights(base / "gone" / "weights.safetensors").provenance["steps"]
@@ -97,7 +98,7 @@ def lost_and_found(base):
         train.main([*command, "--run.steps", "6"])
     shutil.copy(base / "images.npy", images)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "step_function", counted)
+        patch.setattr(training, "step_on_mesh", counted)
         train.main([*command, "--run.steps", "6"])
         programs.append(added())
     return steps, stop.value.code, errors.getvalue(), images, programs

@@ -15,7 +15,7 @@ from padis_jax.config import DataConfig
 from padis_jax.errors import UserError
 from padis_jax.images import StreamedImages, read_images
 from padis_jax.patches import frame_for
-from padis_jax.runs.training_data import load_task
+from padis_jax.runs.training_data import load_data
 from padis_jax.split import slices_of_volumes, split_slices
 
 CONFIG = PatchConfig(sizes=(4, 8), probabilities=(0.5, 0.5), batch=(6, 5), flips=True)
@@ -100,7 +100,7 @@ def test_training_draws_from_streamed_images_and_holds_volumes_out(tmp_path):
     for name, series in (("anna", "1.1"), ("bert", "1.2"), ("carl", "1.3")):
         write_series(tmp_path / name, ramp(4, 16, 12), series=series)
     whole, streamed = (
-        load_task(
+        load_data(
             dataclasses.replace(
                 CONFIG_OF_TRAINING,
                 data=DataConfig(

@@ -1,16 +1,22 @@
 """The training step: it learns, resumes bit for bit, refuses NaN, averages with the right half-life, compiles once."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import CONFIG, random_params
 
-from padis_jax import checkpoint, training
+from padis_jax import checkpoint, loss
 from padis_jax.batches import draw_batch, pad_images
 from padis_jax.config import OptimiserConfig
+from padis_jax.loss import DenoisingLoss
 from padis_jax.patches import frame_for
-from padis_jax.training import TrainState, init_state, learning_rate, make_optimiser, train_step
+from padis_jax.training import init_state, learning_rate, make_optimiser, state_shapes, train_step
+
+KEY = jax.random.key(5)
+STEP = functools.partial(train_step, DenoisingLoss(CONFIG.network, CONFIG.noise), CONFIG.optimiser, CONFIG.run.steps)
 
 
 @pytest.fixture(scope="module")
@@ -23,22 +29,20 @@ def padded():
 
 @pytest.fixture(scope="module")
 def initial():
-    params = random_params(CONFIG.network)
-    moments = make_optimiser(CONFIG.optimiser, CONFIG.run.steps).init(params)
-    return jax.device_get(TrainState(jnp.zeros((), jnp.int32), jnp.zeros(()), params, params, moments))
+    return jax.device_get(init_state(random_params(CONFIG.network), CONFIG.optimiser))
 
 
 @pytest.fixture(scope="module")
 def traces():
     """Counts how often the step is traced: once for every patch size, in the whole of this module."""
-    counted, original = [], training.denoising_loss
+    counted, original = [], loss.denoising_loss
 
     def counting(key, network, noise, params, patches, positions):
         counted.append(patches.shape)
         return original(key, network, noise, params, patches, positions)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "denoising_loss", counting)
+        patch.setattr(loss, "denoising_loss", counting)
         yield counted
 
 
@@ -51,7 +55,7 @@ def _train(state, padded, first, last, after=lambda step, state: None):
     losses = []
     for step in range(first, last):
         batch = draw_batch(padded, CONFIG.patches, CONFIG.run.seed, step)
-        state, metrics = train_step(CONFIG, state, jnp.asarray(batch.patches), jnp.asarray(batch.positions))
+        state, metrics = STEP(KEY, state, *batch)
         losses.append(float(metrics.loss))
         after(step + 1, state)
     return state, losses
@@ -80,21 +84,21 @@ def _equal(a, b):
 def test_training_learns(trained, padded, initial):
     """On the same batches with the same noise, the average of the parameters is better than where it began."""
 
-    def loss(params):
+    def mean_loss(params):
         state = _start(initial)._replace(params=jax.tree.map(jnp.array, params))
         losses = []
         for step in range(1000, 1020):
             batch = draw_batch(padded, CONFIG.patches, 1, step)
             at = jax.tree.map(jnp.copy, state)._replace(step=jnp.asarray(step, jnp.int32))
-            losses.append(train_step(CONFIG, at, jnp.asarray(batch.patches), jnp.asarray(batch.positions))[1].loss)
+            losses.append(STEP(KEY, at, *batch)[1].loss)
         return np.mean(losses)
 
-    assert loss(trained[0].ema) < 0.9 * loss(initial.params)
+    assert mean_loss(trained[0].ema) < 0.9 * mean_loss(initial.params)
     assert int(trained[0].step) == 60
 
 
 def test_a_run_begins_with_such_a_state(initial):
-    shapes = jax.eval_shape(lambda: init_state(CONFIG))
+    shapes = state_shapes(CONFIG.network, CONFIG.optimiser)
     assert jax.tree.structure(shapes) == jax.tree.structure(initial)
     jax.tree.map(lambda s, a: np.testing.assert_equal((s.shape, s.dtype), (a.shape, a.dtype)), shapes, initial)
 
@@ -108,7 +112,7 @@ def test_four_steps_are_two_a_checkpoint_and_two(trained, padded, initial):
     """Bit for bit: parameters, average, moments, counters; the checkpoint was written while training went on."""
     _, losses, kept, workdir = trained
     with checkpoint.open_checkpoints(workdir) as manager:
-        state = checkpoint.restore(manager, jax.eval_shape(lambda: init_state(CONFIG)))
+        state = checkpoint.restore(manager, state_shapes(CONFIG.network, CONFIG.optimiser))
     assert int(state.step) == 2
     state, resumed = _train(_start(jax.device_get(state)), padded, 2, 4)  # as fresh arrays: nothing compiles again
     _equal(state, kept[4])
@@ -146,7 +150,7 @@ def test_a_step_that_is_not_finite_is_refused(trained, initial, what):
     else:
         state.params["enc0_conv"]["bias"] = jnp.full_like(state.params["enc0_conv"]["bias"], jnp.inf)
     before = jax.tree.map(np.array, state)
-    after, metrics = train_step(CONFIG, state, jnp.asarray(patches), jnp.asarray(positions))
+    after, metrics = STEP(KEY, state, patches, positions)
     assert bool(metrics.refused) and int(after.step) == int(before.step) + 1
     _equal(after._replace(step=before.step), before)
 
@@ -154,13 +158,13 @@ def test_a_step_that_is_not_finite_is_refused(trained, initial, what):
 def test_randomness_is_a_function_of_seed_and_step(trained, padded):
     """The noise of step 4 is not the noise of step 5, though the batch is the same."""
     batch = draw_batch(padded, CONFIG.patches, 0, 0)
-    patches, positions = jnp.asarray(batch.patches), jnp.asarray(batch.positions)
-    at = lambda step: float(  # noqa: E731
-        train_step(CONFIG, _start(trained[2][4])._replace(step=jnp.asarray(step, jnp.int32)), patches, positions)[
-            1
-        ].loss
-    )
+
+    def at(step, key=KEY):
+        state = _start(trained[2][4])._replace(step=jnp.asarray(step, jnp.int32))
+        return float(STEP(key, state, *batch)[1].loss)
+
     assert at(4) == at(4) != at(5)
+    assert at(4) != at(4, jax.random.key(6))
 
 
 def test_warm_up_and_cosine_decay():

@@ -8,7 +8,7 @@ from padis_jax.batches import PatchConfig
 from padis_jax.config import Config, DataConfig, OptimiserConfig, RunConfig
 from padis_jax.images import PLAIN
 from padis_jax.patches import frame_for
-from padis_jax.training import init_state
+from padis_jax.training import state_shapes
 from padis_jax.unet import NetworkConfig, init_network
 from padis_jax.weights import save_weights
 
@@ -35,7 +35,7 @@ def random_params(network=NETWORK, seed=0):
 
 def random_state(config=CONFIG, seed=0, step=0):
     """A training state with arbitrary numbers in it."""
-    state = random_like(jax.eval_shape(lambda: init_state(config)), seed=seed)
+    state = random_like(state_shapes(config.network, config.optimiser), seed=seed)
     return state._replace(step=jnp.asarray(step, jnp.int32))
 
 

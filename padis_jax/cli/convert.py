@@ -32,8 +32,9 @@ from padis_jax.conversion.torch_files import read_torch
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.images import Window
 from padis_jax.patches import Frame, frame_for
+from padis_jax.runs.training import provenance
 from padis_jax.serialization import from_json
-from padis_jax.training import init_state
+from padis_jax.training import init_state, state_shapes
 from padis_jax.unet import NetworkConfig, Params, parameter_count
 from padis_jax.weights import Weights, file_hash, load_weights, save_weights
 
@@ -142,15 +143,9 @@ def _from_checkpoint(source: Path, given: Conversion) -> _Found:
         config = from_json(Config, saved.get("config"), f"{source}: the checkpoint's config")
         frame = from_json(Frame, saved.get("frame"), f"{source}: the checkpoint's frame")
         window = from_json(Window, saved.get("window"), f"{source}: the checkpoint's window")
-        state = checkpoint.restore(manager, jax.eval_shape(lambda: init_state(config)))
+        state = checkpoint.restore(manager, state_shapes(config.network, config.optimiser))
     assert state is not None  # it has a config
-    about = {
-        "converted_from": str(source.name),
-        "data": config.data.provenance or config.data.path,
-        "steps": int(state.step),
-        "patches_seen": float(state.seen),
-        "config": dataclasses.asdict(config),
-    }
+    about = {"converted_from": source.name} | provenance(config, state, saved.get("start_weights"))
     return _Found(jax.device_get(state.ema), config.network, frame, window, about)
 
 
@@ -194,7 +189,7 @@ def _to_checkpoint(weights: Weights, source: Path, target: Path, *, write: bool)
         with checkpoint.open_checkpoints(target) as manager:
             if manager.latest_step() is not None:
                 raise UserError(f"{target}: it has checkpoints already; choose another folder")
-            checkpoint.save(manager, init_state(config, weights.params), about)
+            checkpoint.save(manager, init_state(weights.params, config.optimiser), about)
     return {
         "parameters": parameter_count(weights.params),
         "step": 0,

@@ -9,7 +9,6 @@ The step is the one of a single device, and so is its result, up to the order of
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
@@ -17,29 +16,31 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from padis_jax.batches import Batch, PatchConfig
-from padis_jax.config import Config
 from padis_jax.devices.mesh import AXIS, put, replicated, split
 from padis_jax.errors import UserError
-from padis_jax.training import TrainState, init_state, step
+from padis_jax.training import TrainState, step
 
 SMALLEST_SPLIT = 4096  # numbers in an array that is worth splitting: smaller ones are kept whole on every device
 
 
-def state_sharding(config: Config, mesh: Mesh) -> TrainState:
+def state_sharding(shapes: TrainState, mesh: Mesh, *, shard_parameters: bool = False) -> TrainState:
     """Where the state of a run lies: a `TrainState` of shardings.
 
-    With `run.shard_parameters`, arrays of at least `SMALLEST_SPLIT` numbers are split along their longest axis that
-    divides evenly. Arrays of one shape are split alike, so that the update of a parameter needs no exchange.
+    Args:
+      shapes: from `training.state_shapes`.
+      mesh: the devices.
+      shard_parameters: split arrays of at least `SMALLEST_SPLIT` numbers along their longest axis that divides evenly.
+        Arrays of one shape are split alike, so that the update of a parameter needs no exchange.
     """
 
     def place(leaf: Any) -> NamedSharding:
         axes = [axis for axis, side in enumerate(leaf.shape) if side % mesh.size == 0]
-        if not config.run.shard_parameters or not axes or leaf.size < SMALLEST_SPLIT:
+        if not shard_parameters or not axes or leaf.size < SMALLEST_SPLIT:
             return replicated(mesh)
         longest = max(axes, key=lambda axis: leaf.shape[axis])
         return NamedSharding(mesh, P(*(AXIS if axis == longest else None for axis in range(leaf.ndim))))
 
-    placed: TrainState = jax.tree.map(place, jax.eval_shape(lambda: init_state(config)))
+    placed: TrainState = jax.tree.map(place, shapes)
     return placed
 
 
@@ -58,12 +59,11 @@ def check_batch(mesh: Mesh, patches: PatchConfig) -> None:
             )
 
 
-@functools.lru_cache(maxsize=8)
-def step_function(config: Config, mesh: Mesh) -> Any:
-    """`training.step` compiled for the mesh: (config, state, patches, positions) -> (state, metrics).
+def step_on_mesh(mesh: Mesh, sharding: TrainState) -> Any:
+    """`training.train_step` for the mesh, with the same arguments.
 
     The state is donated and comes back as it was placed, so that all steps run one program per patch size, the first
     step after a restore included.
     """
-    placed = (state_sharding(config, mesh), replicated(mesh))
-    return jax.jit(step, static_argnums=0, donate_argnums=1, out_shardings=placed)
+    placed = (sharding, replicated(mesh))
+    return jax.jit(step, static_argnums=(0, 1, 2), donate_argnums=4, out_shardings=placed)

@@ -19,7 +19,7 @@ from padis_jax.devices.chunk import compile_network
 from padis_jax.devices.memory import analysed
 from padis_jax.loss import denoising_loss
 from padis_jax.patches import Frame
-from padis_jax.training import init_state
+from padis_jax.training import state_shapes
 from padis_jax.unet import NetworkConfig, Params, parameter_count
 
 
@@ -80,7 +80,7 @@ def plan_training(config: Config, steps: int) -> Estimate:
       steps: that are left.
     """
     patches = config.patches
-    state = jax.eval_shape(lambda: init_state(config))
+    state = state_shapes(config.network, config.optimiser)
     params = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), state.params)
     work = [batch * size**2 for batch, size in zip(patches.batch, patches.sizes, strict=True)]
     largest = max(range(len(work)), key=work.__getitem__)

@@ -42,9 +42,9 @@ class Interruption:
 
     def due(self, step: int) -> signal.Signals | None:
         """The signal for which the run is to stop after `step`, the same in all processes; None to go on."""
-        if jax.process_count() == 1:
-            return self.received
-        return signal.SIGTERM if multihost_utils.reached_preemption_sync_point(step) else None
+        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
+            self.received = signal.SIGTERM
+        return self.received
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)

@@ -17,12 +17,13 @@ from padis_jax.patches import Frame, frame_for
 from padis_jax.runs.validation import PICTURE_PATCHES
 from padis_jax.split import Split, limited, split_of
 from padis_jax.training import TrainState, init_state
+from padis_jax.unet import init_network
 from padis_jax.weights import load_weights
 
 VALIDATION_PATCHES = 64  # fewer where they are larger than 64 x 64, so that whole images fit into memory
 
 
-class Task(NamedTuple):
+class TrainingData(NamedTuple):
     """What a run works on: padded training images [n, Hp, Wp, C], a fixed validation batch or None, geometry."""
 
     padded: np.ndarray | StreamedImages
@@ -31,7 +32,7 @@ class Task(NamedTuple):
     window: Window
 
 
-def load_task(config: Config) -> Task:
+def load_data(config: Config) -> TrainingData:
     """Reads the images, leaves out the held-out ones, pads the rest.
 
     Raises:
@@ -60,7 +61,7 @@ def load_task(config: Config) -> Task:
     split = split_of(config.data, images.volumes, n)
     train_slices = limited(split.train, config.data.limit)
     padded = pad_images(images.select(train_slices).images, frame)
-    return Task(padded, _validation_batch(images, split, frame, config), frame, images.window)
+    return TrainingData(padded, _validation_batch(images, split, frame, config), frame, images.window)
 
 
 def first_state(config: Config, frame: Frame) -> TrainState:
@@ -70,9 +71,8 @@ def first_state(config: Config, frame: Frame) -> TrainState:
       UserError: if those weights cannot be read, or are of another network or image size.
     """
     if not config.run.start_weights:
-        # It runs once, and what it draws does not depend on how well LLVM optimises it, which takes most of the time.
-        quick = {"xla_backend_optimization_level": 0}
-        drawn: TrainState = jax.jit(init_state, static_argnums=0, compiler_options=quick)(config)
+        key = jax.random.fold_in(jax.random.key(config.run.seed), 0)
+        drawn: TrainState = _draw_state(key, config.network, config.optimiser)
         return drawn
     weights = load_weights(config.run.start_weights)
     network = dataclasses.replace(weights.network, dropout=config.network.dropout)  # of training, not of the parameters
@@ -82,7 +82,15 @@ def first_state(config: Config, frame: Frame) -> TrainState:
                 f"run.start_weights {config.run.start_weights}: its {name} is {found}, but this run has {wanted}; make "
                 "them equal, or leave --run.start-weights out"
             )
-    return init_state(config, weights.params)
+    return init_state(weights.params, config.optimiser)
+
+
+# It runs once, and what it draws does not depend on how well LLVM optimises it, which takes most of the time.
+_draw_state = jax.jit(
+    lambda key, network, optimiser: init_state(init_network(key, network), optimiser),
+    static_argnums=(1, 2),
+    compiler_options={"xla_backend_optimization_level": 0},
+)
 
 
 def _validation_batch(images: ImageSet, split: Split, frame: Frame, config: Config) -> Batch | None:

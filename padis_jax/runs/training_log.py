@@ -6,7 +6,7 @@ Of several processes the first one writes; the others keep the same books and wr
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -33,7 +33,7 @@ class Log:
             self.lines = kept
             self.file = None if in_bucket(workdir) else self.path.open("a")
             self.events = _tensorboard(workdir) if tensorboard else None
-        self.patches = 0
+        self.patches, self.clock = 0, time.perf_counter()  # not the time of day, which may be set back
 
     def __enter__(self) -> Log:
         return self
@@ -48,19 +48,19 @@ class Log:
         """Counts the patches of a step."""
         self.patches += len(batch.patches)
 
-    def training(self, step: int, state: TrainState, pending: Sequence[Metrics], seconds: float) -> dict[str, Any]:
-        """Logs the mean of the metrics since the last line."""
-        values = jax.device_get(pending)
+    def training(self, state: TrainState, metrics: Metrics) -> dict[str, float]:
+        """Logs the mean of the metrics [n] of the steps since the last line; returns the line."""
+        seconds = time.perf_counter() - self.clock
         record = {
-            "loss": float(np.mean([m.loss for m in values])),
-            "grad_norm": float(np.mean([m.grad_norm for m in values])),
-            "learning_rate": float(values[-1].learning_rate),
+            "loss": float(np.mean(metrics.loss)),
+            "grad_norm": float(np.mean(metrics.grad_norm)),
+            "learning_rate": float(metrics.learning_rate[-1]),
             "patches_seen": float(state.seen),
             "patches_per_second": self.patches / seconds,
             "seconds": seconds,
         }
-        self.patches = 0
-        self.write(step, **record)
+        self.write(int(state.step), **record)
+        self.patches, self.clock = 0, time.perf_counter()
         return record
 
     def write(self, step: int, **values: float) -> None:

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from padis_jax.batches import Batch
-from padis_jax.config import Config
 from padis_jax.denoiser import denoise_patches
 from padis_jax.figures import patch_grid, save_figure
 from padis_jax.loss import denoising_loss
-from padis_jax.training import TrainState
+from padis_jax.noise import NoiseConfig
+from padis_jax.unet import NetworkConfig, Params
 
 PICTURE_SIGMAS = (0.05, 0.2, 0.8)
 PICTURE_PATCHES = 2 * len(PICTURE_SIGMAS)
 
 
-def validate(config: Config, state: TrainState, batch: Batch) -> float:
-    """Loss of the averaged parameters on a fixed batch with fixed noise, dropout off."""
-    loss = _validation_loss(config, state.ema, jnp.asarray(batch.patches), jnp.asarray(batch.positions))
-    return float(loss)
+def validate(network: NetworkConfig, noise: NoiseConfig, params: Params, batch: Batch) -> float:
+    """Loss of the parameters on a fixed batch with fixed noise, dropout off."""
+    return float(_jitted_loss(network, noise, params, *batch))
 
 
 @jax.jit
 def _to_noisy(key: jax.Array, patches: jax.Array, sigma: jax.Array) -> jax.Array:
     return patches + sigma[:, None, None, None] * jax.random.normal(key, patches.shape)
-
-
-def _validation_loss(config: Config, params: Any, patches: jax.Array, positions: jax.Array) -> jax.Array:
-    return _jitted_loss(config.network, config.noise, params, patches, positions)
 
 
 _jitted_loss = jax.jit(
@@ -43,7 +37,7 @@ _jitted_loss = jax.jit(
 _jitted_denoise = jax.jit(denoise_patches, static_argnums=0)
 
 
-def write_pictures(workdir: Path, config: Config, state: TrainState, batch: Batch, step: int) -> None:
+def write_pictures(workdir: Path, network: NetworkConfig, params: Params, batch: Batch, step: int) -> None:
     """Clean, noisy and denoised validation patches at a few noise levels."""
     rows = PICTURE_PATCHES
     sigma = jnp.repeat(jnp.asarray(PICTURE_SIGMAS), 2)
@@ -51,7 +45,7 @@ def write_pictures(workdir: Path, config: Config, state: TrainState, batch: Batc
     if len(patches) < rows:
         return
     noisy = _to_noisy(jax.random.key(1), patches, sigma)
-    clean = _jitted_denoise(config.network, state.ema, noisy, positions, sigma)
+    clean = _jitted_denoise(network, params, noisy, positions, sigma)
     figure = patch_grid(
         {"clean": patches, "noisy": noisy, "denoised": clean}, labels=[f"$\\sigma$ = {float(s):g}" for s in sigma]
     )

@@ -7,7 +7,7 @@
 A tiny network is trained once without interruption, and once by `python train.py` in a process that gets kill -9 at a
 random moment, started again until it has been killed often enough, then left to finish. The parameters in the two
 weights files must be equal bit for bit. Programs are compiled once, into a cache folder of the campaign. Then come the
-other faults, one by one (fault_drills.py).
+other faults, one by one (drills.py).
 """
 
 from __future__ import annotations

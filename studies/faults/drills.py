@@ -28,14 +28,14 @@ real, begin = time.time, time.monotonic()
 time.time = lambda: real() + (0, -1e6, 1e6)[int(time.monotonic() - begin) % 3]
 """
 _NAN = """
-from padis_jax.cli import train
-draw = train.draw_batch
+from padis_jax.runs import training
+draw = training.draw_batch
 def poisoned(padded, config, seed, step):
     batch = draw(padded, config, seed, step)
     if step == {step}:
         batch.patches[0, 0, 0] = float("nan")
     return batch
-train.draw_batch = poisoned
+training.draw_batch = poisoned
 """
 _LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))\n"
 _NO_CACHE = "from padis_jax.images import streamed; streamed.CACHE_BYTES = 1\n"

@@ -26,6 +26,7 @@ from jax import Array
 from padis_jax import unet
 from padis_jax.config import Config, load_config_file
 from padis_jax.denoiser import denoise_patches
+from padis_jax.loss import DenoisingLoss
 from padis_jax.patches import frame_for
 from padis_jax.training import init_state, train_step
 from padis_jax.unet import init_network, parameter_count
@@ -126,14 +127,15 @@ def measure_training(config: Config, rounds: int) -> None:
     """Prints a training step with the largest patch."""
     side = config.patches.largest
     batch = config.patches.batch[config.patches.sizes.index(side)]
-    state = jax.jit(lambda: init_state(config))()
+    state = jax.jit(lambda: init_state(init_network(jax.random.key(0), config.network), config.optimiser))()
+    loss, key = DenoisingLoss(config.network, config.noise), jax.random.key(2)
     patches = jax.random.uniform(jax.random.key(1), (batch, side, side, config.network.image_channels))
     positions = jnp.zeros((batch, side, side, 2))
-    call, about = compiled(train_step.lower(config, state, patches, positions))
+    call, about = compiled(train_step.lower(loss, config.optimiser, config.run.steps, key, state, patches, positions))
     best = float("inf")
     for _ in range(rounds + 1):
         start = time.perf_counter()
-        state, metrics = jax.block_until_ready(call(state, patches, positions))
+        state, metrics = jax.block_until_ready(call(key, state, patches, positions))
         best = min(best, time.perf_counter() - start)
     work = gigaflops(call)
     print(

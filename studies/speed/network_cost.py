@@ -18,7 +18,8 @@ from flax.traverse_util import flatten_dict
 
 from padis_jax.config import Config
 from padis_jax.denoiser import denoise_patches
-from padis_jax.training import init_state, step
+from padis_jax.loss import DenoisingLoss
+from padis_jax.training import state_shapes, train_step
 from padis_jax.unet import NetworkConfig, init_network
 
 BYTES = 2  # bfloat16
@@ -93,10 +94,11 @@ def xla_forward(config: NetworkConfig, side: int, count: int) -> Cost:
 
 def xla_training_step(config: Config, which: int) -> Cost:
     """Likewise, for a step with the patches of number `which`."""
-    state = jax.eval_shape(lambda: init_state(config))
+    state = state_shapes(config.network, config.optimiser)
     side, batch = config.patches.sizes[which], config.patches.batch[which]
     arrays = [jax.ShapeDtypeStruct((batch, side, side, c), jnp.float32) for c in (config.network.image_channels, 2)]
-    return _analysed(jax.jit(step, static_argnums=0).lower(config, state, *arrays))
+    loss = DenoisingLoss(config.network, config.noise)
+    return _analysed(train_step.lower(loss, config.optimiser, config.run.steps, jax.random.key(0), state, *arrays))
 
 
 def _analysed(lowered: Any) -> Cost:

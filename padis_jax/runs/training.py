@@ -1,0 +1,165 @@
+"""A training run in its work folder: data, first or saved state, the loop and its hooks, the weights at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+import padis_jax
+from padis_jax import checkpoint
+from padis_jax.batches import Batch, draw_batch
+from padis_jax.config import Config
+from padis_jax.devices.mesh import is_leader, make_mesh, on_host, put
+from padis_jax.devices.parallel import check_batch, put_batch, state_sharding, step_on_mesh
+from padis_jax.figures import save_figure, training_curves
+from padis_jax.files import place, write_json
+from padis_jax.loss import DenoisingLoss
+from padis_jax.patches import Frame
+from padis_jax.runs.signals import Interruption, leave
+from padis_jax.runs.training_data import first_state, load_data
+from padis_jax.runs.training_log import Log
+from padis_jax.runs.validation import validate, write_pictures
+from padis_jax.training import Metrics, TrainState, state_shapes
+from padis_jax.training_loop import Hook, every, fit
+from padis_jax.weights import file_hash, load_weights, save_weights
+
+
+class Trained(NamedTuple):
+    """The weights file of a run, and the steps that were taken."""
+
+    weights: Path
+    steps: int
+
+
+def train(config: Config, workdir: str | Path, *, silent: bool = False) -> Trained:
+    """Trains until `config.run.steps`, from the newest checkpoint in `workdir` if there is one, and writes the weights.
+
+    Args:
+      config: all settings; those saved with the checkpoint are not looked at.
+      workdir: a folder, or the address of one in a bucket.
+      silent: show no bar.
+
+    Raises:
+      UserError: if the loss stops being finite, or for what `load_data` and `checkpoint.restore` refuse.
+      SystemExit: after SIGTERM or Ctrl-C, when the state is saved.
+    """
+    run, workdir = config.run, place(workdir)
+    with checkpoint.open_checkpoints(workdir, keep=run.keep) as manager:
+        mesh = make_mesh(run.devices)
+        check_batch(mesh, config.patches)
+        data = load_data(config)
+        state, step = begin(config, data.frame, mesh, manager)
+        origin = _origin(checkpoint.saved_config(manager), run.start_weights)
+        start = int(state.step)
+        if start >= run.steps and not silent:
+            print(f"{workdir}: trained for {start} steps already; raise --run.steps to go on", file=sys.stderr)
+        about = {
+            "config": dataclasses.asdict(config),
+            "frame": dataclasses.asdict(data.frame),
+            "window": dataclasses.asdict(data.window),
+            "start_weights": origin,
+        }
+        if is_leader():
+            write_json(workdir / "config.json", about)
+        with (
+            Interruption() as stop,
+            Log(workdir, start, run.tensorboard) as log,
+            tqdm(total=run.steps, initial=start, desc="training", unit="step", mininterval=1.0, disable=silent) as bar,
+        ):
+
+            def batches(number: int) -> Batch:
+                batch = draw_batch(data.padded, config.patches, run.seed, number)
+                log.count(batch)
+                bar.update()
+                return put_batch(mesh, batch)
+
+            def save(state: TrainState, _: Metrics) -> None:
+                checkpoint.save(manager, state, about)
+
+            def save_and_leave(state: TrainState, _: Metrics) -> None:
+                checkpoint.save(manager, state, about, wait=True)
+                assert stop.received is not None  # it is due
+                raise leave(stop.received, int(state.step))
+
+            hooks = [Hook(every(run.log_every), functools.partial(_log, log, bar))]
+            if data.validation:
+                look = functools.partial(_validate, config, workdir, log, data.validation)
+                hooks.append(Hook(every(run.validate_every), look))
+            hooks.append(Hook(every(run.checkpoint_every), save))
+            hooks.append(Hook(lambda done, _: stop.due(done), save_and_leave))
+            key = jax.random.fold_in(jax.random.key(run.seed), 1)
+            state = fit(key, state, batches, step, run.steps, hooks)
+        path, ema = workdir / "weights.safetensors", on_host(state.ema)
+        if is_leader():
+            origins = provenance(config, state, origin) | {"training_images": len(data.padded)}
+            save_weights(path, ema, config.network, data.frame, data.window, origins, dtype=run.weights_dtype)
+            if (workdir / "log.jsonl").exists():
+                save_figure(workdir / "loss.png", training_curves(workdir / "log.jsonl"))
+    return Trained(path, int(state.step))
+
+
+def provenance(config: Config, state: TrainState, origin: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a weights file says of the run that it comes from.
+
+    Args:
+      config: settings of the run.
+      state: at its end.
+      origin: SHA-256 and provenance of the weights that the first step started from, if there were any.
+    """
+    name = Path(config.run.start_weights).name
+    settings = dataclasses.replace(config, run=dataclasses.replace(config.run, start_weights=name))
+    return {
+        "data": config.data.provenance or config.data.path,
+        "steps": int(state.step),
+        "patches_seen": float(state.seen),
+        "config": dataclasses.asdict(settings),
+        "start_weights": origin,
+        "software": f"padis_jax {padis_jax.__version__}, jax {jax.__version__}",
+    }
+
+
+def begin(
+    config: Config, frame: Frame, mesh: Mesh, manager: ocp.CheckpointManager | None = None
+) -> tuple[TrainState, Callable[..., tuple[TrainState, Metrics]]]:
+    """The state that training starts from, on the mesh, and the step for `fit`.
+
+    Args:
+      config: settings.
+      frame: that of the images.
+      mesh: the devices.
+      manager: with checkpoints, of which the newest comes before a first state.
+    """
+    shapes = state_shapes(config.network, config.optimiser)
+    sharding = state_sharding(shapes, mesh, shard_parameters=config.run.shard_parameters)
+    loss = DenoisingLoss(config.network, config.noise)
+    step = functools.partial(step_on_mesh(mesh, sharding), loss, config.optimiser, config.run.steps)
+    state = checkpoint.restore(manager, shapes, sharding) if manager else None
+    return put(first_state(config, frame), sharding) if state is None else state, step
+
+
+def _origin(saved: Mapping[str, Any] | None, path: str) -> Mapping[str, Any] | None:
+    """Of the parameters before the first step; as saved at that time, because the file may be gone by now."""
+    if saved is not None:
+        return saved.get("start_weights")
+    return {"sha256": file_hash(path), "provenance": load_weights(path).provenance} if path else None
+
+
+def _log(log: Log, bar: tqdm, state: TrainState, metrics: Metrics) -> None:
+    line = log.training(state, metrics)
+    bar.set_postfix(loss=f"{line['loss']:.4f}", patches_per_s=f"{line['patches_per_second']:.1f}")
+
+
+def _validate(config: Config, workdir: Path, log: Log, batch: Batch, state: TrainState, _: Metrics) -> None:
+    ema, step = on_host(state.ema), int(state.step)  # by all processes, in step
+    if is_leader():
+        log.write(step, validation_loss=validate(config.network, config.noise, ema, batch))
+        write_pictures(workdir, config.network, ema, batch, step)
