@@ -25,7 +25,6 @@ import jax
 import numpy as np
 
 from padis_jax.batches import draw_batch
-from padis_jax.cli.arguments import parse
 from padis_jax.cli.solver_flags import parse_experiment
 from padis_jax.config import Config, load_config_file
 from padis_jax.devices.mesh import make_mesh
