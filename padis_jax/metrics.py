@@ -32,6 +32,10 @@ _GAUSSIAN = tuple((_BELL / _BELL.sum()).tolist())
 def psnr(x: ArrayLike, y: ArrayLike, *, data_range: float = 1.0) -> Array:
     """Peak signal-to-noise ratio in dB, over all pixels and channels.
 
+    >>> import numpy as np, padis_jax as pj
+    >>> round(float(pj.psnr(np.full((8, 8), 0.5), np.full((8, 8), 0.6))), 2)
+    20.0
+
     Args:
       x: an image, any shape.
       y: the truth, of the same shape.
@@ -49,6 +53,11 @@ def psnr(x: ArrayLike, y: ArrayLike, *, data_range: float = 1.0) -> Array:
 
 def ssim(x: ArrayLike, y: ArrayLike, *, data_range: float = 1.0) -> Array:
     """Structural similarity with a 7 x 7 uniform window and sample covariance (scikit-image's default).
+
+    >>> import numpy as np, padis_jax as pj
+    >>> image = np.random.default_rng(0).random((16, 16))
+    >>> round(float(pj.ssim(image, image)), 4)
+    1.0
 
     Args:
       x: an image [H, W] or [H, W, C]; channels are averaged.

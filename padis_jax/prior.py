@@ -70,6 +70,16 @@ def patch_prior(
 ) -> Prior:
     """The prior of a patch network.
 
+    >>> import jax, padis_jax as pj
+    >>> from padis_jax.patches import frame_for
+    >>> from padis_jax.unet import NetworkConfig, init_network
+    >>> network = NetworkConfig(model_channels=8, channel_mult=(1,), num_blocks=1)
+    >>> params = init_network(jax.random.key(0), network)
+    >>> prior = pj.patch_prior(network, params, frame_for((16, 16), 8))
+    >>> plane = prior.frame.pad(jax.numpy.zeros((16, 16, 1)))
+    >>> prior.denoise(jax.random.key(1), plane, 0.1).shape == plane.shape
+    True
+
     Args:
       config: the network's config.
       params: its parameters.

@@ -146,6 +146,11 @@ def load_prior(
 ) -> Prior:
     """The whole-image prior of a weights file: `load_weights`, then `patch_prior` with the frame saved in it.
 
+    >>> import padis_jax as pj
+    >>> prior = pj.load_prior("weights/head_ct.safetensors")
+    >>> prior.frame.image_shape, prior.channels
+    ((256, 256), 1)
+
     Args:
       path: the weights file.
       tiling: see `prior.patch_prior`.

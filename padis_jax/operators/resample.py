@@ -87,6 +87,12 @@ def Downsample(  # noqa: N802 (a factory named like the object it makes)
 ) -> Resampling:
     """Superresolution's forward model.
 
+    >>> import jax.numpy as jnp, padis_jax as pj
+    >>> A = pj.Downsample(image_shape=(8, 8), factor=4)
+    >>> y = A(jnp.ones((8, 8, 3)))
+    >>> y.shape, A.start(y).shape
+    ((2, 2, 3), (8, 8, 3))
+
     Args:
       image_shape: (H, W) in pixels, multiples of `factor`.
       factor: s, at least 1, whole.

@@ -78,6 +78,12 @@ def ParallelBeam(  # noqa: N802 (a factory named like the object it makes)
 ) -> RayTransform:
     """A parallel-beam scan.
 
+    >>> import jax.numpy as jnp, numpy as np, padis_jax as pj
+    >>> A = pj.ParallelBeam(image_shape=(32, 32), angles=np.arange(6) * np.pi / 6, detector_count=64)
+    >>> y = A(jnp.ones((32, 32)))
+    >>> y.shape, A.T(y).shape, round(float(y[0].sum()))  # the area, in each view
+    ((6, 64), (32, 32), 1024)
+
     Args:
       image_shape: (H, W) in pixels.
       angles: [views] in radians, in any order, repeated or beyond pi if need be. Ray: x cos t + y sin t = u.
@@ -113,6 +119,13 @@ def FanBeam(  # noqa: N802 (a factory named like the object it makes)
 
     In view t the source is at (d sin t, -d cos t), the detector's centre at (-e sin t, e cos t), and bins lie along
     (cos t, sin t), all three shifted by -rotation_offset (cos t, sin t): ASTRA's 'fanflat', whose rotation_offset is 0.
+
+    >>> import jax.numpy as jnp, numpy as np, padis_jax as pj
+    >>> angles = np.arange(12) * np.pi / 6
+    >>> A = pj.FanBeam(image_shape=(16, 16), angles=angles, source_distance=40, detector_distance=20, detector_count=48)
+    >>> y = A(jnp.ones((16, 16, 1)))
+    >>> y.shape, A.start(y).shape  # filtered back-projection
+    ((12, 48, 1), (16, 16, 1))
 
     Args:
       image_shape: (H, W) in pixels.

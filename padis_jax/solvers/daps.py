@@ -42,6 +42,10 @@ RHO = 7.0
 class DAPS:
     """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
 
+    >>> import padis_jax as pj
+    >>> pj.DAPS(sampler="cg", ode_steps=2).ode_steps  # reconstruct(key, y, A, prior, solver=...)
+    2
+
     Attributes:
       ode_steps: Euler steps from a noise level to 0; with 1, c is D.
       ode_end: the last level of the ODE before 0, in image units.

@@ -34,6 +34,10 @@ from padis_jax.solvers.sampling import Noise
 class DDNM:
     """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
 
+    >>> import padis_jax as pj
+    >>> pj.DDNM(cg_steps=10).cg_steps  # reconstruct(key, y, A, prior, solver=...)
+    10
+
     Attributes:
       eps: Langevin step, alpha = eps sigma^2; the paper takes 1. Not used by "ancestral".
       prior_step: "langevin" or "ancestral".

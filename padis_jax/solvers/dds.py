@@ -36,6 +36,10 @@ from padis_jax.solvers.sampling import Noise
 class DDS:
     """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
 
+    >>> import padis_jax as pj
+    >>> pj.DDS(consistency=1e-3, eta=0.85).consistency  # reconstruct(key, y, A, prior, solver=...)
+    0.001
+
     Attributes:
       consistency: lambda relative to ||A||^2.
       cg_steps: CG steps per level.

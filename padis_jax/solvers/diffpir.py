@@ -36,6 +36,10 @@ from padis_jax.solvers.sampling import Noise
 class DiffPIR:
     """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
 
+    >>> import padis_jax as pj
+    >>> pj.DiffPIR(weight=4.0, zeta=0.0).zeta  # reconstruct(key, y, A, prior, solver=...)
+    0.0
+
     Attributes:
       weight: lambda, trust in D against the data; the paper's are 1 to 25.
       zeta: share of fresh noise in the variance, 0 (deterministic) to 1.

@@ -52,6 +52,10 @@ FORMS = ("squared", "norm", "paper", "authors")
 class DPS:
     """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
 
+    >>> import padis_jax as pj
+    >>> pj.DPS(zeta=1.7, prior_step="ancestral").zeta  # reconstruct(key, y, A, prior, solver=...)
+    1.7
+
     Attributes:
       zeta: data step, in the units of `step_form`.
       eps: Langevin step, alpha = eps sigma^2; the paper's formula is stable for eps < 4. Not used by "ancestral".

@@ -59,6 +59,13 @@ def generate(
 ) -> Array:
     """One image from the prior. For several use `vmap`, or fold_in(key, index) one after the other.
 
+    >>> import padis_jax as pj
+    >>> from padis_jax.patches import frame_for
+    >>> from padis_jax.prior import Prior
+    >>> prior = Prior(lambda key, plane, sigma: plane / (1 + sigma**2), frame_for((8, 8), 4))  # of white images
+    >>> pj.generate(0, prior, levels=5).shape
+    (8, 8, 1)
+
     Args:
       key: root key of this image, or an int for jax.random.key(int).
       prior: whole-image denoiser and frame.

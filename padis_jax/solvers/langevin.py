@@ -38,6 +38,10 @@ FORMS = ("squared", "norm", "paper")
 class Langevin:
     """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
 
+    >>> import padis_jax as pj
+    >>> pj.Langevin(zeta=0.3, step_form="paper").step_form  # reconstruct(key, y, A, prior, solver=...)
+    'paper'
+
     Attributes:
       zeta: data step, in the units of `step_form`; "squared" is stable below 2.
       eps: Langevin step, alpha = eps sigma^2; the paper takes 1. Not used by "ancestral".

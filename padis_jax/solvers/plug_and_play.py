@@ -37,6 +37,10 @@ METHODS = ("admm", "red")
 class PlugAndPlay:
     """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
 
+    >>> import padis_jax as pj
+    >>> pj.PlugAndPlay(method="red", sigma=0.02).method  # reconstruct(key, y, A, prior, solver=...)
+    'red'
+
     Attributes:
       method: "admm" or "red".
       sigma: the denoiser's noise level, in image units.

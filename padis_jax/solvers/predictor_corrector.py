@@ -52,6 +52,10 @@ CORRECTORS = ("song", "paper")
 class PredictorCorrector:
     """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
 
+    >>> import padis_jax as pj
+    >>> pj.PredictorCorrector(predictor="ancestral").snr  # reconstruct(key, y, A, prior, solver=...)
+    0.16
+
     Attributes:
       predictor: "reverse_diffusion" or "ancestral"; see the first table above.
       snr: r, the corrector's ratio of signal to noise.

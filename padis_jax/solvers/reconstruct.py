@@ -66,6 +66,15 @@ def reconstruct(
 ) -> Reconstruction:
     """Reconstructs an image from a measurement.
 
+    >>> import jax.numpy as jnp, padis_jax as pj
+    >>> from padis_jax.patches import frame_for
+    >>> from padis_jax.prior import Prior
+    >>> prior = Prior(lambda key, plane, sigma: plane / (1 + sigma**2), frame_for((8, 8), 4))  # of white images
+    >>> half = pj.from_functions(lambda x: x / 2, image_shape=(8, 8, 1))
+    >>> result = pj.reconstruct(0, jnp.full((8, 8, 1), 0.3), half, prior, solver=pj.DDS(cg_steps=3), levels=20)
+    >>> result.image.shape, bool(abs(result.image - 0.6).max() < 0.05)
+    ((8, 8, 1), True)
+
     Args:
       key: root key of this image, or an int for jax.random.key(int); chain i draws from fold_in(key, i). For several
         images use fold_in(root, index).

@@ -45,6 +45,15 @@ def draw_samples(
 ) -> Samples:
     """`count` runs of a solver in one vmapped program.
 
+    >>> import jax.numpy as jnp, padis_jax as pj
+    >>> from padis_jax.patches import frame_for
+    >>> from padis_jax.prior import Prior
+    >>> prior = Prior(lambda key, plane, sigma: plane / (1 + sigma**2), frame_for((8, 8), 4))  # of white images
+    >>> half = pj.from_functions(lambda x: x / 2, image_shape=(8, 8, 1))
+    >>> drawn = pj.draw_samples(0, jnp.full((8, 8, 1), 0.3), half, prior, 3, levels=5)
+    >>> drawn.images.shape, drawn.deviation.shape
+    ((3, 8, 8, 1), (8, 8, 1))
+
     Args:
       key: root key of this image, or an int for jax.random.key(int).
       measurement: y.

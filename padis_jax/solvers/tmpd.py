@@ -38,6 +38,10 @@ from padis_jax.solvers.sampling import Noise
 class TMPD:
     """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
 
+    >>> import padis_jax as pj
+    >>> pj.TMPD(cg_steps=2).cg_steps  # reconstruct(key, y, A, prior, solver=...)
+    2
+
     Attributes:
       noise: s, the standard deviation of the noise of y, in the units of y.
       floor: least s, relative to ||A|| sigma: what of the denoiser's error its derivative does not tell.

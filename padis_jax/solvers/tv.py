@@ -34,6 +34,10 @@ from padis_jax.solvers.problem import as_pytree, checked
 class TV:
     """Settings. All but `nonnegative` are arguments of the compiled loop, so a search over them compiles once.
 
+    >>> import padis_jax as pj
+    >>> pj.TV(weight=0.003).iterations  # total_variation(y, A, settings=...)
+    500
+
     Attributes:
       weight: of the total variation, in the units of the module's equation; positive.
       iterations: each costs one A and one A*.
@@ -70,6 +74,13 @@ class TVResult(NamedTuple):
 
 def total_variation(measurement: ArrayLike, operator: Any, *, settings: TV | None = None) -> TVResult:
     """The image that minimises 1/2 ||A x - y||^2 + weight TV(x), each channel by itself.
+
+    >>> import jax.numpy as jnp, padis_jax as pj
+    >>> step = jnp.zeros((8, 8, 1)).at[:, 4:].set(1.0)
+    >>> half = pj.from_functions(lambda x: x / 2, image_shape=(8, 8, 1))
+    >>> image = pj.total_variation(half(step), half, settings=pj.TV(weight=1e-3)).image
+    >>> bool(abs(image - step).max() < 0.05)
+    True
 
     Args:
       measurement: y, finite.
