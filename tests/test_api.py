@@ -8,7 +8,6 @@ import pytest
 import padis_jax
 
 
-
 @pytest.mark.parametrize("name", [name for name in padis_jax.__all__ if not name.startswith("__")])
 def test_the_example_of_every_public_name_runs(name, monkeypatch, request):
     monkeypatch.chdir(request.config.rootpath)

@@ -1,7 +1,7 @@
 """SIGTERM as an exception, so that a run which a queue or a person ends leaves its tables, as after Ctrl-C.
 
 A cell that is being computed is lost and nothing else: files are written atomically (files.py), so the exception may
-come anywhere. (A training run cannot be left in the middle of a step: interruption.py.)
+come anywhere. (A training run cannot be left in the middle of a step: runs/signals.py.)
 """
 
 from __future__ import annotations

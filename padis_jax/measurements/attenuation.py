@@ -45,7 +45,7 @@ def rescale_measurement(measurement: Array, operator: Operator, image_shape: tup
         offset = offset[..., None]
     fits = scaled.ndim == offset.ndim and all(m in (1, n) for m, n in zip(offset.shape, scaled.shape, strict=True))
     if not fits:
-        raise ValueError(f"rescale: the operator gives {offset.shape}, the measurement has {scaled.shape}")
+        raise ValueError(f"attenuation: the operator gives {offset.shape}, the measurement has {scaled.shape}")
     return scaled - offset
 
 
@@ -60,9 +60,9 @@ def attenuation_window(window: Window, *, mu_water: float = MU_WATER) -> Window:
       ValueError: for a window in another unit, or an attenuation that is not positive.
     """
     if window.unit != HOUNSFIELD.unit:
-        raise ValueError(f"rescale: a window in HU is needed for attenuations, got {window}")
+        raise ValueError(f"attenuation: a window in HU is needed for attenuations, got {window}")
     if not mu_water > 0:
-        raise ValueError(f"rescale: mu_water {mu_water} must be positive")
+        raise ValueError(f"attenuation: mu_water {mu_water} must be positive")
     return Window("1/mm", mu_water * (1 + window.low / 1000), mu_water * (1 + window.high / 1000))
 
 
@@ -93,7 +93,7 @@ def rescale_attenuation(
       ValueError: for a window in another unit, or a length that is not positive.
     """
     if window.unit != "1/mm":
-        raise ValueError(f"rescale: a window in 1/mm is needed for line integrals, got {window}")
+        raise ValueError(f"attenuation: a window in 1/mm is needed for line integrals, got {window}")
     if not length_mm > 0:
-        raise ValueError(f"rescale: length_mm {length_mm} must be positive")
+        raise ValueError(f"attenuation: length_mm {length_mm} must be positive")
     return rescale_measurement(line_integrals / length_mm, operator, image_shape, window)

@@ -1,7 +1,7 @@
 """A measured scan for the solvers: read, turned into line integrals, centred, and scaled to the prior's images.
 
 The solvers work in image value times pixels. Which attenuations the values 0 and 1 stand for follows from the window
-where that is in HU; for others 0 is no attenuation, and that of 1 is given or estimated. `operators.rescale` does the
+where that is in HU; for others 0 is no attenuation, and that of 1 is given or estimated. `attenuation` does the
 rest.
 """
 

@@ -9,7 +9,7 @@ are counted:
     a_i = mean over the bin's sub-rays of  int mu dl,    N_i ~ Poisson(I0 exp(-a_i)),    y_i = (ln(I0 / N_i) - b_i) / s
 
 with the image interpolated linearly to a finer grid. An image value v has the attenuation mu = s v + t: in a window
-[low, high] of HU, s = mu_water (high - low)/1000 and t = mu_water (low + 1000)/1000 (`rescale.linear_attenuation`),
+[low, high] of HU, s = mu_water (high - low)/1000 and t = mu_water (low + 1000)/1000 (`attenuation.linear_attenuation`),
 that is, mu = 2 mu_water v in the window of -1000 to 1000. What t adds, b_i = t int 1 dl over the image's rectangle,
 weakens the rays and is taken off again. Units matter: sums over raw values would mean exp(-119). y is in the unit of
 A x, image value times the operator's length.

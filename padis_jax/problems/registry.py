@@ -41,7 +41,7 @@ from padis_jax.operators.blur import Boundary
 from padis_jax.operators.resample import Method
 
 Build = functools.partial[Any]  # of a function of this module, (image shape, key, *, parameters) -> operator
-Kind = Literal["ct", "small", "large", "noise"]  # by which settings are chosen (settings.py)
+Kind = Literal["ct", "small", "large", "noise"]  # by which settings are chosen (solvers/presets.py)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -176,10 +176,10 @@ class Experiment:
 
     Attributes:
       weights: weights file from train.py.
-      problem: a named problem in the place of the scan, with settings that suit it (settings.py): ct8, ct20, ct60,
+      problem: a named problem instead of the scan: ct8, ct20, ct60,
         fan180, limited120 (under scan.protocol), deblur9, deblur17, deblur_gauss, deblur_motion, sr2, sr4, sr8,
         sr4_bicubic, inpaint_random, inpaint_box, inpaint_strokes, denoise; inpaint with a mask, deblur with a kernel
-        of one's own (docs/problems.md).
+        from a file (docs/problems.md).
       mask: inpaint: a grey picture (lies on the image as it is shown) or array of the image's size, white where known.
       kernel: deblur: a .npy file of [h, w], taken as it is.
       boundary: deblur: what lies outside of the image: circular, reflect or zero.
@@ -196,7 +196,7 @@ class Experiment:
       tiling: "random", "fixed", "overlap_average" or "overlap_stitch" (prior.patch_prior).
       tilings: random tilings averaged per evaluation.
       overlap: pixels shared by neighbouring patches of the two last.
-      samples: so many runs of the solver side by side in the place of `solver.average` one after the other: their mean,
+      samples: so many runs of the solver side by side, instead of `solver.average` one after the other: their mean,
         their deviation, and how often their intervals hold the truth; 0 for none.
       generate: so many images from the prior alone, without any measurement; nothing is reconstructed then.
       generate_levels: steps of annealed Langevin dynamics for each of them.
@@ -205,8 +205,7 @@ class Experiment:
       new_frame: allow an image of another size than the weights were trained on; the frame is made anew for it and
         positions are rescaled to it.
       devices: devices that share the patches of the image, or the items of `measurements`; 0 for all there are.
-      measurements: a folder of measured sinograms (batch_job.py), all of which are reconstructed in the place of
-        `image`; "" for none.
+      measurements: a folder of measured sinograms that are all reconstructed, instead of `image`; "" for none.
       batch: measurements at a time.
     """
 
