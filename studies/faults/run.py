@@ -18,7 +18,7 @@ from padis_jax.checkpoint import folder
 from padis_jax.errors import UserError
 from padis_jax.weights import load_weights
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
 from padis_jax.batches import PatchConfig
 from padis_jax.config import Config, DataConfig, OptimiserConfig, RunConfig

@@ -104,7 +104,8 @@ def main() -> None:
     prior = load_prior(args.weights) if args.weights else None
     if prior and prior.frame.image_shape != (PRIOR_SIDE, PRIOR_SIDE):
         raise UserError(f"--weights {args.weights}: its images have {prior.frame.image_shape} pixels, not {PRIOR_SIDE}")
-    calibration, about = None, {"settings": vars(args)}
+    calibration: Calibration | None = None
+    about: dict[str, Any] = {"settings": vars(args)}
     if args.synthetic:
         chosen = [(arc, p) for p in synthetic(args.synthetic, args.spans) for arc in p.arcs]
     else:
