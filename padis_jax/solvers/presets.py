@@ -15,7 +15,7 @@ take ten of the paper's Langevin steps on each level. DAPS, whose Langevin chain
 out, has CG in its place, and two steps of its ODE, in a run of few. DDS takes ten CG steps on each level, TMPD two.
 The noise level of the measurement is given to the methods that weigh it; DDNM, which cannot, takes ten CG steps in the
 place of A+ under counts. Steps of 1.7 (DPS), the weights of TV and plug-and-play of `counts` and `ct` were chosen on
-validation slices of the head CT (configs/dps.py, docs/results.md); those of denoising (DPS zeta 0.3, DiffPIR weight 1)
+validation slices of the head CT (docs/studies/tune.md); those of denoising (DPS zeta 0.3, DiffPIR weight 1)
 and plug-and-play of `small` and `noise` on a crop of a photograph that is neither trained on nor tested; all else are
 the modules' defaults or stated here, and not tuned. Where an image's noise is another than its task's, the weight of TV
 follows it in proportion.
