@@ -5,8 +5,8 @@
 
 What a limited angle leaves open is which holes there are, and of that only the whole disc tells. Discs are made from a
 seed, as many as wanted, so that patches have nothing to save here; and 64 x 64 pixels are cheap. No measured disc is
-seen in training. Noise levels are drawn higher than usual, as edges are left to the rays, to which contours are fitted
-on finer pixels between the passes (python -m studies.htc2022 --weights FILE, docs/results.md).
+seen in training. Noise levels are drawn higher than usual, as edges are left to the rays, to which a level set is
+fitted on finer pixels between the restarts (python -m studies.htc2022 --weights FILE, docs/studies/htc2022.md).
 
 Cost: 7 minutes on an H100 that other programs shared, two of them compilation. Figure to expect: a validation loss of
 0.269 (weights/README.md). On two thirds of a CPU core an hour is 3300 steps of 8 images at half the width, to 0.290.

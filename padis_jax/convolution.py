@@ -7,7 +7,7 @@ around,
 
     dx = conv(dy, k rotated by 180 degrees, input and output channels swapped).
 
-`studies/speed/conv_in_scan.py` measures what this is worth; docs/performance.md keeps the figures.
+`tests/test_scan_speed.py` measures what this is worth; docs/performance.md has the figures.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""The figures of the README: methods on held-out slices of the head CT, and evidence that the prior does not remember.
+"""Methods on held-out slices of the head CT, and evidence that the prior does not remember: docs/studies/head_ct.md.
 
-    python -m studies.head_ct                              honest protocol
+    python -m studies.head_ct                              no inverse crime (--scan.protocol honest)
     python -m studies.head_ct --scan.protocol paper
     python -m studies.head_ct --scan.protocol paper --distances --solver.average 1
 
-The last takes every left-out slice and draws PSNR against the distance to the nearest training slice. Other flags are
-those of sample.py. Rows: FBP, TV, the mean of the two nearest training slices (what memory alone could give) and the
-diffusion solver. Writes a JSON file, a Markdown table and a picture of every slice to --out.
+The last takes every left-out slice and prints the median PSNR by distance to the nearest training slice. Other flags
+are those of sample.py. Rows: FBP, TV, the mean of the two nearest training slices (what memory alone could give) and
+the diffusion solver. Writes a JSON file and a picture of every slice to --out.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from padis_jax.cli.solver_flags import parse_experiment
 from padis_jax.errors import one_line_errors
-from padis_jax.figures import comparison, psnr_against_distance, save_figure
-from padis_jax.files import write_bytes, write_json
+from padis_jax.figures import comparison, save_figure
+from padis_jax.files import write_json
 from padis_jax.images import ImageSet, read_images
 from padis_jax.runs.config import Experiment, ImageConfig
 from padis_jax.runs.outcome import reconstruct_image
@@ -35,12 +34,12 @@ NEAREST = "nearest training slices"
 
 @one_line_errors()
 def main() -> None:
-    """Runs the table or the distance plot."""
+    """Prints the table, or the medians by distance."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--slices", type=int, nargs="+", help="slices to reconstruct; the four test slices without it")
-    parser.add_argument("--distances", action="store_true", help="all left-out slices, and the plot against distance")
+    parser.add_argument("--distances", action="store_true", help="all left-out slices, medians by distance")
     parser.add_argument("--out", type=Path, default=Path("results/head_ct"))
     args, rest = parser.parse_known_args()
     base = parse_experiment(rest, default=Experiment(), prog="studies.head_ct", description=__doc__ or "")
@@ -60,8 +59,6 @@ def main() -> None:
         save_figure(args.out / f"{protocol}_slice{index}.png", figure)
     name = f"{protocol}_{base.scan.photons:g}" if protocol == "honest" else protocol
     name += "_distances" if args.distances else ""
-    text = markdown(rows)
-    write_bytes(args.out / f"{name}.md", text.encode())
     write_json(
         args.out / f"{name}.json",
         {
@@ -71,9 +68,7 @@ def main() -> None:
             "distance": {str(i): split.distance(i) for i in rows},
         },
     )
-    if args.distances:
-        save_figure(args.out / f"{name}.png", distance_plot(rows, split))
-    print(text)
+    print(medians(rows, split) if args.distances else markdown(rows))
 
 
 def nearest_mean(images: ImageSet, split: Split, index: int) -> np.ndarray:
@@ -84,12 +79,16 @@ def nearest_mean(images: ImageSet, split: Split, index: int) -> np.ndarray:
     return np.asarray(images.images[nearest].mean(0))
 
 
-def distance_plot(rows: dict[int, list[Row]], split: Split) -> Any:
-    """PSNR of every method against the distance to the nearest training slice."""
-    distance = [split.distance(index) for index in rows]
-    methods = [r.method for r in next(iter(rows.values()))]
-    found = {m: [rs[i].psnr for rs in rows.values()] for i, m in enumerate(methods)}
-    return psnr_against_distance(distance, found)
+def medians(rows: dict[int, list[Row]], split: Split) -> str:
+    """Of the PSNR of every method, by the distance to the nearest training slice."""
+    distances = np.asarray([split.distance(index) for index in rows])
+    steps = sorted(set(distances.tolist()))
+    lines = [f"| distance | {' | '.join(map(str, steps))} |", "|---" * (len(steps) + 1) + "|"]
+    for position, method in enumerate(r.method for r in next(iter(rows.values()))):
+        psnr = np.asarray([found[position].psnr for found in rows.values()])
+        cells = [f"{np.median(psnr[distances == step]):.1f} dB" for step in steps]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def markdown(rows: dict[int, list[Row]]) -> str:

@@ -7,8 +7,8 @@
 The first two are for a problem of docs/problems.md and serve `python -m padis_jax.benchmark --supervised FILE`, whose
 CT is noiseless (--scan.protocol paper); without --problem it is the parallel scan of sample.py. Each training slice is
 measured --draws times, with fresh noise, photons or masks, and reconstructed by the operator's quick image; the network
-learns to mend these. Test and validation slices of the head CT and their neighbours are left out (split.py); other
-images are all trained on. Other flags are those of sample.py, of which --problem, --noise, --image.path, --scan and
+learns its difference from the truth. Test and validation slices of the head CT and their neighbours are left out
+(split.py); other images are all trained on. Other flags are those of sample.py, of which --problem, --noise, --image.path, --scan and
 --seed count. The file is read by padis_jax.baselines.file.load_baseline and applied by
 padis_jax.baselines.supervised.restore.
 """
@@ -50,7 +50,7 @@ def main() -> None:
     check_counts(args, "draws")
     if base.problem and base.problem not in TASKS:
         names = ", ".join(TASKS)
-        raise UserError(f"--problem {base.problem}: a mask or kernel of one's own has no name; take one of {names}")
+        raise UserError(f"--problem {base.problem}: a mask or kernel from a file has no name; take one of {names}")
 
     images = read_images(base.image.path)
     chosen = training_slices(images, base.image.path, args.limit)

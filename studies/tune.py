@@ -1,4 +1,4 @@
-"""Finds settings on validation images: slices 30 and 73 of the head CT (never its test slices), or images of one's own.
+"""Finds settings on validation images: slices 30 and 73 of the head CT (never its test slices), or images you name.
 
     python -m studies.tune --method tv --vary tv.weight 0.003 0.01 0.03 0.1 0.3
     python -m studies.tune --vary solver.sigma-max 0.1 0.2 0.4 --vary solver.eta 0.5 1 --scan.protocol paper
@@ -7,8 +7,8 @@
         --weights weights/photos.safetensors --solver pnp_admm --vary solver.weight 0.01 0.03 0.1
 
 Every combination of the --vary values is run on every slice; other flags are those of sample.py. Prints a line per
-combination as it is done, the best one last, and writes all of it as JSON. That images of one's own were not trained on
-is up to who names them.
+combination as it is done, the best one last, and writes all of it as JSON. It is up to you that images you name were
+not trained on. docs/studies/tune.md has what was found.
 """
 
 from __future__ import annotations

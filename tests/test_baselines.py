@@ -124,7 +124,7 @@ def run(main, monkeypatch, *flags):
     main()
 
 
-def test_the_supervised_command_learns_to_mend_its_scan(tmp_path, monkeypatch, capsys):
+def test_the_supervised_command_learns_to_improve_its_scan(tmp_path, monkeypatch, capsys):
     np.save(tmp_path / "images.npy", squares(0, 3)[..., 0])
     flags = ["--image.path", tmp_path / "images.npy", "--scan.protocol", "paper", "--scan.views", "4"]
     flags += ["--scan.bins", "24", "--steps", "40", "--channels", "8", "--multipliers", "1", "1", "--batch", "2"]
@@ -170,7 +170,7 @@ def test_the_supervised_command_measures_as_the_named_problem_does(tmp_path, mon
 
     with pytest.raises(SystemExit, match="2"):
         run(supervised.main, monkeypatch, *base, "--problem", "inpaint", "--mask", "m.png", "--out", tmp_path / "o")
-    assert "--problem inpaint: a mask or kernel of one's own has no name" in capsys.readouterr().err
+    assert "--problem inpaint: a mask or kernel from a file has no name" in capsys.readouterr().err
 
 
 def test_the_cnn_command_leaves_held_out_slices_alone(tmp_path, monkeypatch, capsys):

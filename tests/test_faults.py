@@ -8,6 +8,7 @@ import signal
 
 import numpy as np
 import pytest
+from fault_drills import FAULTS, drills
 from test_cli_train import CONFIG
 
 from padis_jax import checkpoint
@@ -16,7 +17,6 @@ from padis_jax.runs import training
 from padis_jax.runs.training_log import Log
 from padis_jax.weights import load_weights
 from studies.faults.__main__ import campaign
-from studies.faults.drills import FAULTS, drills
 from studies.faults.run import difference
 
 STEPS = 6

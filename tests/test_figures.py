@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from padis_jax.errors import UserError
-from padis_jax.figures import comparison, patch_grid, psnr_against_distance, save_figure, training_curves
+from padis_jax.figures import comparison, patch_grid, save_figure, training_curves
 from padis_jax.images import PLAIN, Window
 
 RNG = np.random.default_rng(0)
@@ -130,23 +130,6 @@ def test_unusable_logs_are_refused(tmp_path, content, message):
         (tmp_path / "log.jsonl").write_text(content)
     with pytest.raises(UserError, match=message):
         training_curves(tmp_path / "log.jsonl")
-
-
-def test_psnr_against_distance_joins_medians():
-    figure = psnr_against_distance(
-        [1, 4, 1, 1], {"a": [30, 20, 31, 38], "b": [40, 42, 40, 40]}, names=["", "x", "", ""]
-    )
-    (ax,) = figure.axes
-    points, line = ax.lines[:2]
-    np.testing.assert_allclose(np.ravel(points.get_ydata()), [30, 20, 31, 38])
-    np.testing.assert_allclose(line.get_ydata(), [31, 20])
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
-    assert [text.get_text() for text in ax.texts if text.get_text()] == ["x"]
-    for arguments in (([1, 2], {"a": [1.0]}), ([1], {}), ([], {"a": []})):
-        with pytest.raises(ValueError, match="do not go together"):
-            psnr_against_distance(*arguments)
-    with pytest.raises(ValueError, match="2 distances but 1 names"):
-        psnr_against_distance([1, 2], {"a": [1.0, 2.0]}, names=["x"])
 
 
 @pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".pdf", b"%PDF"), (".svg", b"<?xml")])

@@ -1,8 +1,7 @@
 """A DPS step costs the same inside a loop and outside, which autodiff's own convolutions do not achieve on the CPU.
 
 With plain gradients it takes 1.4 to 2 times as long in a loop, with `conv_same` less than outside; the bound lies
-between. The best of several rounds counts, so that a busy machine does not fail the test. studies/speed/conv_in_scan.py
-measures the same with the real network.
+between. The best of several rounds counts, so that a busy machine does not fail the test.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ def test_a_dps_step_is_as_fast_in_a_loop():
 @pytest.mark.slow
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the defect is of XLA's CPU compiler")
 def test_plain_gradients_would_be_slower(monkeypatch):
-    """Once this fails, the compiler has been mended and conv_same can go."""
+    """Once this fails, the compiler has been fixed and conv_same can go."""
     plain = lambda x, k: lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))  # noqa: E731
     monkeypatch.setattr(unet, "conv_same", plain)
     assert best_ratio() > BOUND

@@ -1,10 +1,10 @@
-"""Figures for papers and for the eye: comparisons in CT windows, patches, training curves, PSNR against distance.
+"""Figures for papers and for the eye: comparisons in CT windows, patches, training curves.
 
 Every function returns a matplotlib Figure drawn without pyplot, so nothing global is changed; `save_figure` writes it.
 Images are grey (or as they are, in colour), signed errors red above and blue below the truth, on a symmetric scale.
 """
 
-from padis_jax.figures.curves import psnr_against_distance, training_curves
+from padis_jax.figures.curves import training_curves
 from padis_jax.figures.pictures import comparison, gallery, images_row, maps, patch_grid
 from padis_jax.figures.save import save_figure
 from padis_jax.figures.style import BONE, BRAIN, CT_DISPLAYS
@@ -18,7 +18,6 @@ __all__ = [
     "images_row",
     "maps",
     "patch_grid",
-    "psnr_against_distance",
     "save_figure",
     "training_curves",
 ]

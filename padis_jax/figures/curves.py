@@ -1,4 +1,4 @@
-"""Curves: the course of a training, PSNR against the distance to the training images."""
+"""Curves: the course of a training."""
 
 from __future__ import annotations
 
@@ -11,11 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from padis_jax.errors import UserError
-from padis_jax.figures.style import (
-    COLOURS,
-    SMALL,
-    dress,
-)
+from padis_jax.figures.style import COLOURS, dress
 from padis_jax.files import read_records
 
 
@@ -69,45 +65,4 @@ def training_curves(
     if all(value > 0 for points in curves.values() for _, value in points):
         ax.set_yscale("log")
     dress(ax, x, y[0], legend=len(curves) > 1)
-    return figure
-
-
-def psnr_against_distance(
-    distance: Sequence[int],
-    methods: Mapping[str, Sequence[float]],
-    *,
-    names: Sequence[str] = (),
-) -> Figure:
-    """PSNR of left-out slices against their distance to the nearest training slice: does the prior only remember?
-
-    Args:
-      distance: N distances in slices.
-      methods: name -> N values in dB.
-      names: N texts written beside the points of the last method, "" where none is wanted; none or N.
-
-    Returns:
-      A Figure; the lines join the medians of each distance.
-
-    Raises:
-      ValueError: if the lengths differ or there is nothing to draw.
-    """
-    along = np.asarray(distance)
-    if not methods or not along.size or any(len(v) != along.size for v in methods.values()):
-        counts = {name: len(values) for name, values in methods.items()}
-        raise ValueError(f"psnr_against_distance: {along.size} distances and values {counts} do not go together")
-    if len(names) not in (0, along.size):
-        raise ValueError(f"psnr_against_distance: {along.size} distances but {len(names)} names")
-    figure = Figure(figsize=(4.6, 3.2), layout="constrained")
-    ax = figure.add_subplot()
-    steps = np.unique(along)
-    for index, (name, given) in enumerate(methods.items()):
-        values, colour = np.asarray(given, float), COLOURS[index % len(COLOURS)]
-        shift = 0.08 * (index - (len(methods) - 1) / 2)  # side by side, so that methods do not hide each other
-        ax.plot(along + shift, values, "o", color=colour, markersize=3.5, alpha=0.7, markeredgewidth=0)
-        ax.plot(steps + shift, [np.median(values[along == s]) for s in steps], color=colour, linewidth=1.2, label=name)
-    for where, value, name in zip(along, list(methods.values())[-1], names, strict=False):
-        ax.annotate(name, (float(where), float(value)), xytext=(4, 2), textcoords="offset points", fontsize=SMALL - 1)
-    ax.set_xticks(steps)
-    dress(ax, "distance to the nearest training slice (slices)", "PSNR (dB)", legend=False)
-    ax.legend(fontsize=SMALL, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(methods))
     return figure

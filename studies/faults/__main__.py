@@ -1,40 +1,35 @@
-"""Kills training again and again, and shows that it always goes on and ends with the same parameters.
+"""Kills training again and again, and shows that it always resumes and ends with the same parameters.
 
     python -m studies.faults                30 kills, of which every second is aimed at the inside of a save
-    python -m studies.faults --kills 3 --no-drills
-    python -m studies.faults --kills 0                                   the other faults only
+    python -m studies.faults --kills 3
 
 A tiny network is trained once without interruption, and once by `python train.py` in a process that gets kill -9 at a
 random moment, started again until it has been killed often enough, then left to finish. The parameters in the two
-weights files must be equal bit for bit. Programs are compiled once, into a cache folder of the campaign. Then come the
-other faults, one by one (drills.py).
+weights files must be equal bit for bit. Programs are compiled once, into a cache folder of the campaign. Other faults,
+one by one: `python -m pytest -m slow tests/test_faults.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import random
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from padis_jax.errors import UserError, one_line_errors
-from studies.faults.drills import drills
 from studies.faults.run import difference, make_run, wait_until
 
 
-@dataclasses.dataclass(frozen=True)
-class Counts:
+class Counts(NamedTuple):
     """What the campaign found.
 
     Attributes:
       kills: processes that were ended by kill -9.
       inside_saves: kills after which the remains of an unfinished save were found.
-      before_first: kills before there was any checkpoint.
       resumed: starts from a checkpoint.
       failures: starts that ended by themselves with an error.
       equal: whether the parameters are those of the uninterrupted run, bit for bit.
@@ -42,36 +37,33 @@ class Counts:
 
     kills: int
     inside_saves: int
-    before_first: int
     resumed: int
     failures: int
     equal: bool
 
 
 def campaign(base: Path, kills: int, steps: int, seed: int = 0) -> Counts:
-    """Runs the two trainings in `base` and compares them.
+    """Runs the two trainings in `base`, an empty folder, and compares them.
 
     Args:
-      base: an empty folder.
+      base: the folder.
       kills: how often to kill.
       steps: training steps of a run; has to be long enough not to finish before the last kill.
       seed: of the moments.
 
     Raises:
-      UserError: if the uninterrupted run fails.
+      UserError: if the uninterrupted run fails, or `steps` are too few.
     """
     whole, broken = make_run(base, "whole", steps), make_run(base, "broken", steps)
-    begin = time.monotonic()
-    process = whole.start()
+    begin, process = time.monotonic(), whole.start()
     wait_until(lambda: bool(whole.steps()), process)
     first = time.monotonic()
     if process.wait() != 0:
         raise UserError(f"the uninterrupted run failed: {whole.output} has its output")
     opening, pace = first - begin, 2 * (time.monotonic() - first) / steps  # seconds to the first, and to each further
-
     moments = random.Random(seed)
-    killed = inside = before_first = resumed = failures = 0
-    while killed < kills:
+    killed = inside = resumed = failures = 0
+    while killed < kills and failures <= kills:
         done, cut_off = broken.steps(), broken.unfinished()
         resumed += bool(done)
         process = broken.start()
@@ -86,17 +78,14 @@ def campaign(base: Path, kills: int, steps: int, seed: int = 0) -> Counts:
             process.wait()
             killed += 1
             inside += bool(broken.unfinished() - cut_off)
-            before_first += not broken.steps()
         elif process.returncode != 0:
             failures += 1
-            if failures > kills:
-                break
         else:
-            break  # finished before it could be killed often enough
+            raise UserError(f"the run ended after {killed} kills: give it more --steps")
         print(f"kill {killed}: newest checkpoint {broken.steps()[-1:]}, {inside} inside a save so far", flush=True)
     resumed += bool(broken.steps())
     failures += broken.start().wait() != 0
-    return Counts(killed, inside, before_first, resumed, failures, difference(whole.workdir, broken.workdir) == 0)
+    return Counts(killed, inside, resumed, failures, difference(whole.workdir, broken.workdir) == 0)
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
@@ -112,27 +101,11 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--steps", type=int, default=800, help="of a run; too few end before the last kill")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
-    parser.add_argument("--no-drills", action="store_true", help="kills only")
     args = parser.parse_args()
-    failed = 0
-    if args.kills:
-        with tempfile.TemporaryDirectory() as base:
-            counts = campaign(Path(base), args.kills, args.steps, args.seed)
-        for field, value in dataclasses.asdict(counts).items():
-            print(f"{field.replace('_', ' ')}: {value}", flush=True)
-        if counts.kills < args.kills:
-            raise UserError(f"the run ended after {counts.kills} kills: give it more --steps")
-        failed = counts.failures + (not counts.equal)
-    if not args.no_drills:
-        with tempfile.TemporaryDirectory() as base:
-            found = drills(Path(base))
-        for drill in found:
-            print(f"{drill.fault}: {'passed' if drill.passed else 'FAILED'}: {drill.seen}")
-        passed = sum(drill.passed for drill in found)
-        print(f"drills passed: {passed} of {len(found)}")
-        failed += len(found) - passed
-    if failed:
-        sys.exit(1)
+    with tempfile.TemporaryDirectory() as base:
+        counts = campaign(Path(base), args.kills, args.steps, args.seed)
+    print(counts)
+    raise SystemExit(bool(counts.failures) or not counts.equal)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,21 @@
 """Beam hardening of an object of one material, and a shifted detector, found from the measurements themselves.
 
-Line integrals of a polychromatic beam grow less than in proportion to the path through the material. A polynomial
+Line integrals of a polychromatic beam grow more slowly than the path through the material. A polynomial
 
     p(y) = c_1 y + c_2 y^2 + ... + c_n y^n
 
-of the measured values brings the proportion back. Its coefficients, and the shift d of the detector along its bins, are
+of the measured values restores the proportion. Its coefficients, and the shift d of the detector along its bins, are
 the least-squares fit of
 
     p(y) = A t + d du(A t),      du the derivative along the detector
 
-to the paths A t through a template t: the threshold of a reconstruction, 1 in the material and 0 elsewhere, made again
-from the corrected values and with the shifted detector a few times. (Empirical cupping correction, Kachelriess,
+to the paths A t through a template t: the threshold of a reconstruction, 1 in the material and 0 elsewhere, computed
+again a few times from the corrected values with the shifted detector. (Empirical cupping correction, Kachelriess,
 Sourbelle and Kalender, Medical Physics 33 (2006) 1269, fits the images of the powers instead; for that the scan must
 cover all directions evenly.) Corrected values are paths through the material in the operator's unit of length.
 
-What is left of the fit grows with the path t: it is taken for noise of the variance a + b t^2, a of all rays and b in
-proportion, both the non-negative least-squares fit to the squares.
+The residual of the fit grows with the path t. It is taken for noise of the variance a + b t^2, a and b the non-negative
+least-squares fit to its squares.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from padis_jax.solvers.tv import TV, total_variation
 DEGREE, ROUNDS, EDGE, LEAST = 3, 3, 0.02, 0.25
 
 
-class Hardening(NamedTuple):
-    """A calibration of scanner and material.
+class Calibration(NamedTuple):
+    """Of scanner and material.
 
     Attributes:
       coefficients: c_1 .. c_n, per unit of length.
@@ -58,8 +58,8 @@ class Hardening(NamedTuple):
     def noise(self, paths: np.ndarray) -> np.ndarray:
         """sqrt(a + b t^2), the deviation of corrected values t of any shape; LEAST misfits at least, as a may be 0."""
         constant, proportional = self.variance
-        told = np.sqrt(constant + proportional * np.square(paths))
-        return np.maximum(told, LEAST * self.misfit).astype(np.float32)
+        deviation = np.sqrt(constant + proportional * np.square(paths))
+        return np.maximum(deviation, LEAST * self.misfit).astype(np.float32)
 
 
 def without_air(sinogram: np.ndarray) -> np.ndarray:
@@ -68,23 +68,20 @@ def without_air(sinogram: np.ndarray) -> np.ndarray:
     return sinogram - np.median(np.concatenate([sinogram[:, :edge], sinogram[:, -edge:]], axis=1))
 
 
-def fit_hardening(
-    scanner: Callable[[float], RayTransform], sinogram: np.ndarray, *, tv_weight: float = 1.0
-) -> Hardening:
+def calibrate(scanner: Callable[[float], RayTransform], sinogram: np.ndarray) -> Calibration:
     """The calibration by a scan that sees the object from most sides.
 
     Args:
       scanner: shift of the detector -> operator of the scan. The pixels should be about as large as a bin, seen from
         the centre: what a template of coarse pixels gets wrong counts as misfit.
       sinogram: line integrals [views, bins].
-      tv_weight: of the reconstructions that the template is the threshold of.
     """
     y = without_air(sinogram)
     operator, shift = scanner(0.0), 0.0
     image = np.asarray(fbp(operator, jnp.asarray(y)))
     values = y / np.median(image[image > threshold_otsu(image)])
     powers = np.stack([y.ravel() ** k for k in range(1, DEGREE + 1)], axis=-1)
-    settings = TV(weight=tv_weight, iterations=300)
+    settings = TV(weight=1.0, iterations=300)
     for _ in range(ROUNDS):
         image = np.asarray(total_variation(jnp.asarray(values)[..., None], operator, settings=settings).image[..., 0])
         paths = np.asarray(operator(jnp.asarray(image > threshold_otsu(image), jnp.float32)))
@@ -95,6 +92,6 @@ def fit_hardening(
         operator = scanner(shift)
     squares = np.square(values - (paths + change * slope)).ravel()
     (constant, proportional), _ = nnls(np.stack([np.ones(paths.size), np.square(paths).ravel()], axis=-1), squares)
-    return Hardening(
+    return Calibration(
         np.asarray(coefficients), float(np.sqrt(np.mean(squares))), (float(constant), float(proportional)), shift
     )

@@ -5,12 +5,10 @@
 The challenge describes its targets in words: homogeneous acrylic discs of 70 mm, not all centred alike, with holes of
 differing, irregular shapes at random places, few and simple ones up to many and complex ones, cut by a laser. Four
 kinds of disc, evenly drawn: holes in circles of their own, holes packed as close as their walls allow, holes where a
-random smooth function is large, and the cells of a random mosaic with walls between them. A disc is in one piece, as
-what was cut out has fallen out. The kinds are like the four of the challenge's entry from Bremen (circles, polygons,
-two sets of lines, level sets; the README of github.com/alexdenker/htc2022_LPD). That there are dense kinds at all was
-decided after a prior of sparse discs had failed on the measured disc tb, nearly half of which is missing, and after a
-picture of its truth had been seen, the mosaic too. A value is the fraction of the pixel that is material, over SAMPLES
-x SAMPLES points. Lengths are in mm.
+random smooth function is large, and the cells of a random mosaic with walls between them. A disc is in one piece. The
+kinds are like the four of the challenge's entry from Bremen (circles, polygons, two sets of lines, level sets; the
+README of github.com/alexdenker/htc2022_LPD). docs/studies/htc2022.md says what of the measured discs had been seen when
+they were chosen. A value is the fraction of the pixel that is material, over SAMPLES x SAMPLES points; lengths in mm.
 """
 
 from __future__ import annotations
@@ -25,9 +23,8 @@ from scipy.spatial import KDTree
 
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import write_npz
-from studies.htc2022.data import TRUTH_PIXEL_MM, TRUTH_SIDE
+from studies.htc2022.data import FIELD
 
-FIELD = TRUTH_PIXEL_MM * TRUTH_SIDE  # side of the image
 RADIUS = 35.0
 SHIFT = 1.5  # of the centre, at most, along each axis
 MOST_HOLES = 20

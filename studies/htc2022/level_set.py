@@ -1,14 +1,14 @@
-"""Contours that fit the measured rays: what follows on each pass of a prior of coarse pixels.
+"""A level set fitted to the measured rays: what follows each restart of a prior of coarse pixels (restarts.py).
 
-Coarse pixels get edges wrong by more than the noise, so that passes with a coarse prior must be told less than the rays
-say. Here a disc is where a function phi on a grid is above 0, with an edge as sharp as the projector's pixels:
+Coarse pixels get edges wrong by more than the noise, so TMPD with a coarse prior has to assume more noise than the rays
+have. Here a disc is where a function phi on a grid is above 0, with an edge as sharp as the projector's pixels:
 
     minimise over phi    sum (A x - y)^2 / (2 s^2)  +  smoothness sum (L phi)^2,    x = sigmoid(steepness phi),
 
 x on pixels four times as fine as those of phi, A their line integrals (two by two joined), L the discrete Laplacian, s
-the deviation of the noise of each value. It starts from phi = 2 image - 1 and takes so many steps of Adam (Kingma and
-Ba, arXiv 1412.6980), not to the end: the image that it starts from is what says which holes there are. (Level sets for
-inverse problems: Santosa, ESAIM: Control, Optimisation and Calculus of Variations 1 (1996).)
+the deviation of the noise of each value. It starts from phi = 2 image - 1 and takes a fixed number of steps of Adam
+(Kingma and Ba, arXiv 1412.6980), short of convergence: the image that it starts from says which holes there are. (Level
+sets for inverse problems: Santosa, ESAIM: Control, Optimisation and Calculus of Variations 1 (1996).)
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FINER = 4  # pixels of x along the side of one of phi's
 
 
 @dataclasses.dataclass(frozen=True)
-class Contour:
+class LevelSet:
     """Settings.
 
     Attributes:
@@ -44,23 +44,18 @@ class Contour:
     rate: float = 0.06
 
 
-def contour_fit(
-    arc: Arc, side: int, *, noise: float | np.ndarray, settings: Contour | None = None
+def level_set_fit(
+    arc: Arc, side: int, *, noise: float | np.ndarray, settings: LevelSet | None = None
 ) -> Callable[[Array], Array]:
     """A compiled function: image of any size -> image [side, side] with contours that fit the rays.
 
     Args:
       arc: its values are paths in mm.
       side: of the grid of phi.
-      noise: deviation of the values, in mm; one, or [views, bins].
+      noise: deviation of the values, in mm, above 0; one, or [views, bins].
       settings: of the fit.
-
-    Raises:
-      ValueError: for noise that is not above 0.
     """
-    if not np.all(np.asarray(noise) > 0):
-        raise ValueError("contour_fit: the noise must be above 0 everywhere, as values are divided by it")
-    settings = settings or Contour()
+    settings = settings or LevelSet()
     scan, y = scanner(arc, side * FINER // 2), jnp.asarray(arc.sinogram)[..., None]
     weights = jnp.asarray(np.broadcast_to(0.5 / np.square(noise), arc.sinogram.shape), jnp.float32)[..., None]
     adam = optax.adam(optax.cosine_decay_schedule(settings.rate, settings.steps))

@@ -1,37 +1,33 @@
-"""Time of the network: one evaluation of an image, one training step, and three ways to write its normalisation.
+"""Time of the network on the patches of one tiling, with three ways to write its group normalisation.
 
-    python -m studies.speed.network [--configs configs/head_ct.py ...] [--rounds 3] [--no-training] [--no-norms]
+    python -m studies.speed.network
+    python -m studies.speed.network --config configs/smoke.py --rounds 2
 
-For each config: parameters; the denoiser on the patches of one tiling, which is what a level of DDS costs; a training
-step with the largest patch and its batch; work in GFLOP as XLA counts it, and the rate. The forward pass is also timed
-with the moments of a group taken by reductions over pixels and channels, and with Flax's GroupNorm, instead of the
-matrix-vector products of the package. Seconds are the least of all rounds, which go in turns; the CPU seconds beside
-them say which is cheaper even on a machine that does other work too.
+Prints the parameters, the work in GFLOP as XLA counts it, and the forward pass with the moments of a group taken by
+matrix-vector products (the package's), by reductions over pixels and channels, and by Flax's GroupNorm: the least of
+all rounds, which go in turns. CPU seconds show which is cheaper even on a shared machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import time
-from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from padis_jax import unet
 from padis_jax.config import Config, load_config_file
 from padis_jax.denoiser import denoise_patches
-from padis_jax.loss import DenoisingLoss
 from padis_jax.patches import frame_for
-from padis_jax.training import init_state, train_step
 from padis_jax.unet import init_network, parameter_count
 
-Call = Callable[[], Any]
+SIDE = 256  # of the image
 
 
 class ReducedNorm(nn.Module):
@@ -63,104 +59,37 @@ class FlaxNorm(nn.Module):
         return inner(x)
 
 
-NORMS = {"matrix-vector": unet.GroupNorm, "reduction": ReducedNorm, "flax": FlaxNorm}
-
-
-def compiled(lowered: Any) -> tuple[Any, str]:
-    """(executable, what its compilation took)."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    executable = lowered.compile()
-    return executable, f"compile {time.process_time() - cpu:5.1f} CPU s, {time.perf_counter() - wall:5.1f} s"
-
-
-def gigaflops(executable: Any) -> float:
-    """Work of one call in GFLOP, as XLA counts it."""
-    cost = executable.cost_analysis()
-    return float((cost[0] if isinstance(cost, list) else cost)["flops"]) / 1e9
-
-
-def least_times(calls: dict[str, Call], rounds: int) -> dict[str, tuple[float, float]]:
-    """(seconds, CPU seconds) of each call: the least of `rounds`, in turns, after one that is not counted."""
-    best = dict.fromkeys(calls, (float("inf"), float("inf")))
-    for number in range(rounds + 1):
-        for name, call in calls.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            jax.block_until_ready(call())
-            took = time.perf_counter() - wall, time.process_time() - cpu
-            if number:
-                best[name] = min(best[name][0], took[0]), min(best[name][1], took[1])
-    return best
-
-
-def forward_pass(config: Config, image_shape: tuple[int, int]) -> tuple[Any, tuple[Any, ...]]:
-    """The denoiser on one tiling: (lowered, arguments)."""
-    network, patch = config.network, config.patches.largest
-    count = frame_for(image_shape, patch).patch_count
-    params = init_network(jax.random.key(0), network)
-    x = jax.random.normal(jax.random.key(1), (count, patch, patch, network.image_channels))
-    arguments = (params, x, jnp.zeros((count, patch, patch, 2)), jnp.ones(count))
-    return jax.jit(lambda p, x, where, s: denoise_patches(network, p, x, where, s)).lower(*arguments), arguments
-
-
-def measure_forward(config: Config, image_shape: tuple[int, int], rounds: int, norms: bool) -> None:
-    """Prints the forward pass, with all three normalisations if asked."""
-    calls: dict[str, Call] = {}
-    work = 0.0
-    for name in NORMS if norms else ("matrix-vector",):
-        with mock.patch.object(unet, "GroupNorm", NORMS[name]):
-            lowered, arguments = forward_pass(config, image_shape)
-        executable, about = compiled(lowered)
-        work = work or gigaflops(executable)  # of the package's own
-        calls[name] = functools.partial(executable, *arguments)
-        print(f"  forward, {name}: {about}", flush=True)
-    count = frame_for(image_shape, config.patches.largest).patch_count
-    for name, (seconds, cpu) in least_times(calls, rounds).items():
-        rate = work / seconds
-        print(
-            f"  forward {count} patches, {name:13s} {seconds:7.3f} s ({cpu:.3f} CPU s)  {work:7.1f} GFLOP  "
-            f"{rate:5.0f} GFLOP/s",
-            flush=True,
-        )
-
-
-def measure_training(config: Config, rounds: int) -> None:
-    """Prints a training step with the largest patch."""
-    side = config.patches.largest
-    batch = config.patches.batch[config.patches.sizes.index(side)]
-    state = jax.jit(lambda: init_state(init_network(jax.random.key(0), config.network), config.optimiser))()
-    loss, key = DenoisingLoss(config.network, config.noise), jax.random.key(2)
-    patches = jax.random.uniform(jax.random.key(1), (batch, side, side, config.network.image_channels))
-    positions = jnp.zeros((batch, side, side, 2))
-    call, about = compiled(train_step.lower(loss, config.optimiser, config.run.steps, key, state, patches, positions))
-    best = float("inf")
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
-        state, metrics = jax.block_until_ready(call(key, state, patches, positions))
-        best = min(best, time.perf_counter() - start)
-    work = gigaflops(call)
-    print(
-        f"  training step {batch} patches of {side}  {best:7.3f} s  {work:7.1f} GFLOP  {work / best:5.0f} GFLOP/s  "
-        f"({batch / best:.0f} patches/s)  {about}"
-    )
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configs", nargs="+", default=["configs/head_ct.py"])
-    parser.add_argument("--size", type=int, default=256, help="side of the images")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--no-training", action="store_true", help="leave the training step out")
-    parser.add_argument("--no-norms", action="store_true", help="leave the comparison of normalisations out")
+    parser.add_argument("--config", default="configs/head_ct.py")
+    parser.add_argument("--rounds", type=int, default=6)
     arguments = parser.parse_args()
+    config = load_config_file(arguments.config, Config)
+    network, patch = config.network, config.patches.largest
+    count, rng = frame_for((SIDE, SIDE), patch).patch_count, np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: init_network(jax.random.key(0), network))
+    params = jax.tree.map(lambda leaf: jnp.asarray(0.1 * rng.standard_normal(leaf.shape), leaf.dtype), shapes)
+    x = jax.random.normal(jax.random.key(1), (count, patch, patch, network.image_channels))
+    inputs = (params, x, jnp.zeros((count, patch, patch, 2)), jnp.ones(count))
+    calls, best = {}, {}
+    norms = {"matrix-vector products": unet.GroupNorm, "reductions": ReducedNorm, "Flax": FlaxNorm}
+    for name, norm in norms.items():
+        with mock.patch.object(unet, "GroupNorm", norm):
+            forward = jax.jit(lambda p, x, where, s: denoise_patches(network, p, x, where, s))
+            calls[name], best[name] = forward.lower(*inputs).compile(), (np.inf, np.inf)
+    cost: Any = calls["matrix-vector products"].cost_analysis()
+    work = cost["flops"] / 1e9
     print(f"jax {jax.__version__} on {jax.devices()[0].platform}; least of {arguments.rounds} rounds")
-    for path in arguments.configs:
-        config = load_config_file(path, Config)
-        shapes = jax.eval_shape(lambda network=config.network: init_network(jax.random.key(0), network))
-        print(f"{path}: {parameter_count(shapes):,} parameters")
-        measure_forward(config, (arguments.size, arguments.size), arguments.rounds, not arguments.no_norms)
-        if not arguments.no_training:
-            measure_training(config, arguments.rounds)
+    print(f"{arguments.config}: {parameter_count(params):,} parameters, {count} patches, {work:.1f} GFLOP", flush=True)
+    for _ in range(arguments.rounds):
+        for name, call in calls.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            jax.block_until_ready(call(*inputs))
+            took = time.perf_counter() - wall, time.process_time() - cpu
+            best[name] = min(best[name][0], took[0]), min(best[name][1], took[1])
+    for name, (wall, cpu) in best.items():
+        print(f"{name}: {wall:.3f} s, {cpu:.3f} CPU s, {work / wall:.0f} GFLOP/s")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Work and traffic of the network counted by hand from the shapes of its parameters; XLA's count to check it.
+"""Work and traffic of the network counted by hand from the shapes of its parameters.
 
 A 3 x 3 convolution of c_in to c_out channels on h x w pixels is 2 * 9 c_in c_out h w floating-point operations, a 1 x 1
 one 2 c_in c_out h w, attention with c channels 4 c (h w)^2. Normalisation, activations and sums are left out: they are
@@ -9,17 +9,14 @@ and every normalisation reads its input twice (moments, then values) and writes 
 from __future__ import annotations
 
 import functools
+import math
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
 from padis_jax.config import Config
-from padis_jax.denoiser import denoise_patches
-from padis_jax.loss import DenoisingLoss
-from padis_jax.training import state_shapes, train_step
 from padis_jax.unet import NetworkConfig, init_network
 
 BYTES = 2  # bfloat16
@@ -40,7 +37,7 @@ def _shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
 
 def parameters(config: NetworkConfig) -> int:
     """How many."""
-    return sum(functools.reduce(int.__mul__, shape, 1) for shape in _shapes(config).values())
+    return sum(map(math.prod, _shapes(config).values()))
 
 
 def forward(config: NetworkConfig, side: int, count: int, *, padding: bool = True) -> Cost:
@@ -74,33 +71,7 @@ def training_step(config: Config) -> Cost:
 
     Adam and the average read gradient, parameters, two moments and the average, and write the last four.
     """
-    patches = config.patches
-    found = [
-        (p, forward(config.network, s, b))
-        for p, s, b in zip(patches.probabilities, patches.sizes, patches.batch, strict=True)
-    ]
+    patches = zip(config.patches.probabilities, config.patches.sizes, config.patches.batch, strict=True)
+    found = [(p, forward(config.network, s, b)) for p, s, b in patches]
     update = 9 * 4 * parameters(config.network)
     return Cost(3 * sum(p * c.flops for p, c in found), 3 * sum(p * c.bytes for p, c in found) + update)
-
-
-def xla_forward(config: NetworkConfig, side: int, count: int) -> Cost:
-    """XLA's count for the program before it is optimised: its bytes are those without any fusion."""
-    params = jax.eval_shape(lambda: init_network(jax.random.key(0), config))
-    shapes = [(count, side, side, config.image_channels), (count, side, side, 2), (count,)]
-    arrays = [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes]
-    lowered = jax.jit(denoise_patches, static_argnums=0).lower(config, params, *arrays)
-    return _analysed(lowered)
-
-
-def xla_training_step(config: Config, which: int) -> Cost:
-    """Likewise, for a step with the patches of number `which`."""
-    state = state_shapes(config.network, config.optimiser)
-    side, batch = config.patches.sizes[which], config.patches.batch[which]
-    arrays = [jax.ShapeDtypeStruct((batch, side, side, c), jnp.float32) for c in (config.network.image_channels, 2)]
-    loss = DenoisingLoss(config.network, config.noise)
-    return _analysed(train_step.lower(loss, config.optimiser, config.run.steps, jax.random.key(0), state, *arrays))
-
-
-def _analysed(lowered: Any) -> Cost:
-    found = lowered.cost_analysis()
-    return Cost(float(found["flops"]), float(found["bytes accessed"]))

@@ -57,18 +57,12 @@ def test_views_are_drawn_evenly_and_bins_joined(tmp_path):
     assert geometry.detector_count == 140
     assert geometry.detector_spacing * 140 == pytest.approx(BINS * 0.2)
     assert geometry.pixel_size * 32 == pytest.approx(512 * 0.14832232)
-    with pytest.raises(UserError, match="cannot draw 8 of 7"):
-        draw_views(arc, 8)
-    with pytest.raises(UserError, match="cannot be joined by 3"):
-        bin_detector(arc, 3)
 
 
 def test_the_shift_of_the_detector_stays_with_the_views():
     arc = Arc("a", np.deg2rad([0.0, 1.0, 2.0]), np.zeros((3, BINS), np.float32), 0.3)
     part = bin_detector(draw_views(join([arc, arc._replace(name="b")]), 2), 4)
     assert part.shift == 0.3 and scanner(part, 32).geometry.detector_offset == 0.3
-    with pytest.raises(UserError, match="joined: the detector of a, b is not shifted alike"):
-        join([arc, arc._replace(name="b", shift=0.0)])
 
 
 @pytest.mark.parametrize(
@@ -76,8 +70,8 @@ def test_the_shift_of_the_detector_stays_with_the_views():
     [
         (dict(tx__truth=None), "tx/truth"),
         (dict(tx_0_3__angles_degrees=None), "tx_0_3/angles_degrees"),
-        (dict(tx_0_3__angles_degrees=np.arange(3.0)), r"tx_0_3/sinogram.*\(7, 560\)"),
-        (dict(tx_0_3__sinogram=np.full((7, BINS), np.nan)), "tx_0_3 holds numbers that are not finite"),
+        (dict(tx_0_3__angles_degrees=np.arange(3.0)), "tx_0_3/sinogram. should be 3 x 560 finite"),
+        (dict(tx_0_3__sinogram=np.full((7, BINS), np.nan)), "tx_0_3/sinogram. should be 7 x 560 finite"),
         (dict(stray__sinogram=np.ones((1, BINS))), "stray should be called"),
         (dict(tx__truth=np.asarray([None])), "holds objects"),
     ],

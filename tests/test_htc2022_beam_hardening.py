@@ -7,7 +7,7 @@ from scipy import ndimage
 from padis_jax.operators import FanBeam
 
 pytest.importorskip("skimage")
-hardening = pytest.importorskip("studies.htc2022.beam_hardening")
+beam_hardening = pytest.importorskip("studies.htc2022.beam_hardening")
 
 SIDE = 64
 
@@ -52,7 +52,7 @@ def test_paths_are_the_polynomial_of_what_is_above_the_air():
     sinogram = np.full((3, 100), 9.0)
     sinogram[:, :2], sinogram[:, -2:] = 0.1, 0.5
     sinogram[:, 40] = 2.3
-    found = hardening.Hardening(np.asarray([3.0, 0.5, -0.25]), 0.0, (0.0, 0.0)).paths(sinogram)
+    found = beam_hardening.Calibration(np.asarray([3.0, 0.5, -0.25]), 0.0, (0.0, 0.0)).paths(sinogram)
     np.testing.assert_allclose(found[:, 40], 3 * 2 + 0.5 * 4 - 0.25 * 8, rtol=1e-6)
     assert found.dtype == np.float32
 
@@ -60,7 +60,7 @@ def test_paths_are_the_polynomial_of_what_is_above_the_air():
 @pytest.fixture(scope="module")
 def found(scan):
     """The calibration by values with air of 0.03 in front, which does not count."""
-    return hardening.fit_hardening(scanner, scan[2] + 0.03)
+    return beam_hardening.calibrate(scanner, scan[2] + 0.03)
 
 
 def test_paths_come_back(scan, found):
@@ -81,9 +81,11 @@ def test_the_noise_of_a_path_is_that_of_its_length(scan, found):
     told = found.noise(paths)
     for some in ((paths > 20) & (paths < 30), paths > 45):
         assert np.sqrt(np.mean(told[some] ** 2)) == pytest.approx(np.sqrt(np.mean(error[some] ** 2)), rel=0.3)
-    np.testing.assert_allclose(hardening.Hardening(np.ones(1), 0.1, (0.04, 0.01)).noise(np.asarray([-3.0])), 0.13**0.5)
     np.testing.assert_allclose(
-        hardening.Hardening(np.ones(1), 0.1, (0.0, 0.01)).noise(np.asarray([0.0, 1])), [0.025, 0.1]
+        beam_hardening.Calibration(np.ones(1), 0.1, (0.04, 0.01)).noise(np.asarray([-3.0])), 0.13**0.5
+    )
+    np.testing.assert_allclose(
+        beam_hardening.Calibration(np.ones(1), 0.1, (0.0, 0.01)).noise(np.asarray([0.0, 1])), [0.025, 0.1]
     )
 
 
@@ -91,7 +93,7 @@ def test_a_shifted_detector_is_found_in_values_of_any_unit(scan, found):
     """A third of a bin, and values fifty times as large."""
     fine, paths, hardened = scan
     shifted = 50 * noisy(harden(np.asarray(scanner(0.45)(fine))))
-    other = hardening.fit_hardening(scanner, shifted)
+    other = beam_hardening.calibrate(scanner, shifted)
     assert other.shift == pytest.approx(0.45, abs=0.05)
     assert other.misfit == pytest.approx(found.misfit, rel=0.1)
     np.testing.assert_allclose(other.paths(50 * hardened), found.paths(hardened), atol=0.2)

@@ -50,11 +50,7 @@ class Drill(NamedTuple):
 
 
 def drills(base: Path) -> list[Drill]:
-    """All of them, in `base`.
-
-    Raises:
-      UserError: if the run that is left alone fails.
-    """
+    """All of them, in `base`."""
     whole = make_run(base, "left_alone", STEPS)
     finish(whole)
     half = make_run(base, "half", STEPS)

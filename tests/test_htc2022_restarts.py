@@ -1,4 +1,4 @@
-"""Passes: one chain after another, from image to image; and rays smoothed until coarse pixels can explain them."""
+"""Restarts: one chain after another, from image to image; and rays smoothed until coarse pixels can explain them."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ ARC = Arc(
     np.deg2rad(np.arange(0, 30, 5.0)),
     np.random.default_rng(0).uniform(size=(6, 40)).astype(np.float32),
 )
-SHORT = module.Passes(first_sigma=3.0, first_levels=4, count=3, sigma=1.0, levels=2, last=0.1, cg_steps=1)
+SHORT = module.Restarts(first_sigma=3.0, first_levels=4, count=3, sigma=1.0, levels=2, last=0.1, cg_steps=1)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def prior(tmp_path_factory):
     return load_prior(write_weights(tmp_path_factory.mktemp("weights") / "w.safetensors", image_shape=(16, 16)))
 
 
-def test_every_pass_starts_from_the_image_before_and_every_chain_from_nothing(prior, monkeypatch):
+def test_every_restart_starts_from_the_image_before_and_every_chain_from_nothing(prior, monkeypatch):
     noise = np.broadcast_to(np.where(np.arange(40) < 20, 0.06, 0.08), ARC.sinogram.shape)
     calls, images, keys, real = [], [], [], module.reconstruct
 
@@ -41,7 +41,7 @@ def test_every_pass_starts_from_the_image_before_and_every_chain_from_nothing(pr
 
     monkeypatch.setattr(module, "reconstruct", recorded)
     settings = dataclasses.replace(SHORT, noise=0.5)
-    image = module.passes(jax.random.key(0), ARC, prior, noise=noise, chains=2, settings=settings)
+    image = module.restarts(jax.random.key(0), ARC, prior, noise=noise, chains=2, settings=settings)
     assert [(c["sigma_max"], c["levels"]) for c in calls] == ([(3.0, 4)] + [(1.0, 2)] * 3) * 2
     assert all(c["sigma_min"] == 0.1 for c in calls) and len(set(keys)) == 8
     for turn in (0, 4):
@@ -58,12 +58,12 @@ def test_every_pass_starts_from_the_image_before_and_every_chain_from_nothing(pr
     np.testing.assert_allclose(calls[5]["y"], smooth * typical / noise, rtol=1e-5)
     done = []
     options = dict(noise=noise, settings=settings, progress=lambda: done.append(len(images)))
-    alone = module.passes(jax.random.key(0), ARC, prior, chains=1, **options)
+    alone = module.restarts(jax.random.key(0), ARC, prior, chains=1, **options)
     assert done == [9, 10, 11, 12]
     np.testing.assert_allclose(alone, (images[2] + images[3]) / 2, atol=1e-6)  # however many chains there are
 
 
-def test_what_is_fitted_after_a_pass_is_what_the_next_one_starts_from(prior, monkeypatch):
+def test_what_is_fitted_after_a_run_is_what_the_next_one_starts_from(prior, monkeypatch):
     fitted, starts, real = [], [], module.reconstruct
 
     def recorded(key, y, operator, prior, **options):
@@ -76,7 +76,7 @@ def test_what_is_fitted_after_a_pass_is_what_the_next_one_starts_from(prior, mon
         return fitted[-1]
 
     monkeypatch.setattr(module, "reconstruct", recorded)
-    image = module.passes(jax.random.key(0), ARC, prior, noise=0.1, chains=2, settings=SHORT, fit=fit)
+    image = module.restarts(jax.random.key(0), ARC, prior, noise=0.1, chains=2, settings=SHORT, fit=fit)
     assert len(fitted) == 8 and image.shape == (32, 32)
     for turn in (1, 2, 3, 5, 6, 7):
         assert starts[turn].shape == (16, 16)
@@ -85,19 +85,13 @@ def test_what_is_fitted_after_a_pass_is_what_the_next_one_starts_from(prior, mon
 
 
 @pytest.mark.parametrize(("count", "value"), [(0, 0.1), (1, 0.2)])
-def test_of_no_pass_or_one_the_last_image_is_kept(prior, count, value):
+def test_of_no_restart_or_one_the_last_image_is_kept(prior, count, value):
     images = (jnp.full((32, 32), n / 10) for n in range(1, 9))
     settings = dataclasses.replace(SHORT, count=count)
-    image = module.passes(
+    image = module.restarts(
         jax.random.key(0), ARC, prior, noise=0.1, chains=1, settings=settings, fit=lambda _: next(images)
     )
     np.testing.assert_allclose(image, value, atol=1e-6)
-
-
-@pytest.mark.parametrize(("options", "message"), [(dict(chains=0), "one chain"), (dict(noise=0.0), "above 0")])
-def test_no_chain_or_no_noise_is_refused(prior, options, message):
-    with pytest.raises(ValueError, match=f"passes: .*{message}"):
-        module.passes(jax.random.key(0), ARC, prior, **(dict(noise=0.1, chains=1, settings=SHORT) | options))
 
 
 def test_smoothed_rays_of_coarse_pixels_are_those_of_the_disc():
@@ -107,12 +101,11 @@ def test_smoothed_rays_of_coarse_pixels_are_those_of_the_disc():
     coarse = fine.reshape(64, 4, 64, 4).mean((1, 3))[..., None]
     rays = large(jnp.asarray(fine)[..., None])
 
-    def misfit(pixels):
-        smooth = module.smoothing(small, pixels)
+    def misfit(smooth):
         operator = module.weighted(small, jnp.ones(()), smooth)
         return float(jnp.sqrt(jnp.mean(jnp.square(operator(coarse) - smooth(rays)))))
 
-    assert misfit(1.0) < misfit(0.0) / 2.5
+    assert misfit(module.smoothing(small, 1.0)) < misfit(lambda y: y) / 2.5
     weights = jnp.asarray(np.random.default_rng(0).uniform(0.5, 2, small.measurement_shape)[..., None], jnp.float32)
     operator = module.weighted(small, weights, module.smoothing(small, 1.0))
     assert dot_test(operator, (64, 64, 1), key=jax.random.key(0)) < 1e-5

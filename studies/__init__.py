@@ -1,0 +1,1 @@
+"""Studies of the package, outside of it: each command measures what its page in docs/studies shows."""

@@ -1,0 +1,1 @@
+"""Training that is killed again and again."""

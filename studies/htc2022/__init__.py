@@ -1,0 +1,1 @@
+"""Real limited-angle scans: the Helsinki Tomography Challenge 2022."""
