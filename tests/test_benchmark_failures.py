@@ -213,7 +213,7 @@ def test_a_part_of_the_grid_leaves_the_tables_of_the_whole(folder, monkeypatch, 
     assert len(json.loads((folder / "out" / "results_only.json").read_text())["table"]) == 1
     assert (folder / "out" / "pictures_only" / "ct8.png").exists()
     with pytest.raises(SystemExit):
-        main(["--help"])
+        main(["--help-all"])
     assert capsys.readouterr().out.count("results_only.md") == 2  # what it does, and of the flag
 
 

@@ -244,7 +244,7 @@ def test_outside_of_a_checkout_the_files_are_asked_for(tmp_path, monkeypatch, ca
 
 def test_help_shows_the_sections(capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["--help"])
+        main(["--help-all"])
     text = capsys.readouterr().out
     assert stop.value.code == 0
     for flag in ("--weights", "--image.index", "--scan.protocol", "--solver.levels", "--tv.weight", "--new-frame"):

@@ -156,7 +156,7 @@ def test_nan_stops_the_run_and_keeps_the_checkpoints(run, folder, capsys, tmp_pa
 
 def test_help_shows_the_sections(capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["--help"])
+        main(["--help-all"])
     text = capsys.readouterr().out
     assert stop.value.code == 0
     for flag in ("--data.path", "--network.channel-mult", "--patches.sizes", "--noise.log-mean", "--run.steps"):

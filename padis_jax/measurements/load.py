@@ -29,7 +29,8 @@ class MeasurementConfig:
     """A measured scan instead of a simulated one. docs/geometry.md describes the files.
 
     Attributes:
-      path: measured sinogram (.npy, .npz, .mat, .h5, .tif), with ::NAME for one of several; empty to simulate.
+      path: measured sinogram, with its geometry or --measurement.geometry. Types .npy, .npz, .mat, .h5, .tif; ::NAME
+        chooses one of several; empty to simulate.
       geometry: geometry file (JSON); not needed where the sinogram's file tells it.
       row: detector row, where the file has several.
       counts: the file holds photon counts; its flat and dark fields are used, or --measurement.flat.
