@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(json.dumps(about))
     elif not output.quiet:
         for name, value in about.items():
-            print(f"{name.replace('_', ' ')}: {value}")
+            print(f"{name.replace('_', ' ')}: {Window(**value) if name == 'window' else value}")
 
 
 @dataclasses.dataclass(frozen=True)

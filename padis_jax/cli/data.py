@@ -26,7 +26,7 @@ from padis_jax.cli.arguments import parse, split_output_options
 from padis_jax.cli.commands import called_as
 from padis_jax.cli.help_text import Page
 from padis_jax.errors import UserError, one_line_errors
-from padis_jax.images import ImageSet, Source, Window, open_source, read_images
+from padis_jax.images import PLAIN, ImageSet, Source, Window, open_source, read_images
 from padis_jax.images.streamed import in_parallel
 from padis_jax.split import spread
 from padis_jax.writers import write_png
@@ -164,7 +164,9 @@ def contact_sheet(images: ImageSet, count: int = SHEET, cell: int = CELL) -> np.
 
 
 def _text(found: dict[str, Any], problem: str) -> str:
-    unit = found["unit"] or ("of a picture" if found["full_scale"] else "unknown: the file has none")
+    unit = "none: grey values" if found["full_scale"] else "unknown: the file has none"
+    if found["unit"]:
+        unit = "none: plain numbers" if found["unit"] == PLAIN.unit else found["unit"]
     spread, spacing, window = found["range"], found["spacing_mm"], found["window"]
     kind = {1: "grey", 3: "colour"}.get(found["channels"], f"{found['channels']} channels")
     lines = [

@@ -201,5 +201,5 @@ def _describe(source: Source, what: str) -> str:
         _, height, width, channels = source.shape
         return f"{width} x {height} {'grey' if channels == 1 else 'colour'}"
     if what == "unit":
-        return f"in {source.unit or 'no known unit'}"
+        return "without a unit" if source.unit in (None, PLAIN.unit) else f"in {source.unit}"
     return "of plain values" if source.full is None else f"of white at {source.full:g}"
