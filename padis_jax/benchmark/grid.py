@@ -129,7 +129,7 @@ class Benchmark:
                 found = {pair for pair in found if pair[0] in PRESETS[self.preset].tasks}
             if not found:
                 raise UserError(
-                    f"--only {pattern}: fits no problem and method; problems are {', '.join(TASKS)}; methods are "
+                    f"--only {pattern}: matches no problem and method; problems are {', '.join(TASKS)}; methods are "
                     f"{', '.join(METHODS)}"
                 )
             chosen |= found

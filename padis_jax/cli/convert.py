@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
     if target.exists() and not given.overwrite and not (target.is_dir() and not any(target.iterdir())):
-        raise UserError(f"{target} exists already: choose another name, or pass --overwrite")
+        raise UserError(f"{target} already exists: choose another name, or pass --overwrite")
     if source.is_file() and source.suffix == ".safetensors":
         about = _to_checkpoint(load_weights(source), source, target, write=not output.dry_run)
     else:
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(json.dumps(about))
     elif not output.quiet:
         for name, value in about.items():
-            print(f"{name.replace('_', ' ')}: {Window(**value) if name == 'window' else value}")
+            print(f"{name.replace('_', ' ')}: {from_json(Window, value) if name == 'window' else value}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +120,7 @@ class _Found:
 def _from_torch(source: Path, given: Conversion) -> _Found:
     if given.image_shape is None or given.patch < 1 or given.low is None or given.high is None:
         raise UserError(
-            f"{source}: the file does not tell the images' size, the patch and the window: add them, for the "
+            f"{source}: the file does not say the image size, the patch and the window: add them, for the "
             "paper's CT prior --image-shape 256 256 --patch 56 --low 0 --high 1"
         )
     found = read_torch(source, key=given.key)
@@ -142,9 +142,9 @@ def _from_torch(source: Path, given: Conversion) -> _Found:
 
 def _from_checkpoint(source: Path, given: Conversion) -> _Found:
     if not checkpoint.folder(source).is_dir():
-        raise UserError(f"{source}: no folder of a training run, it has no checkpoints/")
+        raise UserError(f"{source}: not the folder of a training run: it has no checkpoints/")
     if given.image_shape or given.patch or given.low is not None or given.sigma_data or given.key:
-        raise UserError(f"{source}: the checkpoint tells frame, window and network; leave those options out")
+        raise UserError(f"{source}: frame, window and network are those of the checkpoint; leave those options out")
     with checkpoint.open_checkpoints(source) as manager:
         saved = checkpoint.saved_config(manager)
         if saved is None:
@@ -166,7 +166,7 @@ def _from_checkpoint(source: Path, given: Conversion) -> _Found:
 
 def _to_weights(given: Conversion, found: _Found, target: Path, *, write: bool) -> dict[str, Any]:
     software = f"padis_jax {padis_jax.__version__}, jax {jax.__version__}"
-    provenance = {"data": "not told by the file"} | found.provenance | {"software": software}
+    provenance = {"data": "not stated by the file"} | found.provenance | {"software": software}
     if given.data:
         provenance["data"] = given.data
     if write:
@@ -189,7 +189,7 @@ def _to_weights(given: Conversion, found: _Found, target: Path, *, write: bool) 
 def _to_checkpoint(weights: Weights, source: Path, target: Path, *, write: bool) -> dict[str, Any]:
     """A checkpoint at step 0: the parameters are the file's, the optimiser's moments are zero."""
     if target.suffix:
-        raise UserError(f"{target}: from .safetensors a work folder is made for train.py; name a folder")
+        raise UserError(f"{target}: a .safetensors file becomes a work folder for train.py; name a folder")
     saved = weights.provenance.get("config")
     config = from_json(Config, saved, f"{source}: provenance") if saved else Config()
     config = dataclasses.replace(config, network=weights.network)

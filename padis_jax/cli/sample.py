@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = load_config_file(config_file, Experiment) if config_file else first_image(Experiment(), rest)
     config = parse_experiment(rest, default=given, prog=called_as("sample"), description=HELP.full())
     if jax.process_count() > 1 and not config.measurements:
-        raise UserError("several processes share the items of a folder: give --measurements, or leave --cluster out")
+        raise UserError("several processes share a folder of measurements: give --measurements, or leave --cluster out")
     if in_bucket(workdir or ""):
         raise UserError(f"--workdir {workdir}: results are written to a folder; copy them to the bucket afterwards")
     folder = Path(workdir or "results")
@@ -146,7 +146,7 @@ def sample(config: Experiment, workdir: Path, output: OutputOptions = OutputOpti
 def _interrupted(config: Experiment, plan: Plan, progress: Progress, workdir: Path) -> str:
     done = "" if config.samples else f" after {progress.done} of {progress.total} steps of {plan.row.label}"
     what = f"all {config.samples} samples" if config.samples else "the whole result"
-    return f"interrupted{done}; {workdir} has what was finished. Rerun the same command for {what} (same seed)"
+    return f"interrupted{done}; what is finished is in {workdir}. Rerun the same command for {what}"
 
 
 def _report(
@@ -171,7 +171,7 @@ def _report(
     elif not output.quiet:
         print(table(outcome.rows, case.window.unit))
         for row in held:
-            print(f"intervals that would hold {row.nominal:.1%} of such draws hold {row.found:.1%} of {where}")
+            print(f"{row.nominal:.1%} intervals of the samples contain {row.found:.1%} of {where}")
     files = write_results(workdir, config, case, plan, weights.digest, outcome)
     if scan is not None:
         write_geometry(workdir / "geometry.json", scan.geometry)

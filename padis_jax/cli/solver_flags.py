@@ -39,7 +39,7 @@ def parse_experiment(args: Sequence[str], *, default: Experiment, prog: str, des
     words, named = _method(_current(args))
     method = named or default.solver.method
     if method not in METHODS:
-        raise UserError(f"--solver {method}: there is no such solver; there are {', '.join(METHODS)}")
+        raise UserError(f"--solver {method}: there is no such solver; choose one of {', '.join(METHODS)}")
     row = METHODS[method]
     given = _given(words, method)
     same = method == default.solver.method
@@ -130,7 +130,7 @@ def _given(words: Sequence[str], method: str) -> list[str]:
             have = ", ".join(f.replace("_", "-") for f in fields)
             others = [other for other, row in METHODS.items() if name in row.fields]
             near = difflib.get_close_matches(name, fields, 1)
-            hint = f" ({', '.join(others)} would)" if others else ""
+            hint = f" (a setting of {', '.join(others)})" if others else ""
             hint += f", perhaps --solver.{near[0].replace('_', '-')}" if near else ""
             raise UserError(f"{word.partition('=')[0]}: {method} has no such setting{hint}; it has {have}")
         given.append(name)

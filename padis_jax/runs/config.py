@@ -250,18 +250,18 @@ class Experiment:
         method = find_method(self.solver.method)
         if method.begin is not None and (self.samples or self.measurements or (self.solver.average or 1) > 1):
             raise UserError(
-                f"--solver {self.solver.method}: its runs differ in their tilings only; leave --samples and "
+                f"--solver {self.solver.method}: its runs differ only in their tilings; leave --samples and "
                 "--solver.average out, or choose another solver for them and for --measurements"
             )
 
     def _check_problem(self) -> None:
         if self.problem and self.problem not in PROBLEMS:
-            raise UserError(f"there is no problem {self.problem!r}; there are {', '.join(PROBLEMS)}")
+            raise UserError(f"there is no problem {self.problem!r}; choose one of {', '.join(PROBLEMS)}")
         for problem, field in OWN.items():
             if bool(getattr(self, field)) != (self.problem == problem):
                 raise UserError(f"--problem {problem} and --{field} FILE belong together: give both, or neither")
         if self.boundary != "circular" and self.problem != "deblur":
-            raise UserError(f"--boundary {self.boundary}: is of --problem deblur; leave it out")
+            raise UserError(f"--boundary {self.boundary}: belongs to --problem deblur; leave it out")
         if self.noise is not None and not (self.problem and 0 <= self.noise < math.inf):
             raise UserError(f"--noise {self.noise}: must not be negative, and needs a --problem")
         if not self.problem:
@@ -270,7 +270,7 @@ class Experiment:
             raise UserError(f"scan.{unused[0]}: --problem {self.problem} has its own; leave one of the two out")
         counts = TASKS[self.problem].tomography and self.scan.protocol == "honest" if self.problem in TASKS else False
         if counts and self.noise is not None:
-            raise UserError("--noise: photons bring their own noise; add --scan.protocol paper, or set --scan.photons")
+            raise UserError("--noise: photon counts have their own; add --scan.protocol paper, or set --scan.photons")
         if self.measurement.path or self.measurements or self.generate:
             raise UserError("--problem simulates a measurement of --image.path; leave it out with measured data")
         if reason := unsuited(self.solver.method, self.problem):
