@@ -22,8 +22,8 @@ class PatchConfig:
     """Patches that training draws.
 
     Attributes:
-      sizes: patch sides in pixels; the largest is the one that reconstructs, and makes the frame. (0,) for the
-        whole-image model: whole images, without padding.
+      sizes: patch sides in pixels; the largest reconstructs. It also defines the frame; (0,) is the whole-image model:
+        whole images, without padding.
       probabilities: how often a batch has each size; sums to 1.
       batch: patches per batch, for each size.
       flips: mirror images left to right with probability 1/2 (before padding, so positions stay those of the plane).

@@ -227,7 +227,7 @@ def _state(manager: ocp.CheckpointManager, step: int, target: dict[str, Any]) ->
         if expected is None:  # written before there were digests: it may as well be of another architecture
             raise UserError(
                 f"checkpoint {manager.directory / str(step)}: damaged or of another architecture ({_short(error)}); "
-                "remove this folder to go on from the checkpoint before it, or choose another --workdir"
+                "remove this folder to resume from the checkpoint before it, or choose another --workdir"
             ) from error
         raise _DamagedError(_short(error)) from error
     if expected is not None:
@@ -252,7 +252,7 @@ def _set_aside(manager: ocp.CheckpointManager, damaged: dict[int, str], used: in
             _remove(aside)
             path.rename(aside)
             print(
-                f"warning: checkpoint {path} is damaged ({reason}); going on from step {used}. The damaged one is kept "
+                f"warning: checkpoint {path} is damaged ({reason}); resuming from step {used}. The damaged one is kept "
                 f"as {aside.name}",
                 file=sys.stderr,
             )
@@ -278,8 +278,8 @@ def _saving(manager: ocp.CheckpointManager) -> Iterator[None]:
         newest = manager.latest_step()
         left = "there is none yet" if newest is None else f"that of step {newest} is the newest complete one"
         raise UserError(
-            f"{manager.directory}: a checkpoint could not be written ({_short(error)}); earlier ones are as they were, "
-            f"{left}. Make room and run the same command again"
+            f"{manager.directory}: a checkpoint could not be written ({_short(error)}); earlier ones are unchanged, "
+            f"{left}. Free some space and rerun the same command"
         ) from error
 
 
@@ -287,7 +287,7 @@ def _all_damaged(manager: ocp.CheckpointManager, damaged: dict[int, str]) -> Use
     reasons = "; ".join(f"{step}: {reason}" for step, reason in damaged.items())[:400]
     return UserError(
         f"{manager.directory}: no checkpoint is intact ({reasons}); choose another --workdir, or remove this folder to "
-        "begin anew"
+        "start over"
     )
 
 

@@ -25,17 +25,17 @@ class DataConfig:
     """What is trained on.
 
     Attributes:
-      path: DICOM, NIfTI, pictures, arrays, MATLAB or HDF5: a file, a folder or a glob (images.read_images).
+      path: file, folder or glob of images. DICOM, NIfTI, pictures, arrays, MATLAB or HDF5 (docs/formats.md).
       low: value that becomes 0; with `high` it overrides the file's own window (HU: -1000 to 1000).
       high: value that becomes 1.
-      unit: unit of `low` and `high`.
-      test: slices for the reported figures; left out of training with `test_gap` neighbours on either side.
+      unit: unit of `low` and `high`, such as HU; "1" for plain numbers.
+      test: slices held out for the reported figures. `test_gap` neighbours on either side are left out too.
       test_gap: neighbours left out with each test slice.
-      validation: slices for tuning; left out with `validation_gap` neighbours on either side.
+      validation: slices held out for tuning. `validation_gap` neighbours on either side are left out too.
       validation_gap: neighbours left out with each validation slice.
       test_volumes: names of whole volumes (padis-data inspect lists them) that are tested on and not trained on.
       validation_volumes: the same for tuning.
-      memory_gb: a set that would take more gigabytes as float32 is read as it is needed; 0 for every set.
+      memory_gb: sets that need more gigabytes as float32 are read on demand; 0 for every set.
       limit: train on this many images only, spread evenly; 0 means all.
       provenance: where the images come from and under which licence; copied into the weights.
     """
@@ -68,7 +68,7 @@ class OptimiserConfig:
     """Adam with linear warm-up, cosine decay and clipping by the global norm.
 
     Attributes:
-      learning_rate: the peak.
+      learning_rate: peak learning rate.
       final_fraction: learning rate at the last step as a fraction of the peak.
       warmup_steps: steps of linear warm-up from 0.
       clip_norm: gradients with a larger global norm are scaled down to it; 0 switches clipping off.
@@ -98,15 +98,15 @@ class RunConfig:
     Attributes:
       steps: training steps; the cosine decay ends there.
       seed: root of all randomness.
-      start_weights: a weights file whose parameters the first step starts from, instead of random ones: to train longer
-        what was trained elsewhere, or to adapt a prior to few images. Network and image size must be the same.
+      start_weights: weights file to start from, instead of random parameters. To continue training from elsewhere, or
+        to adapt a prior to few images; network and image size must be the same.
       log_every: steps between lines of the log; the loss is also checked for NaN then.
       checkpoint_every: steps between checkpoints.
       keep: checkpoints kept.
       validate_every: steps between evaluations of the validation slices' loss and pictures of denoised patches.
       weights_dtype: type of the arrays in weights.safetensors; "float16" halves the file.
-      tensorboard: also write TensorBoard events (pip install padis_jax[tensorboard]).
-      devices: devices that the batch is split over; 0 for all there are. Batch sizes must be multiples of it.
+      tensorboard: also write TensorBoard events (pip install "padis_jax[tensorboard]").
+      devices: devices that the batch is split over; 0 for all available. Batch sizes must be multiples of it.
       shard_parameters: split parameters, average and moments over the devices too, for networks that are too large for
         one; costs communication.
     """

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 class UserError(ValueError):
-    """Something a script's user can mend: a file, a folder, a config field. The message names it, and the remedy."""
+    """A mistake that the user can fix: a file, a folder, a config field. The message names it, and the remedy."""
 
 
 def _leave(message: str, code: int) -> SystemExit:
@@ -21,8 +21,8 @@ def one_line_errors() -> Iterator[None]:
     """Wraps a script's main, as `with one_line_errors():` or as a decorator `@one_line_errors()`.
 
     A UserError, or an OSError such as a full disk or a missing permission, becomes `error: ...` on stderr and exit code
-    2; Ctrl-C becomes exit code 130, with the text of the KeyboardInterrupt if it has one (what is finished, how to go
-    on). Any other exception is a defect of the program and keeps its traceback.
+    2; Ctrl-C becomes exit code 130, with the text of the KeyboardInterrupt if it has one (what is finished, how to
+    resume). Any other exception is a defect of the program and keeps its traceback.
     """
     try:
         yield

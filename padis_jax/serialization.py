@@ -28,7 +28,7 @@ def from_json(kind: type[T], value: Any, where: str = "config") -> T:
         raise UserError(f"{where}: expected fields, got {type(value).__name__}")
     hints = typing.get_type_hints(kind)
     if unknown := sorted(set(value) - set(hints)):
-        raise UserError(f"{where}: unknown field {unknown[0]!r}; known are {', '.join(sorted(hints))}")
+        raise UserError(f"{where}: unknown field {unknown[0]!r}; known fields: {', '.join(sorted(hints))}")
     arguments = {name: _convert(hints[name], item, f"{where}.{name}") for name, item in value.items()}
     try:
         return kind(**arguments)

@@ -101,7 +101,7 @@ def slices_of_volumes(volumes: Mapping[str, int], names: Sequence[str]) -> tuple
         found = [name] if name in starts else [v for v in starts if v.endswith(f"/{name}")]
         if len(found) != 1:
             known = ", ".join(list(volumes)[:8])
-            raise UserError(f"split: {len(found)} volumes are called {name!r}; there are {known}")
+            raise UserError(f"split: {len(found)} volumes are called {name!r}; known: {known}")
         chosen += starts[found[0]]
     return tuple(chosen)
 

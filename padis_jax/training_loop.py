@@ -111,5 +111,5 @@ def _check(fetched: Sequence[Metrics], done: int) -> None:
         raise UserError(
             f"the loss or its gradient stopped being finite at step {done - len(refused) + refused.index(True) + 1}; "
             "the step was not taken into the parameters or their average. Lower optimiser.learning_rate or "
-            "optimiser.clip_norm, or check the images, and run again from the newest checkpoint"
+            "optimiser.clip_norm, or check the images, and resume from the newest checkpoint"
         )

@@ -33,7 +33,7 @@ class Window:
     @property
     def named(self) -> str:
         """The unit as text says it."""
-        return "image values (0 to 1)" if self.unit == "1" else self.unit
+        return f"image values ({self})" if self.unit == "1" else self.unit
 
     def __str__(self) -> str:
         return f"{self.low:g} to {self.high:g}{'' if self.unit == '1' else f' {self.unit}'}"

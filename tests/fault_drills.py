@@ -98,7 +98,7 @@ def _damaged(damage: Callable[[Path], None]) -> Callable[[Run, Run], tuple[bool,
         damage(folder(run.workdir) / str(newest))
         code = run.start().wait()
         text = run.output.read_text()
-        warned = f"{newest} is damaged" in text and f"going on from step {before}" in text
+        warned = f"{newest} is damaged" in text and f"resuming from step {before}" in text
         equal = code == 0 and difference(whole.workdir, run.workdir) == 0
         return warned and equal, f"{'warning, one before used' if warned else 'NO warning'}, {_bitwise(equal)}"
 

@@ -125,10 +125,10 @@ def test_scans_of_another_geometry_fail_and_the_rest_is_done(folder, tmp_path):
 
 def test_what_cannot_be_meant(folder, tmp_path, capsys):
     message = refused(main, _arguments(folder, tmp_path / "o", "--measurement.find-centre"), capsys)
-    assert "all of --measurements have one geometry" in message
+    assert "all of --measurements share one geometry" in message
     (tmp_path / "empty").mkdir()
     arguments = _arguments(folder, tmp_path / "o", "--measurements", tmp_path / "empty")
-    assert "no folder with measurements" in refused(main, arguments, capsys)
+    assert "no such folder, or no measurements in it" in refused(main, arguments, capsys)
     (tmp_path / "empty" / "x.mat").write_bytes(b"nothing")
     assert "none of its 1 files can be used" in refused(main, arguments, capsys)
     assert not (tmp_path / "o").exists()

@@ -114,7 +114,7 @@ def test_ctrl_c_says_where_the_finished_items_are(folder, tmp_path, monkeypatch,
     with pytest.raises(SystemExit) as stopped:
         _job(folder, out)
     assert stopped.value.code == 130
-    assert f"finished items are in {out}, and rerunning the same command does" in capsys.readouterr().err
+    assert f"what is finished is in {out}. Rerun the same command" in capsys.readouterr().err
     assert [r["status"] for r in _manifest(out).values()].count("done") == 2
 
 
@@ -126,7 +126,7 @@ def test_other_settings_are_refused(folder, done, capsys):
 
 def test_a_folder_without_measurements(folder, tmp_path, capsys):
     arguments = ["--weights", folder / "w.safetensors", "--measurements", tmp_path / "no", "--workdir", tmp_path / "o"]
-    assert "no folder with measurements" in refused(main, [*arguments, *QUICK], capsys)
+    assert "no such folder, or no measurements in it" in refused(main, [*arguments, *QUICK], capsys)
 
 
 def _solver(calls, fail_at=None):
@@ -201,7 +201,7 @@ def test_an_image_that_is_not_finite_is_a_failure_of_its_item(seven):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"other": np.ones((2, 3))}, "holds no `sinogram`"),
+        ({"other": np.ones((2, 3))}, "has no `sinogram`"),
         ({"sinogram": np.ones((2, 3)), "noise_sigma": -1.0}, "one number, not negative"),
         ({"sinogram": np.ones((2, 3)), "noise_sigma": np.ones(3)}, "one number"),
         ({"sinogram": np.array([[{}] * 3] * 2, object)}, "not a readable"),

@@ -85,7 +85,7 @@ def test_a_run_goes_on_where_it_stopped(folder, monkeypatch, capsys, no_temporar
         capsys.readouterr()
         main(arguments(folder, *FIELDS))
         assert sorted({method for _, method, _ in third}) == ["start", "tv"] and len(third) == 2
-        assert capsys.readouterr().err.count("the cell is computed again") == 2
+        assert capsys.readouterr().err.count("the cell is recomputed") == 2
         main(arguments(folder, *FIELDS, "--evaluations", "3"))  # other cells, the old ones stay
         assert len(third) == 4 and {method for _, method, _ in third[2:]} == {"dds"}
 
@@ -145,7 +145,7 @@ def test_only():
     assert {method for _, method in Benchmark(only=("denoise",)).pairs()} == set(METHODS)
     assert [task for task, _ in Benchmark(only=("*/tv",)).pairs()] == [t for t in TASKS if t in PRESETS["quick"].tasks]
     assert len(Benchmark().pairs()) == len(PRESETS["quick"].tasks) * len(METHODS)
-    with pytest.raises(UserError, match="--only ct9/tv: fits no problem and method"):
+    with pytest.raises(UserError, match="--only ct9/tv: matches no problem and method"):
         Benchmark(only=("ct9/tv",)).pairs()
 
 
@@ -281,7 +281,7 @@ def test_refusals(folder, capsys):
         (("--supervised", folder / "prior.safetensors"), "holds 'something else'"),
         (("--ct", folder / "small.npy"), "at least 11 x 11 are needed"),
         (("--ct", folder / "none.npy"), "none.npy"),
-        (("--only", "ct8/dds2"), "fits no problem and method"),
+        (("--only", "ct8/dds2"), "matches no problem and method"),
         (("--seeds", 1, 1), "give different numbers"),
         (("--evaluations", -1), "must be at least 1, or 0"),
         (("--patch-batch", -1), "patch_batch is -1"),

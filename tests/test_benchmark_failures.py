@@ -76,7 +76,9 @@ def test_a_cell_that_fails_stops_no_other(folder, monkeypatch, capsys):
         assert stopped(arguments(folder, "--quiet", "--seeds", 0, 1, 2)) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: 6 of 12 cells failed: ct8/tv on images 0, seed 0: out of memory: RESOURCE")
-    assert said.count("\n") == 1 and "and 3 more" in said and "--patch-batch" in said and "same command again" in said
+    assert (
+        said.count("\n") == 1 and "and 3 more" in said and "--patch-batch" in said and "rerun the same command" in said
+    )
     table = (folder / "out" / "results.md").read_text()
     assert (
         "| tv | failed: out of memory: RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes., failed: no / such thing"
@@ -126,7 +128,7 @@ def test_the_tables_are_written_however_a_run_ends(folder, monkeypatch, capsys, 
     if isinstance(code, int):
         assert stopped(arguments(folder, "--quiet")) == code
         said = capsys.readouterr().err
-        assert "after 1 of 4 cells" in said and "run the same command again to go on" in said and said.count("\n") == 1
+        assert "after 1 of 4 cells" in said and "rerun the same command to resume" in said and said.count("\n") == 1
         assert ("SIGTERM" in said) == (code == 143)
     else:
         with pytest.raises(code, match="a defect"):
@@ -214,7 +216,7 @@ def test_a_part_of_the_grid_leaves_the_tables_of_the_whole(folder, monkeypatch, 
     assert len(json.loads((folder / "out" / "results_only.json").read_text())["table"]) == 1
     assert (folder / "out" / "pictures_only" / "ct8.png").exists()
     with pytest.raises(SystemExit):
-        main(["--help"])
+        main(["--help-all"])
     assert capsys.readouterr().out.count("results_only.md") == 2  # what it does, and of the flag
 
 

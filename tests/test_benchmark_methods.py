@@ -117,7 +117,7 @@ def test_supervised_is_for_its_problem_only(config, tmp_path):
     for about, message in (
         ({}, "trained for an unknown scan, .* train with --problem NAME"),
         ({"scan": {"views": 8}}, "trained for {'views': 8}"),
-        (trained_for("ct8", problem="ct9"), "which is no named problem"),
+        (trained_for("ct8", problem="ct9"), "which is not a named problem"),
         (
             trained_for("ct8", protocol="honest"),
             "protocol honest, .*with --problem ct8 --scan.protocol paper",

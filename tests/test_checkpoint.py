@@ -156,7 +156,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(workdir, caps
         jax.tree.map(np.testing.assert_array_equal, state, random_state(seed=10, step=10))
         warning = capsys.readouterr().err
         assert warning.startswith(f"warning: checkpoint {root / '20'} is damaged (") and warning.count("\n") == 1
-        assert "going on from step 10" in warning
+        assert "resuming from step 10" in warning
         for step in (15, 20):  # the steps that were lost can be saved again
             checkpoint.save(manager, random_state(seed=step, step=step), ABOUT)
     assert int(_restore(workdir).step) == 20

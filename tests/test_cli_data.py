@@ -82,8 +82,8 @@ def test_large_images_are_made_smaller(tmp_path, capsys):
         (["nowhere"], "nowhere: no such file"),
         (["x.nii", "--sheet", "s.png"], "give a window"),
         (["x.nii", "--low", "1"], "--low and --high belong together"),
-        (["x.nii", "--sheets", "s.png"], "padis-data inspect: ambiguous|unrecognized"),
-        ([], "the following arguments are required: path; see padis-data inspect --help"),
+        (["x.nii", "--sheets", "s.png"], "padis-data inspect: Unrecognized options: --sheets"),
+        ([], "name a file, a folder or a glob: padis-data inspect PATH"),
         (["cut.npy"], "cut.npy: not a readable .npy"),
     ],
 )

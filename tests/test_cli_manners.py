@@ -119,7 +119,7 @@ def test_what_is_finished_when_ctrl_c_comes_is_written(folder, tmp_path, capsys,
             sample.main([*args, "--workdir", str(workdir), "--quiet"])
         assert stop.value.code == 130
         line = capsys.readouterr().err
-        assert f"what came before is in {workdir}. Run the same command again" in line and line.count("\n") == 1
+        assert f"what is finished is in {workdir}. Rerun the same command" in line and line.count("\n") == 1
         assert flags or "after 2 of 3 steps" in line
         with np.load(workdir / "reconstruction.npz") as file:
             assert {"FBP", "TV"} <= set(file.files) and "DDS" not in file.files
@@ -155,7 +155,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(folder, tmp_path):
 
     args = ["--config", folder / "train.py", "--workdir", workdir, "--quiet"]
     code, errors = _interrupted("train.py", args, tmp_path / "errors", ready)
-    assert code == 130 and "run the same command again" in errors and "Traceback" not in errors, errors
+    assert code == 130 and "rerun the same command" in errors and "Traceback" not in errors, errors
     step = int(errors.split("after step ")[1].split(",")[0])
     assert [p.name for p in (workdir / "checkpoints").iterdir()] == [str(step)]
     train.main([*map(str, args), "--run.steps", str(step + 1)])  # goes on
@@ -172,6 +172,6 @@ def test_ctrl_c_leaves_the_finished_images(folder, tmp_path, kind):
     code, errors = _interrupted("sample.py", args, tmp_path / "errors", lambda printed: "DDS:" in printed)
     assert code == 130 and "Traceback" not in errors, errors
     line = errors.splitlines()[-1]
-    assert "interrupted after" in line and "Run the same command again" in line
+    assert "interrupted after" in line and "Rerun the same command" in line
     with np.load(workdir / "reconstruction.npz") as file:
         assert {"FBP", "TV"} <= set(file.files) and "DDS" not in file.files

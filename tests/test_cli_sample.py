@@ -140,7 +140,7 @@ def test_several_samples(folder, tmp_path, capsys, monkeypatch):
     assert held["nominal"] == 0.5 and 0 <= held["found"] <= 1
     assert metrics["samples"]["count"] == 3 and arrays["deviation"].min() >= 0 < arrays["deviation"].max()
     assert abs(metrics["samples"]["mean_deviation"] - arrays["deviation"].mean()) < 1e-5
-    assert "hold 50.0% of such draws" in (said := capsys.readouterr().out)
+    assert "50.0% intervals of the samples contain" in (said := capsys.readouterr().out)
     # The background of 0, which clipped samples hold too easily, does not count where no mask of a head tells it.
     assert "of the truth strictly between 0 and 1" in said
     assert metrics["samples"]["coverage_of"] == "the truth strictly between 0 and 1"
@@ -155,7 +155,7 @@ def test_samples_of_black_and_white_have_no_coverage(folder, tmp_path, capsys):
     np.save(folder / "binary.npy", np.tri(16, dtype=np.float32))
     _run(folder, tmp_path / "many", "--samples", "3", image="binary.npy")
     metrics = json.loads((tmp_path / "many" / "metrics.json").read_text())
-    assert metrics["samples"]["coverage"] == [] and "of such draws" not in capsys.readouterr().out
+    assert metrics["samples"]["coverage"] == [] and "intervals of the samples" not in capsys.readouterr().out
     with Image.open(tmp_path / "many" / "deviation.png") as picture:
         assert min(picture.size) > 100
 
@@ -213,7 +213,7 @@ MISTAKES = {
     "NIfTI without spacing": (lambda f, t: ["--save-as", "png", "nifti"], "needs the spacing of the voxels"),
     "unknown format": (lambda f, t: ["--save-as", "dcm"], "'dicom', 'nifti'"),
     "unknown field": (lambda f, t: ["--solver.levls", "3"], "perhaps --solver.levels"),
-    "unknown solver": (lambda f, t: ["--solver", "ddps"], "there are dds, dps"),
+    "unknown solver": (lambda f, t: ["--solver", "ddps"], "choose one of dds, dps"),
     "unknown protocol": (lambda f, t: ["--scan.protocol", "papers"], "'honest', 'paper'"),
     "no views": (lambda f, t: ["--scan.views", "0"], "views 0"),
     "no levels": (lambda f, t: ["--solver.levels", "0"], "solver.levels is 0"),
@@ -244,7 +244,7 @@ def test_outside_of_a_checkout_the_files_are_asked_for(tmp_path, monkeypatch, ca
 
 def test_help_shows_the_sections(capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["--help"])
+        main(["--help-all"])
     text = capsys.readouterr().out
     assert stop.value.code == 0
     for flag in ("--weights", "--image.index", "--scan.protocol", "--solver.levels", "--tv.weight", "--new-frame"):

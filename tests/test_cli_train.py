@@ -148,7 +148,7 @@ def test_start_weights_of_another_network_or_frame(run, folder, capsys, tmp_path
 
 def test_a_finished_run_says_so(run, capsys):
     main(["--workdir", str(run[0])])
-    assert "trained for 6 steps already; raise --run.steps to go on" in capsys.readouterr().err
+    assert "trained for 6 steps already; raise --run.steps to continue" in capsys.readouterr().err
 
 
 def test_another_architecture_in_the_work_folder(run, folder, capsys, tmp_path):
@@ -179,7 +179,7 @@ def test_nan_stops_the_run_and_keeps_the_checkpoints(run, folder, capsys, tmp_pa
 
 def test_help_shows_the_sections(capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["--help"])
+        main(["--help-all"])
     text = capsys.readouterr().out
     assert stop.value.code == 0
     for flag in ("--data.path", "--network.channel-mult", "--patches.sizes", "--noise.log-mean", "--run.steps"):
@@ -213,7 +213,7 @@ def _colour(folder):
 
 
 DATA = {
-    "mixed sizes": (lambda f: _pictures(f, (12, 14), (12, 15)), "bring all to one size"),
+    "mixed sizes": (lambda f: _pictures(f, (12, 14), (12, 15)), "give all the same size"),
     "empty folder": (lambda f: _pictures(f), "no images in this folder"),
     "no folder": (lambda f: f, "no such file or folder"),
     "truncated picture": (_truncated, "1.png: not a readable picture; it is damaged or truncated"),
@@ -262,11 +262,11 @@ def test_what_is_held_out_must_exist(folder, tmp_path, capsys):
 
 def test_where_to_work_must_be_said(folder, tmp_path, capsys):
     assert "--workdir DIR" in refused(main, ["--config", folder / "tiny.py"], capsys)
-    assert "no checkpoint to go on from" in refused(main, ["--workdir", tmp_path / "w"], capsys)
+    assert "no checkpoint to resume from" in refused(main, ["--workdir", tmp_path / "w"], capsys)
     assert "no such Python file" in refused(main, ["--config", tmp_path / "no.py", "--workdir", tmp_path / "w"], capsys)
     assert not (tmp_path / "w").exists()
     checkpoint.folder(tmp_path / "w").mkdir(parents=True)  # a run that was stopped before its first checkpoint
-    assert "no checkpoint to go on from" in refused(main, ["--workdir", tmp_path / "w"], capsys)
+    assert "no checkpoint to resume from" in refused(main, ["--workdir", tmp_path / "w"], capsys)
 
 
 def test_the_program_itself(tmp_path, folder):

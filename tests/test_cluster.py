@@ -181,7 +181,7 @@ def test_every_flag_of_the_page_exists(capsys):
     known = _flags(cluster.__doc__)
     for main in (train.main, sample.main):
         with pytest.raises(SystemExit):
-            main(["--help"])
+            main(["--help-all"])
         known |= _flags(re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out))
     page = _flags((ROOT / "docs" / "cluster.md").read_text())
     assert {"--cluster.auto", "--run.devices", "--patch-batch", "--measurements"} <= page

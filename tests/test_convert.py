@@ -183,17 +183,17 @@ PICKLES = {
     "memo loop": (tw.mapping({"ema": LOOP}), "no tensors found"),
     "module loop": (_module_loop(), "nested without end"),
     "memo from nowhere": (b"h\x07", "object 7, which it has not stored"),
-    "memo far away": (b"]r\xff\xff\xff\xff", "no dict of names"),
-    "exponential tuple": (tw.mapping({"ema": _doubling()}), "no dict of names"),
+    "memo far away": (b"]r\xff\xff\xff\xff", "not a dict of names"),
+    "exponential tuple": (tw.mapping({"ema": _doubling()}), "not a dict of names"),
     "exponential tuple as a key": (b"}" + _doubling() + b"Ns", "a key is of type tuple"),
-    "deep nesting": (_deep(200_000), "no dict of names"),
+    "deep nesting": (_deep(200_000), "not a dict of names"),
     "stack underflow": (b"\x85", "more from its stack"),
     "no mark": (b"]e", "no mark"),
     "an unknown opcode": (b"\xff", "opcode"),
-    "object array": (tw.call(tw.name("numpy", "dtype"), tw.text("O"), b"\x89", b"\x88"), "no plain number type"),
+    "object array": (tw.call(tw.name("numpy", "dtype"), tw.text("O"), b"\x89", b"\x88"), "not a plain number type"),
     "another preconditioning": (tw.mapping({"ema": tw.persistent_object("VPPrecond", {})}), "VPPrecond"),
     "two networks, none known": (tw.mapping({"a": b"}", "b": b"}"}), "it holds a, b: name one with --key"),
-    "a plain list": (b"](K\x01K\x02e", "no dict of names"),
+    "a plain list": (b"](K\x01K\x02e", "not a dict of names"),
 }  # fmt: skip
 
 
@@ -278,7 +278,7 @@ def test_what_the_file_cannot_tell_is_asked_for(reference, tmp_path, capsys):
     assert "no network under 'net'" in refused(main, [source, target, *FRAME, "--key", "net"], capsys)
     assert "no such file" in refused(main, [tmp_path / "none.pkl", target, *FRAME], capsys)
     target.write_text("mine")
-    assert "exists already" in refused(main, [source, target, *FRAME], capsys)
+    assert "already exists" in refused(main, [source, target, *FRAME], capsys)
     assert target.read_text() == "mine"
 
 
@@ -306,7 +306,7 @@ def test_weights_become_a_checkpoint_and_come_back(tmp_path, capsys):
     first, again = load_weights(source), load_weights(tmp_path / "again.safetensors")
     assert (first.network, first.frame, first.window) == (again.network, again.frame, again.window)
     np.testing.assert_array_equal(first.params["enc0_conv"]["kernel"], again.params["enc0_conv"]["kernel"])
-    assert "exists already" in refused(main, [source, tmp_path / "run"], capsys)
+    assert "already exists" in refused(main, [source, tmp_path / "run"], capsys)
 
 
 def test_a_zip_is_no_state_dict_for_lack_of_trying(tmp_path):

@@ -75,7 +75,7 @@ def test_compressed_pixels(tmp_path):
 
 def test_other_modalities_need_a_window(tmp_path):
     write_series(tmp_path, VOLUME, Modality="MR", RescaleType=None)
-    with pytest.raises(UserError, match="uint16, of no known range; give a window"):
+    with pytest.raises(UserError, match="uint16 have no known range; give a window"):
         read_images(tmp_path)
     window = Window("a.u.", -1000.0, 500.0)
     assert read_images(tmp_path, fit=window).window == window
@@ -114,7 +114,7 @@ BAD = {
         mixed,
         r"2 series: CT '3 axial thin' \(4 files, 001.dcm\); CT '3 scout' \(1 files, x.dcm\); give each",
     ),
-    "one place": (lambda d: pair(d, z=0), "a.dcm and b.dcm lie at the same position"),
+    "one place": (lambda d: pair(d, z=0), "a.dcm and b.dcm are at the same position"),
     "size": (lambda d: pair(d, Rows=3), r"b.dcm: its size is \(3, 5\), but a.dcm has \(6, 5\)"),
     "orientation": (
         lambda d: pair(d, ImageOrientationPatient=[1, 0, 0, 0, 0, 1]),
@@ -122,8 +122,8 @@ BAD = {
     ),
     "spacing": (lambda d: pair(d, PixelSpacing=[0.9, 0.7]), r"b.dcm: its pixel spacing is \(0.9, 0.7\)"),
     "no position": (lambda d: pair(d, ImagePositionPatient=None), "b.dcm: has no ImagePositionPatient"),
-    "no scaling": (lambda d: one(d, RescaleSlope=None), "a.dcm: a CT slice without RescaleSlope"),
-    "zero slope": (lambda d: one(d, RescaleSlope=0), "a.dcm: RescaleSlope 0.0 .* no scaling"),
+    "is invalid": (lambda d: one(d, RescaleSlope=None), "a.dcm: a CT slice without RescaleSlope"),
+    "zero slope": (lambda d: one(d, RescaleSlope=0), "a.dcm: RescaleSlope 0.0 .* is invalid"),
     "frames": (lambda d: one(d, NumberOfFrames=2), r"a.dcm: holds 2 frames; split it into single slices \(dcm4che"),
     "colour": (
         lambda d: one(d, PhotometricInterpretation="RGB"),

@@ -55,7 +55,7 @@ def test_a_signal_saves_and_the_next_start_goes_on(base, capfd, monkeypatch, num
         train.main(_command(base, name))
     assert stop.value.code == 128 + number and len(calls) == 3
     errors = capfd.readouterr().err
-    assert f"stopped by {name} after step 3, which is saved; run the same command again" in errors
+    assert f"stopped by {name} after step 3, which is saved; rerun the same command" in errors
     assert "Traceback" not in errors and not (base / name / "weights.safetensors").exists()
     with checkpoint.open_checkpoints(base / name) as manager:
         assert manager.latest_step() == 3

@@ -117,7 +117,7 @@ def test_vectors_of_no_regular_turn_are_named():
             from_astra(good | {"Vectors": vectors})
     flipped = good["Vectors"].copy()
     flipped[:, 4:] *= -1
-    with pytest.raises(ValueError, match="the other way round"):
+    with pytest.raises(ValueError, match="in the opposite direction"):
         from_astra(good | {"Vectors": flipped})
     with pytest.raises(UserError, match=r"image's corners|source"):
         FAN.operator((300, 300), 1.0)

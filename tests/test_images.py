@@ -194,15 +194,15 @@ BAD = {
     "empty folder": (lambda d: d, "no images in this folder; it should hold files of type .npy, .npz"),
     "mixed sizes": (
         two_sizes,
-        r"b.png: 9 x 12 grey of 8 bits, but a.png is 10 x 12 grey of 8 bits; bring all to one size",
+        r"b.png: 9 x 12 grey of 8 bits, but a.png is 10 x 12 grey of 8 bits; give all the same size",
     ),
     "mixed kinds": (two_kinds, r"b.png: 10 x 12 colour of 8 bits, but a.png is 10 x 12 grey"),
     "truncated png": (truncated, "cut.png: not a readable picture; it is damaged or truncated"),
     "truncated tiff": (lambda d: truncated(d, "cut.tif"), "cut.tif: not a readable picture"),
     "no png at all": (lambda d: with_bytes(d / "x.png", b"text"), "x.png: not a readable picture"),
-    "alpha": (lambda d: png(d / "x.png", np.zeros((8, 8, 4), np.uint8)), "x.png: colour mode RGBA .* without an alpha"),
+    "alpha": (lambda d: png(d / "x.png", np.zeros((8, 8, 4), np.uint8)), "x.png: colour mode RGBA .* without alpha"),
     "pages": (lambda d: pages(d / "x.tif"), "x.tif, page 1: 10 x 9 grey of 8 bits, but x.tif is 10 x 12 grey"),
-    "unknown suffix": (lambda d: with_bytes(d / "x.gif", b""), r"'.gif' are not known; known are .npy, .npz, .mat"),
+    "unknown suffix": (lambda d: with_bytes(d / "x.gif", b""), r"'.gif' are not supported; give .npy, .npz, .mat"),
     "zero byte": (lambda d: f"{d}/a\0b.png", "no such file or folder"),
     "name too long": (lambda d: d / ("x" * 300), "no such file or folder"),
     "name of an array": (lambda d: f"{png(d / 'x.png')}::volume", r"::volume names an array in a .npz, .mat or .hdf5"),
@@ -219,7 +219,7 @@ BAD = {
     "text": (lambda d: save_npy(d / "x.npy", np.array([["a", "b"]])), "expected real numbers"),
     "integers": (
         lambda d: save_npy(d / "x.npy", np.zeros((8, 8), np.int16)),
-        "int16, of no known range; give a window",
+        "int16 have no known range; give a window",
     ),
     "out of range": (
         lambda d: save_npy(d / "x.npy", np.full((8, 8), 7.5)),

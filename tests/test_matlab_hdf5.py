@@ -114,7 +114,7 @@ def _five(path):
 BAD = {
     "unwritten": (lambda d: _unwritten(d / "x.h5"), "x.h5: declares 1073741824000 bytes of values .* but holds 0"),
     "external link": (lambda d: _external(d / "x.h5"), "x.h5: holds nothing, but no array"),
-    "external values": (lambda d: _outside(d / "x.h5"), "x.h5: the values of x lie in other files"),
+    "external values": (lambda d: _outside(d / "x.h5"), "x.h5: the values of x are in other files"),
     "complex": (lambda d: _hdf5(d / "x.h5", x=np.zeros((6, 5), complex)), "x.h5: holds nothing, but no array"),
     "axes": (lambda d: f"{_hdf5(d / 'x.h5', x=np.zeros(9))}::x", "x.h5: x has 1 axes"),
     "colour": (lambda d: _hdf5(d / "x.h5", x=np.zeros((6, 5, 3))), r"is read as \[N, H, W\]"),

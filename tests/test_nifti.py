@@ -39,7 +39,7 @@ def test_the_headers_scaling_is_applied(tmp_path, suffix):
 
 def test_the_unit_is_not_guessed(tmp_path):
     path = write_nifti(tmp_path / "x.nii", VOLUME)
-    with pytest.raises(UserError, match="x.nii: values of type int16, of no known range; give a window"):
+    with pytest.raises(UserError, match="x.nii: values of type int16 have no known range; give a window"):
         read_images(path)
     np.testing.assert_allclose(
         read_images(path, window=HOUNSFIELD).images[..., 0], HOUNSFIELD.to_unit(VOLUME.astype(float)), atol=1e-6
@@ -76,7 +76,7 @@ def _text(path):
 
 BAD = {
     "four axes": (lambda d: _saved(d / "x.nii", np.zeros((4, 4, 4, 2), np.int16)), r"x.nii: has 4 axes \(4, 4, 4, 2\)"),
-    "complex": (lambda d: _saved(d / "x.nii", np.zeros((4, 4, 4), np.complex64)), "complex64 are no real numbers"),
+    "complex": (lambda d: _saved(d / "x.nii", np.zeros((4, 4, 4), np.complex64)), "complex64 are not real numbers"),
     "cut": (lambda d: _cut(d / "x.nii", 0.8), "x.nii: declares 240 bytes of values .* but holds 121; truncated"),
     "cut header": (lambda d: _cut(d / "x.nii", 0.4), "x.nii: not a readable NIfTI file"),
     "cut gz": (lambda d: _cut(d / "x.nii.gz", 0.8), "x.nii.gz: not a readable NIfTI file"),

@@ -84,7 +84,7 @@ def test_angles_may_be_in_the_sinograms_file(tmp_path):
     (tmp_path / "g.json").write_text('{"beam": "parallel", "bins": 8, "spacing_mm": 0.5}')
     scan = load_scan(MeasurementConfig(path=str(tmp_path / "s.npz"), geometry=str(tmp_path / "g.json")))
     assert scan.geometry == ScanGeometry("parallel", tuple(ANGLES), "degrees", 8, 0.5)
-    with pytest.raises(UserError, match="measurement.check needs measurements"):
+    with pytest.raises(UserError, match="measurement.check needs a measurement"):
         MeasurementConfig(check=True)
 
 
@@ -119,7 +119,7 @@ def test_mistakes_are_named(tmp_path):
         ("two.npz::c", {}, "no array or group 'c'"),
         ("none.npy", {}, "no such file"),
         ("o.npz", {}, "no array"),
-        ("s.txt", {}, "measurements are read from"),
+        ("s.txt", {}, "not a known type of measurement"),
         ("b.mat", {}, "b.mat: "),
         ("s.npy", {}, "give a file with --measurement.geometry"),
         ("s.npy", {"geometry": "other.json"}, "5 views of 9 bins"),

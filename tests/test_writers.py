@@ -153,7 +153,7 @@ def test_colour(tmp_path):
         write_result(tmp_path / "y", kind, made)
         np.testing.assert_allclose(read_images(tmp_path / name).images, source.images, atol=1e-5)
     for kind in ("dicom", "nifti"):
-        with pytest.raises(UserError, match="colour is not written .* use "):
+        with pytest.raises(UserError, match="colour results cannot be written .* use "):
             write_result(tmp_path / "y", kind, made)
 
 
@@ -189,7 +189,7 @@ def test_an_older_and_longer_series_in_the_folder_is_not_mixed_with_the_new(seri
     write_result(tmp_path / "out", "dicom", made)  # the same names: written again
     one = result(images[:1], series.select([0]), TEXT, window=HOUNSFIELD)
     for function in (write_result, check_format):
-        with pytest.raises(UserError, match="00002.dcm: is in the way of a new series"):
+        with pytest.raises(UserError, match="00002.dcm: would mix with the new series"):
             function(tmp_path / "out", "dicom", one)
     assert len(list((tmp_path / "out").iterdir())) == 4
 

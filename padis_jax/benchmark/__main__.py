@@ -1,20 +1,20 @@
-"""Every method on every problem: mean and spread of PSNR, SSIM, residual, evaluations and seconds; a picture of each.
+"""Every method on every problem: mean and spread of PSNR, SSIM, residual, evaluations and seconds.
 
-    python -m padis_jax.benchmark --dry-run                         what would be run, and what cannot and why
+    python -m padis_jax.benchmark --dry-run                         what runs, what does not and why
     python -m padis_jax.benchmark                                   the quick grid, for two cores
     python -m padis_jax.benchmark --only ct20                       one problem, all methods
     python -m padis_jax.benchmark --only 'ct*/dds' --only ct20/tv   some fields of the table
-    python -m padis_jax.benchmark --restore ct --only 'deblur*'     deblur CT slices, with the prior for CT
+    python -m padis_jax.benchmark --restore ct --only 'deblur*'     CT slices, with the prior for CT
     python -m padis_jax.benchmark --weights-rgb runs/photos/weights.safetensors
-    python -m padis_jax.benchmark --preset paper --ct aapm_test/ --weights runs/aapm/weights.safetensors \\
-        --photos celebahq_test/ --weights-rgb runs/celebahq/weights.safetensors
+    python -m padis_jax.benchmark --preset paper --ct aapm_test/ --weights aapm.safetensors \\
+        --photos celebahq_test/ --weights-rgb celebahq.safetensors
 
 The folder --out receives results.md, results.json, pictures/PROBLEM.png and a file for each cell (a method on one image
 with one seed); with --only the tables are results_only.md and results_only.json, the pictures in pictures_only/, and
-those of the whole grid stay. Killed or interrupted, the same command goes on where it stopped (exit code 130 after
-Ctrl-C, 143 after SIGTERM). A cell that fails does not stop the others; it is named at the end, with exit code 2, and
-tried again by the next run. Times are without XLA's compilation; Python's tracing, a second or so per new shape, is in
-them. CT is noiseless and measured by the projector that reconstructs, as in the paper; docs/problems.md has the others.
+those of the whole grid stay. Killed or interrupted (exit code 130 after Ctrl-C, 143 after SIGTERM), it resumes when the
+same command is rerun. A cell that fails does not stop the others; it is named at the end, with exit code 2, and tried
+again by the next run. Times exclude XLA's compilation but include Python's tracing, about a second per new shape. CT is
+noiseless and measured by the projector that reconstructs, as in the paper; docs/problems.md describes the others.
 """
 
 from __future__ import annotations
@@ -31,19 +31,29 @@ from padis_jax.benchmark.report import part, summarise
 from padis_jax.benchmark.termination import CODE, Terminated, terminable, without_teardown
 from padis_jax.benchmark.work import Work, finished_results, prepare, run
 from padis_jax.cli.arguments import OutputOptions, parse, split_output_options
+from padis_jax.cli.commands import called_as
+from padis_jax.cli.help_text import Page
 from padis_jax.errors import UserError, one_line_errors
+
+HELP = Page(
+    "benchmark",
+    __doc__ or "",
+    Benchmark,
+    "preset=quick|paper only=PROBLEM[/METHOD] weights=FILE weights_rgb=FILE weights_whole=FILE weights_whole_rgb=FILE "
+    "cnn=FILE supervised=FILE ct=PATH photos=PATH restore=photos|ct images=N seeds=N... evaluations=N patch_batch=N "
+    "out=DIR",
+)
 
 
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of python -m padis_jax.benchmark."""
-    output, rest = split_output_options(sys.argv[1:] if argv is None else argv)
-    prog = "python -m padis_jax.benchmark"
-    config = parse(Benchmark, rest, default=Benchmark(), prog=prog, description=__doc__ or "")
+    output, rest = split_output_options(sys.argv[1:] if argv is None else argv, HELP)
+    config = parse(Benchmark, rest, default=Benchmark(), prog=called_as("benchmark"), description=HELP.full())
     work, folder = prepare(config), Path(config.out)
     finished, damaged = finished_results(folder, work)
     for warning in damaged:
-        print(f"warning: {warning}; the cell is computed again", file=sys.stderr)
+        print(f"warning: {warning}; the cell is recomputed", file=sys.stderr)
     if output.dry_run:
         _plan(config, work, finished, output)
         return
@@ -53,11 +63,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             run(config, work, folder, finished, failed, silent=output.quiet or output.json)
     except BaseException as error:
         _summarise_before(error, config, work, folder, finished, failed)
-        stopped = f"after {len(finished)} of {len(work.jobs)} cells, which are in {folder}; run the same command again"
+        stopped = f"after {len(finished)} of {len(work.jobs)} cells; rerun the same command to resume in {folder}"
         if isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt(f"interrupted {stopped} to go on") from None
+            raise KeyboardInterrupt(f"interrupted {stopped}") from None
         if isinstance(error, Terminated):
-            print(f"error: stopped by SIGTERM {stopped} to go on", file=sys.stderr)
+            print(f"error: stopped by SIGTERM {stopped}", file=sys.stderr)
             raise SystemExit(CODE) from None
         raise
     lines = summarise(config, work, folder, finished, failed)
@@ -92,8 +102,8 @@ def _failures(work: Work, failed: dict[str, str]) -> str:
     named = [f"{c.task}/{c.method} on {c.image}, seed {c.seed}: {failed[c.fingerprint]}" for c in cells[:3]]
     more = f"; and {len(cells) - 3} more" if len(cells) > 3 else ""
     return (
-        f"{len(cells)} of {len(work.jobs)} cells failed: {'; '.join(named)}{more}. The others are finished; mend the "
-        "cause and run the same command again (--patch-batch 4 takes less memory), or choose others with --only"
+        f"{len(cells)} of {len(work.jobs)} cells failed: {'; '.join(named)}{more}. The others are finished; fix the "
+        "cause and rerun the same command (--patch-batch 4 takes less memory), or choose others with --only"
     )
 
 

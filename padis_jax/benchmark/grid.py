@@ -51,27 +51,27 @@ class Benchmark:
     """What is compared.
 
     Attributes:
-      preset: "quick" (one image per problem, 25 network evaluations: two CPU cores) or "paper" (25 images, 1000
-        evaluations for the samplers of the paper, 100 for the fast ones: a GPU).
-      only: PROBLEM or PROBLEM/METHOD with * and ?, to be given several times; also problems outside of the preset.
-        Tables and pictures are results_only.md, results_only.json and pictures_only/ then, so that those of the whole
-        grid stay; the cells are the same.
+      preset: the grid. "quick": one image per problem, 25 network evaluations (two CPU cores); "paper": 25 images, 1000
+        evaluations for the samplers of the paper, 100 for the fast ones (a GPU).
+      only: part of the grid, with * and ?; may be repeated. Problems outside of the preset are allowed. Tables and
+        pictures are then results_only.md, results_only.json and pictures_only/, so that those of the whole grid stay;
+        the cells are the same.
       weights: patch prior for CT.
       weights_rgb: patch prior for colour pictures (configs/photos.py, configs/celebahq.py).
       weights_whole: whole-image model for CT (configs/head_ct_whole.py).
-      weights_whole_rgb: the same for colour pictures.
-      cnn: plain denoiser for CT (studies.cnn_denoiser).
+      weights_whole_rgb: whole-image model for colour pictures.
+      cnn: plain denoiser for CT (studies.cnn_denoiser); --cnn-rgb for colour pictures.
       cnn_rgb: the same for colour pictures.
-      supervised: FBP + U-Net, a file for each problem (studies.supervised), to be given several times.
-      ct: CT test images; of the head CT only the held-out slices are taken.
-      photos: colour test pictures; "" for crops of scikit-image's astronaut and chelsea.
-      restore: what is deblurred, enlarged, filled in and denoised: "photos", or "ct" (with the prior for CT).
-      images: per problem; 0 for the preset's.
-      seeds: of masks, noise and methods.
-      evaluations: network evaluations of the image per run, for every method; 0 for the preset's.
-      patch_batch: patches per network call at most, to save memory; 0 for all at once. Results change by rounding only,
-        so that finished cells stay finished.
-      out: the folder of results; finished cells in it are not computed again.
+      supervised: FBP + U-Net, one file per problem (studies.supervised); may be repeated.
+      ct: CT test images. Of the head CT only the held-out slices are used.
+      photos: colour test pictures; "" for crops from scikit-image.
+      restore: images of the problems other than CT. "ct" takes the prior for CT.
+      images: images per problem; 0 for the preset's.
+      seeds: seeds of masks, noise and methods.
+      evaluations: network evaluations per run, for every method; 0 for the preset's.
+      patch_batch: patches per network call, to save memory; 0 for all at once. Results change by rounding only, so that
+        finished cells stay finished.
+      out: folder for the results; finished cells in it are kept.
     """
 
     preset: Literal["quick", "paper"] = "quick"
@@ -129,7 +129,7 @@ class Benchmark:
                 found = {pair for pair in found if pair[0] in PRESETS[self.preset].tasks}
             if not found:
                 raise UserError(
-                    f"--only {pattern}: fits no problem and method; problems are {', '.join(TASKS)}; methods are "
+                    f"--only {pattern}: matches no problem and method; problems are {', '.join(TASKS)}; methods are "
                     f"{', '.join(METHODS)}"
                 )
             chosen |= found

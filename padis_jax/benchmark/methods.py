@@ -47,7 +47,7 @@ class Method:
 
 
 class _Methods(Mapping[str, Method]):
-    """The methods by name; read anew from the registry of solvers, so that a row there is a row here."""
+    """The methods by name; read from the registry of solvers each time, so that a row there is a row here."""
 
     def __getitem__(self, name: str) -> Method:
         return _methods()[name]

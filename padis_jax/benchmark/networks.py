@@ -108,7 +108,7 @@ def _task(path: str, baseline: Baseline[Any]) -> str:
     task = TASKS.get(name) if isinstance(name, str) else None
     if task is None:
         raise UserError(
-            f"--supervised {path}: trained for {about.get('scan') or 'an unknown scan'}, which is no named problem; "
+            f"--supervised {path}: trained for {about.get('scan') or 'an unknown scan'}, which is not a named problem; "
             "train with --problem NAME"
         )
     noise = {"sigma": task.sigma, **({"protocol": "paper"} if task.tomography else {})}

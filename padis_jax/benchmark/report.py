@@ -68,7 +68,7 @@ class Line(NamedTuple):
 
     @property
     def note(self) -> str:
-        """What stands in the place of figures, or is said beside them."""
+        """What is written instead of figures, or next to them."""
         if self.refused:
             return self.refused
         failures = [f"failed: {reason}" for reason in self.failed]

@@ -39,7 +39,7 @@ def without_teardown() -> Iterator[None]:
     """For the outermost block of a program: after Ctrl-C or SIGTERM (exit codes above 128) the process ends at once.
 
     XLA may still be computing what nobody waits for, and Python's teardown would take its memory away: a segmentation
-    fault in the place of the exit code.
+    fault instead of the exit code.
     """
     try:
         yield

@@ -113,7 +113,7 @@ def run(
     *,
     silent: bool = False,
 ) -> None:
-    """Computes the cells that are missing, writes each as it is done, and goes on where one fails.
+    """Computes the cells that are missing, writes each as it is done, and continues where one fails.
 
     Args:
       config: of the grid.

@@ -10,8 +10,11 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
+import jax
 import tyro
 
+import padis_jax
+from padis_jax.cli.help_text import Page, attributes, flag, table
 from padis_jax.devices.memory import Memory
 from padis_jax.errors import UserError
 
@@ -19,7 +22,7 @@ T = TypeVar("T")
 
 
 def split_args(args: Sequence[str]) -> tuple[str | None, str | None, list[str]]:
-    """(--config, --workdir, the other arguments), which both programs take beside the flags of their dataclass.
+    """(--config, --workdir, the other arguments), for train and sample.
 
     Raises:
       UserError: if one of the two has no value.
@@ -34,11 +37,14 @@ def split_args(args: Sequence[str]) -> tuple[str | None, str | None, list[str]]:
     return known.config, known.workdir, rest
 
 
+VERSION = ("--version", "print the versions of padis_jax and jax")
+
+
 class OutputOptions(NamedTuple):
     """How a program speaks; every program takes these flags.
 
     Attributes:
-      dry_run: say what would be done, with memory and time, and do nothing.
+      dry_run: print what would be done, with estimates of memory and time, and do nothing.
       json: print one JSON object on stdout, and nothing else there.
       quiet: print errors only.
       verbose: print more than usual.
@@ -60,21 +66,29 @@ class OutputOptions(NamedTuple):
             print(memory.text(), file=sys.stderr)
 
 
-OUTPUT_HELP = """
-Also, in every program:
-    --dry-run     print the plan with an estimate of memory and time, and do nothing
-    --json        print one JSON object on stdout, for machines
-    --quiet       print errors only;  --verbose  print more
-Exit codes: 0 done, 2 a mistake in files or settings (one line on stderr), 130 interrupted by Ctrl-C.
-"""
+OUTPUT_HELP = [
+    *table([*((flag(name), text) for name, text in attributes(OutputOptions).items()), VERSION]),
+    "Exit codes: 0 done, 2 a mistake in files or settings (one line on stderr), 130 stopped by Ctrl-C.",
+]
 
 
-def split_output_options(args: Sequence[str]) -> tuple[OutputOptions, list[str]]:
+def split_output_options(args: Sequence[str], page: Page | None = None) -> tuple[OutputOptions, list[str]]:
     """(OutputOptions, the other arguments).
+
+    Args:
+      args: command-line arguments.
+      page: what --help shows; None leaves --help to `parse`.
 
     Raises:
       UserError: for --quiet together with --verbose.
+      SystemExit: with code 0 after --help or --version.
     """
+    if "--version" in args:
+        print(f"padis_jax {padis_jax.__version__}, jax {jax.__version__}")
+        raise SystemExit(0)
+    if page is not None and {"-h", "--help"} & set(args):
+        print(page.short(OUTPUT_HELP))
+        raise SystemExit(0)
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in OutputOptions._fields:
         own.add_argument("--" + name.replace("_", "-"), action="store_true")
@@ -92,21 +106,23 @@ def parse(kind: type[T], args: Sequence[str], *, default: T, prog: str, descript
       kind: a frozen dataclass that validates itself; its docstring is the help text of its fields.
       args: the arguments, without the program's name.
       default: values of the fields that are not named.
-      prog: name of the program in the help text.
+      prog: how the program was called.
       description: text above the help.
 
     Raises:
       UserError: for unknown flags and bad values.
-      SystemExit: with code 0 after `--help`.
+      SystemExit: with code 0 after `--help` or `--help-all`.
     """
-    printed, description = io.StringIO(), description + OUTPUT_HELP
+    printed, description = io.StringIO(), "\n".join([description, "", *OUTPUT_HELP[:-1], "", OUTPUT_HELP[-1]])
+    args = ["--help" if word == "--help-all" else word for word in args]
     try:
         if {"-h", "--help"} & set(args):
-            return tyro.cli(kind, args=list(args), prog=prog, description=description, default=default)
+            return tyro.cli(kind, args=args, prog=prog, description=description, default=default)
         with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
-            return tyro.cli(kind, args=list(args), prog=prog, description=description, default=default)
+            return tyro.cli(kind, args=args, prog=prog, description=description, default=default)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
         text = re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─┃]|-{4,}", " ", printed.getvalue())
-        raise UserError(f"{prog.split()[0]}: {' '.join(text.split())}") from None
+        text = re.sub(r"^(.+) \1", r"\1", " ".join(text.split()))  # tyro's heading says what its first words say
+        raise UserError(f"{prog}: {text}") from None

@@ -6,7 +6,7 @@
     --measurements scans/ --measurement.geometry scan.json     line integrals or counts, of all the formats and with the
                                                                flags of a single measured scan (docs/geometry.md)
 
-Without a geometry file, files other than .npz must tell their geometry. All items of a job have one geometry.
+Without a geometry file, files other than .npz must contain their geometry. All measurements of a job share one.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         raise UserError(str(error)) from error
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"interrupted; finished items are in {workdir}, and rerunning the same command does the others"
+            f"interrupted; what is finished is in {workdir}. Rerun the same command to resume"
         ) from None
     if output.json:
         print(json.dumps({"workdir": str(workdir)} | counts))
@@ -167,7 +167,7 @@ def _measured_job(config: Experiment, weights: Weights) -> Job:
     """The geometry is that of the first file that can be read; others must have the same."""
     if config.measurement.find_centre:
         raise UserError(
-            "measurement.find_centre looks at one scan, but all of --measurements have one geometry: find the offset "
+            "measurement.find_centre is for one scan, but all of --measurements share one geometry: find the offset "
             "with --measurement.path FILE, and write it into the geometry file as offset_mm"
         )
     shape = weights.frame.image_shape
@@ -196,7 +196,7 @@ def _measured_job(config: Experiment, weights: Weights) -> Job:
         if scan.geometry != geometry:
             fields = [f for f in vars(geometry) if getattr(geometry, f) != getattr(scan.geometry, f)]
             raise UserError(
-                f"{path}: its geometry is not that of {first.name} ({', '.join(fields)}); give it a folder of its own"
+                f"{path}: its geometry is not that of {first.name} ({', '.join(fields)}); move it to another folder"
             )
         here = dataclasses.replace(config, measurement=dataclasses.replace(config.measurement, path=str(path)))
         case = measured_case(here, scan, weights, operator=operator)
@@ -221,7 +221,7 @@ def _plan(
             failed[name] = str(error)
     counts = {"items": len(job.items), "evaluations_each": plan.evaluations * config.tilings}
     if len(failed) == len(job.items):
-        raise UserError(f"{config.measurements}: no item can be used; the first: {next(iter(failed.values()))}")
+        raise UserError(f"{config.measurements}: no measurement can be used; the first: {next(iter(failed.values()))}")
     about = {"measurements": config.measurements, "weights": config.weights, "solver": plan.method, **counts}
     if output.json:
         print(json.dumps({"dry_run": True, **about, "workdir": str(workdir)}))

@@ -1,14 +1,14 @@
-"""Converts weights: another program's checkpoint, or one of ours, into a weights file, and back into a checkpoint.
+"""Converts a checkpoint, another program's or ours, into a weights file, and that into a checkpoint.
 
     padis-convert authors.pkl prior.safetensors --image-shape 256 256 --patch 56 --low 0 --high 1
-                                        a pickled network of EDM or of the PaDIS authors, the paper's CT frame
+          a pickled network of EDM or of the PaDIS authors, with the frame of the paper's CT
     padis-convert state.pt prior.safetensors --image-shape 256 256 --patch 56 --unit HU --low -1000 --high 1000
-                                        a state dict from torch.save, for images of that window
-    padis-convert runs/mine prior.safetensors           the newest checkpoint of a training run, before it has ended
-    padis-convert prior.safetensors runs/more           a checkpoint from which train.py --workdir runs/more goes on
+          a state dict from torch.save, for images of that window
+    padis-convert runs/mine prior.safetensors    the newest checkpoint of a training run
+    padis-convert prior.safetensors runs/more    a checkpoint for train.py --workdir runs/more
 
-Nothing in a file is executed, and PyTorch is not needed: see docs/weights.md. What a foreign file cannot tell is asked
-for: the size of the images and of the patch (positions depend on both) and what 0 and 1 stand for.
+Nothing in a file is executed, and PyTorch is not needed: see docs/weights.md. What a foreign file does not say must be
+given: the size of the images and of the patch (positions depend on both) and what 0 and 1 stand for.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ import tyro
 import padis_jax
 from padis_jax import checkpoint
 from padis_jax.cli.arguments import parse, split_output_options
+from padis_jax.cli.commands import called_as
+from padis_jax.cli.help_text import Page
 from padis_jax.config import Config
 from padis_jax.conversion.state_dict import import_state_dict
 from padis_jax.conversion.torch_files import read_torch
@@ -41,20 +43,20 @@ from padis_jax.weights import Weights, file_hash, load_weights, save_weights
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """What is converted, and what the file cannot tell.
+    """What is converted, and what the file does not say.
 
     Attributes:
-      source: a .pkl or .pt file, a .safetensors file, or the work folder of a training run.
+      source: a .pkl, .pt or .safetensors file, or the work folder of a training run.
       target: a .safetensors file; from .safetensors, the work folder that receives a checkpoint.
-      image_shape: height and width of the images that the network was trained on (the paper's CT: 256 256).
+      image_shape: height and width of the training images (the paper's CT: 256 256).
       patch: side of the largest patch (the paper's CT: 56).
-      low: the value that becomes 0 (the paper's CT: 0, the images were scaled before).
-      high: the value that becomes 1.
-      unit: unit of `low` and `high`, such as HU.
-      sigma_data: data deviation of the preconditioning; without it the file's, or 0.5.
+      low: value that becomes 0 (the paper's CT: 0).
+      high: value that becomes 1 (the paper's CT: 1).
+      unit: unit of `low` and `high`, such as HU; "1" for plain numbers.
+      sigma_data: data deviation of the preconditioning; unset, that of the file, or 0.5.
       key: which network of a file with several, such as ema.
-      data: what the network was trained on, and under which licence; copied into the weights.
-      dtype: type of the stored arrays.
+      data: what the network was trained on, and its licence; copied into the weights.
+      dtype: type of the stored arrays, float32 or float16.
       overwrite: replace the target if it exists.
     """
 
@@ -72,18 +74,26 @@ class Conversion:
     overwrite: bool = False
 
 
+HELP = Page(
+    "convert",
+    __doc__ or "",
+    Conversion,
+    "SOURCE TARGET image_shape=H,W patch=N low=X high=X unit=UNIT sigma_data=X key=NAME data=TEXT dtype=TYPE overwrite",
+)
+
+
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of padis-convert."""
-    output, rest = split_output_options(sys.argv[1:] if argv is None else argv)
-    given = parse(Conversion, rest, default=Conversion(), prog="padis-convert", description=__doc__ or "")
+    output, rest = split_output_options(sys.argv[1:] if argv is None else argv, HELP)
+    given = parse(Conversion, rest, default=Conversion(), prog=called_as("convert"), description=HELP.full())
     if not given.source or not given.target:
-        raise UserError("padis-convert: name a source and a target: padis-convert authors.pkl out.safetensors ...")
+        raise UserError(f"name a source and a target: {called_as('convert')} authors.pkl prior.safetensors ...")
     source, target = Path(given.source), Path(given.target)
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
     if target.exists() and not given.overwrite and not (target.is_dir() and not any(target.iterdir())):
-        raise UserError(f"{target} exists already: choose another name, or pass --overwrite")
+        raise UserError(f"{target} already exists: choose another name, or pass --overwrite")
     if source.is_file() and source.suffix == ".safetensors":
         about = _to_checkpoint(load_weights(source), source, target, write=not output.dry_run)
     else:
@@ -96,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(json.dumps(about))
     elif not output.quiet:
         for name, value in about.items():
-            print(f"{name.replace('_', ' ')}: {value}")
+            print(f"{name.replace('_', ' ')}: {from_json(Window, value) if name == 'window' else value}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +121,7 @@ class _Found:
 def _from_torch(source: Path, given: Conversion) -> _Found:
     if given.image_shape is None or given.patch < 1 or given.low is None or given.high is None:
         raise UserError(
-            f"{source}: the file does not tell the images' size, the patch and the window: add them, for the "
+            f"{source}: the file does not say the image size, the patch and the window: add them, for the "
             "paper's CT prior --image-shape 256 256 --patch 56 --low 0 --high 1"
         )
     found = read_torch(source, key=given.key)
@@ -133,9 +143,9 @@ def _from_torch(source: Path, given: Conversion) -> _Found:
 
 def _from_checkpoint(source: Path, given: Conversion) -> _Found:
     if not checkpoint.folder(source).is_dir():
-        raise UserError(f"{source}: no folder of a training run, it has no checkpoints/")
+        raise UserError(f"{source}: not the folder of a training run: it has no checkpoints/")
     if given.image_shape or given.patch or given.low is not None or given.sigma_data or given.key:
-        raise UserError(f"{source}: the checkpoint tells frame, window and network; leave those options out")
+        raise UserError(f"{source}: frame, window and network are those of the checkpoint; leave those options out")
     with checkpoint.open_checkpoints(source) as manager:
         saved = checkpoint.saved_config(manager)
         if saved is None:
@@ -151,7 +161,7 @@ def _from_checkpoint(source: Path, given: Conversion) -> _Found:
 
 def _to_weights(given: Conversion, found: _Found, target: Path, *, write: bool) -> dict[str, Any]:
     software = f"padis_jax {padis_jax.__version__}, jax {jax.__version__}"
-    provenance = {"data": "not told by the file"} | found.provenance | {"software": software}
+    provenance = {"data": "not stated by the file"} | found.provenance | {"software": software}
     if given.data:
         provenance["data"] = given.data
     if write:
@@ -174,7 +184,7 @@ def _to_weights(given: Conversion, found: _Found, target: Path, *, write: bool) 
 def _to_checkpoint(weights: Weights, source: Path, target: Path, *, write: bool) -> dict[str, Any]:
     """A checkpoint at step 0: the parameters are the file's, the optimiser's moments are zero."""
     if target.suffix:
-        raise UserError(f"{target}: from .safetensors a work folder is made for train.py; name a folder")
+        raise UserError(f"{target}: a .safetensors file becomes a work folder for train.py; name a folder")
     saved = weights.provenance.get("config")
     config = from_json(Config, saved, f"{source}: provenance") if saved else Config()
     config = dataclasses.replace(config, network=weights.network)
@@ -196,3 +206,7 @@ def _to_checkpoint(weights: Weights, source: Path, target: Path, *, write: bool)
         "frame": about["frame"],
         "window": about["window"],
     }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,9 +1,9 @@
 """Looks into image files: what is there, and how the programs would read it.
 
-    padis-data inspect series/                                a DICOM series: count, size, range in HU, spacing, window
+    padis-data inspect series/                            a DICOM series: size, range, spacing
     padis-data inspect scan.nii.gz --low -160 --high 240 --unit HU
-    padis-data inspect 'slices/*.png' --sheet sheet.png       a contact sheet of evenly spread images
-    padis-data inspect scan.mat::recon --json                 one variable; the answer as JSON
+    padis-data inspect 'slices/*.png' --sheet sheet.png   a contact sheet of evenly spread images
+    padis-data inspect scan.mat::recon --json             one variable; the answer as JSON
 
 A path is a file, a folder, a folder of folders or a glob; FILE::NAME names an array in a .npz, .mat or .hdf5 file.
 Every image is read once, so what cannot be read is found here and not in the middle of a training run.
@@ -11,18 +11,22 @@ Every image is read once, so what cannot be read is found here and not in the mi
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import json
 import math
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
+import tyro
 from PIL import Image
 
+from padis_jax.cli.arguments import parse, split_output_options
+from padis_jax.cli.commands import called_as
+from padis_jax.cli.help_text import Page
 from padis_jax.errors import UserError, one_line_errors
-from padis_jax.images import ImageSet, Source, Window, open_source, read_images
+from padis_jax.images import PLAIN, ImageSet, Source, Window, open_source, read_images
 from padis_jax.images.streamed import in_parallel
 from padis_jax.split import spread
 from padis_jax.writers import write_png
@@ -30,43 +34,63 @@ from padis_jax.writers import write_png
 SHEET, CELL = 25, 160  # images on a contact sheet, and the longest side of each in pixels
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as the other programs do."""
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+    """What is looked into.
 
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{self.prog}: {message}; see {self.prog} --help")
+    Attributes:
+      path: file, folder or glob, with ::NAME for an array in a file.
+      low: value that becomes 0 (with --high).
+      high: value that becomes 1.
+      unit: unit of `low` and `high`, such as HU; "1" for plain numbers.
+      sheet: write a contact sheet, a .png file.
+    """
+
+    path: tyro.conf.Positional[str] = ""
+    low: float | None = None
+    high: float | None = None
+    unit: str = "1"
+    sheet: str = ""
+
+
+HELP = Page("data", __doc__ or "", Inspection, "PATH low=X high=X unit=UNIT sheet=FILE")
 
 
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of padis-data."""
-    parser = _Parser("padis-data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    inspect = commands.add_parser("inspect", help="print what a path holds", description="Prints what a path holds.")
-    inspect.add_argument("path", help="FILE, FOLDER or GLOB, with ::NAME for an array in a file")
-    inspect.add_argument("--low", type=float, help="value that becomes 0 (with --high)")
-    inspect.add_argument("--high", type=float, help="value that becomes 1")
-    inspect.add_argument("--unit", default="1", help="unit of --low and --high")
-    inspect.add_argument("--sheet", metavar="FILE.png", help="write a contact sheet")
-    inspect.add_argument("--json", action="store_true", help="print JSON")
-    args = parser.parse_args(argv)
-    if (args.low is None) != (args.high is None):
+    output, rest = split_output_options(sys.argv[1:] if argv is None else argv, HELP)
+    prog = f"{called_as('data')} inspect"
+    if rest[:1] != ["inspect"]:
+        if "--help-all" not in rest:
+            raise UserError(f"the command is {prog} PATH; see {called_as('data')} --help")
+        rest = ["inspect", "--help-all"]
+    given = parse(Inspection, rest[1:], default=Inspection(), prog=prog, description=HELP.full())
+    if not given.path:
+        raise UserError(f"name a file, a folder or a glob: {prog} PATH")
+    window = None
+    if given.low is not None and given.high is not None:
+        window = Window(given.unit, given.low, given.high)
+    elif given.low is not None or given.high is not None:
         raise UserError("--low and --high belong together: give both or neither")
-    window = None if args.low is None else Window(args.unit, args.low, args.high)
-    source = open_source(args.path)
+    source = open_source(given.path)
     found = describe(source)
     images, problem = None, ""
     try:
-        images = read_images(args.path, window=window, memory=0)
+        images = read_images(given.path, window=window, memory=0)
         found["window"] = {"unit": images.window.unit, "low": images.window.low, "high": images.window.high}
     except UserError as error:  # all else is known, and worth printing: a window is what is missing
         problem, found["window"] = str(error), None
-    if args.sheet:
+    if given.sheet:
         if images is None:
             raise UserError(problem)
-        write_png(args.sheet, contact_sheet(images))
-        found["sheet"] = args.sheet
-    print(json.dumps(found, indent=2) if args.json else _text(found, problem))
+        if not output.dry_run:
+            write_png(given.sheet, contact_sheet(images))
+        found["sheet"] = given.sheet
+    if output.json:
+        print(json.dumps(found, indent=2))
+    elif not output.quiet:
+        print(_text(found, problem))
 
 
 def describe(source: Source) -> dict[str, Any]:
@@ -140,7 +164,9 @@ def contact_sheet(images: ImageSet, count: int = SHEET, cell: int = CELL) -> np.
 
 
 def _text(found: dict[str, Any], problem: str) -> str:
-    unit = found["unit"] or ("of a picture" if found["full_scale"] else "not told by the file")
+    unit = "none: grey values" if found["full_scale"] else "unknown: the file has none"
+    if found["unit"]:
+        unit = "none: plain numbers" if found["unit"] == PLAIN.unit else found["unit"]
     spread, spacing, window = found["range"], found["spacing_mm"], found["window"]
     kind = {1: "grey", 3: "colour"}.get(found["channels"], f"{found['channels']} channels")
     lines = [
@@ -148,8 +174,8 @@ def _text(found: dict[str, Any], problem: str) -> str:
         ("stored as", found["dtype"]),
         ("range", f"{spread[0]:g} to {spread[1]:g}" if spread else "no finite value"),
         ("unit", unit),
-        ("spacing", " x ".join(f"{s:g}" for s in spacing) + " mm (slices, rows, columns)" if spacing else "not told"),
-        ("window", f"{window['low']:g} to {window['high']:g} {window['unit']}" if window else f"none: {problem}"),
+        ("spacing", " x ".join(f"{s:g}" for s in spacing) + " mm (slices, rows, columns)" if spacing else "unknown"),
+        ("window", str(Window(**window)) if window else f"none: {problem}"),
         ("in memory", f"{found['gigabytes_in_memory']:.3g} GB"),
         ("first, last", f"{found['first']}, {found['last']}"),
         *(("volume", f"{name}: {count} images") for name, count in found["volumes"].items()),

@@ -42,8 +42,7 @@ def generate_images(config: Experiment, workdir: Path, output: OutputOptions) ->
                 images.append(np.asarray(generate(key, prior, levels=config.generate_levels, progress=progress)))
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(
-                    f"interrupted; {index} of {config.generate} pictures are in {workdir}. Run the same command again "
-                    "for all, which its seed decides"
+                    f"interrupted; {index} of {config.generate} images are in {workdir}. Rerun the same command for all"
                 ) from None
         shown = images[-1][::-1] if weights.window.unit == "HU" else images[-1]  # CT is stored face down
         write_png(workdir / f"generated_{index:02d}.png", shown)

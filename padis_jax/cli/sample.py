@@ -1,16 +1,15 @@
 """Reconstructs an image from simulated or measured data with a trained patch prior.
 
-    python sample.py                                          the demo: held-out slice 41, 20 views, 1e5 photons per ray
-    python sample.py --image.index 62 --scan.views 60         another slice, more views
-    python sample.py --scan.protocol paper                    noiseless, the same projector, as in the paper
-    python sample.py --solver dps --solver.zeta 1             another method, one of its settings
-    python sample.py --problem deblur9 --image.path photo.png --weights runs/photos/weights.safetensors
-    python sample.py --problem inpaint --mask mask.png --image.path photo.png --weights runs/photos/weights.safetensors
-    python sample.py --measurement.path scan.npz --measurement.geometry scan.json          a measured scan
-    python sample.py --measurements scans/ --workdir out      every scan of a folder, resumable
-    python sample.py --samples 8                              eight runs: mean, deviation, coverage of their intervals
-    python sample.py --generate 4                             four images from the prior alone, without a measurement
-    python sample.py --image.path series/ --image.index 30 --save-as dicom                 DICOM in, DICOM out
+    python sample.py                                   demo: held-out slice 41, 20 views
+    python sample.py --image.index 62 --scan.views 60  another slice, more views
+    python sample.py --scan.protocol paper             noiseless, by the projector that reconstructs
+    python sample.py --solver dps --solver.zeta 1      another method, one of its settings
+    python sample.py --problem deblur9 --image.path photo.png --weights photos.safetensors
+    python sample.py --measurement.path scan.npz --measurement.geometry scan.json    a measured scan
+    python sample.py --measurements scans/             every scan of a folder; rerun to resume
+    python sample.py --samples 8                       mean, deviation and coverage of eight samples
+    python sample.py --generate 4                      four images from the prior, no measurement
+    python sample.py --image.path series/ --image.index 30 --save-as dicom      DICOM in, DICOM out
 
 The results folder (--workdir, by default results/) receives report.html (all of it on one page), pictures,
 reconstruction.npz (every image in the image's unit), metrics.json, config.json (the resolved settings, seed and hash of
@@ -28,10 +27,12 @@ import jax
 
 from padis_jax.cli import batch
 from padis_jax.cli.arguments import OutputOptions, split_args, split_output_options
+from padis_jax.cli.commands import called_as
 from padis_jax.cli.generate import generate_images
 from padis_jax.cli.geometry import check
+from padis_jax.cli.help_text import Page
 from padis_jax.cli.progress import Progress, solver_progress
-from padis_jax.cli.solver_flags import parse_experiment
+from padis_jax.cli.solver_flags import parse_experiment, solvers_and_problems
 from padis_jax.config import load_config_file
 from padis_jax.devices import cluster
 from padis_jax.devices.plan import plan_sampling
@@ -51,17 +52,30 @@ from padis_jax.runs.solve import check_traced, patch_batch, rows_of, with_prior
 from padis_jax.solvers.presets import Plan
 from padis_jax.weights import Weights, load_weights
 
+HELP = Page(
+    "sample",
+    f"{__doc__}\n{cluster.__doc__}",
+    Experiment,
+    "weights=FILE image.path=PATH image.index=N scan.views=N scan.photons=X scan.protocol=honest|paper "
+    "problem=NAME measurement.path=FILE measurements=DIR samples=N generate=N save_as=FORMAT... new_frame "
+    "patch_batch=N",
+    own=(
+        ("--config FILE", "Python file with `config`, an Experiment (examples in configs/)"),
+        ("--workdir DIR", "folder for the results (default results)"),
+    ),
+    sections=solvers_and_problems,
+)
+
 
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of sample.py and padis-sample."""
-    output, args = split_output_options(cluster.join(sys.argv[1:] if argv is None else argv))
-    config_file, workdir, rest = split_args(args)
+    output, args = split_output_options(sys.argv[1:] if argv is None else argv, HELP)
+    config_file, workdir, rest = split_args(cluster.join(args))
     given = load_config_file(config_file, Experiment) if config_file else first_image(Experiment(), rest)
-    prog = "sample.py [--config FILE] [--workdir DIR]"
-    config = parse_experiment(rest, default=given, prog=prog, description=__doc__ or "")
+    config = parse_experiment(rest, default=given, prog=called_as("sample"), description=HELP.full())
     if jax.process_count() > 1 and not config.measurements:
-        raise UserError("several processes share the items of a folder: give --measurements, or leave --cluster out")
+        raise UserError("several processes share a folder of measurements: give --measurements, or leave --cluster out")
     if in_bucket(workdir or ""):
         raise UserError(f"--workdir {workdir}: results are written to a folder; copy them to the bucket afterwards")
     folder = Path(workdir or "results")
@@ -92,7 +106,7 @@ def tell(config: Experiment, scan: Scan, output: OutputOptions) -> None:
 def sample(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions()) -> list[Row]:  # noqa: B008 (frozen)
     """Runs the experiment, prints the table, writes the results folder.
 
-    Interrupted by Ctrl-C, it writes the images that are finished and says how to go on.
+    Interrupted by Ctrl-C, it writes the images that are finished and says how to rerun.
 
     Raises:
       UserError: for files, settings and images that do not fit.
@@ -132,10 +146,7 @@ def sample(config: Experiment, workdir: Path, output: OutputOptions = OutputOpti
 def _interrupted(config: Experiment, plan: Plan, progress: Progress, workdir: Path) -> str:
     done = "" if config.samples else f" after {progress.done} of {progress.total} steps of {plan.row.label}"
     what = f"all {config.samples} samples" if config.samples else "the whole result"
-    return (
-        f"interrupted{done}; what came before is in {workdir}. Run the same command again for {what}, which its seed "
-        "decides"
-    )
+    return f"interrupted{done}; what is finished is in {workdir}. Rerun the same command for {what}"
 
 
 def _report(
@@ -160,7 +171,7 @@ def _report(
     elif not output.quiet:
         print(table(outcome.rows, case.window.unit))
         for row in held:
-            print(f"intervals that would hold {row.nominal:.1%} of such draws hold {row.found:.1%} of {where}")
+            print(f"{row.nominal:.1%} intervals of the samples contain {row.found:.1%} of {where}")
     files = write_results(workdir, config, case, plan, weights.digest, outcome)
     if scan is not None:
         write_geometry(workdir / "geometry.json", scan.geometry)

@@ -19,9 +19,11 @@ from typing import Any
 from jax import Array
 
 from padis_jax.cli.arguments import parse
+from padis_jax.cli.help_text import attributes, table
 from padis_jax.errors import UserError
-from padis_jax.runs.config import RENAMED, RUN_FIELDS, Experiment, SolverConfig
-from padis_jax.runs.defaults import kind_named, plan_of
+from padis_jax.problems.registry import TASKS
+from padis_jax.runs.config import OWN, RENAMED, RUN_FIELDS, Experiment, SolverConfig
+from padis_jax.runs.defaults import LIKE, kind_named, plan_of
 from padis_jax.solvers.registry import METHODS, Method
 
 _FIELD = re.compile(r"--solver[._](?P<no>no-)?(?P<field>[A-Za-z_-]+)(?P<value>=.*)?$")
@@ -32,12 +34,12 @@ def parse_experiment(args: Sequence[str], *, default: Experiment, prog: str, des
 
     Raises:
       UserError: for unknown flags and bad values.
-      SystemExit: with code 0 after `--help`.
+      SystemExit: with code 0 after `--help` or `--help-all`.
     """
     words, named = _method(_current(args))
     method = named or default.solver.method
     if method not in METHODS:
-        raise UserError(f"--solver {method}: there is no such solver; there are {', '.join(METHODS)}")
+        raise UserError(f"--solver {method}: there is no such solver; choose one of {', '.join(METHODS)}")
     row = METHODS[method]
     given = _given(words, method)
     same = method == default.solver.method
@@ -53,12 +55,39 @@ def parse_experiment(args: Sequence[str], *, default: Experiment, prog: str, des
     solver = flags(**{field.name: values[field.name] for field in dataclasses.fields(flags)})
     others = {f.name: getattr(default, f.name) for f in dataclasses.fields(Experiment) if f.name != "solver"}
     outer = _without_solver(flags)
-    found = parse(outer, words, default=outer(**others, solver=solver), prog=prog, description=description)
+    try:
+        found = parse(outer, words, default=outer(**others, solver=solver), prog=prog, description=description)
+    except SystemExit:  # after the help, which knows one method
+        print(*_other_methods(method), sep="\n")
+        raise
     chosen = {name: getattr(found.solver, name) for name in given}
     run = before.run_fields | {name: value for name, value in chosen.items() if name in RUN_FIELDS}
     own = dict(before.settings) | {name: value for name, value in chosen.items() if name in row.fields}
     rest = {name: getattr(found, name) for name in others}
     return Experiment(**rest, solver=SolverConfig(method, settings=own, **run))
+
+
+def solvers_and_problems() -> list[str]:
+    """Lines of help: the methods, and the named problems by what they are."""
+    named: dict[str, list[str]] = {}
+    for name, task in TASKS.items():
+        named.setdefault(task.description.partition(",")[0], []).append(name)
+    for name, file in OWN.items():
+        named[TASKS[LIKE[name]].description.partition(",")[0]].append(f"{name} (with --{file} FILE)")
+    return [
+        "",
+        "Solvers (--solver NAME; their settings are --solver.FIELD, see --solver NAME --help-all):",
+        *table([(name, f"{row.label}: {row.text}") for name, row in METHODS.items()]),
+        "",
+        "Problems (--problem NAME; without it, the scan that --scan.FIELD describes):",
+        *table([(what, ", ".join(names)) for what, names in named.items()]),
+    ]
+
+
+def _other_methods(method: str) -> list[str]:
+    fields = {name: ", ".join(f.replace("_", "-") for f in row.fields) for name, row in METHODS.items()}
+    heading = "Settings of the other solvers, explained by --solver NAME --help-all:"
+    return [heading, *table([(name, text) for name, text in fields.items() if name != method])]
 
 
 def _current(args: Sequence[str]) -> list[str]:
@@ -101,7 +130,7 @@ def _given(words: Sequence[str], method: str) -> list[str]:
             have = ", ".join(f.replace("_", "-") for f in fields)
             others = [other for other, row in METHODS.items() if name in row.fields]
             near = difflib.get_close_matches(name, fields, 1)
-            hint = f" ({', '.join(others)} would)" if others else ""
+            hint = f" (a setting of {', '.join(others)})" if others else ""
             hint += f", perhaps --solver.{near[0].replace('_', '-')}" if near else ""
             raise UserError(f"{word.partition('=')[0]}: {method} has no such setting{hint}; it has {have}")
         given.append(name)
@@ -114,9 +143,9 @@ def _flags(row: Method) -> type[Any]:
     fields: list[Any] = [(name, _plain(typing.get_type_hints(SolverConfig)[name])) for name in RUN_FIELDS]
     fields += [(name, _plain(hints[name])) for name in row.fields]
     made = dataclasses.make_dataclass("Solver", fields, frozen=True)
-    run, own = _attributes(SolverConfig), _attributes(row.settings)
+    texts = attributes(SolverConfig) | attributes(row.settings)
     made.__doc__ = f"{row.label}: {row.text}.\n\nAttributes:\n" + "".join(
-        f"  {name}: {(run | own)[name]}\n" for name, _ in fields if name in run | own
+        f"  {name}: {texts[name]}\n" for name, _ in fields if name in texts
     )
     return made
 
@@ -127,13 +156,6 @@ def _plain(hint: Any) -> Any:
         return hint
     kept = [kind for kind in typing.get_args(hint) if kind not in (Array, type(None))]
     return typing.Union[tuple(kept)]  # noqa: UP007 (made at run time)
-
-
-def _attributes(kind: type[Any]) -> dict[str, str]:
-    """Name -> text of the section "Attributes:" of a docstring."""
-    section = (kind.__doc__ or "").partition("Attributes:\n")[2]
-    found = re.findall(r"^ {2,6}(\w+): (.*(?:\n {8,}.*)*)", section, re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in found}
 
 
 def _without_solver(flags: type[Any]) -> type[Any]:

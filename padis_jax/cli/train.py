@@ -1,14 +1,15 @@
 """Trains a patch prior on the images that a config names.
 
-    python train.py --config configs/smoke.py --workdir runs/smoke
-    python train.py --config configs/head_ct.py --workdir runs/head --run.steps 2000 --optimiser.learning-rate 5e-4
-    python train.py --config configs/head_ct.py --workdir runs/head --dry-run       what that would take
-    python train.py --workdir runs/head                                             goes on after an interruption
+    python train.py --config configs/smoke.py --workdir runs/smoke             a minute on two cores
+    python train.py --config configs/head_ct.py --workdir runs/ct --dry-run    memory and runtime
+    python train.py --config configs/head_ct.py --workdir runs/ct --run.steps 2000
+    python train.py --workdir runs/ct                                          resume
 
 The work folder receives checkpoints/, log.jsonl, config.json, pictures of denoised patches and, at the end,
-weights.safetensors (the averaged parameters with config, frame and provenance), which sample.py takes as --weights. Run
-the same command again after an interruption and it goes on from the newest intact checkpoint, whose config it takes;
-flags given then still override it. SIGTERM and Ctrl-C save after the step under way and exit with 128 + signal number.
+weights.safetensors (the averaged parameters with config, frame and provenance), which sample.py takes as --weights.
+After an interruption, rerun the same command to resume: it continues from the newest intact checkpoint with that
+checkpoint's config, under the flags given now. SIGTERM and Ctrl-C save after the current step and exit with 128 + their
+number.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import Any
 
 from padis_jax import checkpoint
 from padis_jax.cli.arguments import OutputOptions, parse, split_args, split_output_options
+from padis_jax.cli.commands import called_as, sample_command
+from padis_jax.cli.help_text import Page
 from padis_jax.config import Config, load_config_file
 from padis_jax.devices import cluster
 from padis_jax.devices.mesh import is_leader
@@ -30,20 +33,34 @@ from padis_jax.runs.training import train
 from padis_jax.runs.training_data import load_data
 from padis_jax.serialization import from_json
 
+HELP = Page(
+    "train",
+    f"{__doc__}\n{cluster.__doc__}",
+    Config,
+    "data.path=PATH data.low=X data.high=X data.unit=UNIT data.test=N... data.validation=N... "
+    "network.image_channels=N network.model_channels=N patches.sizes=N... patches.batch=N... "
+    "optimiser.learning_rate=X run.steps=N run.seed=N run.start_weights=FILE run.checkpoint_every=N "
+    "run.devices=N run.tensorboard",
+    own=(
+        ("--config FILE", "Python file with `config`, a Config (examples in configs/)"),
+        ("--workdir DIR", "folder for checkpoints, log and weights.safetensors; rerun to resume"),
+    ),
+)
+
 
 @one_line_errors()
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of train.py and padis-train."""
-    output, args = split_output_options(cluster.join(sys.argv[1:] if argv is None else argv))
-    config_file, workdir, rest = split_args(args)
+    output, args = split_output_options(sys.argv[1:] if argv is None else argv, HELP)
+    config_file, workdir, rest = split_args(cluster.join(args))
     given = load_config_file(config_file, Config) if config_file else None
-    if given is not None or {"-h", "--help"} & set(rest):  # before the work folder is touched
+    if given is not None or "--help-all" in rest:  # before the work folder is touched
         given = _parse(rest, given or Config())
     if not workdir:
         raise UserError("name the folder for results: --workdir DIR (and the settings: --config configs/NAME.py)")
     check_bucket(workdir)
     if given is None and not checkpoint.folder(workdir).is_dir():
-        raise UserError(f"{workdir} has no checkpoint to go on from: name the settings with --config FILE")
+        raise UserError(f"{workdir} has no checkpoint to resume from: name the settings with --config FILE")
     if output.dry_run and not checkpoint.folder(workdir).is_dir():  # the work folder is not even made
         assert given is not None  # without settings and checkpoint it was refused
         _plan(given, workdir, 0, output)
@@ -59,8 +76,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if is_leader() and output.json:
         print(json.dumps({"workdir": workdir, "step": trained.steps, "weights": str(trained.weights)}))
     elif is_leader() and not output.quiet:
-        written = f"{trained.weights} written; reconstruct with: python sample.py --weights {trained.weights}"
-        print(written, file=sys.stderr)
+        print(
+            f"{trained.weights} written; reconstruct with: {sample_command(trained.weights, config)}", file=sys.stderr
+        )
 
 
 def _plan(config: Config, workdir: str, start: int, output: OutputOptions) -> None:
@@ -78,19 +96,19 @@ def _plan(config: Config, workdir: str, start: int, output: OutputOptions) -> No
 
 
 def _parse(args: Sequence[str], default: Config) -> Config:
-    return parse(Config, args, default=default, prog="train.py --config FILE --workdir DIR", description=__doc__ or "")
+    return parse(Config, args, default=default, prog=called_as("train"), description=HELP.full())
 
 
 def _resolve(given: Config | None, saved: Mapping[str, Any] | None, args: Sequence[str], workdir: str) -> Config:
     """The checkpoint's settings if there is one, otherwise the given ones; flags count in both cases."""
     if saved is None:
         if given is None:
-            raise UserError(f"{workdir} has no checkpoint to go on from: name the settings with --config FILE")
+            raise UserError(f"{workdir} has no checkpoint to resume from: name the settings with --config FILE")
         return given
     config = _parse(args, from_json(Config, saved.get("config"), f"{workdir}: the checkpoint's config"))
     if given is not None and given.network != config.network:
         raise UserError(
             f"{workdir} holds checkpoints of another network ({config.network}) than --config gives ({given.network}); "
-            "choose another --workdir, or leave --config out to go on with the checkpoint's"
+            "choose another --workdir, or leave --config out to resume with the checkpoint's"
         )
     return config

@@ -190,7 +190,7 @@ class _Machine:
         if argument is None:
             own, module = self.pop(), self.pop()
             if type(own) is not str or type(module) is not str:
-                raise ValueError("the pickle is damaged: a name that is no text")
+                raise ValueError("the pickle is damaged: a name that is not text")
             argument = f"{module} {own}"
         if argument not in self.vocabulary.calls and argument not in self.vocabulary.names:
             raise ValueError(
@@ -205,7 +205,7 @@ class _Machine:
             what = function.name.replace(" ", ".") if type(function) is Global else type(function).__name__
             raise ValueError(f"the pickle calls {what!r}, which may not be called; refused, and nothing was run")
         if type(arguments) is not tuple:
-            raise ValueError(f"the pickle is damaged: the arguments of {function.name!r} are no tuple")
+            raise ValueError(f"the pickle is damaged: the arguments of {function.name!r} are not a tuple")
         return self.vocabulary.calls[function.name](arguments)
 
 

@@ -111,7 +111,7 @@ def _deduce(
         taps = tuple(float(t) for t in np.round(rows / rows[0], 6))
     widths = [shape(f"enc.{r}x{r}_block0.conv0.weight")[0] for r in resolutions]
     if any(w % channels for w in widths):
-        raise UserError(f"state dict: level widths {widths} are no multiples of the first convolution's {channels}")
+        raise UserError(f"state dict: level widths {widths} are not multiples of the first convolution's {channels}")
     try:
         return NetworkConfig(
             image_channels=outputs,
@@ -127,7 +127,7 @@ def _deduce(
             sigma_data=sigma_data,
         )
     except ValueError as error:
-        raise UserError(f"state dict: the shapes describe no network of ours: {error}") from error
+        raise UserError(f"state dict: the shapes do not describe a supported network: {error}") from error
 
 
 def _translate(name: str, array: np.ndarray, resolutions: list[int]) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def _translate(name: str, array: np.ndarray, resolutions: list[int]) -> dict[str
     if leaf == "bias":
         return {_attention_path(path) + ".bias": array}
     if leaf != "weight" or array.ndim not in (1, 2, 4):
-        raise UserError(f"state dict: array {name} of shape {array.shape} is not known")
+        raise UserError(f"state dict: array {name} of shape {array.shape} is unknown")
     if array.ndim == 1:
         return {_attention_path(path) + ".scale": array}
     if array.ndim == 4:

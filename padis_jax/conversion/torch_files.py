@@ -61,7 +61,7 @@ def read_torch(path: str | Path, *, key: str = "", budget: Budget | None = None)
     try:
         with open(path, "rb") as handle, _mapped(handle) as file:
             if file.size() > MAX_FILE:
-                raise ValueError(f"{file.size()} bytes are more than any network of ours; refused")
+                raise ValueError(f"{file.size()} bytes are more than any supported network; refused")
             # Thousands of tensors may refer to one large storage; a network's hardly ever share one.
             return _arrays(_value(handle, file, budget or Budget()), key, 2 * file.size())
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, RuntimeError, struct.error, MemoryError) as error:
@@ -207,5 +207,5 @@ def _entries(group: Any) -> list[tuple[str, Any]]:
     if group is None:
         return []
     if type(group) is not dict or not all(type(name) is str and len(name) <= MAX_NAME for name in group):
-        raise ValueError("a network's parameters are no dict of names; damaged")
+        raise ValueError("a network's parameters are not a dict of names; damaged")
     return list(group.items())

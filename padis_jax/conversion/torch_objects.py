@@ -79,7 +79,7 @@ class Module:
     def build(self, state: Any) -> None:
         """Takes the attributes."""
         if type(state) is not dict:
-            raise ValueError(f"the attributes of {self.kind[:60]!r} are no dict; damaged")
+            raise ValueError(f"the attributes of {self.kind[:60]!r} are not a dict; damaged")
         self.state = state
 
 
@@ -122,7 +122,7 @@ def storages(read: Callable[[str, np.dtype[Any]], bytes], types: dict[str, np.dt
 
     def storage(ident: Any) -> Storage:
         if type(ident) is not tuple or len(ident) < 5 or ident[0] != "storage" or type(ident[1]) is not Global:
-            raise ValueError("a reference to data that is no storage; refused")
+            raise ValueError("a reference to data that is not a storage; refused")
         _, kind, name, _, count = ident[:5]
         if kind.name not in _STORAGES or type(name) is not str or type(count) is not int or count < 0:
             raise ValueError(f"a storage of unknown type {kind.name[:40]!r} or size; refused")
@@ -213,7 +213,7 @@ def _persistent_object(arguments: tuple[Any, ...]) -> Module:
 def _dtype(arguments: tuple[Any, ...]) -> _DType:
     (code,) = _given(arguments, str)
     if not re.fullmatch(r"[fiu][1248]|b1", code):
-        raise ValueError(f"a numpy dtype {code[:20]!r}, which is no plain number type; refused")
+        raise ValueError(f"a numpy dtype {code[:20]!r}, which is not a plain number type; refused")
     return _DType(code)
 
 

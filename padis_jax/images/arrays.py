@@ -35,9 +35,9 @@ def open_npy(path: Path) -> Source:
         try:
             found = path.stat().st_size
         except OSError as error:
-            raise UserError(f"{path}: was there at first and is gone now ({error.strerror}); bring it back") from error
+            raise UserError(f"{path}: disappeared while it was being read ({error.strerror}); restore it") from error
         if found < size:
-            raise UserError(f"{path}: has become shorter while it was read ({found} bytes of {size}); restore it")
+            raise UserError(f"{path}: became shorter while it was being read ({found} of {size} bytes); restore it")
         return source.read(index)
 
     return dataclasses.replace(source, read=read)
@@ -64,7 +64,7 @@ def open_npz(path: Path, variable: str | None = None) -> Source:
     stacked = array[..., None] if name == "volume" else stack_arrays(path, array, f"`{name}`")
     unit = as_unit(path, beside["unit"]) if "unit" in beside else HOUNSFIELD.unit if name == "volume" else None
     if unit == HOUNSFIELD.unit and array.dtype.kind == "f" and array.min() >= 0.0 and array.max() <= 1.0:
-        raise UserError(f"{path}: `{name}` lies in [0, 1], which are no Hounsfield units; give its window")
+        raise UserError(f"{path}: `{name}` lies in [0, 1], so it is not in Hounsfield units; give its window")
     spacing = as_spacing(path, beside["spacing"]) if "spacing" in beside else None
     names = [f"slice {index}" for index in range(len(stacked))]
     source = array_source(path, stacked, names=names, unit=unit, spacing=spacing)

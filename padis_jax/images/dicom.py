@@ -104,21 +104,21 @@ def read_header(file: Path) -> Slice:
     if rows * columns > MAX_SLICE or bits not in (8, 16, 32) or signed not in (0, 1):
         raise UserError(f"{file}: declares {rows} x {columns} pixels of {bits} bits; is it damaged?")
     if frames != 1:
-        raise UserError(f"{file}: holds {frames} frames; split it into single slices (dcm4che's emf2sf does)")
+        raise UserError(f"{file}: has {frames} frames; split it into single slices (dcm4che's emf2sf does)")
     if samples != 1 or photometric != "MONOCHROME2":
         raise UserError(
-            f"{file}: photometric interpretation {photometric!r} with {samples} samples is not read, only grey "
-            "MONOCHROME2 is; leave out what is no slice (a picture of a report?), or convert it with dcmtk's dcmj2pnm"
+            f"{file}: photometric interpretation {photometric!r} with {samples} samples is not supported, only grey "
+            "MONOCHROME2; leave out files that are not slices (a report?), or convert them with dcmtk's dcmj2pnm"
         )
     if modality == "CT" and None in scaling:
-        raise UserError(f"{file}: a CT slice without RescaleSlope and RescaleIntercept; its values have no known unit")
+        raise UserError(f"{file}: a CT slice without RescaleSlope and RescaleIntercept; its unit is unknown")
     slope, intercept = (1.0 if scaling[0] is None else scaling[0]), (scaling[1] or 0.0)
     if not (np.isfinite(slope) and slope != 0.0 and np.isfinite(intercept)):
-        raise UserError(f"{file}: RescaleSlope {slope} and RescaleIntercept {intercept} are no scaling; is it damaged?")
+        raise UserError(f"{file}: RescaleSlope {slope} or RescaleIntercept {intercept} is invalid; is it damaged?")
     if spacing is not None and not (spacing > 0.0).all():
-        raise UserError(f"{file}: PixelSpacing {spacing.tolist()} must be positive; mend the header")
+        raise UserError(f"{file}: PixelSpacing {spacing.tolist()} must be positive; fix the header")
     if orientation is not None and not np.allclose(_gram(orientation), np.eye(2), atol=1e-2):
-        raise UserError(f"{file}: ImageOrientationPatient {orientation.tolist()} is no pair of directions")
+        raise UserError(f"{file}: ImageOrientationPatient {orientation.tolist()} is not a pair of directions")
     hounsfield = (modality == "CT" and rescale_type in ("", "HU")) or rescale_type == "HU"
     return Slice(
         file=file,
@@ -172,7 +172,7 @@ def _one_series(slices: Sequence[Slice], folder: str) -> None:
             for uid, found in list(series.items())[:6]
         )
         raise UserError(
-            f"{folder}: holds {len(series)} series: {listed}; give each a folder of its own, or name the files of one"
+            f"{folder}: holds {len(series)} series: {listed}; put each in its own folder, or name the files of one"
         )
 
 
@@ -212,7 +212,7 @@ def _sorted(slices: list[Slice], folder: str) -> tuple[list[Slice], float | None
     gaps = np.diff(np.asarray(along)[order])
     for index in np.flatnonzero(gaps < 1e-3):
         raise UserError(
-            f"{folder}: {ordered[index].file.name} and {ordered[index + 1].file.name} lie at the same position; "
+            f"{folder}: {ordered[index].file.name} and {ordered[index + 1].file.name} are at the same position; "
             "keep one acquisition"
         )
     usual = float(np.median(gaps))

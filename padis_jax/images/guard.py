@@ -15,7 +15,7 @@ from typing import Any
 from padis_jax.errors import UserError
 
 for _name in ("nibabel", "nibabel.global", "pydicom", "tifffile"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)  # what they complain of becomes one line of ours, or is mended
+    logging.getLogger(_name).setLevel(logging.CRITICAL)  # what they complain of becomes one line of ours
 
 MAX_SLICE = 2**28  # values of one slice, 16384 x 16384: larger sizes are damage or malice
 MAX_RATIO = 1100  # deflate, the strongest compression in these formats, does not exceed 1032 : 1
@@ -35,7 +35,7 @@ def decoding(path: str | Path, what: str) -> Iterator[None]:
     except MemoryError as error:
         raise UserError(f"{path}: this {what} does not fit into memory; is the file damaged?") from error
     except PermissionError as error:
-        raise UserError(f"{path}: may not be read ({error.strerror}); change its permissions") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); change its permissions") from error
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path}: not a readable {what}; it is damaged or truncated: {reason}") from error
@@ -86,7 +86,7 @@ def check_size(path: str | Path, shape: Sequence[int], itemsize: int, stored: in
     """
     size = "x".join(str(n) for n in shape)
     if min(shape) < 1:
-        raise UserError(f"{path}: its size is {size}, which holds no values")
+        raise UserError(f"{path}: its size is {size}, which has no values")
     if math.prod(shape[1:]) > MAX_SLICE:
         raise UserError(f"{path}: declares slices of {math.prod(shape[1:])} values ({size}), more than {MAX_SLICE}")
     needed = math.prod(shape) * itemsize

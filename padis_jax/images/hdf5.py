@@ -40,7 +40,7 @@ def open_hdf5(path: Path, variable: str | None = None, *, matlab: bool = False) 
         name = choose(path, shapes, variable)
         data = file[name]
         if data.external or data.is_virtual:
-            raise UserError(f"{path}: the values of {name} lie in other files; copy them into this one (h5repack)")
+            raise UserError(f"{path}: the values of {name} are in other files; copy them into this one (h5repack)")
         shape, dtype, stored = tuple(data.shape), data.dtype, data.id.get_storage_size()
         spacing = data.attrs.get("spacing")
         if spacing is None and shapes.get("spacing") is not None and int(np.prod(shapes["spacing"])) == 3:

@@ -63,7 +63,7 @@ def locate(path: str | Path) -> tuple[list[Group], str | None, list[str]]:
             if kind_of(file) is None:
                 known = ", ".join(SUFFIXES)
                 suffix = file.suffix or "(no suffix)"
-                raise UserError(f"{file}: images of type {suffix!r} are not known; known are {known} and folders")
+                raise UserError(f"{file}: images of type {suffix!r} are not supported; give {known} or a folder")
         groups = _grouped(files, text if len(files) > 1 else files[0].name)
         if folders:
             notes.append(f"{text}: matches files and folders; only the files are read")
@@ -104,14 +104,14 @@ def _in_folder(folder: Path, notes: list[str]) -> list[Group]:
             groups += _grouped(known, str(Path(where).relative_to(folder.parent)))
             if Path(where) == folder:
                 if below:
-                    notes.append(f"{folder}: the folders in it ({', '.join(below[:3])}) are passed over")
+                    notes.append(f"{folder}: the folders in it ({', '.join(below[:3])}) are ignored")
                 break
     return groups
 
 
 def _unreadable(error: OSError) -> None:
     raise UserError(
-        f"{error.filename}: the folder may not be read ({error.strerror}); change its permissions"
+        f"{error.filename}: the folder cannot be read ({error.strerror}); change its permissions"
     ) from error
 
 

@@ -46,7 +46,7 @@ def open_nifti(path: Path) -> Source:
     A .nii is read slice by slice; a .nii.gz is unpacked when the first slice is read, and kept in its stored type.
 
     Raises:
-      UserError: for a damaged file, other axes, or values that are no real numbers.
+      UserError: for a damaged file, other axes, or values that are not real numbers.
     """
     nibabel = library("nibabel", "medical", "NIfTI files")
     with decoding(path, "NIfTI file"), quiet(nibabel.imageglobals.logger):
@@ -60,9 +60,9 @@ def open_nifti(path: Path) -> Source:
     if len(shape) > 3 and set(shape[3:]) == {1}:
         shape = shape[:3]
     if len(shape) != 3:
-        raise UserError(f"{path}: has {len(shape)} axes {shape}, expected a volume of three; save one frame of it")
+        raise UserError(f"{path}: has {len(shape)} axes {shape}, expected a volume with 3; save one frame of it")
     if dtype.kind not in "fiub":
-        raise UserError(f"{path}: voxels of type {dtype} are no real numbers")
+        raise UserError(f"{path}: voxels of type {dtype} are not real numbers")
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise UserError(f"{path}: its affine {affine.tolist()} is singular; mend the header")
     if not (np.isfinite(slope) and np.isfinite(intercept)):

@@ -49,7 +49,7 @@ def open_pictures(files: Sequence[Path]) -> Source:
         if _about(page) != _about(first):
             place = f"{page.file}" + (f", page {page.number}" if page.pages > 1 else "")
             raise UserError(
-                f"{place}: {_about(page)}, but {first.file.name} is {_about(first)}; bring all to one size and kind"
+                f"{place}: {_about(page)}, but {first.file.name} is {_about(first)}; give all the same size and type"
             )
     return Source(
         path=str(files[0] if len(files) == 1 else files[0].parent),
@@ -86,7 +86,7 @@ def _page(file: Path, number: int, count: int, opened: Image.Image) -> Page:
     depths = opened.tag_v2.get(_BITS_PER_SAMPLE, ()) if isinstance(opened, TiffImagePlugin.TiffImageFile) else ()
     deep = mode == "RGB" and ("16" in raw_mode or 16 in depths)
     if mode not in _TYPES and not mode.startswith("I;16"):
-        raise UserError(f"{file}: colour mode {mode} is not known; convert it to grey or RGB without an alpha channel")
+        raise UserError(f"{file}: colour mode {mode} is not supported; convert it to grey or RGB without alpha")
     width, height = opened.size
     itemsize = 0 if mode == "1" else 1  # fax compression of blank lines knows no bound
     check_size(file, (1, height, width, 1), itemsize, file.stat().st_size, compressed=True)

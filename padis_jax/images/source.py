@@ -74,7 +74,7 @@ class Source:
         if self.unit == HOUNSFIELD.unit:
             return HOUNSFIELD, HOUNSFIELD
         if self.unit is not None:
-            raise UserError(f"{self.path}: values in {self.unit!r} have no usual range; give a window (low, high)")
+            raise UserError(f"{self.path}: values in {self.unit!r} have no default range; give a window (low, high)")
         if self.dtype.kind == "f":
             if fit is None or fit == PLAIN:
                 return PLAIN, PLAIN
@@ -83,7 +83,7 @@ class Source:
             return (PLAIN, PLAIN) if plain else (fit, fit)
         if fit is not None and fit.unit != PLAIN.unit:
             return fit, fit
-        raise UserError(f"{self.path}: values of type {self.dtype}, of no known range; give a window (low, high)")
+        raise UserError(f"{self.path}: values of type {self.dtype} have no known range; give a window (low, high)")
 
     def scaled(self, index: int, window: Window, *, strict: bool) -> np.ndarray:
         """Slice `index` as float32 [H, W, C] in [0, 1].
@@ -101,11 +101,11 @@ class Source:
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             bad = tuple(int(axis) for axis in np.argwhere(~np.isfinite(values))[0])
             shown = bad[:2] if values.shape[-1] == 1 else bad
-            raise UserError(f"{where} is {values[bad]} at index {shown}; mend or leave out that image")
+            raise UserError(f"{where} is {values[bad]} at index {shown}; repair that image or leave it out")
         if strict and values.dtype.kind == "f":
             low, high = float(values.min()), float(values.max())
             if low < window.low or high > window.high:
-                raise UserError(f"{where} runs from {low:g} to {high:g}, not within [0, 1]; give a window (low, high)")
+                raise UserError(f"{where} has values {low:g} to {high:g}, not within [0, 1]; give a window (low, high)")
         return window.to_unit(values.astype(np.float32)).astype(np.float32, copy=False)
 
 
@@ -169,8 +169,8 @@ def join(sources: Sequence[Source], path: str) -> Source:
             one, other = _describe(first, what), _describe(source, what)
             if one != other:
                 raise UserError(
-                    f"{source.origins[0].file}: {other}, but {first.origins[0].file.name} is {one}; bring all to one "
-                    "size and kind"
+                    f"{source.origins[0].file}: {other}, but {first.origins[0].file.name} is {one}; give all the same "
+                    "size and type"
                 )
         if spacing is not None and (source.spacing is None or not np.allclose(spacing, source.spacing, rtol=1e-3)):
             notes.append(f"{source.path}: its spacing {source.spacing} differs from {first.path} ({first.spacing})")
@@ -201,5 +201,5 @@ def _describe(source: Source, what: str) -> str:
         _, height, width, channels = source.shape
         return f"{width} x {height} {'grey' if channels == 1 else 'colour'}"
     if what == "unit":
-        return f"in {source.unit or 'no known unit'}"
+        return "without a unit" if source.unit in (None, PLAIN.unit) else f"in {source.unit}"
     return "of plain values" if source.full is None else f"of white at {source.full:g}"

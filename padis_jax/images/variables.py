@@ -1,4 +1,4 @@
-"""Which of a file's arrays holds the images, by name or because there is only one; and what is told beside it."""
+"""Which of a file's arrays holds the images, by name or because there is only one; and what the file says of it."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class ScanGeometry:
             "detector_offset": self.offset_mm / pixel_mm,
         }
         if not 0 < pixel_mm < math.inf:
-            raise UserError(f"geometry: a pixel of {pixel_mm} mm is no length; give --measurement.pixel-mm")
+            raise UserError(f"geometry: a pixel size of {pixel_mm} mm must be positive; give --measurement.pixel-mm")
         try:
             if self.beam == "parallel":
                 return ParallelBeam(**about)
@@ -129,7 +129,7 @@ def read_geometry(
         raise UserError(f"{path}: the geometry is not JSON: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(value, Mapping):
         raise UserError(
-            f"{path}: the geometry is a {type(value).__name__}, expected fields; docs/geometry.md lists them"
+            f"{path}: the geometry is a {type(value).__name__}, expected an object; docs/geometry.md lists its fields"
         )
     try:
         if "type" in value and "beam" not in value:
@@ -158,7 +158,7 @@ def from_astra(geometry: Mapping[str, Any], *, mm_per_unit: float = 1.0) -> Scan
     """
     kind = geometry.get("type")
     if kind not in ("parallel", "fanflat", "parallel_vec", "fanflat_vec"):
-        raise ValueError(f"ASTRA geometry: type {str(kind)[:40]!r}; known are parallel, fanflat and their _vec forms")
+        raise ValueError(f"ASTRA geometry: type {str(kind)[:40]!r}; use parallel, fanflat or their _vec forms")
     bins = _number(geometry, "DetectorCount")
     if bins != int(bins):
         raise ValueError(f"ASTRA geometry: DetectorCount is {bins}, expected a whole number")
@@ -199,11 +199,11 @@ def _from_vectors(vectors: np.ndarray, *, fan: bool) -> dict[str, Any]:
         if name == "detector_distance_mm" and not fan:
             continue  # where a parallel ray ends does not matter
         if np.ptp(value) > 1e-4 * max(scale, np.abs(value).max()):
-            raise ValueError(f"ASTRA geometry: {name.removesuffix('_mm')} changes with the view; only turns are read")
+            raise ValueError(f"ASTRA geometry: {name.removesuffix('_mm')} changes with the view: not supported")
     if abs(values["the source's offset"].mean()) > 1e-4 * (scale if fan else 1.0):
         raise ValueError("ASTRA geometry: source, rotation axis and detector normal are not in line; not supported")
     if fan and values["source_distance_mm"].mean() <= 0:
-        raise ValueError("ASTRA geometry: the bins run the other way round; reverse them in data and Vectors")
+        raise ValueError("ASTRA geometry: the bins run in the opposite direction; reverse them in data and Vectors")
     about: dict[str, Any] = {"angles": np.unwrap(np.arctan2(along[:, 1], along[:, 0]))}
     names = ("spacing_mm", "offset_mm", "source_distance_mm", "detector_distance_mm")[: 4 if fan else 2]
     return about | {name: values[name].mean() for name in names}
@@ -221,7 +221,7 @@ def _numbers(geometry: Mapping[str, Any], name: str, axes: int) -> np.ndarray:
     try:
         found = np.asarray(geometry.get(name), np.float64)
     except (ValueError, TypeError, OverflowError) as error:
-        raise ValueError(f"ASTRA geometry: {name} is no list of numbers") from error
+        raise ValueError(f"ASTRA geometry: {name} is not a list of numbers") from error
     if found.ndim != axes or not np.isfinite(found).all():
         raise ValueError(f"ASTRA geometry: {name} has shape {found.shape}, expected {axes} axes of finite numbers")
     return found

@@ -129,7 +129,7 @@ def check_shape(geometry: ScanGeometry, sinogram: np.ndarray) -> None:
         raise ValueError(f"sinogram of shape {sinogram.shape}, but the geometry has {len(geometry.angles)} views of "
                          f"{geometry.bins} bins")  # fmt: skip
     if not np.isfinite(sinogram).all():
-        raise ValueError("the sinogram holds NaN or infinity")
+        raise ValueError("the sinogram has NaN or infinity")
     if not np.any(sinogram):
         raise ValueError("the sinogram is zero everywhere")
 

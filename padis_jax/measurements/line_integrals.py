@@ -45,7 +45,7 @@ def line_integrals(
         lines = -np.log(share)
     bad = ~np.isfinite(lines) | np.broadcast_to(~(bright > black), lines.shape)
     if bad.all(axis=1).any():
-        raise ValueError(f"view {int(bad.all(axis=1).argmax())} has no usable bin: are flat and dark field exchanged?")
+        raise ValueError(f"view {int(bad.all(axis=1).argmax())} has no usable bin: are flat and dark field swapped?")
     if bad.mean() > limit:
         raise ValueError(f"{bad.sum()} of {bad.size} counts are unusable: check the flat and the dark field")
     bins = np.arange(counts.shape[1])

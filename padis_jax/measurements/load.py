@@ -29,7 +29,8 @@ class MeasurementConfig:
     """A measured scan instead of a simulated one. docs/geometry.md describes the files.
 
     Attributes:
-      path: measured sinogram (.npy, .npz, .mat, .h5, .tif), with ::NAME for one of several; empty to simulate.
+      path: measured sinogram, with its geometry or --measurement.geometry. Types .npy, .npz, .mat, .h5, .tif; ::NAME
+        chooses one of several; empty to simulate.
       geometry: geometry file (JSON); not needed where the sinogram's file tells it.
       row: detector row, where the file has several.
       counts: the file holds photon counts; its flat and dark fields are used, or --measurement.flat.
@@ -60,7 +61,7 @@ class MeasurementConfig:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UserError(f"measurement.{name} is {getattr(self, name)}: it must not be negative")
         if self.check and not self.path:
-            raise UserError("measurement.check needs measurements: name them with --measurement.path")
+            raise UserError("measurement.check needs a measurement: name it with --measurement.path")
 
 
 class Scan(NamedTuple):
@@ -89,7 +90,7 @@ def load_scan(config: MeasurementConfig) -> Scan:
     elif found.geometry is not None:
         geometry = found.geometry
     else:
-        raise UserError(f"{config.path}: it does not tell the geometry; give a file with --measurement.geometry")
+        raise UserError(f"{config.path}: it has no geometry; give a file with --measurement.geometry")
     values, repaired = found.sinogram, 0
     try:
         if config.counts or found.name.rpartition("/")[2] == "counts":

@@ -73,8 +73,8 @@ def read_sinogram(path: str | Path, *, row: int = 0) -> Measured:
     name, _, wanted = str(path).partition("::")
     file = Path(name)
     if not file.is_file():
-        raise UserError(f"{file}: no such file of measurements")
-    with decoding(file, "file of measurements"):
+        raise UserError(f"{file}: no such measurement file")
+    with decoding(file, "measurement file"):
         arrays = _arrays(file)
     return _choose(file, arrays, wanted, row)
 
@@ -97,7 +97,7 @@ def _arrays(file: Path) -> dict[str, np.ndarray]:
             str(file), appendmat=False, simplify_cells=True, verify_compressed_data_integrity=True
         )
         return dict(_flat(loaded, ""))
-    raise UserError(f"{file}: measurements are read from files with the suffixes {', '.join(SUFFIXES)}")
+    raise UserError(f"{file}: not a known type of measurement; use {', '.join(SUFFIXES)}")
 
 
 def _slices(file: Path) -> np.ndarray:
@@ -129,7 +129,7 @@ def _hdf5(file: Path) -> dict[str, np.ndarray]:
             if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "fiub" or name.startswith("#"):
                 return
             if item.external or item.is_virtual:
-                raise UserError(f"{file}: the values of {name} lie in other files; copy them into this one (h5repack)")
+                raise UserError(f"{file}: the values of {name} are in other files; copy them into this one (h5repack)")
             if not item.size:
                 return
             stored = item.id.get_storage_size()
@@ -168,7 +168,7 @@ def _choose(file: Path, arrays: Mapping[str, np.ndarray], wanted: str, row: int)
     array = planes[name]
     if array.ndim == 3:
         if not 0 <= row < array.shape[1]:
-            raise UserError(f"{file}: {name} {array.shape} has {array.shape[1]} detector rows, there is no row {row}")
+            raise UserError(f"{file}: {name} {array.shape} has {array.shape[1]} detector rows; there is no row {row}")
         array = array[:, row]
     group = name.rpartition("/")[0]
     prefix = f"{group}/" if group else ""
@@ -182,7 +182,7 @@ def _choose(file: Path, arrays: Mapping[str, np.ndarray], wanted: str, row: int)
     try:
         geometry = _heltomo(beside, found)
     except (ValueError, TypeError) as error:
-        raise UserError(f"{file}: the parameters beside {name}: {error}") from error
+        raise UserError(f"{file}: the parameters next to {name}: {error}") from error
     if geometry is None:
         return found
     return found._replace(geometry=geometry, angles=geometry.angles, angle_unit=geometry.angle_unit)

@@ -88,7 +88,7 @@ class Task:
         """
         if channels != 1 and (self.tomography or channels != 3):
             allowed = "1 channel" if self.tomography else "1 or 3 channels"
-            raise ValueError(f"task: {self.description}: images must have {allowed}, not {channels}")
+            raise ValueError(f"problem: {self.description}: images must have {allowed}, not {channels}")
         return self.factory(image_shape, key)
 
 
@@ -121,9 +121,11 @@ def simulate(
     if photons is None:
         return paper_measurement(key, image, operator, sigma=task.sigma if sigma is None else sigma)
     if not (task.tomography and isinstance(operator, RayTransform)):
-        raise ValueError(f"task: photons are counted in tomography only, not in: {task.description}")
+        raise ValueError(f"problem: photons are counted in tomography only, not in: {task.description}")
     if sigma is not None or pixel_mm is None:
-        raise ValueError("task: photons need the pixel size in mm, and bring their own noise: give pixel_mm, not sigma")
+        raise ValueError(
+            "problem: photon counts have their own noise, and need the pixel size: give pixel_mm, not sigma"
+        )
     attenuation, background = linear_attenuation(window)
     return honest_measurement(
         key,
@@ -274,7 +276,7 @@ TASKS: dict[str, Task] = {
 def find_task(name: str) -> Task:
     """The task of that name; ValueError with all names if there is none."""
     if name not in TASKS:
-        raise ValueError(f"there is no task {name!r}; there are {', '.join(TASKS)}")
+        raise ValueError(f"there is no problem {name!r}; choose one of {', '.join(TASKS)}")
     return TASKS[name]
 
 

@@ -1,4 +1,4 @@
-"""A user's own mask and kernel, read from their files and held against the image."""
+"""A user's mask and kernel, read from their files and checked against the image."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def read_mask(path: str, image_shape: tuple[int, int], *, rows_up: bool = False)
     found = read_images(path)
     images = found.images
     if len(images) != 1:
-        raise UserError(f"--mask {path}: holds {len(images)} images; name a file with one")
+        raise UserError(f"--mask {path}: holds {len(images)} images; give a file with one")
     values = np.asarray(images[0])
     if (values != values[..., :1]).any():
         raise UserError(f"--mask {path}: is in colour; a mask is black (missing) and white (known)")
     if values.shape[:2] != image_shape:
         raise UserError(
-            f"--mask {path}: {values.shape[:2]} pixels, but the image has {image_shape}; make one of its size"
+            f"--mask {path}: {values.shape[:2]} pixels, but the image has {image_shape}; make one of that size"
         )
     known = values[..., 0] > 0.5
     if known.all() or not known.any():

@@ -50,7 +50,7 @@ def list_items(folder: str | Path, suffixes: Collection[str]) -> dict[str, Path]
     known = {suffix.lower() for suffix in suffixes}
     found = sorted(p for p in Path(folder).glob("*") if p.suffix.lower() in known and not p.name.startswith("."))
     if not found:
-        raise UserError(f"{folder}: no folder with measurements ({', '.join(sorted(known))})")
+        raise UserError(f"{folder}: no such folder, or no measurements in it ({', '.join(sorted(known))})")
     count = collections.Counter(p.stem for p in found)
     return {p.stem if count[p.stem] == 1 else p.name: p for p in found}
 
@@ -67,7 +67,7 @@ def read_sinogram(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, float
     except Exception as error:  # zip, zlib, header and pickle errors: a damaged file can raise nearly anything
         raise UserError(f"{path}: not a readable .npz of arrays: {error}") from error
     if "sinogram" not in held:
-        raise UserError(f"{path}: holds no `sinogram`")
+        raise UserError(f"{path}: has no `sinogram`")
     sinogram, noise = held["sinogram"], held.get("noise_sigma", np.zeros(()))
     if sinogram.shape != shape or sinogram.dtype.kind not in "fiu":
         raise UserError(
@@ -75,7 +75,7 @@ def read_sinogram(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, float
             f"{shape} [views, bins]; set --scan.views and --scan.bins"
         )
     if noise.shape != () or noise.dtype.kind not in "fiu" or not 0 <= noise < np.inf:
-        raise UserError(f"{path}: `noise_sigma` is {noise}: one number, not negative")
+        raise UserError(f"{path}: `noise_sigma` is {noise}: expected one number, not negative")
     if not np.isfinite(sinogram).all():
         raise UserError(f"{path}: `sinogram` has values that are NaN or infinite; repair or remove them")
     return sinogram.astype(np.float32), float(noise)

@@ -104,7 +104,7 @@ def simulated_case(
 
     Raises:
       UserError: for a missing image or mask, a size that the problem cannot have, or a pixel size that neither the file
-        nor the config tells.
+        nor the config has.
     """
     chosen = images.select([config.image.index])
     truth = np.asarray(chosen.images[0])
@@ -141,7 +141,7 @@ def _pixel_mm(config: Experiment, chosen: ImageSet) -> float:
     pixel_mm = config.scan.pixel_mm or (chosen.spacing[-1] if chosen.spacing else 0.0)
     if not pixel_mm:
         raise UserError(
-            f"{config.image.path}: the honest protocol needs the pixel size, which this file does not tell; "
+            f"{config.image.path}: the honest protocol needs the pixel size, which this file does not have; "
             "give --scan.pixel-mm, or use --scan.protocol paper"
         )
     return float(pixel_mm)

@@ -33,7 +33,7 @@ class ImageConfig:
     """The image that is measured.
 
     Attributes:
-      path: DICOM, NIfTI, picture, array, MATLAB or HDF5: a file, a folder or a glob (docs/formats.md).
+      path: file, folder or glob of images. DICOM, NIfTI, pictures, arrays, MATLAB or HDF5 (docs/formats.md).
       index: which image of the file or folder, from 0.
     """
 
@@ -48,9 +48,9 @@ class ScanConfig:
     Attributes:
       views: number of views over half a turn.
       bins: detector bins, one pixel wide.
-      protocol: "honest" (object on a 4x finer grid, bins with a width, photon counts) or "paper" (noiseless, the same
-        projector that reconstructs).
-      photons: per ray without object; honest protocol only.
+      protocol: simulation with ("paper") or without ("honest") an inverse crime. Honest: object on a 4x finer grid,
+        bins with a width, photon counts. Paper: noiseless, by the same projector that reconstructs.
+      photons: photons per ray without an object. Honest protocol only.
       pixel_mm: side of a pixel in mm, for the attenuation; 0 takes it from the image file.
     """
 
@@ -175,38 +175,37 @@ class Experiment:
     """Everything that a reconstruction depends on.
 
     Attributes:
-      weights: weights file from train.py.
-      problem: a named problem instead of the scan: ct8, ct20, ct60,
-        fan180, limited120 (under scan.protocol), deblur9, deblur17, deblur_gauss, deblur_motion, sr2, sr4, sr8,
-        sr4_bicubic, inpaint_random, inpaint_box, inpaint_strokes, denoise; inpaint with a mask, deblur with a kernel
-        from a file (docs/problems.md).
-      mask: inpaint: a grey picture (lies on the image as it is shown) or array of the image's size, white where known.
-      kernel: deblur: a .npy file of [h, w], taken as it is.
-      boundary: deblur: what lies outside of the image: circular, reflect or zero.
-      noise: standard deviation of the measurement's Gaussian noise; None for the problem's own.
+      weights: weights file of the prior.
+      problem: named problem to simulate instead of the scan (docs/problems.md). It comes with settings that suit it;
+        those of tomography follow scan.protocol. "inpaint" takes your mask, "deblur" your kernel.
+      mask: for inpaint: a grey picture (oriented as the image is shown) or an array of the image's size, white where
+        known.
+      kernel: for deblur: a .npy file of [h, w], used as it is.
+      boundary: for deblur: what lies outside the image: circular, reflect or zero.
+      noise: standard deviation of the measurement's Gaussian noise; None for the problem's default.
       image: what is measured.
       scan: how it is measured.
       measurement: a measured scan instead of `image` and `scan`.
       solver: how it is reconstructed.
       tv: settings of the baseline.
       seed: root of all randomness.
-      compute: type in which the network's convolutions compute: "bfloat16" halves their memory and traffic, and is fast
+      compute: type in which the network's convolutions compute. "bfloat16" halves their memory and traffic, and is fast
         on GPUs and TPUs; everything else stays float32. "" for that of the weights (docs/performance.md: precision).
       patch_batch: patches per network call, to bound memory; 0 for all at once, "auto" for what the device can hold.
       tiling: "random", "fixed", "overlap_average" or "overlap_stitch" (prior.patch_prior).
       tilings: random tilings averaged per evaluation.
-      overlap: pixels shared by neighbouring patches of the two last.
-      samples: so many runs of the solver side by side, instead of `solver.average` one after the other: their mean,
-        their deviation, and how often their intervals hold the truth; 0 for none.
-      generate: so many images from the prior alone, without any measurement; nothing is reconstructed then.
+      overlap: pixels shared by neighbouring patches of the overlap tilings.
+      samples: number of posterior samples: mean, deviation and coverage; 0 for none. They run side by side, where
+        `solver.average` runs chains in turn.
+      generate: number of images to draw from the prior alone; 0 for none.
       generate_levels: steps of annealed Langevin dynamics for each of them.
-      save_as: formats that the reconstruction is also written in, in the image's unit: dicom (needs a DICOM image,
-        whose header is carried over), nifti, png (16 bits), tiff (16 bits), npz.
-      new_frame: allow an image of another size than the weights were trained on; the frame is made anew for it and
-        positions are rescaled to it.
-      devices: devices that share the patches of the image, or the items of `measurements`; 0 for all there are.
-      measurements: a folder of measured sinograms that are all reconstructed, instead of `image`; "" for none.
-      batch: measurements at a time.
+      save_as: also write the result as dicom, nifti, png, tiff or npz, in its unit. DICOM needs a DICOM image, whose
+        header is carried over; png and tiff have 16 bits.
+      new_frame: allow an image of another size than the weights were trained on. It gets a new frame, to which
+        positions are rescaled.
+      devices: devices that share the patches of the image, or the files of `measurements`; 0 for all available.
+      measurements: folder of measured scans to reconstruct, all of them. "" for none.
+      batch: measurements reconstructed at a time.
     """
 
     weights: str = DEFAULT_WEIGHTS
@@ -251,18 +250,18 @@ class Experiment:
         method = find_method(self.solver.method)
         if method.begin is not None and (self.samples or self.measurements or (self.solver.average or 1) > 1):
             raise UserError(
-                f"--solver {self.solver.method}: its runs differ in their tilings only; leave --samples and "
+                f"--solver {self.solver.method}: its runs differ only in their tilings; leave --samples and "
                 "--solver.average out, or choose another solver for them and for --measurements"
             )
 
     def _check_problem(self) -> None:
         if self.problem and self.problem not in PROBLEMS:
-            raise UserError(f"there is no problem {self.problem!r}; there are {', '.join(PROBLEMS)}")
+            raise UserError(f"there is no problem {self.problem!r}; choose one of {', '.join(PROBLEMS)}")
         for problem, field in OWN.items():
             if bool(getattr(self, field)) != (self.problem == problem):
                 raise UserError(f"--problem {problem} and --{field} FILE belong together: give both, or neither")
         if self.boundary != "circular" and self.problem != "deblur":
-            raise UserError(f"--boundary {self.boundary}: is of --problem deblur; leave it out")
+            raise UserError(f"--boundary {self.boundary}: belongs to --problem deblur; leave it out")
         if self.noise is not None and not (self.problem and 0 <= self.noise < math.inf):
             raise UserError(f"--noise {self.noise}: must not be negative, and needs a --problem")
         if not self.problem:
@@ -271,7 +270,7 @@ class Experiment:
             raise UserError(f"scan.{unused[0]}: --problem {self.problem} has its own; leave one of the two out")
         counts = TASKS[self.problem].tomography and self.scan.protocol == "honest" if self.problem in TASKS else False
         if counts and self.noise is not None:
-            raise UserError("--noise: photons bring their own noise; add --scan.protocol paper, or set --scan.photons")
+            raise UserError("--noise: photon counts have their own; add --scan.protocol paper, or set --scan.photons")
         if self.measurement.path or self.measurements or self.generate:
             raise UserError("--problem simulates a measurement of --image.path; leave it out with measured data")
         if reason := unsuited(self.solver.method, self.problem):

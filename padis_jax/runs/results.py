@@ -62,7 +62,7 @@ def write_results(
         pictures={title: path.read_bytes() for title, path in pictures.items()},
         rows=metrics["rows"],
         settings=about,
-        notes=[*notes, f"Values and errors are in {window.named}. Not for clinical use."],
+        notes=[*notes, f"Unit of values and errors: {window.named}. Not for clinical use."],
     )
     drawn = [path.name for path in pictures.values()]
     return ["report.html", *drawn, "reconstruction.npz", "metrics.json", "config.json"]

@@ -41,7 +41,7 @@ class Interruption:
             signal.signal(number, handler)
 
     def due(self, step: int) -> signal.Signals | None:
-        """The signal for which the run is to stop after `step`, the same in all processes; None to go on."""
+        """The signal for which the run is to stop after `step`, the same in all processes; None to continue."""
         if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
             self.received = signal.SIGTERM
         return self.received
@@ -54,10 +54,10 @@ class Interruption:
 
 
 def leave(received: signal.Signals, step: int) -> SystemExit:
-    """To be raised after the state has been saved: says how to go on; the exit code is 128 + the signal's number."""
+    """To be raised after the state has been saved: says how to resume; the exit code is 128 + the signal's number."""
     if jax.process_index() == 0:
         print(
-            f"stopped by {received.name} after step {step}, which is saved; run the same command again to go on",
+            f"stopped by {received.name} after step {step}, which is saved; rerun the same command to resume",
             file=sys.stderr,
         )
     return SystemExit(128 + received)

@@ -61,7 +61,7 @@ def train(config: Config, workdir: str | Path, *, silent: bool = False) -> Train
         origin = _origin(checkpoint.saved_config(manager), run.start_weights)
         start = int(state.step)
         if start >= run.steps and not silent:
-            print(f"{workdir}: trained for {start} steps already; raise --run.steps to go on", file=sys.stderr)
+            print(f"{workdir}: trained for {start} steps already; raise --run.steps to continue", file=sys.stderr)
         about = {
             "config": dataclasses.asdict(config),
             "frame": dataclasses.asdict(data.frame),

@@ -42,7 +42,7 @@ def dicom_files(result: Result) -> list[bytes]:
     origins = result.source.origins
     pydicom = library("pydicom", "medical", "DICOM files")
     if result.values.shape[-1] != 1:
-        raise UserError("a result in colour is not written as DICOM; use png, tiff or npz")
+        raise UserError("colour results cannot be written as DICOM; use png, tiff or npz")
     headers = [] if origins else [plain_header(pydicom, result.source, i) for i in range(len(result.values))]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -55,7 +55,7 @@ def dicom_files(result: Result) -> list[bytes]:
                         f"{origin.file}: is not DICOM, and DICOM results need its header; use nifti, tiff or npz"
                     ) from error
                 if (int(header.Rows), int(header.Columns)) != result.values.shape[1:3]:
-                    raise UserError(f"{origin.file}: has {header.Rows} x {header.Columns} pixels, the result not")
+                    raise UserError(f"{origin.file}: has {header.Rows} x {header.Columns} pixels, unlike the result")
             headers.append(header)
         slope = _slope(float(np.abs(result.values).max()))
         digest = hashlib.sha256(np.ascontiguousarray(result.values).tobytes() + result.description.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""NIfTI: float32 in the unit of the values, in the place in space that the source had.
+"""NIfTI: float32 in the unit of the values, at the position that the source had.
 
 A NIfTI source gives its header and affine; the result goes back into its order of axes. Of a DICOM series the affine is
 
@@ -36,7 +36,7 @@ def nifti_bytes(result: Result) -> bytes:
     nibabel = library("nibabel", "medical", "NIfTI files")
     source, values = result.source, result.values
     if values.shape[-1] != 1:
-        raise UserError("a result in colour is not written as NIfTI; use png, tiff or npz")
+        raise UserError("colour results cannot be written as NIfTI; use png, tiff or npz")
     kind = kind_of(source.origins[0].file) if source.origins else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -102,6 +102,6 @@ def _dicom_affine(result: Result) -> np.ndarray:
 
 def _plain_affine(result: Result) -> np.ndarray:
     if result.source.spacing is None:
-        raise UserError("a NIfTI result needs the spacing of the voxels, which the source does not tell; use npz")
+        raise UserError("a NIfTI result needs the spacing of the voxels, which the source does not have; use npz")
     between, rows, columns = result.source.spacing
     return _LPS_TO_RAS @ np.diag([columns, rows, between, 1.0])

@@ -16,6 +16,7 @@ from PIL import Image, PngImagePlugin
 
 from padis_jax.files import write_bytes
 from padis_jax.images.guard import library
+from padis_jax.window import PLAIN
 from padis_jax.writers.result import Result
 
 _DEEP = "pictures with colour of 16 bits per channel"
@@ -77,5 +78,5 @@ def _sixteen_bits(result: Result) -> np.ndarray:
 
 
 def _window_text(result: Result) -> str:
-    window = result.window
-    return f"0 is {window.low:g} {window.unit}, 65535 is {window.high:g} {window.unit}"
+    window, unit = result.window, "" if result.window.unit == PLAIN.unit else f" {result.window.unit}"
+    return f"0 is {window.low:g}{unit}, 65535 is {window.high:g}{unit}"

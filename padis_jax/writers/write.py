@@ -55,7 +55,7 @@ def _encoded(stem: Path, kind: Format, result: Result) -> dict[Path, bytes]:
     if kind == "dicom":
         encoded = {stem / f"{index + 1:05d}.dcm": data for index, data in enumerate(dicom_files(result))}
         if others := sorted({*stem.glob("*.dcm")} - {*encoded}):
-            raise UserError(f"{others[0]}: is in the way of a new series in its folder; move it, or choose another one")
+            raise UserError(f"{others[0]}: would mix with the new series; move it, or choose another folder")
         return encoded
     if kind == "nifti":
         return {stem.with_name(f"{stem.name}.nii.gz"): nifti_bytes(result)}
