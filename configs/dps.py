@@ -10,7 +10,8 @@ validation slice 73:
         --solver.average 1 --solver.start noise --vary solver.sigma-max 10 1 --vary solver.zeta 0.5 1 1.7
 """
 
-from padis_jax.runs.config import Experiment, ScanConfig, SolverConfig
+from padis_jax.runs.config import Experiment, ScanConfig
+from padis_jax.runs.solver_config import SolverConfig
 
 config = Experiment(
     scan=ScanConfig(protocol="paper"),

@@ -14,9 +14,10 @@ from padis_jax.images import HOUNSFIELD, ImageSet, Window, read_images
 from padis_jax.operators import Blur
 from padis_jax.problems.registry import TASKS, measure_image
 from padis_jax.runs.case import image_key, simulated_case
-from padis_jax.runs.config import DEFAULT_IMAGE, PROBLEMS, Experiment, ImageConfig, ScanConfig, SolverConfig, TVConfig
+from padis_jax.runs.config import DEFAULT_IMAGE, PROBLEMS, Experiment, ImageConfig, ScanConfig, TVConfig
 from padis_jax.runs.defaults import first_image, plan_of, tv_of
 from padis_jax.runs.solve import run_tv
+from padis_jax.runs.solver_config import SolverConfig
 from padis_jax.solvers.registry import METHODS
 from padis_jax.solvers.tv import TV, total_variation
 

@@ -9,9 +9,10 @@ from padis_jax.benchmark.methods import METHODS as BENCHMARK
 from padis_jax.benchmark.methods import described, plan_of
 from padis_jax.cli.solver_flags import parse_experiment
 from padis_jax.problems.registry import TASKS, parallel_scan
-from padis_jax.runs.config import Experiment, SolverConfig
+from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import kind_named
 from padis_jax.runs.defaults import plan_of as plan_of_run
+from padis_jax.runs.solver_config import SolverConfig
 from padis_jax.solvers import presets
 from padis_jax.solvers.presets import (
     CHAINS,

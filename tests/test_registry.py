@@ -14,7 +14,7 @@ from padis_jax.benchmark.__main__ import main as benchmark
 from padis_jax.cli.sample import main as sample
 from padis_jax.operators import from_functions
 from padis_jax.patches import frame_for
-from padis_jax.runs.config import SolverConfig
+from padis_jax.runs.solver_config import SolverConfig
 from padis_jax.solvers import presets
 from padis_jax.solvers.dds import DDS
 from padis_jax.solvers.dps import DPS

@@ -28,7 +28,7 @@ from padis_jax.devices.memory import Memory
 from padis_jax.devices.mesh import make_mesh
 from padis_jax.errors import UserError
 from padis_jax.images import ImageSet
-from padis_jax.measurements.load import Scan, load_scan
+from padis_jax.measurements.load import MeasuredScan, load_scan
 from padis_jax.measurements.simulate import Measurement
 from padis_jax.measurements.sinogram_files import SUFFIXES
 from padis_jax.prior import Prior
@@ -45,7 +45,7 @@ from padis_jax.solvers.tv import total_variation
 from padis_jax.weights import Weights, load_weights
 
 
-class Job(NamedTuple):
+class Folder(NamedTuple):
     """What is the same for all items.
 
     Attributes:
@@ -148,7 +148,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     return counts
 
 
-def _simulated_job(config: Experiment, weights: Weights) -> Job:
+def _simulated_job(config: Experiment, weights: Weights) -> Folder:
     scan, shape = config.scan, weights.frame.image_shape
     task = parallel_scan(scan.views, scan.bins)
     operator = task.build(shape, 1, jax.random.key(0))
@@ -160,10 +160,10 @@ def _simulated_job(config: Experiment, weights: Weights) -> Job:
         source = ImageSet(np.zeros((1, *shape, 1), np.float32), (path.stem,), weights.window)
         return Item(Case(operator, Measurement(y, jnp.full(y.shape, sigma), "honest"), weights.window, source, task))
 
-    return Job(items, operator, read, {})
+    return Folder(items, operator, read, {})
 
 
-def _measured_job(config: Experiment, weights: Weights) -> Job:
+def _measured_job(config: Experiment, weights: Weights) -> Folder:
     """The geometry is that of the first file that can be read; others must have the same."""
     if config.measurement.find_centre:
         raise UserError(
@@ -173,7 +173,7 @@ def _measured_job(config: Experiment, weights: Weights) -> Job:
     shape = weights.frame.image_shape
     items = batch_job.list_items(config.measurements, SUFFIXES)
 
-    def load(path: Path) -> Scan:
+    def load(path: Path) -> MeasuredScan:
         return load_scan(dataclasses.replace(config.measurement, path=str(path)))
 
     first: Path | None = None
@@ -205,11 +205,11 @@ def _measured_job(config: Experiment, weights: Weights) -> Job:
         about = {name: case.about[name] for name in ("repaired_counts", "attenuation_per_mm")}
         return Item(case, about | {"noise_sigma": float(case.measurement.noise_sigma)})
 
-    return Job(items, operator, read, {"geometry": dataclasses.asdict(geometry), "pixel_mm": pixel})
+    return Folder(items, operator, read, {"geometry": dataclasses.asdict(geometry), "pixel_mm": pixel})
 
 
 def _plan(
-    config: Experiment, job: Job, plan: Plan, prior: Prior, workdir: Path, output: OutputOptions
+    config: Experiment, job: Folder, plan: Plan, prior: Prior, workdir: Path, output: OutputOptions
 ) -> dict[str, int]:
     """Prints what would be done, after the checks of the first item that can be read."""
     failed = {}

@@ -11,10 +11,10 @@ from padis_jax.cli.arguments import OutputOptions
 from padis_jax.errors import UserError
 from padis_jax.measurements.geometry import ScanGeometry, write_geometry
 from padis_jax.measurements.geometry_check import Report, check_geometry, short_arc
-from padis_jax.measurements.load import Scan
+from padis_jax.measurements.load import MeasuredScan
 
 
-def check(path: str, scan: Scan, workdir: Path, output: OutputOptions) -> None:
+def check(path: str, scan: MeasuredScan, workdir: Path, output: OutputOptions) -> None:
     """Prints the likely fault of a scan's geometry and the correction, which is written too.
 
     Args:

@@ -40,7 +40,7 @@ from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import in_bucket
 from padis_jax.images import read_images
 from padis_jax.measurements.geometry import write_geometry
-from padis_jax.measurements.load import Scan, load_scan
+from padis_jax.measurements.load import MeasuredScan, load_scan
 from padis_jax.metrics import Coverage
 from padis_jax.runs.case import Case, measured_case, simulated_case
 from padis_jax.runs.config import Experiment, check_defaults
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sample(config, folder, output)
 
 
-def tell(config: Experiment, scan: Scan, output: OutputOptions) -> None:
+def tell(config: Experiment, scan: MeasuredScan, output: OutputOptions) -> None:
     """Prints what was read of a measured scan and what was done to it."""
     if output.silent:
         return
@@ -156,7 +156,7 @@ def _report(
     weights: Weights,
     workdir: Path,
     outcome: Outcome,
-    scan: Scan | None,
+    scan: MeasuredScan | None,
     output: OutputOptions,
 ) -> None:
     """Prints the table and writes the folder."""

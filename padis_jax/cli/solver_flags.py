@@ -22,8 +22,9 @@ from padis_jax.cli.arguments import parse
 from padis_jax.cli.help_text import attributes, table
 from padis_jax.errors import UserError
 from padis_jax.problems.registry import TASKS
-from padis_jax.runs.config import OWN, RENAMED, RUN_FIELDS, Experiment, SolverConfig
+from padis_jax.runs.config import OWN, Experiment
 from padis_jax.runs.defaults import LIKE, kind_named, plan_of
+from padis_jax.runs.solver_config import RENAMED, RUN_FIELDS, SolverConfig
 from padis_jax.solvers.registry import METHODS, Method
 
 _FIELD = re.compile(r"--solver[._](?P<no>no-)?(?P<field>[A-Za-z_-]+)(?P<value>=.*)?$")

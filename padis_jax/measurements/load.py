@@ -64,7 +64,7 @@ class MeasurementConfig:
             raise UserError("measurement.check needs a measurement: name it with --measurement.path")
 
 
-class Scan(NamedTuple):
+class MeasuredScan(NamedTuple):
     """Line integrals [views, bins] with their geometry.
 
     Attributes:
@@ -78,7 +78,7 @@ class Scan(NamedTuple):
     repaired: int
 
 
-def load_scan(config: MeasurementConfig) -> Scan:
+def load_scan(config: MeasurementConfig) -> MeasuredScan:
     """Reads the measurements and their geometry.
 
     Raises:
@@ -108,7 +108,7 @@ def load_scan(config: MeasurementConfig) -> Scan:
         raise
     except ValueError as error:
         raise UserError(f"{config.path}: {error}") from error
-    return Scan(values, geometry, repaired)
+    return MeasuredScan(values, geometry, repaired)
 
 
 class ScaledScan(NamedTuple):
@@ -129,7 +129,7 @@ class ScaledScan(NamedTuple):
 
 def scaled_scan(
     config: MeasurementConfig,
-    scan: Scan,
+    scan: MeasuredScan,
     window: Window,
     image_shape: tuple[int, int],
     *,
@@ -158,7 +158,7 @@ def scaled_scan(
     return ScaledScan(operator, Measurement(y, jnp.full(y.shape, sigma, jnp.float32), "measured"), pixel, attenuation)
 
 
-def _bright(config: MeasurementConfig, scan: Scan, operator: RayTransform, pixel: float) -> float:
+def _bright(config: MeasurementConfig, scan: MeasuredScan, operator: RayTransform, pixel: float) -> float:
     """The attenuation per mm of the bright parts of the FBP."""
     found = float(np.percentile(np.asarray(operator.start(jnp.asarray(scan.sinogram))) / pixel, 99.5))
     if not found > 0:

@@ -55,7 +55,7 @@ class Geometry(Protocol):
         ...
 
 
-class Scan(Protocol):
+class Projector(Protocol):
     """An operator with a geometry."""
 
     @property
@@ -146,7 +146,7 @@ def view_weights(angles: tuple[float, ...], period: float = np.pi) -> np.ndarray
     return weights
 
 
-def fbp(operator: Scan, sinogram: Array, *, filter: Filter = "hann", cutoff: float = 0.9) -> Array:
+def fbp(operator: Projector, sinogram: Array, *, filter: Filter = "hann", cutoff: float = 0.9) -> Array:
     """Filtered backprojection of a sinogram.
 
     Args:

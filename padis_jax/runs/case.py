@@ -15,7 +15,7 @@ from jax import Array
 
 from padis_jax.errors import UserError
 from padis_jax.images import ImageSet, Window
-from padis_jax.measurements.load import Scan, scaled_scan
+from padis_jax.measurements.load import MeasuredScan, scaled_scan
 from padis_jax.measurements.simulate import Measurement
 from padis_jax.operators import Masking
 from padis_jax.prior import Prior
@@ -147,7 +147,7 @@ def _pixel_mm(config: Experiment, chosen: ImageSet) -> float:
     return float(pixel_mm)
 
 
-def measured_case(config: Experiment, scan: Scan, weights: Weights, *, operator: Any = None) -> Case:
+def measured_case(config: Experiment, scan: MeasuredScan, weights: Weights, *, operator: Any = None) -> Case:
     """A measured scan, scaled to the images of the weights.
 
     Args:

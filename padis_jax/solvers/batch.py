@@ -27,7 +27,7 @@ from padis_jax.solvers.registry import Settings
 from padis_jax.solvers.sampling import OnMemory
 
 
-class Batch(NamedTuple):
+class Reconstructions(NamedTuple):
     """images [n, H, W, C] as `reconstruct` gives them, residual [n, levels]."""
 
     images: Array
@@ -45,7 +45,7 @@ def reconstruct_batch(
     mesh: Mesh | None = None,
     on_memory: OnMemory | None = None,
     **options: Any,
-) -> Batch:
+) -> Reconstructions:
     """Reconstructs n images from n measurements of one operator.
 
     Args:
@@ -81,7 +81,7 @@ def reconstruct_batch(
         with contextlib.suppress(UserError):  # a backend that does not tell
             on_memory(analysed(compiled.lower(*arguments).compile()))
     found = compiled(*arguments)
-    return Batch(*(a[: counts[0]] for a in found))
+    return Reconstructions(*(a[: counts[0]] for a in found))
 
 
 @functools.lru_cache(maxsize=16)

@@ -15,10 +15,11 @@ from padis_jax.cli.solver_flags import parse_experiment
 from padis_jax.errors import one_line_errors
 from padis_jax.images import read_images
 from padis_jax.runs.case import simulated_case
-from padis_jax.runs.config import Experiment, ImageConfig, SolverConfig
+from padis_jax.runs.config import Experiment, ImageConfig
 from padis_jax.runs.defaults import plan_of, tv_of
 from padis_jax.runs.score import score
 from padis_jax.runs.solve import run_solver, run_tv, timed, with_prior
+from padis_jax.runs.solver_config import SolverConfig
 from padis_jax.weights import load_weights
 
 QUICK = Experiment(solver=SolverConfig(levels=20, average=1))
