@@ -22,7 +22,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from scipy import ndimage
 
-from padis_jax.images import HOUNSFIELD, PLAIN, Window
+from padis_jax.window import HOUNSFIELD, PLAIN, Window
 
 _UNIFORM = tuple([1 / 7] * 7)
 _BELL = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)  # sigma 1.5, cut at 3.5 sigma: 11 pixels
