@@ -96,7 +96,7 @@ def rmse(x: ArrayLike, y: ArrayLike, *, mask: ArrayLike | None = None, window: W
         if inside.shape != square.shape[:2]:
             raise ValueError(f"the mask has shape {inside.shape}, the image {square.shape}; the mask must be [H, W]")
         inside = jnp.broadcast_to(inside.reshape(inside.shape + (1,) * (square.ndim - 2)), square.shape)
-        mean = jnp.sum(jnp.where(inside, square, 0.0)) / jnp.sum(inside)
+        mean = jnp.sum(jnp.where(inside, square, 0.0)) / jnp.sum(inside).astype(square.dtype)
     return (window.high - window.low) * jnp.sqrt(mean)
 
 

@@ -12,7 +12,7 @@ from padis_jax.solvers.plug_and_play import PlugAndPlay, plug_and_play
 
 GAUSSIAN, PROBLEM, PRIOR = make()
 K = GAUSSIAN.crop
-ARGUMENTS = (jax.random.key(0), PROBLEM.measurement, PROBLEM.operator, PRIOR)
+ARGUMENTS = (PROBLEM.measurement, PROBLEM.operator, PRIOR)
 
 
 @pytest.mark.parametrize("method", ["admm", "red"])
@@ -22,7 +22,7 @@ def test_the_fixed_point(method):
     pull = np.linalg.inv(wiener) - np.eye(12) if method == "admm" else np.eye(12) - wiener
     a, mean, rho = GAUSSIAN.matrix, K @ GAUSSIAN.mean, 0.05 * GAUSSIAN.norm**2
     expected = mean + np.linalg.solve(a.T @ a + rho * pull, a.T @ (GAUSSIAN.y - a @ mean))
-    result = plug_and_play(*ARGUMENTS, settings=settings, iterations=300)
+    result = plug_and_play(jax.random.key(0), *ARGUMENTS, settings=settings, iterations=300)
     assert relative(result.image.ravel(), expected) < 1e-3
     misfit = np.linalg.norm(GAUSSIAN.y - a @ expected) / np.linalg.norm(GAUSSIAN.y)
     assert float(result.residual[-1]) == pytest.approx(misfit, rel=2e-2)
@@ -32,7 +32,7 @@ def test_the_fixed_point(method):
 def test_the_start_is_used_and_one_iteration_is_the_equations():
     start = jnp.full((3, 4, 1), 0.4)
     settings = PlugAndPlay(method="red", sigma=0.6, weight=0.05, cg_steps=16)
-    got = plug_and_play(*ARGUMENTS, settings=settings, iterations=1, start=start).image
+    got = plug_and_play(jax.random.key(0), *ARGUMENTS, settings=settings, iterations=1, start=start).image
     d = np.asarray(FRAME.crop(PRIOR.denoise(jax.random.key(0), FRAME.pad(start), jnp.float32(0.6))), np.float64).ravel()
     a, rho = GAUSSIAN.matrix, 0.05 * GAUSSIAN.norm**2
     expected = np.linalg.solve(a.T @ a + rho * np.eye(12), a.T @ GAUSSIAN.y + rho * d)
@@ -42,7 +42,9 @@ def test_the_start_is_used_and_one_iteration_is_the_equations():
 def test_it_reports_the_residual_of_its_image_and_counts_every_tiling():
     twice = dataclasses.replace(PRIOR, tilings=2)
     settings = PlugAndPlay(sigma=0.6, weight=0.05, cg_steps=16)
-    got = plug_and_play(*ARGUMENTS[:3], twice, settings=settings, iterations=2, start=jnp.full((3, 4, 1), 0.4))
+    got = plug_and_play(
+        jax.random.key(0), *ARGUMENTS[:2], twice, settings=settings, iterations=2, start=jnp.full((3, 4, 1), 0.4)
+    )
     misfit = GAUSSIAN.y - GAUSSIAN.matrix @ np.asarray(got.image, np.float64).ravel()
     assert float(got.residual[-1]) == pytest.approx(np.linalg.norm(misfit) / np.linalg.norm(GAUSSIAN.y), rel=1e-4)
     assert got.evaluations == 4
@@ -56,4 +58,4 @@ def test_settings_out_of_range_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         PlugAndPlay(**change)
     with pytest.raises(ValueError, match="iterations is 0"):
-        plug_and_play(*ARGUMENTS, iterations=0)
+        plug_and_play(jax.random.key(0), *ARGUMENTS, iterations=0)
