@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from padis_jax.images import StreamedImages
 from padis_jax.patches import Frame
 from padis_jax.positions import plane_positions
+from padis_jax.streamed import StreamedImages
 
 
 @dataclasses.dataclass(frozen=True)

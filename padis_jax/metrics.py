@@ -22,7 +22,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from scipy import ndimage
 
-from padis_jax.images import HOUNSFIELD, PLAIN, Window
+from padis_jax.window import HOUNSFIELD, PLAIN, Window
 
 _UNIFORM = tuple([1 / 7] * 7)
 _BELL = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)  # sigma 1.5, cut at 3.5 sigma: 11 pixels
@@ -105,7 +105,7 @@ def rmse(x: ArrayLike, y: ArrayLike, *, mask: ArrayLike | None = None, window: W
         if inside.shape != square.shape[:2]:
             raise ValueError(f"the mask has shape {inside.shape}, the image {square.shape}; the mask must be [H, W]")
         inside = jnp.broadcast_to(inside.reshape(inside.shape + (1,) * (square.ndim - 2)), square.shape)
-        mean = jnp.sum(jnp.where(inside, square, 0.0)) / jnp.sum(inside)
+        mean = jnp.sum(jnp.where(inside, square, 0.0)) / jnp.sum(inside).astype(square.dtype)
     return (window.high - window.low) * jnp.sqrt(mean)
 
 

@@ -23,11 +23,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from padis_jax.conversion.state_dict import import_state_dict
 from padis_jax.errors import UserError
 from padis_jax.files import write_bytes
-from padis_jax.images import Window
 from padis_jax.patches import Frame
 from padis_jax.prior import Prior, TilingName, patch_prior
 from padis_jax.serialization import from_json
 from padis_jax.unet import NetworkConfig, Params, init_network
+from padis_jax.window import Window
 
 __all__ = ["Weights", "file_hash", "import_state_dict", "load_prior", "load_weights", "save_weights"]
 

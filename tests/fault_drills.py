@@ -38,7 +38,7 @@ def poisoned(padded, config, seed, step):
 training.draw_batch = poisoned
 """
 _LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))\n"
-_NO_CACHE = "from padis_jax.images import streamed; streamed.CACHE_BYTES = 1\n"
+_NO_CACHE = "from padis_jax import streamed; streamed.CACHE_BYTES = 1\n"
 
 
 class Drill(NamedTuple):

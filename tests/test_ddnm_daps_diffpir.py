@@ -19,9 +19,12 @@ from padis_jax.solvers.problem import pose
 from padis_jax.solvers.sampling import Noise
 
 GAUSSIAN, PROBLEM, PRIOR = make()
-KEY = jax.random.key(4)
 X = 0.5 + 0.7 * jax.random.normal(jax.random.key(6), PLANE)
 NOISE = Noise(jnp.float32(0.7), jnp.float32(0.3))
+
+
+def same_key():
+    return jax.random.key(4)  # a new one each time: these tests draw the same again on purpose
 
 
 class Bare:
@@ -53,7 +56,7 @@ def test_the_operators_own_pseudo_inverse_is_used_and_otherwise_converged_cg():
 def test_cg_for_the_pseudo_inverse_stops_at_a_tolerance_of_the_measurement():
     """Fewer iterations for a residual that is small beside y, none for one below the tolerance, and A A+ A = A."""
     scan = ParallelBeam(image_shape=(16, 16), angles=np.linspace(0, 2, 6), detector_count=24)
-    y = scan(jax.random.uniform(KEY, (16, 16)))
+    y = scan(jax.random.uniform(same_key(), (16, 16)))
     limit = 1e-5 * jnp.linalg.norm(scan.T(y))
     counts = [int(least_squares(scan, scan.T, share * y, limit=limit)[1]) for share in (1.0, 1e-2, 1e-6)]
     assert counts[0] > 1.5 * counts[1] > 0 == counts[2]
@@ -71,12 +74,12 @@ def test_cg_for_the_pseudo_inverse_stops_at_a_tolerance_of_the_measurement():
 
 def test_a_few_cg_steps_in_place_of_the_pseudo_inverse():
     """One step from 0 on A'A u = A'r is steepest descent with exact line search."""
-    d = np.asarray(PRIOR.frame.crop(PROBLEM.denoise(KEY, X, NOISE.sigma)), np.float64).ravel()
+    d = np.asarray(PRIOR.frame.crop(PROBLEM.denoise(same_key(), X, NOISE.sigma)), np.float64).ravel()
     r = GAUSSIAN.y - GAUSSIAN.matrix @ d
     gradient = GAUSSIAN.matrix.T @ r
     expected = d + gradient @ gradient / np.sum((GAUSSIAN.matrix @ gradient) ** 2) * gradient
     still = Noise(jnp.float32(0.7), jnp.float32(0.0), jnp.bool_(True))  # eps 2 without noise: x becomes D'
-    got, _ = ddnm.step(DDNM(eps=2.0, cg_steps=1, last_level_noise=False), PROBLEM, KEY, X, still)
+    got, _ = ddnm.step(DDNM(eps=2.0, cg_steps=1, last_level_noise=False), PROBLEM, same_key(), X, still)
     assert relative(PRIOR.frame.crop(got).ravel(), expected) < 1e-4
 
 
@@ -86,7 +89,7 @@ def test_ddnm_inverts_to_its_tolerance():
     last = Noise(jnp.float32(0.7), jnp.float32(0.0), jnp.bool_(True))
     gradient = []
     for tolerance in (0.3, 1e-5):
-        got, _ = ddnm.step(DDNM(eps=2.0, tolerance=tolerance, last_level_noise=False), problem, KEY, X, last)
+        got, _ = ddnm.step(DDNM(eps=2.0, tolerance=tolerance, last_level_noise=False), problem, same_key(), X, last)
         rest = problem.measurement - problem.forward(PRIOR.frame.crop(got))
         gradient.append(float(jnp.linalg.norm(Bare().T(rest)) / jnp.linalg.norm(Bare().T(problem.measurement))))
     assert 1e-3 < gradient[0] < 0.3 and gradient[1] < 1e-4
@@ -97,8 +100,8 @@ def test_ddnm_inverts_to_its_tolerance():
     [(ddnm, DDNM()), (diffpir, DiffPIR()), (daps, DAPS(ode_steps=1, sampler="cg")), (tmpd, tmpd.TMPD())],
 )
 def test_the_reported_residual_is_that_of_the_denoised_image(module, settings):
-    d = np.asarray(PRIOR.frame.crop(PROBLEM.denoise(KEY, X, NOISE.sigma)), np.float64).ravel()
-    _, fit = module.step(settings, PROBLEM, KEY, X, NOISE)
+    d = np.asarray(PRIOR.frame.crop(PROBLEM.denoise(same_key(), X, NOISE.sigma)), np.float64).ravel()
+    _, fit = module.step(settings, PROBLEM, same_key(), X, NOISE)
     misfit = np.linalg.norm(GAUSSIAN.y - GAUSSIAN.matrix @ d) / np.linalg.norm(GAUSSIAN.y)
     assert float(fit.residual) == pytest.approx(misfit, rel=1e-4)
 
@@ -106,19 +109,19 @@ def test_the_reported_residual_is_that_of_the_denoised_image(module, settings):
 def test_diffpir_takes_the_floor_where_there_is_no_noise():
     """rho = floor ||A||^2 at every level; any operator's unit gives the same image."""
     given = DiffPIR(weight=8.0, noise=0.7 * np.sqrt(0.2 / 8) * GAUSSIAN.norm, floor=1e-9)
-    one, _ = diffpir.step(DiffPIR(floor=0.2), PROBLEM, KEY, X, NOISE)
-    two, _ = diffpir.step(given, PROBLEM, KEY, X, NOISE)
+    one, _ = diffpir.step(DiffPIR(floor=0.2), PROBLEM, same_key(), X, NOISE)
+    two, _ = diffpir.step(given, PROBLEM, same_key(), X, NOISE)
     np.testing.assert_allclose(one, two, atol=1e-5)
     low = Noise(jnp.float32(0.01), jnp.float32(0.0))
-    d = np.asarray(PRIOR.frame.crop(PROBLEM.denoise(KEY, X, low.sigma)), np.float64).ravel()
+    d = np.asarray(PRIOR.frame.crop(PROBLEM.denoise(same_key(), X, low.sigma)), np.float64).ravel()
     a, rho = GAUSSIAN.matrix, 0.2 * GAUSSIAN.norm**2
     expected = np.linalg.solve(a.T @ a + rho * np.eye(12), a.T @ GAUSSIAN.y + rho * d)
-    got, _ = diffpir.step(DiffPIR(floor=0.2), PROBLEM, KEY, X, low)
+    got, _ = diffpir.step(DiffPIR(floor=0.2), PROBLEM, same_key(), X, low)
     assert relative(PRIOR.frame.crop(got).ravel(), expected) < 1e-4
     _, thousand, _ = make(scale=1000.0)
-    three, _ = diffpir.step(DiffPIR(floor=0.2), thousand, KEY, X, NOISE)
+    three, _ = diffpir.step(DiffPIR(floor=0.2), thousand, same_key(), X, NOISE)
     np.testing.assert_allclose(one, three, atol=1e-4)
-    other, _ = diffpir.step(DiffPIR(floor=0.4), PROBLEM, KEY, X, NOISE)
+    other, _ = diffpir.step(DiffPIR(floor=0.4), PROBLEM, same_key(), X, NOISE)
     assert float(jnp.abs(other - one).max()) > 1e-3
 
 
@@ -147,9 +150,9 @@ def test_settings_out_of_range_are_refused(kind, change, message):
 
 
 def test_tmpd_clips_what_it_is_told_to():
-    free, _ = tmpd.step(tmpd.TMPD(), PROBLEM, KEY, X, Noise(NOISE.sigma, jnp.float32(0.0)))
+    free, _ = tmpd.step(tmpd.TMPD(), PROBLEM, same_key(), X, Noise(NOISE.sigma, jnp.float32(0.0)))
     low, high = (float(jnp.quantile(PRIOR.frame.crop(free), q)) for q in (0.3, 0.6))
-    bound, _ = tmpd.step(tmpd.TMPD(low=low, high=high), PROBLEM, KEY, X, Noise(NOISE.sigma, jnp.float32(0.0)))
+    bound, _ = tmpd.step(tmpd.TMPD(low=low, high=high), PROBLEM, same_key(), X, Noise(NOISE.sigma, jnp.float32(0.0)))
     np.testing.assert_allclose(PRIOR.frame.crop(bound), jnp.clip(PRIOR.frame.crop(free), low, high), atol=1e-6)
 
 
@@ -164,6 +167,6 @@ def test_tmpd_stays_near_the_image_where_the_denoisers_derivative_is_no_covarian
     operator, y = from_functions(lambda image: image, image_shape=(3, 4, 1)), jnp.ones((3, 4, 1))
     problem = pose(operator, denoise, y, PRIOR.frame, channels=1)
     settings = tmpd.TMPD(noise=sigma * np.sqrt(0.5 / 0.999), floor=0.0, cg_steps=12)
-    got, _ = tmpd.step(settings, problem, KEY, X, Noise(NOISE.sigma, jnp.float32(0.0)))
-    clean = PRIOR.frame.crop(denoise(KEY, X, NOISE.sigma))
+    got, _ = tmpd.step(settings, problem, same_key(), X, Noise(NOISE.sigma, jnp.float32(0.0)))
+    clean = PRIOR.frame.crop(denoise(same_key(), X, NOISE.sigma))
     assert float(jnp.linalg.norm(PRIOR.frame.crop(got) - clean)) <= 2 * float(jnp.linalg.norm(y - clean))

@@ -17,10 +17,13 @@ from padis_jax.solvers.problem import Problem
 from padis_jax.solvers.sampling import Noise
 
 _, PROBLEM, _ = make()
-KEY = jax.random.key(4)
 X = 0.5 + 0.7 * jax.random.normal(jax.random.key(6), PLANE)
 NOISE = Noise(jnp.float32(0.7), jnp.float32(0.5))
 STEP = jax.jit(dps.step)
+
+
+def same_key():
+    return jax.random.key(4)  # a new one each time: these tests draw the same again on purpose
 
 
 def nonlinear(key, plane, sigma):
@@ -34,14 +37,14 @@ CURVED = dataclasses.replace(PROBLEM, denoise=jax.tree_util.Partial(nonlinear))
 def data_step(settings, problem=CURVED, noise=NOISE):
     """What the data term adds: the step less the same step with a vanishing zeta."""
     tiny = dataclasses.replace(settings, zeta=1e-30)
-    return STEP(settings, problem, KEY, X, noise)[0] - STEP(tiny, problem, KEY, X, noise)[0]
+    return STEP(settings, problem, same_key(), X, noise)[0] - STEP(tiny, problem, same_key(), X, noise)[0]
 
 
 def length_and_gradient():
     """||r|| and grad 1/2 ||r||^2 by plain autodiff."""
 
     def half_square(x):
-        r = CURVED.measurement - CURVED.forward(FRAME.crop(nonlinear(KEY, x, NOISE.sigma)))
+        r = CURVED.measurement - CURVED.forward(FRAME.crop(nonlinear(same_key(), x, NOISE.sigma)))
         return 0.5 * jnp.sum(r**2)
 
     value, gradient = jax.value_and_grad(half_square)(X)
@@ -78,10 +81,10 @@ def test_the_table_converts_zeta():
 
 def test_prior_step_is_langevin_with_the_score_before_the_update():
     settings = DPS(zeta=1e-30, eps=0.3)
-    z = jax.random.normal(jax.random.split(KEY)[1], PLANE)
+    z = jax.random.normal(jax.random.split(same_key())[1], PLANE)
     alpha = 0.3 * NOISE.sigma**2
-    score = (nonlinear(KEY, X, NOISE.sigma) - X) / NOISE.sigma**2
-    got, _ = STEP(settings, CURVED, KEY, X, NOISE)
+    score = (nonlinear(same_key(), X, NOISE.sigma) - X) / NOISE.sigma**2
+    got, _ = STEP(settings, CURVED, same_key(), X, NOISE)
     np.testing.assert_allclose(got, X + alpha / 2 * score + jnp.sqrt(alpha) * z, atol=1e-6)
 
 
@@ -93,7 +96,7 @@ def test_the_network_is_evaluated_once():
         return plane / (1 + sigma**2)
 
     jax.make_jaxpr(dps.step)(
-        DPS(), dataclasses.replace(PROBLEM, denoise=jax.tree_util.Partial(counting)), KEY, X, NOISE
+        DPS(), dataclasses.replace(PROBLEM, denoise=jax.tree_util.Partial(counting)), same_key(), X, NOISE
     )
     assert len(calls) == 1
 
@@ -101,11 +104,11 @@ def test_the_network_is_evaluated_once():
 @pytest.mark.parametrize("form", get_args(dps.Form))
 def test_a_perfect_fit_is_left_alone(form):
     """Where the residual is 0, its norm has no gradient; the step must be 0, not NaN."""
-    problem = dataclasses.replace(CURVED, measurement=CURVED.forward(FRAME.crop(nonlinear(KEY, X, NOISE.sigma))))
+    problem = dataclasses.replace(CURVED, measurement=CURVED.forward(FRAME.crop(nonlinear(same_key(), X, NOISE.sigma))))
     exact = dataclasses.replace(problem, measurement=jnp.zeros_like(problem.measurement))
-    x, _ = STEP(DPS(zeta=1.0, step_form=form), exact, KEY, jnp.zeros_like(X), NOISE)
+    x, _ = STEP(DPS(zeta=1.0, step_form=form), exact, same_key(), jnp.zeros_like(X), NOISE)
     assert bool(jnp.all(jnp.isfinite(x)))
-    still, _ = STEP(DPS(zeta=1e-30, step_form=form), exact, KEY, jnp.zeros_like(X), NOISE)
+    still, _ = STEP(DPS(zeta=1e-30, step_form=form), exact, same_key(), jnp.zeros_like(X), NOISE)
     np.testing.assert_array_equal(x, still)
 
 
@@ -113,24 +116,28 @@ def test_last_level_noise_can_be_left_out():
     final = NOISE._replace(final=jnp.asarray(True))
     quiet, loud = DPS(last_level_noise=False), DPS()
     other = jax.random.key(99)
-    np.testing.assert_array_equal(STEP(quiet, PROBLEM, KEY, X, final)[0], STEP(quiet, PROBLEM, other, X, final)[0])
-    assert not np.allclose(STEP(loud, PROBLEM, KEY, X, final)[0], STEP(loud, PROBLEM, other, X, final)[0])
+    np.testing.assert_array_equal(
+        STEP(quiet, PROBLEM, same_key(), X, final)[0], STEP(quiet, PROBLEM, other, X, final)[0]
+    )
+    assert not np.allclose(STEP(loud, PROBLEM, same_key(), X, final)[0], STEP(loud, PROBLEM, other, X, final)[0])
     before = NOISE._replace(final=jnp.asarray(False))
-    np.testing.assert_array_equal(STEP(quiet, PROBLEM, KEY, X, before)[0], STEP(loud, PROBLEM, KEY, X, before)[0])
+    np.testing.assert_array_equal(
+        STEP(quiet, PROBLEM, same_key(), X, before)[0], STEP(loud, PROBLEM, same_key(), X, before)[0]
+    )
 
 
 def test_zero_ring_pulls_the_margin_to_zero_and_leaves_the_image():
     ring, free = DPS(zero_ring=True), DPS()
-    a, b = (STEP(s, CURVED, KEY, X, NOISE)[0] for s in (ring, free))
+    a, b = (STEP(s, CURVED, same_key(), X, NOISE)[0] for s in (ring, free))
     np.testing.assert_allclose(FRAME.crop(a), FRAME.crop(b), atol=1e-6)
-    denoised = nonlinear(KEY, X, NOISE.sigma)
+    denoised = nonlinear(same_key(), X, NOISE.sigma)
     margin = denoised - FRAME.pad(FRAME.crop(denoised))
     np.testing.assert_allclose(b - a, ring.eps / 2 * margin, atol=1e-6)
 
 
 def test_patches_in_chunks_give_the_same_step():
     frame = frame_for((9, 10), 4)
-    x = jax.random.normal(KEY, (*frame.padded_shape, 1))
+    x = jax.random.normal(same_key(), (*frame.padded_shape, 1))
     operator = make()[1].operator
     matrix = jax.random.normal(jax.random.key(8), (5, 90))
     operator = dataclasses.replace(
@@ -148,7 +155,7 @@ def test_patches_in_chunks_give_the_same_step():
     for batch in (None, 4):
         prior = tiled_prior(patch_denoise, frame, patch_batch=batch)
         problem = Problem(operator, prior.denoise, jnp.ones(5), frame)
-        outs.append(STEP(DPS(), problem, KEY, x, NOISE)[0])
+        outs.append(STEP(DPS(), problem, same_key(), x, NOISE)[0])
     np.testing.assert_allclose(*outs, atol=1e-5)
 
 

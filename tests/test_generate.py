@@ -40,7 +40,7 @@ def test_images_are_distributed_as_the_recursion_says():
 def test_the_last_level_moves_by_eps_over_two_and_adds_no_noise(inner):
     """One level: from sigma z straight towards D, as often as there are steps; a step reports the size of x - D."""
     key, sigma, eps, seen = jax.random.key(3), 2.0, 0.8, []
-    x = np.asarray(sigma * jax.random.normal(jax.random.split(key)[0], PLANE), np.float64).ravel()
+    x = np.asarray(sigma * jax.random.normal(jax.random.split(jax.random.clone(key))[0], PLANE), np.float64).ravel()
     options = {"levels": 1, "inner": inner, "sigma_max": sigma, "sigma_min": 0.5, "eps": eps}
     got = generate(key, PRIOR, **options, progress=lambda *c: seen.append(c[2].noise))
     for step in range(inner):

@@ -59,13 +59,15 @@ def test_the_derived_transpose_is_the_transpose():
 @pytest.mark.parametrize(("dtype", "norm"), [(jnp.float32, 1), (jnp.complex64, np.sqrt(2))])
 def test_the_norm_is_over_images_of_the_given_type(dtype, norm):
     """|x + i y| is the length of a real (x, y), and up to root 2 times that of a complex one."""
-    operator = from_functions(lambda x: (x[0] + 1j * x[1])[None], image_shape=(2,), dtype=dtype)
+    operator = from_functions(
+        lambda x: (x[0].astype(complex) + 1j * x[1].astype(complex))[None], image_shape=(2,), dtype=dtype
+    )
     np.testing.assert_allclose(operator.norm, norm, rtol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.complex64])
 def test_for_complex_data_the_derived_transpose_is_conjugated(dtype):
-    mask = jnp.exp(1j * jnp.arange(20.0).reshape(5, 4)).astype(jnp.complex64)
+    mask = jnp.asarray(np.exp(1j * np.arange(20.0).reshape(5, 4)), jnp.complex64)
     operator = from_functions(lambda x: mask * jnp.fft.fft2(x), image_shape=(5, 4), dtype=dtype)
     assert operator.T(jnp.ones((5, 4), jnp.complex64)).dtype == dtype
     assert dot_test(operator, (5, 4), key=jax.random.key(0), dtype=dtype) < 1e-6

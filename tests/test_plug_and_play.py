@@ -13,7 +13,7 @@ from padis_jax.solvers.reconstruct import reconstruct
 
 GAUSSIAN, PROBLEM, PRIOR = make()
 K = GAUSSIAN.crop
-ARGUMENTS = (jax.random.key(0), PROBLEM.measurement, PROBLEM.operator, PRIOR)
+ARGUMENTS = (PROBLEM.measurement, PROBLEM.operator, PRIOR)
 
 
 @pytest.mark.parametrize("method", ["admm", "red"])
@@ -23,7 +23,7 @@ def test_the_fixed_point(method):
     pull = np.linalg.inv(wiener) - np.eye(12) if method == "admm" else np.eye(12) - wiener
     a, mean, rho = GAUSSIAN.matrix, K @ GAUSSIAN.mean, 0.05 * GAUSSIAN.norm**2
     expected = mean + np.linalg.solve(a.T @ a + rho * pull, a.T @ (GAUSSIAN.y - a @ mean))
-    result = reconstruct(*ARGUMENTS, solver=settings, levels=300)
+    result = reconstruct(jax.random.key(0), *ARGUMENTS, solver=settings, levels=300)
     assert relative(result.image.ravel(), expected) < 1e-3
     misfit = np.linalg.norm(GAUSSIAN.y - a @ expected) / np.linalg.norm(GAUSSIAN.y)
     assert float(result.residual[-1]) == pytest.approx(misfit, rel=2e-2)
@@ -33,7 +33,7 @@ def test_the_fixed_point(method):
 def test_the_start_is_used_and_one_iteration_is_the_equations():
     start = jnp.full((3, 4, 1), 0.4)
     settings = PlugAndPlay(method="red", sigma=0.6, weight=0.05, cg_steps=16)
-    got = reconstruct(*ARGUMENTS, solver=settings, levels=1, start=start).image
+    got = reconstruct(jax.random.key(0), *ARGUMENTS, solver=settings, levels=1, start=start).image
     d = np.asarray(FRAME.crop(PRIOR.denoise(jax.random.key(0), FRAME.pad(start), jnp.float32(0.6))), np.float64).ravel()
     a, rho = GAUSSIAN.matrix, 0.05 * GAUSSIAN.norm**2
     expected = np.linalg.solve(a.T @ a + rho * np.eye(12), a.T @ GAUSSIAN.y + rho * d)
@@ -43,7 +43,8 @@ def test_the_start_is_used_and_one_iteration_is_the_equations():
 def test_it_reports_the_residual_of_its_image_and_counts_every_tiling():
     twice = dataclasses.replace(PRIOR, tilings=2)
     settings = PlugAndPlay(sigma=0.6, weight=0.05, cg_steps=16)
-    got = reconstruct(*ARGUMENTS[:3], twice, solver=settings, levels=2, start=jnp.full((3, 4, 1), 0.4))
+    start = jnp.full((3, 4, 1), 0.4)
+    got = reconstruct(jax.random.key(0), *ARGUMENTS[:2], twice, solver=settings, levels=2, start=start)
     misfit = GAUSSIAN.y - GAUSSIAN.matrix @ np.asarray(got.image, np.float64).ravel()
     assert float(got.residual[-1]) == pytest.approx(np.linalg.norm(misfit) / np.linalg.norm(GAUSSIAN.y), rel=1e-4)
     assert got.evaluations == 4

@@ -11,9 +11,12 @@ from padis_jax.solvers.predictor_corrector import PredictorCorrector
 from padis_jax.solvers.sampling import Noise
 
 GAUSSIAN, PROBLEM, _ = make()
-KEY = jax.random.key(4)
 X = np.asarray(0.5 + 0.7 * jax.random.normal(jax.random.key(6), PLANE), np.float64).ravel()
 STEP = jax.jit(predictor_corrector.step)
+
+
+def same_key():
+    return jax.random.key(4)  # a new one each time: these tests draw the same again on purpose
 
 
 def score(x, sigma):
@@ -33,7 +36,7 @@ def data(x, level=1.0, noise=0.0, zeta=0.6, form="squared"):
 
 
 def normals():
-    keys = jax.random.split(KEY, 4)
+    keys = jax.random.split(same_key(), 4)
     return [np.asarray(jax.random.normal(keys[i], PLANE), np.float64).ravel() for i in (1, 3)]
 
 
@@ -55,7 +58,7 @@ def test_one_step_is_its_equations(form, corrector, s, t, of_y):
     expected = data(x + e * score(x, t) + np.sqrt(2 * e) * z2, t, of_y, form=form)
     settings = PredictorCorrector(zeta=0.6, corrector=corrector, step_form=form, noise=of_y)
     noise = Noise(jnp.float32(s), jnp.float32(t))
-    got, fit = STEP(settings, PROBLEM, KEY, jnp.asarray(X, jnp.float32).reshape(PLANE), noise)
+    got, fit = STEP(settings, PROBLEM, same_key(), jnp.asarray(X, jnp.float32).reshape(PLANE), noise)
     assert relative(got.ravel(), expected) < 2e-4
     denoised = X + s**2 * score(X, s)
     misfit = np.linalg.norm(GAUSSIAN.y - GAUSSIAN.matrix @ GAUSSIAN.crop @ denoised) / np.linalg.norm(GAUSSIAN.y)
@@ -70,14 +73,14 @@ def test_the_ancestral_predictor_leaves_the_noise_of_the_next_level():
     expected = data(x + e * score(x, t) + np.sqrt(2 * e) * z2, t)
     settings = PredictorCorrector(zeta=0.6, predictor="ancestral")
     noise = Noise(jnp.float32(s), jnp.float32(t))
-    got, _ = STEP(settings, PROBLEM, KEY, jnp.asarray(X, jnp.float32).reshape(PLANE), noise)
+    got, _ = STEP(settings, PROBLEM, same_key(), jnp.asarray(X, jnp.float32).reshape(PLANE), noise)
     assert relative(got.ravel(), expected) < 2e-4
 
 
 def test_after_the_last_level_the_state_is_denoised():
     expected = data(X + 0.7**2 * score(X, 0.7))
     noise = Noise(jnp.float32(0.7), jnp.float32(0.0))
-    got, _ = STEP(PredictorCorrector(zeta=0.6), PROBLEM, KEY, jnp.asarray(X, jnp.float32).reshape(PLANE), noise)
+    got, _ = STEP(PredictorCorrector(zeta=0.6), PROBLEM, same_key(), jnp.asarray(X, jnp.float32).reshape(PLANE), noise)
     assert relative(got.ravel(), expected) < 2e-4
 
 

@@ -48,7 +48,7 @@ def random_plane(frame=FRAME, channels=2):
 
 def test_a_prior_is_the_network_on_the_tiles_of_one_random_offset():
     key, plane = jax.random.key(3), random_plane()
-    offset = random_offset(key, FRAME)
+    offset = random_offset(jax.random.clone(key), FRAME)
     patches, positions = (tile(FRAME, jnp.asarray(a), offset) for a in (plane, plane_positions(FRAME.padded_shape)))
     params = random_params(CONFIG)
     denoise = jax.jit(denoise_patches, static_argnums=0)
@@ -95,7 +95,7 @@ def test_chunks_change_neither_the_denoised_plane_nor_the_gradient(tilings, patc
     cotangent = jax.random.normal(jax.random.key(4), plane.shape)
 
     def both(prior):
-        out, transpose = jax.vjp(lambda x: prior.denoise(key, x, SIGMA), plane)
+        out, transpose = jax.vjp(lambda x: prior.denoise(jax.random.clone(key), x, SIGMA), plane)
         return out, transpose(cotangent)[0]
 
     whole = jax.jit(both)(tiled_prior(CONVOLVE, FRAME, tilings=tilings))

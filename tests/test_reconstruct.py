@@ -22,7 +22,10 @@ from padis_jax.solvers.tv import TV, total_variation
 GAUSSIAN, PROBLEM, PRIOR = make()
 Y = np.asarray(PROBLEM.measurement)
 SHORT = {"levels": 6, "sigma_max": 1.0, "sigma_min": 0.01}
-KEY = jax.random.key(0)
+
+
+def same_key():
+    return jax.random.key(0)  # a new one each time: these tests draw the same again on purpose
 
 
 class Matrix:
@@ -41,10 +44,10 @@ class Matrix:
 
 
 def test_an_operator_of_ones_own_gives_the_same_image():
-    ours = reconstruct(KEY, Y, PROBLEM.operator, PRIOR, **SHORT)
-    plain = reconstruct(KEY, Y, Matrix(GAUSSIAN.matrix), PRIOR, **SHORT)
+    ours = reconstruct(same_key(), Y, PROBLEM.operator, PRIOR, **SHORT)
+    plain = reconstruct(same_key(), Y, Matrix(GAUSSIAN.matrix), PRIOR, **SHORT)
     derived = from_functions(lambda x: jnp.asarray(GAUSSIAN.matrix, jnp.float32) @ x.ravel(), image_shape=(3, 4))
-    third = reconstruct(KEY, Y, derived, PRIOR, **SHORT)
+    third = reconstruct(same_key(), Y, derived, PRIOR, **SHORT)
     assert ours.image.shape == (3, 4, 1) and ours.residual.shape == (6,) and ours.evaluations == 6
     np.testing.assert_allclose(plain.image, ours.image, atol=1e-4)
     np.testing.assert_allclose(third.image, ours.image, atol=2e-3)  # its norm is a power iteration's
@@ -60,7 +63,7 @@ def test_a_second_call_with_other_data_compiles_nothing(solver, change):
         traces.append(1)
         return scale * plane / (1 + sigma**2)
 
-    reconstruct(KEY, Y, PROBLEM.operator, Prior(Partial(counted, jnp.float32(1)), FRAME), solver=solver, **SHORT)
+    reconstruct(same_key(), Y, PROBLEM.operator, Prior(Partial(counted, jnp.float32(1)), FRAME), solver=solver, **SHORT)
     assert traces
     traces.clear()
     operator = dataclasses.replace(PROBLEM.operator, norm=jnp.float32(7))
@@ -79,7 +82,7 @@ def test_a_second_call_with_an_opaque_operator_compiles_nothing():
             return super().__call__(image)
 
     operator = Counted(GAUSSIAN.matrix)
-    reconstruct(KEY, Y, operator, PRIOR, **SHORT)
+    reconstruct(same_key(), Y, operator, PRIOR, **SHORT)
     traces.clear()
     reconstruct(jax.random.key(1), Y + 1, operator, PRIOR, **SHORT)
     assert len(traces) <= 2  # the shape check alone
@@ -90,7 +93,7 @@ def test_units_of_the_operator_do_not_matter(solver):
     settings = DiffPIR(floor=0.1) if solver == "diffpir" else None  # well conditioned: this is no test of rounding
     _, thousand, _ = make(scale=1000.0)
     one, two = (
-        reconstruct(KEY, p.measurement, p.operator, PRIOR, solver=settings or solver, **SHORT).image
+        reconstruct(same_key(), p.measurement, p.operator, PRIOR, solver=settings or solver, **SHORT).image
         for p in (PROBLEM, thousand)
     )
     np.testing.assert_allclose(two, one, atol=1e-4)
@@ -98,14 +101,14 @@ def test_units_of_the_operator_do_not_matter(solver):
 
 def test_batches_under_vmap_equal_single_runs():
     ys = Y + np.arange(3)[:, None].astype(np.float32)
-    keys = [jax.random.fold_in(KEY, index) for index in range(3)]
+    keys = [jax.random.fold_in(same_key(), index) for index in range(3)]
     many = jax.vmap(lambda key, y: reconstruct(key, y, PROBLEM.operator, PRIOR, **SHORT).image)(jnp.stack(keys), ys)
     for key, y, image in zip(keys, ys, many, strict=True):
         np.testing.assert_allclose(image, reconstruct(key, y, PROBLEM.operator, PRIOR, **SHORT).image, atol=1e-4)
 
 
 def test_the_mean_of_four_chains_has_a_quarter_of_the_variance():
-    keys = jax.random.split(KEY, 400)
+    keys = jax.random.split(same_key(), 400)
 
     def variance(average):
         def one(key):
@@ -115,7 +118,7 @@ def test_the_mean_of_four_chains_has_a_quarter_of_the_variance():
         return float(jnp.sum(jnp.var(jax.vmap(one)(keys), axis=0)))
 
     assert variance(4) / variance(1) == pytest.approx(0.25, rel=0.15)
-    result = reconstruct(KEY, Y, PROBLEM.operator, PRIOR, average=4, inner=2, **SHORT)
+    result = reconstruct(same_key(), Y, PROBLEM.operator, PRIOR, average=4, inner=2, **SHORT)
     assert result.evaluations == 48 and result.residual.shape == (6,)
 
 
@@ -128,7 +131,7 @@ def test_evaluations_are_those_of_the_prior():
         return plane / (1 + sigma**2)
 
     for solver in ("dds", "predictor_corrector", "daps"):
-        result = reconstruct(KEY, Y, PROBLEM.operator, Prior(counted, FRAME), solver=solver, inner=2, **SHORT)
+        result = reconstruct(same_key(), Y, PROBLEM.operator, Prior(counted, FRAME), solver=solver, inner=2, **SHORT)
         jax.effects_barrier()
         assert len(calls) == result.evaluations > 0, solver
         calls.clear()
@@ -136,9 +139,17 @@ def test_evaluations_are_those_of_the_prior():
 
 def test_progress_counts_all_chains_and_changes_nothing():
     calls = []
-    quiet = reconstruct(KEY, Y, PROBLEM.operator, PRIOR, average=2, inner=2, **SHORT)
+    quiet = reconstruct(same_key(), Y, PROBLEM.operator, PRIOR, average=2, inner=2, **SHORT)
     shown = reconstruct(
-        KEY, Y, PROBLEM.operator, PRIOR, average=2, inner=2, chunk=5, progress=lambda *c: calls.append(c[:2]), **SHORT
+        same_key(),
+        Y,
+        PROBLEM.operator,
+        PRIOR,
+        average=2,
+        inner=2,
+        chunk=5,
+        progress=lambda *c: calls.append(c[:2]),
+        **SHORT,
     )
     assert calls == [(done, 24) for done in (5, 10, 12, 17, 22, 24)]
     np.testing.assert_array_equal(quiet.image, shown.image)
@@ -147,7 +158,7 @@ def test_progress_counts_all_chains_and_changes_nothing():
 
 def test_the_image_explains_the_data():
     """The residual falls along the ladder, and the ladder is the one asked for."""
-    result = reconstruct(KEY, Y, PROBLEM.operator, PRIOR, levels=40, sigma_max=2.0, sigma_min=0.003)
+    result = reconstruct(same_key(), Y, PROBLEM.operator, PRIOR, levels=40, sigma_max=2.0, sigma_min=0.003)
     assert float(result.residual[-1]) < 0.02 < float(result.residual[0])
     assert result.sigmas.shape == (40,) and float(result.sigmas[0]) == 2.0
 
@@ -156,7 +167,7 @@ def kept_start(start, **more):
     """The image of a chain that keeps its start: a denoiser that returns its input, and no data step."""
     prior = Prior(Partial(shrink, jnp.float32(1)), FRAME)
     still = {"solver": Langevin(zeta=1e-12, eps=1e-12), "levels": 1, "sigma_max": 0.5}
-    return reconstruct(KEY, Y, PROBLEM.operator, prior, start=start, **still, **more).image
+    return reconstruct(same_key(), Y, PROBLEM.operator, prior, start=start, **still, **more).image
 
 
 def test_start_from_an_image():
@@ -206,11 +217,11 @@ def test_bad_input_is_refused_with_one_line(change, message):
     arguments = {"measurement": Y, "operator": PROBLEM.operator, **SHORT} | change
     measurement, operator = arguments.pop("measurement"), arguments.pop("operator")
     with pytest.raises(ValueError, match=message) as error:
-        reconstruct(KEY, measurement, operator, PRIOR, **arguments)
+        reconstruct(same_key(), measurement, operator, PRIOR, **arguments)
     assert "\n" not in str(error.value)
 
 
 def test_an_operator_for_other_images_is_refused_with_both_shapes():
     operator = from_functions(lambda x: 2 * x, image_shape=(4, 4))
     with pytest.raises(ValueError, match=r"\(4, 4\).*image_shape \(3, 4\)"):
-        reconstruct(KEY, np.zeros((4, 4)), operator, PRIOR)
+        reconstruct(same_key(), np.zeros((4, 4)), operator, PRIOR)

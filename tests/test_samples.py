@@ -13,14 +13,17 @@ from padis_jax.solvers.samples import draw_samples
 
 _, PROBLEM, PRIOR = make()
 FEW = {"levels": 4, "sigma_max": 1.0, "sigma_min": 0.1, "solver": DDS(cg_steps=3)}
-KEY = jax.random.key(2)
+
+
+def same_key():
+    return jax.random.key(2)  # a new one each time: these tests draw the same again on purpose
 
 
 def test_samples_are_the_chains_of_one_reconstruction():
-    arguments = (KEY, PROBLEM.measurement, PROBLEM.operator, PRIOR)
-    samples = draw_samples(*arguments, 3, **FEW)
-    together = reconstruct(*arguments, average=3, **FEW)
-    second = reconstruct(*arguments, first_chain=1, **FEW)
+    arguments = (PROBLEM.measurement, PROBLEM.operator, PRIOR)
+    samples = draw_samples(same_key(), *arguments, 3, **FEW)
+    together = reconstruct(same_key(), *arguments, average=3, **FEW)
+    second = reconstruct(same_key(), *arguments, first_chain=1, **FEW)
     np.testing.assert_allclose(samples.mean, together.image, atol=1e-4)
     np.testing.assert_allclose(samples.images[1], second.image, atol=1e-4)
     np.testing.assert_allclose(samples.residual[1], second.residual, atol=1e-4)
@@ -31,9 +34,9 @@ def test_samples_are_the_chains_of_one_reconstruction():
 
 def test_samples_refuse_what_makes_no_sense():
     with pytest.raises(ValueError, match="count is 1"):
-        draw_samples(KEY, PROBLEM.measurement, PROBLEM.operator, PRIOR, 1)
+        draw_samples(same_key(), PROBLEM.measurement, PROBLEM.operator, PRIOR, 1)
     with pytest.raises(ValueError, match="average is no option"):
-        draw_samples(KEY, PROBLEM.measurement, PROBLEM.operator, PRIOR, 2, average=2)
+        draw_samples(same_key(), PROBLEM.measurement, PROBLEM.operator, PRIOR, 2, average=2)
 
 
 @pytest.mark.parametrize("count", [2, 7, 8])

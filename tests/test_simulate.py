@@ -11,7 +11,10 @@ from padis_jax.measurements.simulate import MANY, MU_WATER, fine_line_integrals,
 from padis_jax.operators import Inpaint, ParallelBeam, from_functions
 
 SIDE = 32
-KEY = jax.random.key(0)
+
+
+def same_key():
+    return jax.random.key(0)  # a new one each time: these tests draw the same again on purpose
 
 
 def smooth_image():
@@ -26,7 +29,7 @@ def scan(**change):
 
 def test_the_papers_protocol_is_the_operator_itself():
     operator, image = scan(), smooth_image()
-    measurement = paper_measurement(KEY, image, operator)
+    measurement = paper_measurement(same_key(), image, operator)
     np.testing.assert_array_equal(measurement.y, operator(image))
     assert measurement.protocol == "paper"
     assert measurement.noise_sigma == 0 and measurement.noise_level == 0
@@ -34,7 +37,7 @@ def test_the_papers_protocol_is_the_operator_itself():
 
 def test_gaussian_noise_has_the_deviation_asked_for():
     operator = from_functions(lambda x: 2 * x, image_shape=(64, 64, 1))
-    measurement = paper_measurement(KEY, jnp.ones((64, 64, 1)), operator, sigma=0.1)
+    measurement = paper_measurement(same_key(), jnp.ones((64, 64, 1)), operator, sigma=0.1)
     noise = measurement.y - 2
     np.testing.assert_allclose(jnp.std(noise), 0.1, rtol=0.05)
     np.testing.assert_allclose(measurement.noise_sigma, 0.1, rtol=1e-5)
@@ -65,7 +68,7 @@ def test_the_noise_is_what_the_counts_say():
     operator, image = scan(), smooth_image()
     lines = fine_line_integrals(image, operator)
     simulate = jax.jit(jax.vmap(lambda key: honest_measurement(key, image, operator, photons=2e4)[:2]))
-    sinograms, sigmas = simulate(jax.random.split(KEY, 400))
+    sinograms, sigmas = simulate(jax.random.split(same_key(), 400))
     deviation = jnp.std(sinograms, axis=0)
     np.testing.assert_allclose(sinograms.mean(0), lines, atol=5 * float(deviation.max()) / 20)  # unbiased
     np.testing.assert_allclose(sigmas.mean(0), deviation, rtol=0.2)
@@ -79,7 +82,7 @@ def test_the_level_follows_the_photons():
     operator, image = scan(), smooth_image()
     lines = fine_line_integrals(image, operator)
     for photons in (1e4, 1e5):
-        measurement = honest_measurement(KEY, image, operator, photons=photons)
+        measurement = honest_measurement(same_key(), image, operator, photons=photons)
         assert measurement.protocol == "honest"
         true = float(jnp.linalg.norm(measurement.y - lines) / jnp.linalg.norm(lines))
         np.testing.assert_allclose(measurement.noise_level, true, rtol=0.15)
@@ -109,12 +112,12 @@ def test_photons_see_the_attenuation_that_the_window_stands_for(window):
 
 def honest(window, image, operator):
     attenuation, background = linear_attenuation(window)
-    return honest_measurement(KEY, image, operator, attenuation=attenuation, background=background)
+    return honest_measurement(same_key(), image, operator, attenuation=attenuation, background=background)
 
 
 def test_the_default_window_and_no_unit_have_the_default_attenuation():
     assert linear_attenuation(HOUNSFIELD) == linear_attenuation(PLAIN) == (2 * MU_WATER, 0.0)
-    plain = honest_measurement(KEY, smooth_image(), scan())
+    plain = honest_measurement(same_key(), smooth_image(), scan())
     np.testing.assert_array_equal(honest(HOUNSFIELD, smooth_image(), scan()).y, plain.y)
 
 
@@ -122,7 +125,7 @@ def test_the_default_window_and_no_unit_have_the_default_attenuation():
 def test_any_number_of_photons_has_the_spread_of_its_counts(photons):
     """Beyond 2^31 integers end, and far below that JAX's own Poisson numbers are wrong in the tails."""
     operator = scan(angles=np.linspace(0, 3, 200), detector_count=100)
-    measurement = honest_measurement(KEY, 0 * smooth_image(), operator, photons=photons)
+    measurement = honest_measurement(same_key(), 0 * smooth_image(), operator, photons=photons)
     pulls = np.asarray(measurement.y / measurement.noise_std, np.float64)
     assert abs(pulls.mean()) < 0.03 and abs(pulls.std() - 1) < 0.02
     assert np.abs(pulls).max() < 5.5
@@ -132,7 +135,7 @@ def test_any_number_of_photons_has_the_spread_of_its_counts(photons):
 def test_what_is_not_measured_has_no_noise():
     mask = np.arange(64 * 64).reshape(64, 64) % 4 > 0  # three quarters are known
     operator, image = Inpaint(mask=mask), jnp.full((64, 64, 3), 0.5)
-    measurement = paper_measurement(KEY, image, operator, sigma=0.1)
+    measurement = paper_measurement(same_key(), image, operator, sigma=0.1)
     np.testing.assert_array_equal(measurement.y[~mask], 0)
     np.testing.assert_array_equal(measurement.noise_std, np.where(mask, np.float32(0.1), 0)[..., None].repeat(3, 2))
     noise = np.asarray(measurement.y - operator(image))
@@ -141,29 +144,29 @@ def test_what_is_not_measured_has_no_noise():
     np.testing.assert_allclose(
         measurement.noise_level, np.linalg.norm(noise) / np.linalg.norm(measurement.y), rtol=0.03
     )
-    assert paper_measurement(KEY, image[..., 0], operator, sigma=0.1).y.shape == (64, 64)
+    assert paper_measurement(same_key(), image[..., 0], operator, sigma=0.1).y.shape == (64, 64)
 
 
 def test_the_unit_of_length_does_not_matter():
     # The same scan in pixels and in centimetres: same counts, and a sinogram in the operator's own unit.
     image = smooth_image()
-    pixels = honest_measurement(KEY, image, scan())
+    pixels = honest_measurement(same_key(), image, scan())
     unit = 0.0957
-    centimetres = honest_measurement(KEY, image, scan(pixel_size=unit, detector_spacing=unit))
+    centimetres = honest_measurement(same_key(), image, scan(pixel_size=unit, detector_spacing=unit))
     np.testing.assert_allclose(centimetres.y, pixels.y * unit, rtol=1e-2, atol=1e-3 * unit)
     np.testing.assert_allclose(centimetres.noise_level, pixels.noise_level, rtol=1e-3)
 
 
 def test_keys_decide_and_channels_pass():
     operator, image = scan(), smooth_image()
-    first = honest_measurement(KEY, image, operator).y
-    np.testing.assert_array_equal(honest_measurement(KEY, image, operator).y, first)
+    first = honest_measurement(same_key(), image, operator).y
+    np.testing.assert_array_equal(honest_measurement(same_key(), image, operator).y, first)
     assert jnp.any(honest_measurement(jax.random.key(1), image, operator).y != first)
-    assert honest_measurement(KEY, image[:, :, None], operator).y.shape == (6, 48, 1)
+    assert honest_measurement(same_key(), image[:, :, None], operator).y.shape == (6, 48, 1)
 
 
 def test_starved_rays_stay_finite():
-    measurement = honest_measurement(KEY, 50 * smooth_image(), scan(), photons=10)
+    measurement = honest_measurement(same_key(), 50 * smooth_image(), scan(), photons=10)
     assert jnp.all(jnp.isfinite(measurement.y)) and jnp.all(jnp.isfinite(measurement.noise_std))
     assert float(measurement.y.max()) == pytest.approx(float(np.log(10) / (0.04 * 0.957)), rel=1e-5)
 
@@ -171,17 +174,17 @@ def test_starved_rays_stay_finite():
 @pytest.mark.parametrize("name", ["photons", "pixel_mm", "attenuation", "refinement", "rays"])
 def test_impossible_settings_are_refused(name):
     with pytest.raises(ValueError, match=name):
-        honest_measurement(KEY, smooth_image(), scan(), **{name: 0})
+        honest_measurement(same_key(), smooth_image(), scan(), **{name: 0})
 
 
 @pytest.mark.parametrize(("name", "value"), [("photons", np.inf), ("photons", 1e39), ("background", np.nan)])
 def test_settings_beyond_float32_are_refused(name, value):
     with pytest.raises(ValueError, match=name):
-        honest_measurement(KEY, smooth_image(), scan(), **{name: value})
+        honest_measurement(same_key(), smooth_image(), scan(), **{name: value})
 
 
 def test_a_wrong_image_is_refused():
     with pytest.raises(ValueError, match=r"shape \(32, 32\)"):
-        honest_measurement(KEY, jnp.ones((16, 32)), scan())
+        honest_measurement(same_key(), jnp.ones((16, 32)), scan())
     with pytest.raises(ValueError, match="sigma"):
-        paper_measurement(KEY, smooth_image(), scan(), sigma=-1.0)
+        paper_measurement(same_key(), smooth_image(), scan(), sigma=-1.0)

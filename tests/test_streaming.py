@@ -9,7 +9,6 @@ from medical import ramp, write_series
 from PIL import Image
 from tiny import CONFIG as CONFIG_OF_TRAINING
 
-from padis_jax import images
 from padis_jax.batches import PatchConfig, draw_batch, pad_images
 from padis_jax.config import DataConfig
 from padis_jax.errors import UserError
@@ -73,7 +72,7 @@ def test_only_what_is_asked_for_is_read_and_once(monkeypatch):
 
 def test_the_cache_is_bounded(monkeypatch):
     read = []
-    monkeypatch.setattr(images.streamed, "CACHE_BYTES", 2 * 4 * 8 * 8)
+    monkeypatch.setattr("padis_jax.streamed.CACHE_BYTES", 2 * 4 * 8 * 8)
     streamed = StreamedImages(lambda i: read.append(i) or np.zeros((8, 8, 1), np.float32), (9, 8, 8, 1))
     for index in (0, 1, 0, 2, 1):
         streamed[index]

@@ -32,13 +32,13 @@ from padis_jax.config import Config
 from padis_jax.conversion.state_dict import import_state_dict
 from padis_jax.conversion.torch_files import read_torch
 from padis_jax.errors import UserError, one_line_errors
-from padis_jax.images import Window
 from padis_jax.patches import Frame, frame_for
 from padis_jax.runs.training import provenance
 from padis_jax.serialization import from_json
 from padis_jax.training import init_state, state_shapes
 from padis_jax.unet import NetworkConfig, Params, parameter_count
 from padis_jax.weights import Weights, file_hash, load_weights, save_weights
+from padis_jax.window import Window
 
 
 @dataclasses.dataclass(frozen=True)

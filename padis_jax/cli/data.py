@@ -27,8 +27,8 @@ from padis_jax.cli.commands import called_as
 from padis_jax.cli.help_text import Page
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.images import PLAIN, ImageSet, Source, Window, open_source, read_images
-from padis_jax.images.streamed import in_parallel
 from padis_jax.split import spread
+from padis_jax.streamed import in_parallel
 from padis_jax.writers import write_png
 
 SHEET, CELL = 25, 160  # images on a contact sheet, and the longest side of each in pixels

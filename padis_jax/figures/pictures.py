@@ -22,7 +22,7 @@ from padis_jax.figures.style import (
     score_text,
     tight,
 )
-from padis_jax.images import HOUNSFIELD, Window
+from padis_jax.window import HOUNSFIELD, Window
 
 
 def comparison(

@@ -10,8 +10,8 @@ from jax.typing import ArrayLike
 from matplotlib.axes import Axes
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from padis_jax.images import Window
 from padis_jax.metrics import psnr, ssim
+from padis_jax.window import Window
 
 # Radiologists name a window by level and width: brain 40/120 (wider than the usual 80, for 20 views), bone 500/2000.
 BRAIN = Window("HU", -20.0, 100.0)

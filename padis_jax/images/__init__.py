@@ -7,7 +7,7 @@ One module for each format turns a file into a `source.Source` (slices in the fi
 from padis_jax.images.image_set import ImageSet
 from padis_jax.images.read import open_source, read_images
 from padis_jax.images.source import Origin, Source
-from padis_jax.images.streamed import StreamedImages
+from padis_jax.streamed import StreamedImages
 from padis_jax.window import HOUNSFIELD, PLAIN, Window
 
 __all__ = [

@@ -17,7 +17,7 @@ import numpy as np
 from padis_jax.errors import UserError
 from padis_jax.images.guard import MAX_SLICE, decoding, library
 from padis_jax.images.source import Origin, Source, Spacing
-from padis_jax.images.streamed import in_parallel
+from padis_jax.streamed import in_parallel
 from padis_jax.window import HOUNSFIELD
 
 _TAGS = """SOPClassUID SeriesInstanceUID SeriesNumber SeriesDescription Modality Rows Columns NumberOfFrames

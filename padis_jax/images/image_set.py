@@ -9,7 +9,7 @@ import numpy as np
 
 from padis_jax.errors import UserError
 from padis_jax.images.source import Origin, Spacing
-from padis_jax.images.streamed import StreamedImages
+from padis_jax.streamed import StreamedImages
 from padis_jax.window import Window
 
 

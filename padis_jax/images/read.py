@@ -19,7 +19,7 @@ from padis_jax.images.matlab import open_mat
 from padis_jax.images.nifti import open_nifti
 from padis_jax.images.pictures import open_pictures
 from padis_jax.images.source import Source, join
-from padis_jax.images.streamed import StreamedImages, in_parallel
+from padis_jax.streamed import StreamedImages, in_parallel
 from padis_jax.window import PLAIN, Window
 
 MEMORY = 2**31  # bytes of float32 images that are held in memory

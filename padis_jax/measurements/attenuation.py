@@ -17,9 +17,9 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
-from padis_jax.images import HOUNSFIELD, Window
 from padis_jax.measurements.simulate import MU_WATER
 from padis_jax.operators.linear import Operator
+from padis_jax.window import HOUNSFIELD, Window
 
 
 def rescale_measurement(measurement: Array, operator: Operator, image_shape: tuple[int, ...], window: Window) -> Array:

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from padis_jax.errors import UserError
-from padis_jax.images import HOUNSFIELD, Window
 from padis_jax.measurements.attenuation import attenuation_window, rescale_attenuation
 from padis_jax.measurements.geometry import ScanGeometry, read_geometry
 from padis_jax.measurements.geometry_check import check_shape, find_offset
@@ -22,6 +21,7 @@ from padis_jax.measurements.line_integrals import line_integrals
 from padis_jax.measurements.simulate import MU_WATER, Measurement
 from padis_jax.measurements.sinogram_files import read_sinogram
 from padis_jax.operators.tomography import RayTransform
+from padis_jax.window import HOUNSFIELD, Window
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from padis_jax.operators.per_channel import at_least_single
+
 WEDGE = 8.0, 0.25  # a gap between two views of more typical ones, or a larger share of all angles, is a missing wedge
 Filter = Literal["ram-lak", "shepp-logan", "cosine", "hamming", "hann"]
 
@@ -167,7 +169,7 @@ def fbp(operator: Projector, sinogram: Array, *, filter: Filter = "hann", cutoff
         raise ValueError(
             f"fbp: expected a sinogram of shape {(views, bins)} or {(views, bins, 'C')}, got {sinogram.shape}"
         )
-    sinogram = sinogram.astype(jnp.promote_types(sinogram.dtype, jnp.float32))
+    sinogram = sinogram.astype(at_least_single(sinogram.dtype))
     return _fbp(operator.geometry, sinogram, filter, cutoff)
 
 
@@ -182,7 +184,8 @@ def _fbp(geometry: Geometry, sinogram: Array, filter: Filter, cutoff: float) -> 
 
     def reconstruct(plane: Array) -> Array:
         views = jnp.pad(plane * weights, ((0, 0), (margin, margin)))
-        filtered = jnp.fft.irfft(jnp.fft.rfft(views, size, axis=1) * factor, size, axis=1)[:, :bins]
+        spectra = jnp.fft.rfft(views, size, axis=1)
+        filtered = jnp.fft.irfft(spectra * factor.astype(spectra.dtype), size, axis=1)[:, :bins]
         return wide.smear(filtered)
 
     if sinogram.ndim == 2:

@@ -32,10 +32,10 @@ def conjugate_gradient(
         mp = normal_matvec(p)
         curvature = jnp.real(jnp.vdot(p, mp))
         sound = curvature > least * jnp.real(jnp.vdot(p, p))
-        alpha = jnp.where(sound, _ratio(rr, curvature), 0)
+        alpha = jnp.where(sound, _ratio(rr, curvature), 0).astype(p.dtype)
         x, r = x + alpha * p, r - alpha * mp
         rr_next = jnp.real(jnp.vdot(r, r))
-        return (x, r, jnp.where(sound, r + _ratio(rr_next, rr) * p, 0), rr_next), None
+        return (x, r, jnp.where(sound, r + _ratio(rr_next, rr).astype(p.dtype) * p, 0), rr_next), None
 
     r = rhs - normal_matvec(x0)
     (x, _, _, _), _ = lax.scan(step, (x0, r, r, jnp.real(jnp.vdot(r, r))), None, length=iterations)
@@ -85,10 +85,10 @@ def least_squares(
         i, x, r, p, gg = state
         ap = forward(p)
         alpha = _ratio(gg, jnp.real(jnp.vdot(ap, ap)))
-        x, r = x + alpha * p, r - alpha * ap
+        x, r = x + alpha.astype(p.dtype) * p, r - alpha.astype(ap.dtype) * ap
         g = adjoint(r)
         gg_next = jnp.real(jnp.vdot(g, g))
-        return i + 1, x, r, g + _ratio(gg_next, gg) * p, gg_next
+        return i + 1, x, r, g + _ratio(gg_next, gg).astype(p.dtype) * p, gg_next
 
     start = (
         jnp.zeros((), jnp.int32),

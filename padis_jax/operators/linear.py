@@ -161,7 +161,7 @@ def operator_norm(
     def normal(v: Array) -> tuple[Array, Array, Array]:
         w = adjoint(forward(v)).astype(v.dtype)
         s = jnp.real(jnp.vdot(v, w))
-        return w, s, jnp.linalg.norm((w - s * v).ravel())
+        return w, s, jnp.linalg.norm((w - s.astype(v.dtype) * v).ravel())
 
     def unfinished(state: tuple[Array, Array, Array, Array]) -> Array:
         i, _, s, residual = state
@@ -169,11 +169,12 @@ def operator_norm(
 
     def step(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
         i, w, _, _ = state
-        return i + 1, *normal(w / jnp.maximum(jnp.linalg.norm(w.ravel()), jnp.finfo(w.dtype).tiny))
+        length = jnp.maximum(jnp.linalg.norm(w.ravel()), jnp.finfo(w.dtype).tiny)
+        return i + 1, *normal(w / length.astype(w.dtype))
 
     @jax.jit  # whole: called outside jit, each piece would be compiled by itself
     def iterate(v: Array) -> Array:
-        first = (jnp.zeros((), jnp.int32), *normal(v / jnp.linalg.norm(v.ravel())))
+        first = (jnp.zeros((), jnp.int32), *normal(v / jnp.linalg.norm(v.ravel()).astype(v.dtype)))
         return jnp.sqrt(jnp.maximum(lax.while_loop(unfinished, step, first)[2], 0))
 
     return iterate(jax.random.normal(jax.random.key(0), image_shape, dtype))
@@ -243,9 +244,10 @@ def _mismatch(
     ax, aty = forward(x), adjoint(y)
     scale = jnp.linalg.norm(ax.ravel()) * jnp.linalg.norm(y.ravel())
     # The conjugates make real images with complex measurements agree: only the real part is an inner product there.
-    difference = jnp.vdot(y, ax) - jnp.conj(jnp.vdot(x, aty))
-    if not jnp.issubdtype(image.dtype, jnp.complexfloating):
-        difference = jnp.real(difference)
+    if jnp.issubdtype(image.dtype, jnp.complexfloating):
+        difference = jnp.vdot(y, ax) - jnp.conj(jnp.vdot(x, aty))
+    else:
+        difference = jnp.real(jnp.vdot(y, ax)) - jnp.vdot(x, jnp.real(aty))
     return jnp.abs(difference) / jnp.maximum(scale, jnp.finfo(scale.dtype).tiny)
 
 

@@ -146,7 +146,7 @@ def stroke_mask(
     heading = jnp.cumsum(turns, 1)
     pieces = 1.5 * wide[..., None] * jnp.stack([jnp.sin(heading), jnp.cos(heading)], -1)
     ends = begin + jnp.cumsum(pieces, 1)
-    rows, columns = jnp.arange(h)[:, None] + 0.5, jnp.arange(w)[None] + 0.5
+    rows, columns = jnp.arange(0.5, h)[:, None], jnp.arange(0.5, w)[None]
 
     def covered(end: Array, way: Array, width: Array) -> Array:
         """Pixels whose centres are within half the width of a piece."""

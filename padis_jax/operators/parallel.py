@@ -149,7 +149,8 @@ def _project_steep(image: Array, tables: _Steep) -> Array:
     def position(i: Array) -> tuple[Array, Array]:
         t = lax.dynamic_index_in_dim(a_frac, i, 0, keepdims=False) + b_frac
         carry = t >= 1
-        return lax.dynamic_index_in_dim(a_int, i, 0, keepdims=False) + b_int + carry, t - carry
+        whole = lax.dynamic_index_in_dim(a_int, i, 0, keepdims=False) + b_int + carry.astype(b_int.dtype)
+        return whole, t - carry.astype(t.dtype)
 
     return line_sums(image, position, tables.step[:, None])
 
@@ -187,8 +188,9 @@ def _gather_bins(geometry: ParallelGeometry, sinogram: Array, *, half_width: np.
         row, steep = at(rows), at(slope)
         t = at(a_frac)[:, None] + at(b_frac)[None]
         carry = t >= 1
-        index = jnp.clip(at(a_int)[:, None] + at(b_int)[None] + carry, -taps - 1, bins + taps - 1) + 2 * taps
-        distance = t - carry
+        whole = at(a_int)[:, None] + at(b_int)[None] + carry.astype(b_int.dtype)
+        index = jnp.clip(whole, -taps - 1, bins + taps - 1) + 2 * taps
+        distance = t - carry.astype(dtype)
         for tap in range(1 - taps, taps + 1):
             weight = jnp.maximum(0, 1 - jnp.abs(distance - tap) * steep)
             total = total + weight * row.at[index + tap].get(mode="promise_in_bounds", wrap_negative_indices=False)

@@ -69,7 +69,13 @@ def checked(what: str, array: Array, plane: tuple[int, int]) -> Array:
     array = jnp.asarray(array)
     if array.ndim not in (2, 3) or array.shape[:2] != plane:
         raise ValueError(f"operator: expected {what} of shape {plane} or {(*plane, 'C')}, got {array.shape}")
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    return array.astype(at_least_single(array.dtype))
+
+
+def at_least_single(dtype: jnp.dtype) -> jnp.dtype:
+    """float32, or the type itself where that is wider or complex."""
+    with jax.numpy_dtype_promotion("standard"):  # a promotion on purpose, also where users want none by chance
+        return jnp.promote_types(dtype, jnp.float32)
 
 
 def per_channel(function: Map, array: Array) -> Array:

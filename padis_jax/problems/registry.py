@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from padis_jax.images import HOUNSFIELD, Window
 from padis_jax.measurements.attenuation import linear_attenuation
 from padis_jax.measurements.simulate import Measurement, honest_measurement, paper_measurement
 from padis_jax.operators import (
@@ -39,6 +38,7 @@ from padis_jax.operators import (
 )
 from padis_jax.operators.blur import Boundary
 from padis_jax.operators.resample import Method
+from padis_jax.window import HOUNSFIELD, Window
 
 Build = functools.partial[Any]  # of a function of this module, (image shape, key, *, parameters) -> operator
 Kind = Literal["ct", "small", "large", "noise"]  # by which settings are chosen (solvers/presets.py)

@@ -93,7 +93,7 @@ def flow(settings: DAPS, problem: Problem, key: Array, x: Array, sigma: Array) -
     keys = jax.random.split(key, n)
 
     def euler(k: Array, x: Array) -> Array:
-        denoised = problem.denoise(keys[k], x, levels[k])
+        denoised = problem.denoise(jax.random.clone(keys[k]), x, levels[k])  # a clone: key checks take keys for one
         return denoised + levels[k + 1] / levels[k] * (x - denoised)
 
     return lax.fori_loop(0, n, euler, x)

@@ -132,7 +132,7 @@ def run(
             on_memory(analysed(_advance.lower(step, keys, state, noises, infos, 0, chunk).compile()))
     for start in range(0, steps, chunk):
         stop = min(start + chunk, steps)
-        state, infos = _advance(step, keys, state, noises, infos, start, stop)
+        state, infos = _advance(step, jax.random.clone(keys), state, noises, infos, start, stop)  # each key once in all
         if progress is not None:
             progress(stop, steps, jax.block_until_ready(jax.tree.map(lambda a, last=stop - 1: a[last], infos)))
     return state, infos
@@ -149,7 +149,7 @@ def _call(step: Step, key: Array, state: State, noise: Noise) -> tuple[State, In
 
 @jax.jit
 def _empty_infos(step: Step, keys: Array, state: State, noises: Noise) -> Info:
-    _, info = jax.eval_shape(_call, step, keys[0], state, _at(noises, 0))
+    _, info = jax.eval_shape(lambda: _call(step, keys[0], state, _at(noises, 0)))
     return jax.tree.map(lambda a: jnp.zeros((keys.shape[0], *a.shape), a.dtype), info)
 
 

@@ -101,6 +101,7 @@ def _solve(settings: TV, operator: Any, y: Array) -> TVResult:
     shape = jax.eval_shape(lambda r: operator.T(r), y).shape
     tau = settings.pace / settings.weight
     data_step = settings.share / (tau * jnp.square(1.01 * operator.norm))  # the norm may be 1e-3 too small
+    data_step = jnp.asarray(data_step, y.dtype)
     gradient_step = (1 - settings.share) / (8 * tau)
 
     def iterate(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
