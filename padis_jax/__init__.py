@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "images": ["read_images"],
     "metrics": ["psnr", "ssim"],
-    "operators": ["Blur", "Downsample", "FanBeam", "Inpaint", "ParallelBeam", "from_functions"],
+    "operators": ["Blur", "Downsample", "FanBeam", "Inpaint", "ParallelBeam", "from_functions", "stack"],
     "prior": ["patch_prior"],
     "solvers.daps": ["DAPS"],
     "solvers.ddnm": ["DDNM"],
@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # the same for type checkers and editors, which would take __
     from padis_jax.operators import Inpaint as Inpaint
     from padis_jax.operators import ParallelBeam as ParallelBeam
     from padis_jax.operators import from_functions as from_functions
+    from padis_jax.operators import stack as stack
     from padis_jax.prior import patch_prior as patch_prior
     from padis_jax.solvers.daps import DAPS as DAPS
     from padis_jax.solvers.ddnm import DDNM as DDNM
