@@ -8,12 +8,19 @@ import os
 
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # read when jax is imported
 
+import chex
 import jax
 import pytest
 
 if "JAX_PLATFORMS" not in os.environ:
     jax.config.update("jax_platforms", "cpu")  # figures in tests are the CPU's; JAX_PLATFORMS chooses another device
 jax.config.update("jax_numpy_rank_promotion", "raise")  # a missing axis is a mistake here, never a broadcast
+
+
+@pytest.fixture(autouse=True)
+def no_traces_counted():
+    """`chex.assert_max_traces` counts by where a function is defined: each test from 0."""
+    chex.clear_trace_counter()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -30,7 +30,7 @@ from jax.typing import ArrayLike
 from padis_jax.operators.least_squares import conjugate_gradient
 from padis_jax.prior import Prior
 from padis_jax.solvers import sampling
-from padis_jax.solvers.problem import Fit, Problem, check_range, pose
+from padis_jax.solvers.problem import Fit, Problem, build_problem, check_range
 from padis_jax.solvers.reconstruct import Reconstruction, start_image
 from padis_jax.solvers.sampling import Noise
 
@@ -94,7 +94,7 @@ def plug_and_play(
     if iterations < 1:
         raise ValueError(f"iterations is {iterations}: use at least one")
     settings = PlugAndPlay() if settings is None else settings
-    problem = pose(operator, prior.denoise, measurement, prior.frame, channels=prior.channels)
+    problem = build_problem(operator, prior.denoise, measurement, prior.frame, channels=prior.channels)
     image = start_image(start, problem, operator, prior.channels)
     sigmas = jnp.full((iterations,), settings.sigma, jnp.float32)
     noises = Noise(sigmas, sigmas, jnp.zeros(iterations, bool))

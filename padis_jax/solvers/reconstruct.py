@@ -28,7 +28,7 @@ from padis_jax.solvers.diffpir import DiffPIR
 from padis_jax.solvers.dps import DPS
 from padis_jax.solvers.langevin import Langevin
 from padis_jax.solvers.predictor_corrector import PredictorCorrector
-from padis_jax.solvers.problem import Problem, as_pytree, checked, pose
+from padis_jax.solvers.problem import Problem, as_pytree, build_problem, checked
 from padis_jax.solvers.tmpd import TMPD
 from padis_jax.solvers.tv import TV, total_variation
 
@@ -137,7 +137,7 @@ def reconstruct(
     method, settings = _method(solver, settings)
     sigmas = _ladder(ladder, levels, method.sigma_max if sigma_max is None else sigma_max, sigma_min)
     steps = sampling.noises(sigmas, inner)
-    problem = pose(operator, prior.denoise, measurement, prior.frame, channels=prior.channels)
+    problem = build_problem(operator, prior.denoise, measurement, prior.frame, channels=prior.channels)
     image = start_image(start, problem, operator, prior.channels)
 
     step = Partial(method.step, settings, problem)

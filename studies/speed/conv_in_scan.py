@@ -32,7 +32,7 @@ from padis_jax.operators import ParallelBeam
 from padis_jax.patches import frame_for
 from padis_jax.prior import tiled_prior
 from padis_jax.solvers import dps, sampling
-from padis_jax.solvers.problem import pose
+from padis_jax.solvers.problem import build_problem
 from padis_jax.unet import NetworkConfig, init_network
 
 CONFIG = Path(__file__).parent.parent / "configs" / "head_ct.py"
@@ -121,7 +121,7 @@ def dps_calls(network: NetworkConfig, side: int, patch: int) -> tuple[Call, Call
     denoise = Partial(lambda p, x, positions, sigma: denoise_patches(network, p, x, positions, sigma), params)
     prior = tiled_prior(denoise, frame)
     sinogram = operator(jnp.full((side, side, 1), 0.5))
-    step = Partial(dps.step, dps.DPS(), pose(operator, prior.denoise, sinogram, frame, channels=1))
+    step = Partial(dps.step, dps.DPS(), build_problem(operator, prior.denoise, sinogram, frame, channels=1))
     noises = sampling.noises(np.geomspace(1, 0.1, STEPS))
     start = jax.random.normal(jax.random.key(1), (*frame.padded_shape, 1))
     keys = jax.random.split(jax.random.key(2), STEPS)

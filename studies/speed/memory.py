@@ -40,7 +40,7 @@ from padis_jax.positions import plane_positions
 from padis_jax.prior import Prior, patch_prior, tiled_prior
 from padis_jax.solvers import dps
 from padis_jax.solvers.dps import DPS
-from padis_jax.solvers.problem import pose
+from padis_jax.solvers.problem import build_problem
 from padis_jax.solvers.sampling import Noise
 from padis_jax.unet import NetworkConfig, init_network
 
@@ -95,7 +95,7 @@ def measure(config: Config, side: int, mode: str, patch_batch: int, run: bool) -
 
     @jax.jit
     def step(prior: Prior, y: Array, key: Array, x: Array) -> Array:
-        problem = pose(operator, prior.denoise, y, frame, channels=prior.channels)
+        problem = build_problem(operator, prior.denoise, y, frame, channels=prior.channels)
         return dps.step(DPS(), problem, key, x, Noise(jnp.float32(0.5), jnp.float32(0.4)))[0]
 
     compiled = step.lower(prior, y, jax.random.key(2), x).compile()
