@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jax import Array, lax
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
+_INTERLEAVE = {1: "b h phase w c -> b (h phase) w c", 2: "b h w phase c -> b h (w phase) c"}  # by axis
 
 
 def _same(x: Array, kernel: Array) -> Array:
@@ -101,8 +103,7 @@ def upsample(x: Array, taps: tuple[float, ...]) -> Array:
                 for t in range((s + pad) % 2, n, 2)
             ]
             phases.append(sum(terms))
-        x = jnp.stack(phases, axis=axis + 1)  # type: ignore[arg-type]
-        x = x.reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 2 :])
+        x = rearrange(jnp.stack(phases, axis=axis + 1), _INTERLEAVE[axis])  # type: ignore[arg-type]
     return x
 
 

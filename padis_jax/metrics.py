@@ -24,6 +24,7 @@ from scipy import ndimage
 
 from padis_jax.window import HOUNSFIELD, PLAIN, Window
 
+SKIN = -500.0  # HU, between air and skin
 _UNIFORM = tuple([1 / 7] * 7)
 _BELL = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)  # sigma 1.5, cut at 3.5 sigma: 11 pixels
 _GAUSSIAN = tuple((_BELL / _BELL.sum()).tolist())
@@ -196,16 +197,15 @@ def coverage(samples: ArrayLike, truth: ArrayLike, *, mask: ArrayLike | None = N
     ]
 
 
-def head_mask(image: ArrayLike, *, window: Window = HOUNSFIELD, threshold: float = -500.0) -> np.ndarray:
-    """The head in a CT slice: the largest connected region above the threshold, its holes (air in sinuses) filled.
+def head_mask(image: ArrayLike, *, window: Window = HOUNSFIELD) -> np.ndarray:
+    """The head in a CT slice: the largest connected region above SKIN, its holes (air in sinuses) filled.
 
     Args:
       image: [H, W] or [H, W, 1] in the window's [0, 1]; take the truth, so that all methods share the mask.
-      window: its unit is the threshold's.
-      threshold: in HU, between air and skin.
+      window: of the image, in HU.
 
     Returns:
-      Boolean numpy array [H, W]; all False where nothing is above the threshold. Not for use under jit.
+      Boolean numpy array [H, W]; all False where nothing is above SKIN. Not for use under jit.
 
     Raises:
       ValueError: for another shape.
@@ -214,7 +214,7 @@ def head_mask(image: ArrayLike, *, window: Window = HOUNSFIELD, threshold: float
     plane = plane[..., 0] if plane.ndim == 3 and plane.shape[-1] == 1 else plane
     if plane.ndim != 2:
         raise ValueError(f"head_mask needs an image [H, W] or [H, W, 1], got {plane.shape}")
-    labels, count = ndimage.label(window.from_unit(plane) > threshold)
+    labels, count = ndimage.label(window.from_unit(plane) > SKIN)
     if count == 0:
         return np.zeros(plane.shape, bool)
     largest = 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))

@@ -3,7 +3,7 @@
 training (EDM, arXiv 2206.00364, table 1):  ln sigma ~ N(mean, std^2), clipped to [sigma_min, sigma_max]
                                             weight(sigma) = (sigma^2 + s^2) / (sigma s)^2,  s = sigma_data
 geometric ladder:  sigma_i = sigma_max (sigma_min / sigma_max)^(i / (L - 1)),  i = 0 .. L - 1
-EDM ladder:        sigma_i = (sigma_max^(1/rho) + i / (L - 1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho
+EDM ladder:        sigma_i = (sigma_max^(1/rho) + i / (L - 1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho,  rho = 7
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+
+RHO = 7.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,19 +59,13 @@ def loss_weight(sigma: Array, sigma_data: float) -> Array:
 def geometric_ladder(levels: int, sigma_max: float, sigma_min: float) -> np.ndarray:
     """`levels` sigmas from sigma_max down to sigma_min with a constant ratio: float32 [levels]."""
     _check_ladder(levels, sigma_max, sigma_min)
-    if levels == 1:
-        return np.asarray([sigma_max], np.float32)
     return np.geomspace(sigma_max, sigma_min, levels).astype(np.float32)
 
 
-def edm_ladder(levels: int, sigma_max: float, sigma_min: float, rho: float = 7.0) -> np.ndarray:
-    """`levels` sigmas from sigma_max down to sigma_min, denser at the low end the larger rho is: float32 [levels]."""
+def edm_ladder(levels: int, sigma_max: float, sigma_min: float) -> np.ndarray:
+    """`levels` sigmas from sigma_max down to sigma_min, denser at the low end than evenly spaced: float32 [levels]."""
     _check_ladder(levels, sigma_max, sigma_min)
-    if not 0 < rho < math.inf:
-        raise ValueError(f"rho is {rho}: it must be positive")
-    if levels == 1:
-        return np.asarray([sigma_max], np.float32)
-    return (np.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), levels) ** rho).astype(np.float32)
+    return (np.linspace(sigma_max ** (1 / RHO), sigma_min ** (1 / RHO), levels) ** RHO).astype(np.float32)
 
 
 def _check_ladder(levels: int, sigma_max: float, sigma_min: float) -> None:

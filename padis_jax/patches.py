@@ -14,6 +14,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jax import Array, lax
 
 
@@ -113,7 +114,7 @@ def tile(frame: Frame, plane: Array, offset: Array) -> Array:
     frame.check_plane(plane)
     (ny, nx), (ph, pw), c = frame.tiles, frame.tile_shape, plane.shape[-1]
     covered = lax.dynamic_slice(plane, (offset[0], offset[1], 0), (ny * ph, nx * pw, c))
-    return covered.reshape(ny, ph, nx, pw, c).swapaxes(1, 2).reshape(ny * nx, ph, pw, c)
+    return rearrange(covered, "(ny ph) (nx pw) c -> (ny nx) ph pw c", ny=ny, nx=nx)
 
 
 def untile(frame: Frame, patches: Array, offset: Array) -> Array:
@@ -133,6 +134,6 @@ def untile(frame: Frame, patches: Array, offset: Array) -> Array:
     (ny, nx), (ph, pw), c = frame.tiles, frame.tile_shape, patches.shape[-1]
     if patches.shape != (ny * nx, ph, pw, c):
         raise ValueError(f"frame: expected patches of shape {(ny * nx, ph, pw, 'C')}, got {patches.shape}")
-    covered = patches.reshape(ny, nx, ph, pw, c).swapaxes(1, 2).reshape(ny * ph, nx * pw, c)
+    covered = rearrange(patches, "(ny nx) ph pw c -> (ny ph) (nx pw) c", ny=ny)
     plane = jnp.zeros((*frame.padded_shape, c), patches.dtype)
     return lax.dynamic_update_slice(plane, covered, (offset[0], offset[1], 0))

@@ -7,8 +7,8 @@ tilings:
     score(x) = (D(x) - x) / sigma^2,    D(x) = untile(patch denoiser(tile(x), positions)),  0 outside of the tiles,
 
 because the clean value outside of the tiles is known to be 0. Averaging K tilings lowers the variance of the estimate
-at K times the cost. Fixed overlapping patches (overlap.py) are what the paper compares with. A frame whose patch is the
-whole image makes the whole-image model: one tile, no padding, no offsets.
+at K times the cost. Fixed overlapping patches (`tilings.Overlap`) are what the paper compares with. A frame whose
+patch is the whole image makes the whole-image model: one tile, no padding, no offsets.
 """
 
 from __future__ import annotations
@@ -18,16 +18,13 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh
 from jax.tree_util import Partial
 
 from padis_jax.denoiser import denoise_patches
-from padis_jax.overlap import Overlap
 from padis_jax.patches import Frame
-from padis_jax.positions import plane_positions
-from padis_jax.tilings import PatchDenoise, SharedTilings, Tilings, in_chunks
+from padis_jax.tilings import Overlap, Overlapping, PatchDenoise, SharedTilings, Tilings
 from padis_jax.unet import NetworkConfig, Params
 
 Denoise = Callable[[Array, Array, Array], Array]  # (key, plane [Hp, Wp, C], sigma []) -> plane
@@ -140,7 +137,7 @@ def tiled_prior(
         denoise = Partial(denoise)
     if tiling == "overlap_average" or tiling == "overlap_stitch":
         join: Literal["average", "stitch"] = "average" if tiling == "overlap_average" else "stitch"
-        return Prior(Partial(_Overlapping(Overlap(frame, overlap, join), patch_batch), denoise), frame, channels)
+        return Prior(Overlapping(denoise, Overlap(frame, overlap, join), patch_batch), frame, channels)
     parts = (denoise, frame, tiling == "random", tilings, patch_batch)
     whole = Tilings(*parts) if mesh is None or mesh.size == 1 else SharedTilings(*parts, mesh)
     return Prior(whole, frame, channels=channels, tilings=tilings)
@@ -154,19 +151,3 @@ class _Network:
 
     def __call__(self, params: Params, patches: Array, positions: Array, sigma: Array) -> Array:
         return denoise_patches(self.config, params, patches, positions, sigma)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Overlapping:
-    """The static half of a whole-image denoiser made of fixed overlapping patches."""
-
-    overlap: Overlap
-    patch_batch: int | None
-
-    def __call__(self, denoise: PatchDenoise, key: Array, plane: Array, sigma: Array) -> Array:
-        positions = jnp.asarray(plane_positions(self.overlap.frame.padded_shape))
-        patches, where = self.overlap.cut(plane), self.overlap.cut(positions)
-        clean = in_chunks(
-            lambda x, p: denoise(x, p, jnp.broadcast_to(sigma, x.shape[:1])), self.patch_batch, patches, where
-        )
-        return self.overlap.put(clean)

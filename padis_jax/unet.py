@@ -19,6 +19,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange, reduce
 from jax import Array
 
 from padis_jax.convolution import conv_same, downsample, upsample
@@ -158,11 +159,10 @@ class GroupNorm(nn.Module):
         x = x.astype(jnp.float32)
         flat, mean_over = x.reshape(b, h * w, c), jnp.full((b, h * w), 1 / (h * w), jnp.float32)
         moments = jnp.stack([jnp.einsum("bp,bpc->bc", mean_over, f) for f in (flat, flat * flat)])
-        mean, square = jnp.mean(moments.reshape(2, b, groups, c // groups), -1)
-        gain = (
-            jnp.repeat(jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0.0) + 1e-6), c // groups, axis=-1) * scale[None]
-        )
-        shift = bias[None] - jnp.repeat(mean, c // groups, axis=-1) * gain
+        mean, square = reduce(moments, "moment b (group c) -> moment b group", "mean", group=groups)
+        widen = functools.partial(jnp.repeat, repeats=c // groups, axis=-1)
+        gain = widen(jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0.0) + 1e-6)) * scale[None]
+        shift = bias[None] - widen(mean) * gain
         return (x * gain[:, None, None] + shift[:, None, None]).astype(self.dtype)
 
 
@@ -173,14 +173,16 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        b, h, w, c = x.shape
+        _, h, _, c = x.shape
         qkv = nn.Dense(3 * c, kernel_init=_attention, dtype=self.dtype, name="qkv")(
             GroupNorm(self.dtype, name="norm2")(x)
         )
-        q, k, v = jnp.moveaxis(qkv.reshape(b, h * w, c, 3), -1, 0)  # output channels are (channel, q/k/v), as in EDM
+        pixels = rearrange(qkv, "b h w features -> b (h w) features")
+        q, k, v = rearrange(pixels, "b pixel (c three) -> three b pixel c", three=3)  # (channel, q/k/v), as in EDM
         logits = jnp.einsum("bqc,bkc->bqk", q, k).astype(jnp.float32) / math.sqrt(c)
         mixed = jnp.einsum("bqk,bkc->bqc", jax.nn.softmax(logits, axis=-1).astype(self.dtype), v)
-        return nn.Dense(c, kernel_init=_near_zero, dtype=self.dtype, name="proj")(mixed).reshape(b, h, w, c)
+        out = nn.Dense(c, kernel_init=_near_zero, dtype=self.dtype, name="proj")(mixed)
+        return rearrange(out, "b (h w) c -> b h w c", h=h)
 
 
 class Block(nn.Module):

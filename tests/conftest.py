@@ -8,6 +8,7 @@ import os
 
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # read when jax is imported
 
+import chex
 import jax
 import optax
 import pytest
@@ -41,6 +42,12 @@ def optax_promotes():
             schedule = getattr(optax, name)
             patch.setattr(optax, name, lambda *a, make=schedule, **k: promoting(make(*a, **k)))
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_traces_counted():
+    """`chex.assert_max_traces` counts by where a function is defined: each test from 0."""
+    chex.clear_trace_counter()
 
 
 @pytest.fixture(autouse=True, scope="module")

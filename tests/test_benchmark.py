@@ -200,7 +200,7 @@ def test_a_cell_depends_on_the_definition_of_its_problem(monkeypatch, tmp_path):
     with monkeypatch.context() as patch:  # the share of overlapping patches, where there are such
         patch.setattr(methods, "overlap_of", lambda patch: 1)
         assert [a == b for a, b in zip(before, prints(), strict=True)] == [True, False, True]
-        assert prior_of(METHODS["dps_stitch"], prior, (16, 16)).denoise.func.overlap.overlap == 1
+        assert prior_of(METHODS["dps_stitch"], prior, (16, 16)).denoise.overlap.overlap == 1
     with monkeypatch.context() as patch:  # what changes no figure
         texts = {name: dataclasses.replace(method, text="another") for name, method in METHODS.items()}
         patch.setattr(methods, "_methods", lambda: texts)

@@ -15,7 +15,7 @@ from padis_jax.solvers import daps, ddnm, diffpir, tmpd
 from padis_jax.solvers.daps import DAPS
 from padis_jax.solvers.ddnm import DDNM
 from padis_jax.solvers.diffpir import DiffPIR
-from padis_jax.solvers.problem import pose
+from padis_jax.solvers.problem import build_problem
 from padis_jax.solvers.sampling import Noise
 
 GAUSSIAN, PROBLEM, PRIOR = make()
@@ -49,7 +49,7 @@ class Inverted(Bare):
 def test_the_operators_own_pseudo_inverse_is_used_and_otherwise_converged_cg():
     expected = (np.linalg.pinv(GAUSSIAN.matrix) @ GAUSSIAN.y).reshape(3, 4, 1)
     for operator, factor in ((Bare(), 1), (Inverted(), 2)):
-        problem = pose(operator, PRIOR.denoise, GAUSSIAN.y, PRIOR.frame, channels=1)
+        problem = build_problem(operator, PRIOR.denoise, GAUSSIAN.y, PRIOR.frame, channels=1)
         assert relative(jax.jit(lambda p: p.pinv(p.measurement, tolerance=1e-6))(problem), factor * expected) < 1e-4
 
 
@@ -60,7 +60,7 @@ def test_cg_for_the_pseudo_inverse_stops_at_a_tolerance_of_the_measurement():
     limit = 1e-5 * jnp.linalg.norm(scan.T(y))
     counts = [int(least_squares(scan, scan.T, share * y, limit=limit)[1]) for share in (1.0, 1e-2, 1e-6)]
     assert counts[0] > 1.5 * counts[1] > 0 == counts[2]
-    problem = pose(scan, PRIOR.denoise, y, Frame((16, 16), 8, (3, 3)), channels=1)
+    problem = build_problem(scan, PRIOR.denoise, y, Frame((16, 16), 8, (3, 3)), channels=1)
     exact = scan.pinv(y)
     for tolerance, bound in ((1e-2, 0.3), (1e-5, 1e-3)):
         x = jax.jit(lambda p, t: p.pinv(p.measurement, tolerance=t))(problem, tolerance)[..., 0]
@@ -85,7 +85,7 @@ def test_a_few_cg_steps_in_place_of_the_pseudo_inverse():
 
 def test_ddnm_inverts_to_its_tolerance():
     """With eps 2 and no noise x becomes D + A+ r; the measurement, of 7 numbers, is met but for the tolerance."""
-    problem = pose(Bare(), PRIOR.denoise, 100 * GAUSSIAN.y, PRIOR.frame, channels=1)  # far from D
+    problem = build_problem(Bare(), PRIOR.denoise, 100 * GAUSSIAN.y, PRIOR.frame, channels=1)  # far from D
     last = Noise(jnp.float32(0.7), jnp.float32(0.0), jnp.bool_(True))
     gradient = []
     for tolerance in (0.3, 1e-5):
@@ -165,7 +165,7 @@ def test_tmpd_stays_near_the_image_where_the_denoisers_derivative_is_no_covarian
 
     sigma = float(NOISE.sigma)
     operator, y = from_functions(lambda image: image, image_shape=(3, 4, 1)), jnp.ones((3, 4, 1))
-    problem = pose(operator, denoise, y, PRIOR.frame, channels=1)
+    problem = build_problem(operator, denoise, y, PRIOR.frame, channels=1)
     settings = tmpd.TMPD(noise=sigma * np.sqrt(0.5 / 0.999), floor=0.0, cg_steps=12)
     got, _ = tmpd.step(settings, problem, same_key(), X, Noise(NOISE.sigma, jnp.float32(0.0)))
     clean = PRIOR.frame.crop(denoise(same_key(), X, NOISE.sigma))

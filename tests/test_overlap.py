@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from padis_jax.overlap import Overlap
 from padis_jax.patches import frame_for
 from padis_jax.positions import plane_positions
 from padis_jax.prior import tiled_prior
+from padis_jax.tilings import Overlap
 
 FRAME = frame_for((13, 18), 6)
 SIGMA = jnp.float32(0.5)

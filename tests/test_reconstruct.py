@@ -9,7 +9,7 @@ import pytest
 from jax.tree_util import Partial
 from linear_problem import FRAME, make, shrink
 
-from padis_jax.operators import from_functions
+from padis_jax.operators import ParallelBeam, from_functions
 from padis_jax.prior import Prior
 from padis_jax.solvers.dds import DDS
 from padis_jax.solvers.diffpir import DiffPIR
@@ -219,6 +219,32 @@ def test_bad_input_is_refused_with_one_line(change, message):
     with pytest.raises(ValueError, match=message) as error:
         reconstruct(same_key(), measurement, operator, PRIOR, **arguments)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_batch_without_vmap_is_refused_with_the_remedy(flat):
+    operator = ParallelBeam(image_shape=(3, 4), angles=[0.1, 1.2], detector_count=5)
+    batch = np.ones((6, 2, 5) if flat else (6, 2, 5, 1), np.float32)
+    message = (
+        rf"shape {batch.shape}: one axis more than the operator's {batch.shape[1:]}; .* use jax.vmap over keys and"
+    )
+    for solver in ("dds", "pnp_admm"):
+        with pytest.raises(ValueError, match=message.replace("(", r"\(").replace(")", r"\)")) as error:
+            reconstruct(same_key(), batch, operator, PRIOR, solver=solver)
+        assert "\n" not in str(error.value)
+
+
+class NumPyMatrix(Matrix):
+    def __call__(self, image):
+        return self.matrix @ np.asarray(image).ravel()
+
+
+def test_an_operator_that_calls_numpy_is_refused_with_the_remedy():
+    message = r"^the operator calls NumPy on a traced array: write it with jax.numpy$"
+    with pytest.raises(ValueError, match=message):
+        reconstruct(same_key(), Y, NumPyMatrix(GAUSSIAN.matrix), PRIOR)
+    with pytest.raises(ValueError, match=message):
+        total_variation(Y, NumPyMatrix(GAUSSIAN.matrix))
 
 
 def test_an_operator_for_other_images_is_refused_with_both_shapes():

@@ -1,5 +1,6 @@
 """Total variation: a closed form, the optimality conditions, and how soon it has converged."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -109,6 +110,22 @@ def test_channels_are_independent():
     both = total_variation(y, IDENTITY).image
     each = [total_variation(y[..., i], IDENTITY).image for i in range(2)]
     np.testing.assert_allclose(both, jnp.stack(each, axis=-1), atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [(), (1,)])
+def test_a_batch_without_vmap_is_refused_with_the_remedy(channels):
+    """But not a measurement that does not fit for another reason."""
+    a = ParallelBeam(image_shape=(6, 7), angles=[0.1, 1.2, 2.0], detector_count=9)
+    y = jnp.stack([a(jnp.ones((6, 7, *channels)))] * 4)
+    with pytest.raises(
+        ValueError, match=r"one axis more than .*total_variation takes one image: use jax.vmap over meas"
+    ):
+        total_variation(y, a)
+    chex.assert_shape(
+        jax.vmap(lambda y: total_variation(y, a, settings=TV(iterations=2)).image)(y), (4, 6, 7, *channels)
+    )
+    with pytest.raises(ValueError, match="expected measurement of shape"):
+        total_variation(y[:, :, :-1], a)
 
 
 def test_bad_input_is_refused():

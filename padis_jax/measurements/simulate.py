@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from einops import reduce
 from jax import Array
 
 from padis_jax.operators.linear import Operator
@@ -110,7 +111,7 @@ def fine_line_integrals(image: Array, operator: RayTransform, *, refinement: int
     )
     resized = jax.image.resize(image, (height, width, *image.shape[2:]), "linear")
     lines = per_channel(fine.project, resized)
-    return lines.reshape(lines.shape[0], coarse.detector_count, rays, *lines.shape[2:]).mean(2)
+    return reduce(lines, "view (bin ray) ... -> view bin ...", "mean", ray=rays)
 
 
 def honest_measurement(

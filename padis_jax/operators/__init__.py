@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from padis_jax.operators.algebra import Composition, Scaled
 from padis_jax.operators.blur import Blur, Convolution, gaussian_kernel, motion_kernel, uniform_kernel
 from padis_jax.operators.fbp import fbp
 from padis_jax.operators.least_squares import conjugate_gradient
-from padis_jax.operators.linear import (
-    LinearOperator,
-    Operator,
-    dot_test,
-    from_functions,
-    operator_norm,
-)
+from padis_jax.operators.linear import LinearOperator, Operator, dot_test, from_functions
 from padis_jax.operators.mask import Identity, Inpaint, Masking, Unchanged, box_mask, random_mask, stroke_mask
+from padis_jax.operators.norm import operator_norm
 from padis_jax.operators.resample import Downsample, Resampling
+from padis_jax.operators.stack import Stack, stack
 from padis_jax.operators.tomography import FanBeam, ParallelBeam, RayTransform
 
 __all__ = [
     "Blur",
+    "Composition",
     "Convolution",
     "Downsample",
     "FanBeam",
@@ -29,6 +27,8 @@ __all__ = [
     "ParallelBeam",
     "RayTransform",
     "Resampling",
+    "Scaled",
+    "Stack",
     "Unchanged",
     "box_mask",
     "conjugate_gradient",
@@ -39,6 +39,7 @@ __all__ = [
     "motion_kernel",
     "operator_norm",
     "random_mask",
+    "stack",
     "stroke_mask",
     "uniform_kernel",
 ]

@@ -24,8 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from padis_jax.operators import linear
 from padis_jax.operators.least_squares import pseudo_inverse
+from padis_jax.operators.norm import operator_norm
 from padis_jax.operators.per_channel import PerChannel, checked_size, leaf
 
 Boundary = Literal["circular", "reflect", "zero"]
@@ -124,7 +124,7 @@ def Blur(  # noqa: N802 (a factory named like the object it makes)
     operator = Convolution(shape, reach, boundary, leaf(transfer), leaf(np.abs(transfer).max()))
     if boundary == "circular":
         return operator
-    norm = linear.operator_norm(operator.forward, operator.adjoint, image_shape=shape)
+    norm = operator_norm(operator.forward, operator.adjoint, image_shape=shape)
     return dataclasses.replace(operator, norm=norm)
 
 

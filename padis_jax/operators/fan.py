@@ -28,6 +28,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 from jax import Array, lax
 
 from padis_jax.operators.fan_fbp import fan_weights
@@ -241,7 +242,7 @@ def _backproject_steep(geometry: FanGeometry, sinogram: Array, transposed: bool)
         return total
 
     total = lax.fori_loop(0, len(views), body, jnp.zeros((lines * strips, LANES), dtype))
-    return total.reshape(lines, strips * LANES)[:, :across]
+    return rearrange(total, "(line strip) lane -> line (strip lane)", line=lines)[:, :across]
 
 
 def _backproject_plain(geometry: FanGeometry, sinogram: Array) -> Array:
@@ -268,4 +269,4 @@ def _smear(geometry: FanGeometry, sinogram: Array) -> Array:
         return total + (left + (position - whole) * (right - left)) * (total_distance / depth**2)
 
     total = lax.fori_loop(0, len(geometry.angles), body, jnp.zeros((h * strips, LANES), dtype))
-    return total.reshape(h, strips * LANES)[:, :w]
+    return rearrange(total, "(h strip) lane -> h (strip lane)", h=h)[:, :w]

@@ -21,6 +21,7 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 from jax import Array, lax
 
 ROW_SPLIT = 8  # rows of the image the projection takes at a time; measured best of 1 to 32 on the CPU
@@ -34,10 +35,8 @@ Position = Callable[[Array], tuple[Array, Array]]
 
 def line_table(values: np.ndarray) -> np.ndarray:
     """A value per line [n, lines], in the order in which `line_sums` takes the lines: [blocks, n, ROW_SPLIT, 1]."""
-    n, lines = values.shape
-    blocks = -(-lines // ROW_SPLIT)
-    padded = np.pad(values, ((0, 0), (0, blocks * ROW_SPLIT - lines)))
-    return np.ascontiguousarray(padded.reshape(n, ROW_SPLIT, blocks).transpose(2, 0, 1)[..., None])
+    padded = np.pad(values, ((0, 0), (0, -values.shape[1] % ROW_SPLIT)))
+    return np.ascontiguousarray(rearrange(padded, "n (split block) -> block n split 1", split=ROW_SPLIT))
 
 
 def line_sums(image: Array, position: Position, step: np.ndarray) -> Array:
@@ -55,7 +54,8 @@ def line_sums(image: Array, position: Position, step: np.ndarray) -> Array:
     blocks = -(-lines // ROW_SPLIT)
     # Two zero pixels on either side: a clipped position reads zeros with both of its taps. Clipping once, before the
     # padding is added, lets the compiler drop its own two bounds checks.
-    plane = jnp.pad(image, ((0, blocks * ROW_SPLIT - lines), (2, 2))).reshape(ROW_SPLIT, blocks, across + 4)
+    plane = jnp.pad(image, ((0, blocks * ROW_SPLIT - lines), (2, 2)))
+    plane = rearrange(plane, "(split block) across -> split block across", split=ROW_SPLIT)
     split = np.arange(ROW_SPLIT)[None, :, None]
 
     def body(i: Array, total: Array) -> Array:

@@ -1,26 +1,25 @@
 """Linear operators: what a solver needs of one, and what can be derived from the forward map alone.
 
 An operator is any callable A with `A.T` (the adjoint: the transpose, conjugated for complex data) and `A.norm` (its
-largest singular value). The tools here turn a plain function into one and check it:
+largest singular value). The tools here turn a plain function into one and check it by the dot test,
 
-    <A x, y> = <x, A' y>                       the dot test, for all x and y
-    ||A|| = sup ||A x|| / ||x||                by power iteration on A'A
+    <A x, y> = <x, A' y>        for all x and y
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import math
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
+from padis_jax.operators.algebra import FLOAT, Composable
 from padis_jax.operators.least_squares import Map, pseudo_inverse
-
-LanczosState = tuple[Array, Array, Array, Array, Array, Array]  # count, basis, matrix, next vector, value, residual
+from padis_jax.operators.norm import operator_norm
+from padis_jax.operators.per_channel import check_shape
 
 
 @runtime_checkable
@@ -44,17 +43,21 @@ class Operator(Protocol):
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["norm"],
-    meta_fields=["forward", "adjoint", "image_shape", "measurement_shape"],
+    meta_fields=["forward", "adjoint", "image_shape", "measurement_shape", "dtype"],
 )
 @dataclasses.dataclass(frozen=True, eq=False)
-class LinearOperator:
+class LinearOperator(Composable):
     """A frozen operator made of two functions; see `from_functions`."""
+
+    channelwise = False
+    iterative = True  # pinv is by CG
 
     forward: Map
     adjoint: Map
     image_shape: tuple[int, ...]
     measurement_shape: tuple[int, ...]
     norm: Array
+    dtype: Any = FLOAT
 
     def __call__(self, image: Array) -> Array:
         """A x: [*image_shape] -> [*measurement_shape]."""
@@ -69,8 +72,6 @@ class LinearOperator:
     def start(self, measurement: Array) -> Array:
         """A first image without further knowledge of A: A' y / ||A||^2."""
         return self.T(measurement) / self.norm**2
-
-    iterative = True  # pinv is by CG
 
     def pinv(self, measurement: Array) -> Array:
         """The Moore-Penrose solution A+ y by conjugate gradients, to 1e-6 in float32 or 2000 iterations."""
@@ -111,9 +112,14 @@ def from_functions(
             raise TypeError(f"forward must return one array, not a {type(measured).__name__}")
         adjoint = _derived_adjoint(forward, template) if transpose is None else transpose
         back = jax.eval_shape(adjoint, measured)
+    except jax.errors.TracerArrayConversionError as error:
+        raise ValueError(
+            "operator: forward or transpose calls NumPy on a traced array: write it with jax.numpy"
+        ) from error
     except Exception as error:  # whatever the user's functions and JAX's differentiation of them raise
         raise ValueError(
-            f"operator: forward or transpose is no linear JAX function for an image of shape {image_shape}: {error}"
+            f"operator: forward or transpose is no linear JAX function for an image of shape {image_shape}: "
+            f"{(str(error).splitlines() or [type(error).__name__])[0]}"
         ) from error
     if getattr(back, "shape", None) != image_shape:
         raise ValueError(
@@ -130,7 +136,7 @@ def from_functions(
             "wanted < 1e-3); leave transpose out to have it derived"
         )
     norm = operator_norm(forward, adjoint, image_shape=image_shape, dtype=dtype)
-    return LinearOperator(forward, adjoint, image_shape, tuple(measured.shape), norm)
+    return LinearOperator(forward, adjoint, image_shape, tuple(measured.shape), norm, template.dtype)
 
 
 def _derived_adjoint(forward: Map, template: jax.ShapeDtypeStruct) -> Map:
@@ -141,90 +147,6 @@ def _derived_adjoint(forward: Map, template: jax.ShapeDtypeStruct) -> Map:
         return jnp.conj(jax.vjp(forward, zeros)[1](jnp.conj(y))[0])
 
     return adjoint
-
-
-def operator_norm(
-    forward: Map,
-    adjoint: Map,
-    *,
-    image_shape: tuple[int, ...],
-    dtype: jnp.dtype | type = jnp.float32,
-    tolerance: float = 1e-3,
-    max_iterations: int = 1000,
-) -> Array:
-    """||A|| by power iteration on A'A from a fixed random image; a real scalar.
-
-    Stops when ||A'A v - s v|| <= 2 tolerance s, which puts an eigenvalue of A'A so close to s that the norm is right
-    to `tolerance`; the change between two iterations would say nothing of the kind where eigenvalues crowd.
-    """
-
-    def normal(v: Array) -> tuple[Array, Array, Array]:
-        w = adjoint(forward(v)).astype(v.dtype)
-        s = jnp.real(jnp.vdot(v, w))
-        return w, s, jnp.linalg.norm((w - s.astype(v.dtype) * v).ravel())
-
-    def unfinished(state: tuple[Array, Array, Array, Array]) -> Array:
-        i, _, s, residual = state
-        return (residual > 2 * tolerance * s) & (i < max_iterations)
-
-    def step(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-        i, w, _, _ = state
-        length = jnp.maximum(jnp.linalg.norm(w.ravel()), jnp.finfo(w.dtype).tiny)
-        return i + 1, *normal(w / length.astype(w.dtype))
-
-    @jax.jit  # whole: called outside jit, each piece would be compiled by itself
-    def iterate(v: Array) -> Array:
-        first = (jnp.zeros((), jnp.int32), *normal(v / jnp.linalg.norm(v.ravel()).astype(v.dtype)))
-        return jnp.sqrt(jnp.maximum(lax.while_loop(unfinished, step, first)[2], 0))
-
-    return iterate(jax.random.normal(jax.random.key(0), image_shape, dtype))
-
-
-def lanczos_norm(
-    forward: Map,
-    adjoint: Map,
-    image_shape: tuple[int, ...],
-    *,
-    tolerance: float = 1e-3,
-    max_iterations: int = 300,
-    basis: int = 10,
-) -> Array:
-    """||A|| of an A without negative entries, by Lanczos' method on A'A from an image of ones; a real scalar.
-
-    It stops by the rule of `operator_norm`, which holds for the largest Ritz value s and its vector v as well:
-    ||A'A v - s v|| is what is left of the last product times the last component of v. After `basis` products it starts
-    anew from v. Golub and Van Loan, Matrix Computations, section 10.1.
-    """
-
-    def unfinished(state: LanczosState) -> Array:
-        i, _, _, _, s, residual = state
-        return (residual > 2 * tolerance * s) & (i < max_iterations)
-
-    def step(state: LanczosState) -> LanczosState:
-        i, vectors, matrix, v, _, _ = state
-        j = i % basis
-        vectors = vectors.at[j].set(v)
-        w = adjoint(forward(v.reshape(image_shape))).ravel()
-        column = vectors @ w
-        w = w - column @ vectors
-        w = w - (vectors @ w) @ vectors  # once more, against rounding
-        matrix = matrix.at[:, j].set(column).at[j].set(column)
-        values, parts = jnp.linalg.eigh(matrix)
-        left = jnp.linalg.norm(w)
-        full = j + 1 == basis
-        ritz = parts[:, -1] @ vectors
-        following = jnp.where(full, ritz / jnp.linalg.norm(ritz), w / jnp.maximum(left, jnp.finfo(w.dtype).tiny))
-        vectors, matrix = jnp.where(full, 0, vectors), jnp.where(full, 0, matrix)
-        return i + 1, vectors, matrix, following, values[-1], left * jnp.abs(parts[j, -1])
-
-    @jax.jit
-    def iterate(v: Array) -> Array:
-        zeros, one = jnp.zeros((basis, v.size), v.dtype), jnp.ones((), v.dtype)
-        first = (jnp.zeros((), jnp.int32), zeros, jnp.zeros((basis, basis), v.dtype), v, 0 * one, one)
-        return jnp.sqrt(jnp.maximum(lax.while_loop(unfinished, step, first)[4], 0))
-
-    n = math.prod(image_shape)
-    return iterate(jnp.full((n,), n**-0.5))
 
 
 def dot_test(
@@ -261,9 +183,3 @@ def _curvature(forward: Map, image: jax.ShapeDtypeStruct, key: Array) -> Array:
     size = jnp.linalg.norm(both.ravel())
     gap = jnp.linalg.norm((both - forward(x) - forward(z)).ravel()) / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
     return jnp.where(jnp.any(forward(jnp.zeros_like(x)) != 0), jnp.inf, gap)
-
-
-def check_shape(what: str, array: Array, expected: tuple[int, ...]) -> None:
-    """Raise ValueError unless `array` has the shape the operator was built for."""
-    if tuple(array.shape) != tuple(expected):
-        raise ValueError(f"operator: expected {what} of shape {tuple(expected)}, got {tuple(array.shape)}")

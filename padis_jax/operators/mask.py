@@ -61,6 +61,7 @@ class Unchanged(PerChannel):
 
     image_shape: tuple[int, int]
     norm: Array
+    identity = True
 
     def forward(self, plane: Array) -> Array:
         """x."""

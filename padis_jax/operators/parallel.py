@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 from jax import Array, lax
 
 from padis_jax.operators.fbp import view_weights
@@ -197,7 +198,7 @@ def _gather_bins(geometry: ParallelGeometry, sinogram: Array, *, half_width: np.
         return total
 
     total = lax.fori_loop(0, len(geometry.angles), body, jnp.zeros((h * strips, LANES), dtype))
-    return total.reshape(h, strips * LANES)[:, :w]
+    return rearrange(total, "(h strip) lane -> h (strip lane)", h=h)[:, :w]
 
 
 def _backproject_plain(geometry: ParallelGeometry, sinogram: Array) -> Array:

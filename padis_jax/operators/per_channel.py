@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from padis_jax.operators.algebra import Composable, fits
 from padis_jax.operators.least_squares import Map, pseudo_inverse
 
 
-class PerChannel(abc.ABC):
+class PerChannel(Composable, abc.ABC):
     """Methods of an operator on images [H, W] or [H, W, C]."""
 
     image_shape: tuple[int, int]
@@ -64,11 +65,18 @@ class PerChannel(abc.ABC):
         return per_channel(self.first, checked("measurement", measurement, self.measurement_shape))
 
 
+def check_shape(what: str, array: Array, expected: Sequence[int], *, channels: bool = False) -> None:
+    """ValueError unless `array` has the shape that the operator was built for, or, with `channels`, those too."""
+    shape = tuple(expected)
+    if not fits(array.shape, shape, channels=channels):
+        more = f" or {(*shape, 'C')}" if channels else ""
+        raise ValueError(f"operator: expected {what} of shape {shape}{more}, got {tuple(array.shape)}")
+
+
 def checked(what: str, array: Array, plane: tuple[int, int]) -> Array:
     """`array` in float32 or better; ValueError unless its shape is `plane`, or `plane` with channels last."""
     array = jnp.asarray(array)
-    if array.ndim not in (2, 3) or array.shape[:2] != plane:
-        raise ValueError(f"operator: expected {what} of shape {plane} or {(*plane, 'C')}, got {array.shape}")
+    check_shape(what, array, plane, channels=True)
     return array.astype(at_least_single(array.dtype))
 
 

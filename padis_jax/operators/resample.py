@@ -20,6 +20,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import repeat
 from jax import Array, lax
 
 from padis_jax.operators.per_channel import PerChannel, checked_size, leaf
@@ -73,7 +74,7 @@ class Resampling(PerChannel):
 
     def first(self, plane: Array) -> Array:
         """Every pixel repeated."""
-        return jnp.repeat(jnp.repeat(plane, self.factor, 0), self.factor, 1)
+        return repeat(plane, "h w -> (h s) (w t)", s=self.factor, t=self.factor)
 
 
 def _both(left: Array, plane: Array, right: Array) -> Array:

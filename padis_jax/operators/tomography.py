@@ -15,10 +15,11 @@ import jax
 import numpy as np
 from jax import Array
 
-from padis_jax.operators import linear
+from padis_jax.operators.algebra import Composable
 from padis_jax.operators.fan import FanGeometry
 from padis_jax.operators.fbp import fbp
 from padis_jax.operators.least_squares import pseudo_inverse
+from padis_jax.operators.norm import lanczos_norm, operator_norm
 from padis_jax.operators.parallel import ParallelGeometry
 from padis_jax.operators.per_channel import checked, checked_size, per_channel
 
@@ -27,7 +28,7 @@ Geometry = ParallelGeometry | FanGeometry
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["norm"], meta_fields=["geometry"])
 @dataclasses.dataclass(frozen=True, eq=False)
-class RayTransform:
+class RayTransform(Composable):
     """Line integrals over a fixed geometry, as an operator. Built by `ParallelBeam` and `FanBeam`."""
 
     geometry: Geometry
@@ -162,8 +163,8 @@ def FanBeam(  # noqa: N802 (a factory named like the object it makes)
 def _transform(geometry: Geometry) -> RayTransform:
     if isinstance(geometry, FanGeometry):  # hundreds of views, and a slower transpose: fewer products count
         # A has no negative entry, so the singular vector that is looked for has none, and overlaps with ones.
-        return RayTransform(geometry, linear.lanczos_norm(geometry.project, geometry.backproject, geometry.image_shape))
-    norm = linear.operator_norm(geometry.project, geometry.backproject, image_shape=geometry.image_shape)
+        return RayTransform(geometry, lanczos_norm(geometry.project, geometry.backproject, geometry.image_shape))
+    norm = operator_norm(geometry.project, geometry.backproject, image_shape=geometry.image_shape)
     return RayTransform(geometry, norm)
 
 

@@ -16,6 +16,8 @@ from jax.typing import ArrayLike
 from padis_jax.operators.least_squares import least_squares
 from padis_jax.patches import Frame
 
+NUMPY = "the operator calls NumPy on a traced array: write it with jax.numpy"
+
 
 class Fit(NamedTuple):
     """What a step reports.
@@ -80,7 +82,7 @@ class Problem:
         return Fit(jnp.linalg.norm(jnp.ravel(residual)) / jnp.maximum(scale, jnp.finfo(scale.dtype).tiny))
 
 
-def pose(
+def build_problem(
     operator: Any,
     denoise: Callable[[Array, Array, Array], Array],
     measurement: ArrayLike,
@@ -106,7 +108,7 @@ def pose(
     for name in ("T", "norm"):
         if not hasattr(operator, name):
             raise ValueError(
-                f"the operator has no .{name}: give one with .T and .norm, or make it with operators.linear"
+                f"the operator has no .{name}: give one with .T and .norm, or make it with operators.from_functions"
             )
     y = checked("measurement", measurement)
     h, w = frame.image_shape
@@ -116,11 +118,14 @@ def pose(
         try:
             out = jax.eval_shape(lambda x: operator(x), image)
             back = jax.eval_shape(lambda r: operator.T(r), out)
+        except jax.errors.TracerArrayConversionError as error:
+            raise ValueError(NUMPY) from error
         except (TypeError, ValueError, AssertionError) as error:
             tried.append(f"images {image.shape}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
             continue
         if getattr(out, "shape", None) == y.shape and getattr(back, "size", None) == h * w * channels:
             return Problem(as_pytree(operator), denoise, y, frame, flat)
+        refuse_batch("reconstruct", y.shape, getattr(out, "shape", None), "keys and measurements")
         tried.append(
             f"images {image.shape} give {getattr(out, 'shape', '?')} and .T of it {getattr(back, 'shape', '?')}"
         )
@@ -128,6 +133,15 @@ def pose(
         f"measurement {y.shape}, operator and the prior's images {(h, w, channels)} do not fit ({'; '.join(tried)}): "
         f"build the operator for image_shape {(h, w)} and this measurement, or take a prior for the operator's images"
     )
+
+
+def refuse_batch(function: str, shape: tuple[int, ...], expected: tuple[int, ...] | None, over: str) -> None:
+    """Raises ValueError if measurements of shape `expected` are stacked along a new first axis."""
+    if expected is not None and shape[1:] == expected and shape != expected:
+        raise ValueError(
+            f"measurement has shape {shape}: one axis more than the operator's {expected}; {function} takes one image: "
+            f"use jax.vmap over {over}"
+        )
 
 
 def checked(name: str, array: ArrayLike) -> Array:

@@ -21,7 +21,7 @@ from jax.typing import ArrayLike
 from padis_jax.noise import edm_ladder, geometric_ladder
 from padis_jax.prior import Prior
 from padis_jax.solvers import sampling
-from padis_jax.solvers.problem import Problem, as_pytree, checked, pose
+from padis_jax.solvers.problem import Problem, as_pytree, build_problem, checked
 from padis_jax.solvers.registry import Method, Settings, find_method, name_of
 from padis_jax.solvers.sampling import Noise, root_key
 from padis_jax.solvers.tv import TV, total_variation
@@ -112,7 +112,7 @@ def reconstruct(
         raise ValueError(f"levels is {levels} and inner {inner}: use at least one noise level, and one step on each")
     method, settings = _method(solver, settings)
     key = root_key(key)
-    problem = pose(operator, prior.denoise, measurement, prior.frame, channels=prior.channels)
+    problem = build_problem(operator, prior.denoise, measurement, prior.frame, channels=prior.channels)
     image = start_image(start, problem, operator, prior.channels)
     step = Partial(method.step, settings, problem)
     evaluations = average * levels * inner * method.evaluations(settings) * prior.tilings

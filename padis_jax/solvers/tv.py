@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from padis_jax.solvers.problem import as_pytree, check_settings, checked
+from padis_jax.solvers.problem import NUMPY, as_pytree, check_settings, checked, refuse_batch
 
 
 @jax.tree_util.register_dataclass
@@ -87,8 +87,16 @@ def total_variation(measurement: ArrayLike, operator: Any, *, settings: TV | Non
       ValueError: if y does not fit the operator or is not finite.
     """
     y, wrapped = checked("measurement", measurement), as_pytree(operator)
-    image = jax.eval_shape(lambda r: wrapped.T(r), y)
-    again = jax.eval_shape(lambda x: wrapped(jnp.real(x)), image)
+    try:
+        image = jax.eval_shape(lambda r: wrapped.T(r), y)
+        again = jax.eval_shape(lambda x: wrapped(jnp.real(x)), image)
+    except jax.errors.TracerArrayConversionError as error:
+        raise ValueError(NUMPY) from error
+    except (TypeError, ValueError):
+        if (expected := getattr(operator, "measurement_shape", None)) is not None:
+            for channels in ((), y.shape[-1:]):
+                refuse_batch("total_variation", y.shape, (*expected, *channels), "measurements")
+        raise
     if again.shape != y.shape:
         raise ValueError(
             f"measurement has shape {y.shape}, but the operator gives {again.shape}: build it for this measurement"

@@ -34,7 +34,7 @@ from padis_jax.patches import frame_for
 from padis_jax.positions import plane_positions
 from padis_jax.prior import Prior, patch_prior, tiled_prior
 from padis_jax.solvers import dps
-from padis_jax.solvers.problem import pose
+from padis_jax.solvers.problem import build_problem
 from padis_jax.solvers.sampling import Noise
 from padis_jax.unet import NetworkConfig, init_network
 
@@ -75,7 +75,7 @@ def measure(mode: str, side: int, patch_batch: int, run: bool) -> str:
 
     @jax.jit
     def step(prior: Prior, y: Array, key: Array, x: Array) -> Array:
-        problem = pose(operator, prior.denoise, y, prior.frame, channels=prior.channels)
+        problem = build_problem(operator, prior.denoise, y, prior.frame, channels=prior.channels)
         return dps.step(dps.DPS(), problem, key, x, Noise(jnp.float32(0.5), jnp.float32(0.4)))[0]
 
     compiled = step.lower(prior, y, jax.random.key(2), x).compile()

@@ -1,0 +1,113 @@
+"""||A|| = sup ||A x|| / ||x|| by products with A and A' alone: power iteration, and Lanczos' method on A'A."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from padis_jax.operators.least_squares import Map
+
+TOLERANCE = 1e-3  # of a norm
+LanczosState = tuple[Array, Array, Array, Array, Array, Array]  # count, basis, matrix, next vector, value, residual
+
+
+def operator_norm(
+    forward: Map,
+    adjoint: Map,
+    *,
+    image_shape: tuple[int, ...],
+    dtype: jnp.dtype | type = jnp.float32,
+    max_iterations: int = 1000,
+) -> Array:
+    """||A|| by power iteration on A'A from a fixed random image; a real scalar.
+
+    Stops when ||A'A v - s v|| <= 2 TOLERANCE s, which puts an eigenvalue of A'A so close to s that the norm is right
+    to TOLERANCE; the change between two iterations would say nothing of the kind where eigenvalues crowd.
+    """
+    return _power(forward, adjoint, image_shape, dtype, max_iterations)[1]
+
+
+def leading_image(forward: Map, adjoint: Map, *, image_shape: tuple[int, ...], dtype: jnp.dtype | type) -> Array:
+    """A unit image v with ||A v|| = ||A||, found like `operator_norm`; 0 if A is."""
+    w = _power(forward, adjoint, image_shape, dtype)[0]
+    length = jnp.maximum(jnp.linalg.norm(w.ravel()), jnp.finfo(w.dtype).tiny)
+    return w / length.astype(w.dtype)
+
+
+def _power(
+    forward: Map, adjoint: Map, image_shape: tuple[int, ...], dtype: Any, max_iterations: int = 1000
+) -> tuple[Array, Array]:
+    """(A'A v, ||A v||) of the last unit image v."""
+
+    def normal(v: Array) -> tuple[Array, Array, Array]:
+        w = adjoint(forward(v)).astype(v.dtype)
+        s = jnp.real(jnp.vdot(v, w))
+        return w, s, jnp.linalg.norm((w - s.astype(v.dtype) * v).ravel())
+
+    def unfinished(state: tuple[Array, Array, Array, Array]) -> Array:
+        i, _, s, residual = state
+        return (residual > 2 * TOLERANCE * s) & (i < max_iterations)
+
+    def step(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        i, w, _, _ = state
+        length = jnp.maximum(jnp.linalg.norm(w.ravel()), jnp.finfo(w.dtype).tiny)
+        return i + 1, *normal(w / length.astype(w.dtype))
+
+    @jax.jit  # whole: called outside jit, each piece would be compiled by itself
+    def iterate(v: Array) -> tuple[Array, Array]:
+        first = (jnp.zeros((), jnp.int32), *normal(v / jnp.linalg.norm(v.ravel()).astype(v.dtype)))
+        _, w, s, _ = lax.while_loop(unfinished, step, first)
+        return w, jnp.sqrt(jnp.maximum(s, 0))
+
+    return iterate(jax.random.normal(jax.random.key(0), image_shape, dtype))
+
+
+def lanczos_norm(
+    forward: Map,
+    adjoint: Map,
+    image_shape: tuple[int, ...],
+    *,
+    tolerance: float = TOLERANCE,
+    max_iterations: int = 300,
+    basis: int = 10,
+) -> Array:
+    """||A|| of an A without negative entries, by Lanczos' method on A'A from an image of ones; a real scalar.
+
+    It stops by the rule of `operator_norm`, which holds for the largest Ritz value s and its vector v as well:
+    ||A'A v - s v|| is what is left of the last product times the last component of v. After `basis` products it
+    restarts from v. Golub and Van Loan, Matrix Computations, section 10.1.
+    """
+
+    def unfinished(state: LanczosState) -> Array:
+        i, _, _, _, s, residual = state
+        return (residual > 2 * tolerance * s) & (i < max_iterations)
+
+    def step(state: LanczosState) -> LanczosState:
+        i, vectors, matrix, v, _, _ = state
+        j = i % basis
+        vectors = vectors.at[j].set(v)
+        w = adjoint(forward(v.reshape(image_shape))).ravel()
+        column = vectors @ w
+        w = w - column @ vectors
+        w = w - (vectors @ w) @ vectors  # once more, against rounding
+        matrix = matrix.at[:, j].set(column).at[j].set(column)
+        values, parts = jnp.linalg.eigh(matrix)
+        left = jnp.linalg.norm(w)
+        full = j + 1 == basis
+        ritz = parts[:, -1] @ vectors
+        following = jnp.where(full, ritz / jnp.linalg.norm(ritz), w / jnp.maximum(left, jnp.finfo(w.dtype).tiny))
+        vectors, matrix = jnp.where(full, 0, vectors), jnp.where(full, 0, matrix)
+        return i + 1, vectors, matrix, following, values[-1], left * jnp.abs(parts[j, -1])
+
+    @jax.jit
+    def iterate(v: Array) -> Array:
+        zeros, one = jnp.zeros((basis, v.size), v.dtype), jnp.ones((), v.dtype)
+        first = (jnp.zeros((), jnp.int32), zeros, jnp.zeros((basis, basis), v.dtype), v, 0 * one, one)
+        return jnp.sqrt(jnp.maximum(lax.while_loop(unfinished, step, first)[4], 0))
+
+    n = math.prod(image_shape)
+    return iterate(jnp.full((n,), n**-0.5))
