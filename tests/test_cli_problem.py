@@ -214,7 +214,7 @@ def own_kernel(values):
 
 HALF = np.repeat([0, 255], 8)[:, None].repeat(16, 1)
 MISTAKES = {
-    "unknown": ("deblur10", lambda f, t: [], "there is no problem 'deblur10'; there are ct8, ct20"),
+    "unknown": ("deblur10", lambda f, t: [], "there is no problem 'deblur10'; choose one of ct8, ct20"),
     "mask missing": ("inpaint", lambda f, t: [], "--problem inpaint and --mask FILE belong together"),
     "kernel missing": ("deblur", lambda f, t: [], "--problem deblur and --kernel FILE belong together"),
     "mask elsewhere": ("sr2", lambda f, t: ["--mask", f / "mask.png"], "--problem inpaint and --mask FILE belong"),

@@ -38,8 +38,8 @@ def test_absent_fields_take_their_defaults_and_integers_pass_for_floats():
 @pytest.mark.parametrize(
     "value, message",
     [
-        ({"runn": {}}, "config: unknown field 'runn'; known are data, network, noise, optimiser, patches, run"),
-        ({"run": {"stepz": 3}}, "config.run: unknown field 'stepz'; known are checkpoint_every"),
+        ({"runn": {}}, "config: unknown field 'runn'; known fields: data, network, noise, optimiser, patches, run"),
+        ({"run": {"stepz": 3}}, "config.run: unknown field 'stepz'; known fields: checkpoint_every"),
         ({"run": 3}, "config.run: expected fields, got int"),
         ([1], "config: expected fields, got list"),
         (None, "config: expected fields, got NoneType"),

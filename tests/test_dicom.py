@@ -112,7 +112,7 @@ def cut(folder, keep):
 BAD = {
     "two series": (
         mixed,
-        r"2 series: CT '3 axial thin' \(4 files, 001.dcm\); CT '3 scout' \(1 files, x.dcm\); give each",
+        r"2 series: CT '3 axial thin' \(4 files, 001.dcm\); CT '3 scout' \(1 files, x.dcm\); put each",
     ),
     "one place": (lambda d: pair(d, z=0), "a.dcm and b.dcm are at the same position"),
     "size": (lambda d: pair(d, Rows=3), r"b.dcm: its size is \(3, 5\), but a.dcm has \(6, 5\)"),
@@ -124,10 +124,10 @@ BAD = {
     "no position": (lambda d: pair(d, ImagePositionPatient=None), "b.dcm: has no ImagePositionPatient"),
     "is invalid": (lambda d: one(d, RescaleSlope=None), "a.dcm: a CT slice without RescaleSlope"),
     "zero slope": (lambda d: one(d, RescaleSlope=0), "a.dcm: RescaleSlope 0.0 .* is invalid"),
-    "frames": (lambda d: one(d, NumberOfFrames=2), r"a.dcm: holds 2 frames; split it into single slices \(dcm4che"),
+    "frames": (lambda d: one(d, NumberOfFrames=2), r"a.dcm: has 2 frames; split it into single slices \(dcm4che"),
     "colour": (
         lambda d: one(d, PhotometricInterpretation="RGB"),
-        "a.dcm: photometric interpretation 'RGB' .*convert it",
+        "a.dcm: photometric interpretation 'RGB' .*convert them",
     ),
     "inverted": (lambda d: one(d, PhotometricInterpretation="MONOCHROME1"), "a.dcm: .*'MONOCHROME1' .*only grey"),
     "no image": (lambda d: one(d, Rows=None), "a.dcm: a DICOM file without an image"),

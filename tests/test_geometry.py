@@ -76,7 +76,7 @@ GOOD = {"beam": "parallel", "angles": [0, 1], "angle_unit": "radians", "bins": 4
 BAD = {
     "no JSON": ("{", "is not JSON"),
     "deep": ("[" * 100_000, "is not JSON"),
-    "a list": ("[1]", "expected fields"),
+    "a list": ("[1]", "expected an object"),
     "missing": (json.dumps({"beam": "parallel"}), "angles"),
     "no unit": (json.dumps({k: v for k, v in GOOD.items() if k != "angle_unit"}), "angle_unit"),
     "unknown field": (json.dumps(GOOD | {"pitch": 1}), "unknown field 'pitch'"),

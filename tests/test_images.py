@@ -223,7 +223,7 @@ BAD = {
     ),
     "out of range": (
         lambda d: save_npy(d / "x.npy", np.full((8, 8), 7.5)),
-        r"runs from 7.5 to 7.5, not within \[0, 1\]",
+        r"has values 7.5 to 7.5, not within \[0, 1\]",
     ),
     "one axis": (lambda d: save_npy(d / "x.npy", np.zeros(8)), r"shape \(8,\), expected \[H, W\]"),
     "no pixel": (lambda d: save_npy(d / "x.npy", np.zeros((0, 8, 8))), "expected .* none of them 0"),
@@ -238,7 +238,7 @@ BAD = {
     "flat volume": (lambda d: save_npz(d / "x.npz", volume=np.zeros((8, 8))), r"shape \(8, 8\), expected \[slices"),
     "unit volume": (
         lambda d: save_npz(d / "x.npz", volume=np.full((1, 8, 8), 0.5)),
-        "no Hounsfield units; give its window",
+        "not in Hounsfield units; give its window",
     ),
     "object volume": (
         lambda d: save_npz(d / "x.npz", volume=np.array([[[None]]])),

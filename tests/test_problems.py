@@ -80,7 +80,7 @@ def test_masks_follow_the_key():
 
 def test_unknown_tasks_are_named_with_the_known_ones():
     assert find_task("sr4") is TASKS["sr4"]
-    with pytest.raises(ValueError, match="no task 'sr5'.*ct20.*denoise"):
+    with pytest.raises(ValueError, match="no problem 'sr5'.*ct20.*denoise"):
         find_task("sr5")
 
 

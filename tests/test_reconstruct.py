@@ -199,7 +199,7 @@ def test_start_from_total_variation():
         ({"measurement": np.where(np.arange(7) == 2, np.nan, Y)}, "measurement has 1 values of 7 that are NaN"),
         ({"measurement": np.full(7, np.inf)}, "7 values of 7"),
         ({"operator": lambda image: image}, "no .T"),
-        ({"solver": "ddss"}, "there is no solver .*; there are dds, dps, langevin"),
+        ({"solver": "ddss"}, "there is no solver .*; choose one of dds, dps, langevin"),
         ({"settings": DPS()}, "settings are DPS but solver is 'dds'"),
         ({"levels": 0}, "levels is 0"),
         ({"inner": 0}, "inner 0"),

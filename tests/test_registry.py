@@ -76,7 +76,7 @@ def test_a_toy_method_runs_from_the_command_line_with_its_flags(toy, folder, tmp
     about = json.loads((tmp_path / "config.json").read_text())["experiment"]["solver"]
     assert about["method"] == "toy" and about["settings"] == {"pull": 0.25} and about["levels"] == 2
     line = refused(sample, [*args, "--solver", "toy", "--solver.zeta", "1"], capsys)
-    assert "--solver.zeta: toy has no such setting (dps, langevin, diffpir, predictor_corrector would)" in line
+    assert "--solver.zeta: toy has no such setting (a setting of dps, langevin, diffpir, predictor_corrector)" in line
     assert "pull" in line
 
 

@@ -130,7 +130,7 @@ def test_whole_volumes_are_held_out_and_gaps_end_with_their_volume(tmp_path):
     assert split.train == (0, 1, 2, 3, 8) and split.gap == (9, 10)
     alone = split_slices(12, test=(), validation=(8,), validation_gap=2, volumes=[4, 4, 4])
     assert alone.gap == (9, 10) and alone.train == (*range(8), 11)
-    with pytest.raises(UserError, match="0 volumes are called 'dora'; there are .*/anna"):
+    with pytest.raises(UserError, match="0 volumes are called 'dora'; known: .*/anna"):
         slices_of_volumes(volumes, ["dora"])
 
 

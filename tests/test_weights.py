@@ -121,7 +121,7 @@ CASES = {
     ),
     "unknown field": (
         lambda good, path: _rewritten(good, path, **_edited(good, "network", model_chanels=8)),
-        "network: unknown field 'model_chanels'; known are attention_levels",
+        "network: unknown field 'model_chanels'; known fields: attention_levels",
     ),
     "wrong type": (
         lambda good, path: _rewritten(good, path, **_edited(good, "network", num_blocks="1")),

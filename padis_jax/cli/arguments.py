@@ -44,7 +44,7 @@ class OutputOptions(NamedTuple):
     """How a program speaks; every program takes these flags.
 
     Attributes:
-      dry_run: print what would be done, with estimates of memory and time, and do nothing.
+      dry_run: print what would be done, with memory and runtime estimates, and do nothing.
       json: print one JSON object on stdout, and nothing else there.
       quiet: print errors only.
       verbose: print more than usual.

@@ -1,10 +1,10 @@
-"""Several processes, on one machine or many, as one program: the flags that both scripts take.
+"""Several processes, on one machine or many, as one program: flags of train and sample.
 
-    --cluster.auto                           SLURM, Open MPI, Kubernetes, GKE and Cloud TPU tell JAX the rest themselves
-    --cluster.coordinator HOST:PORT --cluster.processes N --cluster.process I       anything else, said by hand
+    --cluster.auto                           on SLURM, Open MPI, Kubernetes, GKE and Cloud TPU, JAX finds the rest
+    --cluster.coordinator HOST:PORT --cluster.processes N --cluster.process I       anywhere else, given by hand
     --cluster.timeout SECONDS                how long to wait for the other processes (300)
 
-They are no part of a run's settings, which do not depend on where it runs. docs/cluster.md has scripts.
+They are not part of a run's settings, which do not depend on where it runs. docs/cluster.md has scripts.
 """
 
 from __future__ import annotations

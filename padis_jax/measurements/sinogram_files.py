@@ -73,7 +73,7 @@ def read_sinogram(path: str | Path, *, row: int = 0) -> Measured:
     name, _, wanted = str(path).partition("::")
     file = Path(name)
     if not file.is_file():
-        raise UserError(f"{file}: no such measurement file")
+        raise UserError(f"{file}: no such file")
     with decoding(file, "measurement file"):
         arrays = _arrays(file)
     return _choose(file, arrays, wanted, row)

@@ -127,7 +127,7 @@ def find_method(name: str) -> Method:
       ValueError: with all names if there is none.
     """
     if name not in METHODS:
-        raise ValueError(f"there is no solver {name!r}; there are {', '.join(METHODS)}")
+        raise ValueError(f"there is no solver {name!r}; choose one of {', '.join(METHODS)}")
     return METHODS[name]
 
 
