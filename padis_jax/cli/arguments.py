@@ -38,13 +38,15 @@ class OutputOptions(NamedTuple):
     """How a program speaks; every program takes these flags.
 
     Attributes:
-      dry_run: say what would be done, with memory and time, and do nothing.
+      dry_run: say what would be done and the memory it takes, and do nothing.
+      estimate: with dry_run, compile and time one evaluation as well.
       json: print one JSON object on stdout, and nothing else there.
       quiet: print errors only.
       verbose: print more than usual.
     """
 
     dry_run: bool = False
+    estimate: bool = False
     json: bool = False
     quiet: bool = False
     verbose: bool = False
@@ -57,7 +59,7 @@ class OutputOptions(NamedTuple):
 
 OUTPUT_HELP = """
 Also, in every program:
-    --dry-run     print the plan with an estimate of memory and time, and do nothing
+    --dry-run     print the plan with an estimate of memory, and do nothing;  --estimate  also of time (compiles)
     --json        print one JSON object on stdout, for machines
     --quiet       print errors only;  --verbose  print more
 Exit codes: 0 done, 2 a mistake in files or settings (one line on stderr), 130 interrupted by Ctrl-C.
@@ -68,7 +70,7 @@ def split_output_options(args: Sequence[str]) -> tuple[OutputOptions, list[str]]
     """(OutputOptions, the other arguments).
 
     Raises:
-      UserError: for --quiet together with --verbose.
+      UserError: for --quiet together with --verbose, and --estimate without --dry-run.
     """
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in OutputOptions._fields:
@@ -77,6 +79,8 @@ def split_output_options(args: Sequence[str]) -> tuple[OutputOptions, list[str]]
     output = OutputOptions(**vars(known))
     if output.quiet and output.verbose:
         raise UserError("--quiet and --verbose contradict each other: give one of them")
+    if output.estimate and not output.dry_run:
+        raise UserError("--estimate times the plan of --dry-run: give both, or leave it out")
     return output, rest
 
 

@@ -95,6 +95,7 @@ def _plan(config: ex.Experiment, workdir: Path, output: OutputOptions) -> None:
         evaluations=ex.evaluations(config),
         patch_batch=ex.patch_batch(config, weights, weights.frame, 1) or 0,
         gradient=s.name == "dps",
+        timed=output.estimate,
     )
     task = f"--problem {config.problem}" if config.problem else "simulated"
     source = config.measurement.path or f"image {config.image.index} of {config.image.path}, {task}"

@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _plan(config: Config, workdir: str, start: int, output: OutputOptions) -> None:
     """Prints what would be done, and what it takes."""
     task = load_task(config)
-    estimate = plan_training(config, max(config.run.steps - start, 0))
+    estimate = plan_training(config, task.frame, max(config.run.steps - start, 0), timed=output.estimate)
     about = {"data": config.data.path, "training_images": len(task.padded), "workdir": workdir, "from_step": start}
     if output.json and output.dry_run:
         print(json.dumps({"dry_run": True} | about | estimate._asdict()))
