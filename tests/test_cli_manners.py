@@ -49,11 +49,15 @@ def test_dry_run_of_sample(folder, tmp_path, capsys, solver):
         del args[at : at + 2]
     sample.main([*args, "--json"])
     plan = json.loads(capsys.readouterr().out)
-    assert plan["dry_run"] and plan["evaluations"] == 3 and plan["seconds"] > 0 and plan["solver"] == solver
+    assert plan["dry_run"] and plan["evaluations"] == 3 and plan["seconds"] is None and plan["solver"] == solver
     parameters = sum(np.prod(s) for s in _shapes(folder / "w.safetensors"))
     assert plan["parameters"] == parameters and plan["bytes"] > 4 * parameters
     sample.main(args)
-    assert "3 evaluations; about" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "3 evaluations; about" in text and " MB of arrays" in text and " s and " not in text
+    sample.main([*args, "--estimate", "--json"])
+    timed = json.loads(capsys.readouterr().out)
+    assert timed["seconds"] > 0 and abs(plan["bytes"] / timed["bytes"] - 1) < 0.25
     sample.main([*args, "--json", "--samples", "4"])
     assert json.loads(capsys.readouterr().out)["evaluations"] == 12
     assert not (tmp_path / "r").exists()
@@ -70,6 +74,9 @@ def test_dry_run_of_train(folder, tmp_path, capsys):
     plan = json.loads(capsys.readouterr().out)
     assert plan["evaluations"] == 100000 and plan["training_images"] == 1 and plan["from_step"] == 0
     assert plan["bytes"] > 16 * plan["parameters"]  # parameters, average and two moments
+    assert plan["seconds"] is None
+    train.main([*args, "--estimate"])
+    assert json.loads(capsys.readouterr().out)["seconds"] > 0
     assert not (tmp_path / "run").exists()
 
 
@@ -79,9 +86,10 @@ def test_every_program_has_the_same_manners(program, capsys):
         program.main(["--help"])
     text = capsys.readouterr().out
     assert stop.value.code == 0
-    for word in ("--dry-run", "--json", "--quiet", "--verbose", "Exit codes", "130"):
+    for word in ("--dry-run", "--estimate", "--json", "--quiet", "--verbose", "Exit codes", "130"):
         assert word in text
     assert "contradict" in refused(program.main, ["--quiet", "--verbose"], capsys)
+    assert "--dry-run" in refused(program.main, ["--estimate"], capsys)
 
 
 def test_quiet_says_nothing(folder, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""What the compiler foretells of memory, and the chunk that is chosen by it."""
+"""The compiler's analysis of memory, and the chunk that is chosen by its estimate."""
 
 import sys
 
@@ -9,8 +9,8 @@ import pytest
 from tiny import NETWORK, random_params
 
 from padis_jax.devices import chunk
-from padis_jax.devices.chunk import choose_patch_batch, network_memory
-from padis_jax.devices.memory import Growth, Memory, analysed, free_memory
+from padis_jax.devices.chunk import choose_patch_batch, network_call
+from padis_jax.devices.memory import Growth, analysed, free_memory
 from padis_jax.errors import UserError
 from padis_jax.operators.linear import from_functions
 from padis_jax.patches import frame_for
@@ -40,22 +40,36 @@ def test_some_memory_is_free():
 
 
 @pytest.mark.parametrize("gradient", [False, True])
-def test_the_chosen_chunk_needs_what_was_foretold(params, gradient):
+def test_the_chosen_chunk_takes_what_was_estimated(params, gradient):
     """Within a quarter, and one and a half times as many would not fit."""
-    limit = network_memory(NETWORK, params, SIDE, 16, gradient=gradient).total
-    size, on_memory = choose_patch_batch(NETWORK, params, SIDE, 1000, gradient=gradient, limit=limit)
-    found = network_memory(NETWORK, params, SIDE, size, gradient=gradient).total
-    assert abs(on_memory / found - 1) < 0.25 and found < 1.25 * limit
-    assert network_memory(NETWORK, params, SIDE, size * 3 // 2, gradient=gradient).total > limit
+
+    def compiled(count):
+        f, shapes = network_call(NETWORK, params, SIDE, count, gradient=gradient)
+        return analysed(jax.jit(f).lower(*shapes).compile()).total
+
+    limit = compiled(16)
+    size, estimated = choose_patch_batch(NETWORK, params, SIDE, 1000, gradient=gradient, limit=limit)
+    found = compiled(size)
+    assert abs(estimated / found - 1) < 0.25 and estimated <= limit and found < 1.25 * limit
+    assert compiled(size * 3 // 2) > limit
 
 
 def test_never_more_than_there_are_and_chunks_of_equal_size(params, monkeypatch):
-    monkeypatch.setattr(chunk, "network_memory", lambda *a, **k: Memory(100 + 10 * a[3], 0, 0))
+    monkeypatch.setattr(chunk, "network_memory", lambda *a, **k: 100 + 10 * a[3])
     assert choose_patch_batch(NETWORK, params, SIDE, 25, gradient=False, limit=10**6) == (25, 350)
     assert choose_patch_batch(NETWORK, params, SIDE, 25, gradient=False, limit=300) == (13, 230)
     assert choose_patch_batch(NETWORK, params, SIDE, 25, gradient=False, limit=300, images=2) == (9, 280)
+    assert choose_patch_batch(NETWORK, params, SIDE, 1, gradient=False, limit=110) == (1, 110)
     with pytest.raises(UserError, match="one patch of 8 x 8 pixels needs"):
         choose_patch_batch(NETWORK, params, SIDE, 25, gradient=False, limit=105)
+
+
+def test_between_one_patch_and_all_the_estimate_is_never_too_low(params, monkeypatch):
+    """Few patches need what does not grow with them, many what does: 100 + b, or 10 b."""
+    monkeypatch.setattr(chunk, "network_memory", lambda *a, **k: max(100 + a[3], 10 * a[3]))
+    for limit in range(110, 1000, 40):
+        size, estimated = choose_patch_batch(NETWORK, params, SIDE, 100, gradient=False, limit=limit)
+        assert max(100 + size, 10 * size) <= estimated <= limit
 
 
 class _Weights:
@@ -64,7 +78,7 @@ class _Weights:
 
 
 def test_auto_says_what_it_takes(monkeypatch, capsys):
-    monkeypatch.setattr(chunk, "network_memory", lambda *a, **k: Memory((100 + 10 * a[3]) * 2**20, 0, 0))
+    monkeypatch.setattr(chunk, "network_memory", lambda *a, **k: (100 + 10 * a[3]) * 2**20)
     monkeypatch.setattr(chunk, "free_memory", lambda: 2**30)
     frame = frame_for((300, 300), 8)
     size = patch_batch(Experiment(patch_batch="auto"), _Weights, frame, 4)

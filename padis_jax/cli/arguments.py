@@ -44,13 +44,15 @@ class OutputOptions(NamedTuple):
     """How a program speaks; every program takes these flags.
 
     Attributes:
-      dry_run: print what would be done, with memory and runtime estimates, and do nothing.
+      dry_run: print what would be done, with an estimate of memory, and do nothing.
+      estimate: with --dry-run: also compile and time one evaluation.
       json: print one JSON object on stdout, and nothing else there.
       quiet: print errors only.
       verbose: print more than usual.
     """
 
     dry_run: bool = False
+    estimate: bool = False
     json: bool = False
     quiet: bool = False
     verbose: bool = False
@@ -80,7 +82,7 @@ def split_output_options(args: Sequence[str], page: Page | None = None) -> tuple
       page: what --help shows; None leaves --help to `parse`.
 
     Raises:
-      UserError: for --quiet together with --verbose.
+      UserError: for --quiet together with --verbose, and --estimate without --dry-run.
       SystemExit: with code 0 after --help or --version.
     """
     if "--version" in args:
@@ -96,6 +98,8 @@ def split_output_options(args: Sequence[str], page: Page | None = None) -> tuple
     output = OutputOptions(**vars(known))
     if output.quiet and output.verbose:
         raise UserError("--quiet and --verbose contradict each other: give one of them")
+    if output.estimate and not output.dry_run:
+        raise UserError("--estimate times the plan of --dry-run: give both, or leave it out")
     return output, rest
 
 

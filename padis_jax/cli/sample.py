@@ -193,6 +193,7 @@ def _plan(config: Experiment, case: Case, plan: Plan, weights: Weights, workdir:
         evaluations=round(runs * plan.evaluations * config.tilings),
         patch_batch=patch_batch(config, weights, case.prior.frame, 1) or 0,
         gradient=plan.row.gradient,
+        timed=output.estimate,
     )
     source = config.measurement.path or f"image {config.image.index} of {config.image.path}"
     measured = f"--problem {config.problem}" if config.problem else case.task.description

@@ -83,8 +83,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _plan(config: Config, workdir: str, start: int, output: OutputOptions) -> None:
     """Prints what would be done, and what it takes."""
-    images = len(load_data(config).padded)
-    estimate = plan_training(config, max(config.run.steps - start, 0))
+    data = load_data(config)
+    images = len(data.padded)
+    estimate = plan_training(config, data.frame, max(config.run.steps - start, 0), timed=output.estimate)
     about = {"data": config.data.path, "training_images": images, "workdir": workdir, "from_step": start}
     if output.json and output.dry_run:
         print(json.dumps({"dry_run": True} | about | estimate._asdict()))

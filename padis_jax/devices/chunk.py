@@ -1,11 +1,14 @@
-"""The largest chunk of patches that a device can hold, by what the compiler foretells of the network.
+"""The largest chunk of patches that a device can hold, by the estimated memory of the network.
 
 A step needs what is as large as the plane (the state, the operator's work), and what the network needs for the patches
-it works on at once: bytes(b) = fixed + b * per patch. Two small programs give both numbers.
+it works on at once. As that is a maximum of straight lines in their number b, a chord is never below it:
+
+    bytes(b) <= bytes(1) + (b - 1) (bytes(n) - bytes(1)) / (n - 1),    1 <= b <= n.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,18 +16,20 @@ import jax.numpy as jnp
 from jax import Array
 
 from padis_jax.denoiser import denoise_patches
-from padis_jax.devices.memory import Memory, analysed, free_memory
+from padis_jax.devices.footprint import footprint
+from padis_jax.devices.memory import free_memory
 from padis_jax.errors import UserError
 from padis_jax.unet import NetworkConfig, Params
 
-SHARE = 0.7  # of the free memory that a chunk may take; the rest is for the operator, the compiler and fragmentation
-PROBES = (2, 4)  # patches of the two small programs
+# Of the free memory that a chunk may take. The estimate is good to a quarter, XLA's convolutions take up to another
+# quarter (docs/performance.md); the rest is for the operator and fragmentation.
+SHARE = 0.6
 
 
-def compile_network(
+def network_call(
     config: NetworkConfig, params: Params, sides: tuple[int, int], count: int, *, gradient: bool
-) -> jax.stages.Compiled:
-    """The network on `count` patches of `sides` pixels, and its gradient in them if asked.
+) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """The network on patches of `sides` pixels, or its gradient in them, and the shapes of its arguments.
 
     Args:
       config: network.
@@ -34,7 +39,8 @@ def compile_network(
       gradient: whether the solver differentiates the network (DPS).
 
     Returns:
-      (params, patches [count, *sides, C], positions [count, *sides, 2], sigma [count]) -> patches or their gradient.
+      (params, patches [count, *sides, C], positions [count, *sides, 2], sigma [count]) -> patches or their gradient;
+      shapes of these four.
     """
 
     def denoise(params: Params, x: Array, where: Array, sigma: Array) -> Array:
@@ -44,18 +50,15 @@ def compile_network(
         clean, transpose = jax.vjp(lambda x: denoise(params, x, where, sigma), x)
         return transpose(clean)
 
-    shape = (count, *sides)
-    arrays = [jax.ShapeDtypeStruct((*shape, config.image_channels), jnp.float32)]
-    arrays += [jax.ShapeDtypeStruct((*shape, 2), jnp.float32), jax.ShapeDtypeStruct((count,), jnp.float32)]
+    sizes = ((count, *sides, config.image_channels), (count, *sides, 2), (count,))
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(jnp.shape(a), jnp.result_type(a)), params)
-    return jax.jit(pull_back if gradient else denoise).lower(shapes, *arrays).compile()
+    return pull_back if gradient else denoise, (shapes, *(jax.ShapeDtypeStruct(size, jnp.float32) for size in sizes))
 
 
-def network_memory(
-    config: NetworkConfig, params: Params, sides: tuple[int, int], count: int, *, gradient: bool
-) -> Memory:
-    """What `compile_network` takes."""
-    return analysed(compile_network(config, params, sides, count, gradient=gradient))
+def network_memory(config: NetworkConfig, params: Params, sides: tuple[int, int], count: int, *, gradient: bool) -> int:
+    """Bytes of a `network_call`, estimated."""
+    f, shapes = network_call(config, params, sides, count, gradient=gradient)
+    return footprint(f, *shapes).total
 
 
 def choose_patch_batch(
@@ -86,9 +89,10 @@ def choose_patch_batch(
       UserError: if not even one patch fits.
     """
     limit = int(SHARE * free_memory()) if limit is None else limit
-    few, more = (network_memory(config, params, sides, b, gradient=gradient).total for b in PROBES)
-    one = max(1, (more - few) // (PROBES[1] - PROBES[0]))
-    fixed, each = max(0, few - PROBES[0] * one), one * images
+    most = max(2, count)
+    one, all_of_them = (network_memory(config, params, sides, b, gradient=gradient) for b in (1, most))
+    each = (all_of_them - one) // (most - 1)
+    fixed, each = max(0, one - each), each * images
     fit = min(count, (limit - fixed) // each)
     if fit < 1:
         raise UserError(

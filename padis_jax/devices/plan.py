@@ -1,21 +1,25 @@
-"""What a run will take, before it begins: one evaluation of the network is compiled and timed, the rest is counting.
+"""What a run will take, before it begins: one evaluation of the network is traced, or compiled and timed.
 
-    seconds = evaluations x seconds of one,   bytes = parameters and arguments + temporary arrays of one
+    bytes = parameters and arguments + temporary arrays of one,   seconds = evaluations x seconds of one
 
-Compilation is not in the estimate; neither are the operator and the total variation, small beside a network.
+A trace takes seconds and gives the bytes within a quarter (footprint.py); compiled, they are XLA's own. Compilation is
+not in the time; neither are the operator and the total variation, small beside a network.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from padis_jax.config import Config
-from padis_jax.devices.chunk import compile_network
+from padis_jax.devices.chunk import network_call
+from padis_jax.devices.footprint import footprint
 from padis_jax.devices.memory import analysed
 from padis_jax.loss import denoising_loss
 from padis_jax.patches import Frame
@@ -29,28 +33,34 @@ class Estimate(NamedTuple):
     Attributes:
       parameters: of the network.
       evaluations: network evaluations of an image, or training steps.
-      seconds: of all of them on this machine as it is loaded now.
+      seconds: of all of them on this machine as it is loaded now; None where only traced.
       bytes: of arrays at the peak.
       device: what they run on.
     """
 
     parameters: int
     evaluations: int
-    seconds: float
+    seconds: float | None
     bytes: int
     device: str
 
     def text(self) -> str:
         """For people."""
-        minutes = f"{self.seconds / 60:.1f} min" if self.seconds >= 90 else f"{self.seconds:.1f} s"
-        return (
-            f"network of {self.parameters} parameters; {self.evaluations} evaluations; about {minutes} and "
-            f"{self.bytes / 1e6:.0f} MB of arrays, on {self.device}"
-        )
+        text = f"network of {self.parameters} parameters; {self.evaluations} evaluations; about "
+        if self.seconds is not None:
+            text += (f"{self.seconds / 60:.1f} min" if self.seconds >= 90 else f"{self.seconds:.1f} s") + " and "
+        return f"{text}{self.bytes / 1e6:.0f} MB of arrays, on {self.device}"
 
 
 def plan_sampling(
-    network: NetworkConfig, params: Params, frame: Frame, *, evaluations: int, patch_batch: int, gradient: bool
+    network: NetworkConfig,
+    params: Params,
+    frame: Frame,
+    *,
+    evaluations: int,
+    patch_batch: int,
+    gradient: bool,
+    timed: bool = False,
 ) -> Estimate:
     """Of a reconstruction.
 
@@ -60,52 +70,67 @@ def plan_sampling(
       frame: says how many patches an image has.
       evaluations: of the whole image.
       patch_batch: patches per call, 0 for all.
-      gradient: whether each evaluation is differentiated (DPS).
+      gradient: whether each evaluation is differentiated (DPS, TMPD).
+      timed: whether to compile and time an evaluation.
     """
     count = min(patch_batch or frame.patch_count, frame.patch_count)
     calls = -(-frame.patch_count // count)
-
-    side = (count, *frame.tile_shape)
-    arguments = (params, jnp.zeros((*side, network.image_channels)), jnp.zeros((*side, 2)), jnp.ones(count))
-    compiled = compile_network(network, params, frame.tile_shape, count, gradient=gradient)
-    seconds = _seconds(compiled, *arguments)
-    return _estimate(parameter_count(params), evaluations, evaluations * calls * seconds, compiled)
+    f, shapes = network_call(network, params, frame.tile_shape, count, gradient=gradient)
+    seconds, size = _measured(f, shapes, timed)
+    return _estimate(parameter_count(params), evaluations, seconds and evaluations * calls * seconds, size)
 
 
-def plan_training(config: Config, steps: int) -> Estimate:
-    """Of a training run: the step of most pixels is timed, the others are taken to be in proportion to theirs.
+def plan_training(config: Config, frame: Frame, steps: int, *, timed: bool = False) -> Estimate:
+    """Of a training run: the step of most pixels is measured, the others are taken to be in proportion to theirs.
 
     Args:
       config: the run's.
+      frame: of the images, whose tile is a patch of size 0 (whole images).
       steps: that are left.
+      timed: whether to compile and time a step.
     """
     patches = config.patches
     state = state_shapes(config.network, config.optimiser)
-    params = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), state.params)
-    work = [batch * size**2 for batch, size in zip(patches.batch, patches.sizes, strict=True)]
-    largest = max(range(len(work)), key=work.__getitem__)
-    side = (patches.batch[largest], patches.sizes[largest], patches.sizes[largest])
+    batches = [
+        (count, *((size, size) if size else frame.tile_shape))
+        for count, size in zip(patches.batch, patches.sizes, strict=True)
+    ]
+    work = [math.prod(batch) for batch in batches]
+    largest = max(batches, key=math.prod)
+
+    f, shapes = training_call(config, state.params, largest)
+    seconds, size = _measured(f, shapes, timed)
+    share = sum(p * w for p, w in zip(patches.probabilities, work, strict=True)) / max(work)
+    held = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(state._replace(params=())))  # average, two moments
+    return _estimate(parameter_count(state.params), steps, seconds and steps * share * seconds, size + held)
+
+
+def training_call(
+    config: Config, params: Params, batch: tuple[int, int, int]
+) -> tuple[Callable[..., Params], tuple[Any, ...]]:
+    """(params, patches [*batch, C], positions [*batch, 2]) -> the loss's gradient; and the shapes of these three."""
 
     def gradient(params: Params, clean: Array, positions: Array) -> Params:
         key = jax.random.key(0)
         return jax.grad(lambda p: denoising_loss(key, config.network, config.noise, p, clean, positions))(params)
 
-    arguments = (params, jnp.zeros((*side, config.network.image_channels)), jnp.zeros((*side, 2)))
-    compiled = jax.jit(gradient).lower(*arguments).compile()
-    share = sum(p * w for p, w in zip(patches.probabilities, work, strict=True)) / work[largest]
-    found = _estimate(parameter_count(params), steps, steps * share * _seconds(compiled, *arguments), compiled)
-    held = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(state))  # parameters, average and two moments
-    return found._replace(bytes=found.bytes + held)
+    shapes = (jax.ShapeDtypeStruct((*batch, c), jnp.float32) for c in (config.network.image_channels, 2))
+    return gradient, (params, *shapes)
 
 
-def _seconds(compiled: jax.stages.Compiled, *arguments: object) -> float:
+def _measured(f: Callable[..., Any], arguments: tuple[Any, ...], timed: bool) -> tuple[float | None, int]:
+    """Seconds and bytes of a call."""
+    if not timed:
+        return None, footprint(f, *arguments).total
+    compiled = jax.jit(f).lower(*arguments).compile()
+    arrays = jax.tree.map(lambda a: jnp.ones(a.shape, a.dtype), arguments)
     times = []
     for _ in range(2):
         start = time.perf_counter()
-        jax.block_until_ready(compiled(*arguments))
+        jax.block_until_ready(compiled(*arrays))
         times.append(time.perf_counter() - start)
-    return min(times)
+    return min(times), analysed(compiled).total
 
 
-def _estimate(parameters: int, evaluations: int, seconds: float, compiled: jax.stages.Compiled) -> Estimate:
-    return Estimate(parameters, evaluations, seconds, analysed(compiled).total, jax.devices()[0].device_kind)
+def _estimate(parameters: int, evaluations: int, seconds: float | None, size: int) -> Estimate:
+    return Estimate(parameters, evaluations, seconds, size, jax.devices()[0].device_kind)
