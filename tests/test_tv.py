@@ -118,5 +118,5 @@ def test_bad_input_is_refused():
         TV(weight=0.0)
     with pytest.raises(ValueError, match="iterations is 0"):
         TV(iterations=0)
-    with pytest.raises(ValueError, match="share is 1"):
+    with pytest.raises(ValueError, match="TV: share is 1.0: it must be above 0 and below 1"):
         TV(share=1.0)

@@ -5,12 +5,12 @@ At each noise level sigma
     c = the end of the probability-flow ODE from x, a few Euler steps s_0 = sigma > s_1 > ... > 0 of
         x <- D(x, s_k) + s_{k+1} / s_k (x - D(x, s_k)),     s_k evenly spaced in s^(1/7) from sigma to ode_end, then 0
     u ~ exp(-||u - c||^2 / (2 sigma^2) - ||y - A u||^2 / (2 s^2))             s: the noise of y
-    x = pad(u) + sigma_next z
+    x = u + sigma_next z                                                      (transitions.renoise)
 
 The paper takes sigma for the error of c, and so do we. u by one of
 
     langevin   u <- u + eta (A*(y - A u) / s^2 + (c - u) / sigma^2) + sqrt(2 eta) z, from c, some steps:  the paper's
-    cg         the most probable u: (A*A + (s / sigma)^2) (u - c) = A*(y - A c), by CG from c, with no noise:  ours
+    cg         the most probable u, by CG from c (estimates.proximal with c for D), without noise:                ours
 
 eta = step / (||A||^2 / s^2 + 1 / sigma^2), stable for step < 2 whatever the units (the paper tunes eta for each problem
 and lets it fall with the level). As few Langevin steps as the paper takes do not mix where A sees nothing: u stays near
@@ -29,11 +29,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from padis_jax.operators.least_squares import conjugate_gradient
-from padis_jax.solvers.problem import Fit, Problem, check_range
+from padis_jax.solvers.estimates import proximal
+from padis_jax.solvers.problem import Fit, Problem, check_settings
 from padis_jax.solvers.sampling import Noise
+from padis_jax.solvers.transitions import renoise
 
-SAMPLERS = ("langevin", "cg")
 RHO = 7.0
 
 
@@ -63,32 +63,21 @@ class DAPS:
     floor: float | Array = 0.01
 
     def __post_init__(self) -> None:
-        for name in ("ode_steps", "mcmc_steps", "cg_steps"):
-            check_range("DAPS", name, getattr(self, name), 1)
-        for name, high in (("ode_end", float("inf")), ("step", 2), ("floor", float("inf"))):
-            check_range("DAPS", name, getattr(self, name), 0, high, open_low=True)
-        check_range("DAPS", "noise", self.noise, 0)
-        if self.sampler not in SAMPLERS:
-            raise ValueError(f"DAPS: sampler is {self.sampler!r}: use one of {', '.join(SAMPLERS)}")
+        check_settings(self, ode_steps="[1, inf]", mcmc_steps="[1, inf]", cg_steps="[1, inf]")
+        check_settings(self, ode_end="(0, inf]", step="(0, 2]", noise="[0, inf]", floor="(0, inf]")
 
 
 def step(settings: DAPS, problem: Problem, key: Array, x: Array, noise: Noise) -> tuple[Array, Fit]:
     """One noise level; x is a plane [Hp, Wp, C]. Returns the plane at noise.sigma_next and the residual of c."""
     ode_key, chain_key, noise_key = jax.random.split(key, 3)
-    center = problem.frame.crop(flow(settings, problem, ode_key, x, noise.sigma))
-    residual = problem.measurement - problem.forward(center)
+    center = flow(settings, problem, ode_key, x, noise.sigma)
     deviation = jnp.maximum(settings.noise, settings.floor * jnp.asarray(problem.operator.norm))
     weight = jnp.square(deviation / noise.sigma)
     if settings.sampler == "cg":
-        gradient = problem.adjoint(residual, center.shape[-1])
-        update = conjugate_gradient(
-            lambda v: problem.normal(v) + weight * v, gradient, jnp.zeros_like(center), settings.cg_steps
-        )
-        image = center + update
+        image, fit = proximal(problem, center, weight, settings.cg_steps)
     else:
-        image = chain(settings, problem, chain_key, center, deviation, weight)
-    z = jax.random.normal(noise_key, x.shape, x.dtype)
-    return problem.frame.pad(image) + noise.sigma_next * z, problem.fit(residual)
+        image, fit = chain(settings, problem, chain_key, center, deviation, weight)
+    return renoise(noise_key, image, noise), fit
 
 
 def flow(settings: DAPS, problem: Problem, key: Array, x: Array, sigma: Array) -> Array:
@@ -106,13 +95,17 @@ def flow(settings: DAPS, problem: Problem, key: Array, x: Array, sigma: Array) -
     return lax.fori_loop(0, n, euler, x)
 
 
-def chain(settings: DAPS, problem: Problem, key: Array, center: Array, deviation: Array, weight: Array) -> Array:
-    """The Langevin chain from `center`, an image [H, W, C]; eta and the forces are multiplied out by s^2."""
+def chain(
+    settings: DAPS, problem: Problem, key: Array, plane: Array, deviation: Array, weight: Array
+) -> tuple[Array, Fit]:
+    """The Langevin chain from the plane of c, and the residual of c; eta and the forces are multiplied out by s^2."""
+    center = problem.frame.crop(plane)
     eta = settings.step / (jnp.square(jnp.asarray(problem.operator.norm)) + weight)  # eta / s^2
     spread = jnp.sqrt(2 * eta) * deviation
 
     def move(j: Array, u: Array) -> Array:
-        force = problem.adjoint(problem.measurement - problem.forward(u), u.shape[-1]) + weight * (center - u)
+        force = problem.adjoint(problem.residual(u)) + weight * (center - u)
         return u + eta * force + spread * jax.random.normal(jax.random.fold_in(key, j), u.shape, u.dtype)
 
-    return lax.fori_loop(0, settings.mcmc_steps, move, center)
+    image = lax.fori_loop(0, settings.mcmc_steps, move, center)
+    return problem.frame.pad(image), problem.fit(problem.residual(center))

@@ -1,10 +1,10 @@
 """VE-DDNM: the denoised image is replaced by its nearest neighbour that explains the data (Wang et al., DDNM,
 arXiv 2212.00490; in the variance-exploding form of PaDIS, arXiv 2406.02462).
 
-    D <- A+ y + (I - A+ A) D = D + A+ (y - A D)              D = denoise(x, sigma)
-    x <- x + alpha/2 (D - x) / sigma^2 + sqrt(alpha) z       alpha = eps sigma^2,   z standard normal
+    u = A+ y + (I - A+ A) D = D + A+ (y - A D)               D = denoise(x, sigma)      (estimates.projection)
+    x <- x + alpha/2 (u - x) / sigma^2 + sqrt(alpha) z       alpha = eps sigma^2
 
-The second line may be an ancestral step instead, which needs fewer levels (prior_step.py).
+The second line may be an ancestral step instead, which needs fewer levels (transitions.py).
 
 A+ is the pseudo-inverse: the operator's own `pinv` where that has a closed form, else conjugate gradients from zero
 until the data's gradient ||A*(y - A (D + u))|| is `tolerance` of ||A* y||. The data are fitted (to that), and so is
@@ -20,13 +20,12 @@ from __future__ import annotations
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
-from padis_jax.operators.least_squares import conjugate_gradient
-from padis_jax.solvers.prior_step import PriorStep, check_prior_step, prior_step
-from padis_jax.solvers.problem import Fit, Problem, check_range
+from padis_jax.solvers.estimates import projection
+from padis_jax.solvers.problem import Fit, Problem, check_settings
 from padis_jax.solvers.sampling import Noise
+from padis_jax.solvers.transitions import PriorStep, prior_step, towards
 
 
 @jax.tree_util.register_dataclass
@@ -49,32 +48,12 @@ class DDNM:
     last_level_noise: bool = dataclasses.field(default=True, metadata={"static": True})
 
     def __post_init__(self) -> None:
-        check_range("DDNM", "eps", self.eps, 0, 4, open_low=True)
-        check_range("DDNM", "tolerance", self.tolerance, 0, 1, open_low=True)
-        check_range("DDNM", "cg_steps", self.cg_steps, 0)
-        check_prior_step("DDNM", self.prior_step)
+        check_settings(self, eps="(0, 4]", tolerance="(0, 1]", cg_steps="[0, inf]")
 
 
 def step(settings: DDNM, problem: Problem, key: Array, x: Array, noise: Noise) -> tuple[Array, Fit]:
     """One step at noise level noise.sigma; x is a plane [Hp, Wp, C]. Returns the next plane and the residual of D."""
     tiling_key, noise_key = jax.random.split(key)
-    frame = problem.frame
     denoised = problem.denoise(tiling_key, x, noise.sigma)
-    clean = frame.crop(denoised)
-    residual = problem.measurement - problem.forward(clean)
-    if settings.cg_steps:
-        gradient = problem.adjoint(residual, clean.shape[-1])
-        update = conjugate_gradient(problem.normal, gradient, jnp.zeros_like(clean), settings.cg_steps)
-    else:
-        update = problem.pinv(residual, clean.shape[-1], tolerance=settings.tolerance)
-    consistent = denoised + frame.pad(update)
-    x = prior_step(
-        noise_key,
-        x,
-        consistent,
-        noise,
-        kind=settings.prior_step,
-        eps=settings.eps,
-        last_level_noise=settings.last_level_noise,
-    )
-    return x, problem.fit(residual)
+    image, fit = projection(problem, denoised, settings.cg_steps, settings.tolerance)
+    return towards(noise_key, x, image, *prior_step(settings, noise)), fit

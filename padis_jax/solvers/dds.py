@@ -3,13 +3,12 @@
 At each noise level
 
     D = denoise(x, sigma)
-    u = a few CG steps from D on  min_u  ||y - A u||^2 + lambda ||u - D||^2,   (A*A + lambda) (u - D) = A*(y - A D)
-    x = pad(u) + sigma_next (sqrt(1 - eta^2) (x - D) / sigma + eta z),     z standard normal
+    u = a few CG steps from D on  min_u  ||y - A u||^2 + lambda ||u - D||^2             (estimates.proximal)
+    x = u + sigma_next (sqrt(1 - eta^2) (x - D) / sigma + eta z),   z standard normal   (transitions.ddim)
 
 The network is not differentiated: a level costs one evaluation, and cg_steps + 2 pairs of A and A*. The few CG steps
-act as a regulariser of their own. The clean value outside of the image is known to be 0, so u is padded with zeros.
-eta = 1 draws all noise anew, which also forgets the seams of the last tiling; eta = 0 is the deterministic sampler
-of DDIM (arXiv 2010.02502).
+act as a regulariser of their own. eta = 1 draws all noise afresh, which also forgets the seams of the last tiling;
+eta = 0 is the deterministic sampler of DDIM (arXiv 2010.02502).
 
     lambda = consistency ||A||^2 + (noise / (kappa sigma))^2
 
@@ -26,9 +25,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from padis_jax.operators.least_squares import conjugate_gradient
-from padis_jax.solvers.problem import Fit, Problem
+from padis_jax.solvers.estimates import proximal
+from padis_jax.solvers.problem import Fit, Problem, check_settings
 from padis_jax.solvers.sampling import Noise
+from padis_jax.solvers.transitions import ddim
 
 
 @jax.tree_util.register_dataclass
@@ -53,50 +53,19 @@ class DDS:
     nonnegative: bool = dataclasses.field(default=False, metadata={"static": True})
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("consistency", 0, float("inf")),
-            ("cg_steps", 1, float("inf")),
-            ("eta", 0, 1),
-            ("noise", 0, float("inf")),
-        ):
-            value = getattr(self, name)
-            if isinstance(value, (int, float)) and not low <= value <= high:
-                raise ValueError(f"DDS: {name} is {value}: it must be between {low} and {high}")
-        if isinstance(self.kappa, (int, float)) and not self.kappa > 0:
-            raise ValueError(f"DDS: kappa is {self.kappa}: it must be positive")
+        check_settings(
+            self, consistency="[0, inf]", cg_steps="[1, inf]", eta="[0, 1]", noise="[0, inf]", kappa="(0, inf]"
+        )
 
 
 def step(settings: DDS, problem: Problem, key: Array, x: Array, noise: Noise) -> tuple[Array, Fit]:
-    """One noise level.
-
-    Args:
-      settings: weights and counts.
-      problem: operator, measurement, denoiser, frame.
-      key: of this step.
-      x: [Hp, Wp, C], the state at noise level noise.sigma.
-      noise: this level and the next.
-
-    Returns:
-      The state at noise level noise.sigma_next, and the residual of D.
-    """
+    """One noise level; x is a plane [Hp, Wp, C]. Returns the plane at noise.sigma_next and the residual of D."""
     tiling_key, noise_key = jax.random.split(key)
-    frame = problem.frame
     denoised = problem.denoise(tiling_key, x, noise.sigma)
-    clean = frame.crop(denoised)
-    residual = problem.measurement - problem.forward(clean)
-
     weight = settings.consistency * jnp.square(problem.operator.norm)
     weight = weight + jnp.square(settings.noise / (settings.kappa * noise.sigma))
-    update = conjugate_gradient(
-        lambda v: problem.normal(v) + weight * v,
-        problem.adjoint(residual, clean.shape[-1]),
-        jnp.zeros_like(clean),
-        settings.cg_steps,
-    )
-    image = clean + update
+    image, fit = proximal(problem, denoised, weight, settings.cg_steps)
     if settings.nonnegative:
         image = jnp.maximum(image, 0)
-
-    fresh = settings.eta * jax.random.normal(noise_key, x.shape, x.dtype)
-    kept = jnp.sqrt(1 - jnp.square(settings.eta)) * (x - denoised) / noise.sigma
-    return frame.pad(image) + noise.sigma_next * (kept + fresh), problem.fit(residual)
+    kept = jnp.sqrt(1 - jnp.square(settings.eta))
+    return ddim(noise_key, x, image, noise, about=denoised, kept=kept, fresh=settings.eta), fit

@@ -2,18 +2,15 @@
 variance-exploding form.
 
     D = denoise(x, sigma)
-    u = argmin_u  ||y - A u||^2 + rho ||u - D||^2,      (A*A + rho) (u - D) = A*(y - A D)
-    rho = max(lambda (s / sigma)^2, floor ||A||^2)
-    e = (x - u) / sigma
-    x = u + sigma_next (sqrt(1 - zeta) e + sqrt(zeta) z),     z standard normal
+    u = argmin_u  ||y - A u||^2 + rho ||u - D||^2,      rho = max(lambda (s / sigma)^2, floor ||A||^2)
+    x = u + sigma_next (sqrt(1 - zeta) (x - u) / sigma + sqrt(zeta) z),     z standard normal
 
 s is the standard deviation of the noise of y. The paper has no floor: without noise its rho is 0, u = D + A+(y - A D)
 as in DDNM; with little noise the system's condition number ||A||^2 / rho is large at the high levels. The minimum is
-found by CG from D, whose steps go with the root of that number, so rho stays above floor ||A||^2: at the default, 20
-steps are within some percent of the minimum in 20-view CT. (A floor of s instead would let rho grow as sigma falls,
-until exact data count for little at the last levels.) The clean value outside of the image is known to be 0, so u is
-padded with zeros. Against DDS: the solution is meant to be exact, and the noise that is kept is that of x about u, not
-about D.
+found by CG from D (estimates.proximal), whose steps go with the root of that number, so rho stays above floor ||A||^2:
+at the default, 20 steps are within some percent of the minimum in 20-view CT. (A floor of s instead would let rho grow
+as sigma falls, until exact data count for little at the last levels.) Against DDS: the solution is meant to be exact,
+and the noise that is kept is that of x about u, not about D.
 
 Cost per step: one evaluation, no gradient; cg_steps + 2 pairs of A and A*.
 """
@@ -26,9 +23,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from padis_jax.operators.least_squares import conjugate_gradient
-from padis_jax.solvers.problem import Fit, Problem, check_range
+from padis_jax.solvers.estimates import proximal
+from padis_jax.solvers.problem import Fit, Problem, check_settings
 from padis_jax.solvers.sampling import Noise
+from padis_jax.solvers.transitions import ddim
 
 
 @jax.tree_util.register_dataclass
@@ -51,29 +49,15 @@ class DiffPIR:
     cg_steps: int = dataclasses.field(default=20, metadata={"static": True})
 
     def __post_init__(self) -> None:
-        check_range("DiffPIR", "weight", self.weight, 0, open_low=True)
-        check_range("DiffPIR", "zeta", self.zeta, 0, 1)
-        check_range("DiffPIR", "noise", self.noise, 0)
-        check_range("DiffPIR", "floor", self.floor, 0, open_low=True)
-        check_range("DiffPIR", "cg_steps", self.cg_steps, 1)
+        check_settings(self, weight="(0, inf]", zeta="[0, 1]", noise="[0, inf]", floor="(0, inf]", cg_steps="[1, inf]")
 
 
 def step(settings: DiffPIR, problem: Problem, key: Array, x: Array, noise: Noise) -> tuple[Array, Fit]:
     """One noise level; x is a plane [Hp, Wp, C]. Returns the plane at noise.sigma_next and the residual of D."""
     tiling_key, noise_key = jax.random.split(key)
-    frame = problem.frame
-    clean = frame.crop(problem.denoise(tiling_key, x, noise.sigma))
-    residual = problem.measurement - problem.forward(clean)
-
+    denoised = problem.denoise(tiling_key, x, noise.sigma)
     least = settings.floor * jnp.square(jnp.asarray(problem.operator.norm))
     weight = jnp.maximum(settings.weight * jnp.square(settings.noise / noise.sigma), least)
-    update = conjugate_gradient(
-        lambda v: problem.normal(v) + weight * v,
-        problem.adjoint(residual, clean.shape[-1]),
-        jnp.zeros_like(clean),
-        settings.cg_steps,
-    )
-    image = frame.pad(clean + update)
-    kept = jnp.sqrt(1 - jnp.asarray(settings.zeta)) * (x - image) / noise.sigma
-    fresh = jnp.sqrt(jnp.asarray(settings.zeta)) * jax.random.normal(noise_key, x.shape, x.dtype)
-    return image + noise.sigma_next * (kept + fresh), problem.fit(residual)
+    image, fit = proximal(problem, denoised, weight, settings.cg_steps)
+    share = jnp.asarray(settings.zeta)
+    return ddim(noise_key, x, image, noise, about=image, kept=jnp.sqrt(1 - share), fresh=jnp.sqrt(share)), fit

@@ -4,8 +4,8 @@ et al., arXiv 2209.14687). One network evaluation per step, from which both term
     D = denoise(x, sigma),   alpha = eps sigma^2,   r = y - A crop(D),   g = grad_x 1/2 ||r||^2 = -J_D* pad(A* r)
     x <- x + alpha/2 (D - x) / sigma^2 + sqrt(alpha) z - step(g)
 
-The prior's part is the paper's Langevin step; `prior_step="ancestral"` takes the one of Chung et al. in its place,
-which needs fewer levels (prior_step.py).
+The prior's part is the paper's Langevin step; `prior_step="ancestral"` takes that of Chung et al., which needs fewer
+levels (transitions.py).
 
 step(g), with N = ||A||, and the zeta of "squared" that makes the same step at the same residual without noise:
 
@@ -40,11 +40,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from padis_jax.solvers.prior_step import PriorStep, check_prior_step, fresh_noise, towards
-from padis_jax.solvers.problem import Fit, Problem, check_range
+from padis_jax.solvers.problem import Fit, Problem, check_settings
 from padis_jax.solvers.sampling import Noise
+from padis_jax.solvers.transitions import PriorStep, prior_step
 
-FORMS = ("squared", "norm", "paper", "authors")
+Form = Literal["squared", "norm", "paper", "authors"]
 
 
 @jax.tree_util.register_dataclass
@@ -65,51 +65,45 @@ class DPS:
     zeta: float | Array = 1.0
     eps: float | Array = 0.5
     prior_step: PriorStep = dataclasses.field(default="langevin", metadata={"static": True})
-    step_form: Literal["squared", "norm", "paper", "authors"] = dataclasses.field(
-        default="squared", metadata={"static": True}
-    )
+    step_form: Form = dataclasses.field(default="squared", metadata={"static": True})
     noise: float | Array = 0.0
     last_level_noise: bool = dataclasses.field(default=True, metadata={"static": True})
     zero_ring: bool = dataclasses.field(default=False, metadata={"static": True})
 
     def __post_init__(self) -> None:
-        check_step("DPS", self.zeta, self.eps, self.step_form, FORMS)
-        check_prior_step("DPS", self.prior_step)
-        check_range("DPS", "noise", self.noise, 0)
+        check_settings(self, zeta="(0, inf]", eps="(0, inf]", noise="[0, inf]")
 
 
-def check_step(name: str, zeta: float | Array, eps: float | Array, form: str, forms: tuple[str, ...]) -> None:
-    """Raises ValueError for a step size that is not positive or an unknown form."""
-    for field, value in (("zeta", zeta), ("eps", eps)):
-        if isinstance(value, (int, float)) and not value > 0:
-            raise ValueError(f"{name}: {field} is {value}: it must be positive")
-    if form not in forms:
-        raise ValueError(f"{name}: step_form is {form!r}: use one of {', '.join(forms)}")
+def data_scale(problem: Problem, residual: Array, form: str, ratio: float | Array) -> Array:
+    """1 / M for "squared", 1 / (N ||r||) for "norm", else 1 / ||r||, of which the last two are 0 where r is.
+
+    `ratio` is s / sigma.
+    """
+    norm = jnp.asarray(problem.operator.norm)
+    if form == "squared":
+        return 1 / (jnp.square(norm) + jnp.square(ratio))
+    length = jnp.linalg.norm(jnp.ravel(residual))
+    per_length = jnp.where(length > 0, 1 / jnp.where(length > 0, length, 1), 0)
+    return per_length / norm if form == "norm" else per_length
 
 
 def step(settings: DPS, problem: Problem, key: Array, x: Array, noise: Noise) -> tuple[Array, Fit]:
     """One step at noise level noise.sigma; x is a plane [Hp, Wp, C]. Returns the next plane and the residual of D."""
     tiling_key, noise_key = jax.random.split(key)
-    frame, channels = problem.frame, x.shape[-1]
-    norm = jnp.asarray(problem.operator.norm)
-    pull = towards(settings.prior_step, settings.eps, noise)
-    fresh = fresh_noise(noise_key, x, noise, settings.prior_step, settings.eps, settings.last_level_noise)
+    frame = problem.frame
+    pull, spread = prior_step(settings, noise)
+    fresh = spread * jax.random.normal(noise_key, x.shape, x.dtype)
 
     def respond(projection: Array) -> tuple[Array, Array, Array, Fit]:
         """A crop(D) -> (w, v, s, fit): the next state has w D + s J_D* v, of which s J_D* v = -step(g)."""
         residual = problem.measurement - projection
-        length = jnp.linalg.norm(jnp.ravel(residual))
-        per_length = jnp.where(length > 0, 1 / jnp.where(length > 0, length, 1), 0)  # g is 0 where r is
-        scale = {
-            "squared": 1 / (jnp.square(norm) + jnp.square(settings.noise / noise.sigma)),
-            "norm": per_length / norm,
-            "paper": 2 * per_length,
-            "authors": per_length,
-        }[settings.step_form]
+        scale = data_scale(problem, residual, settings.step_form, settings.noise / noise.sigma)
+        if settings.step_form == "paper":
+            scale = 2 * scale
         weight = jnp.broadcast_to(pull, x.shape)
         if settings.zero_ring:
             weight = frame.pad(frame.crop(weight))
-        covector = frame.pad(problem.adjoint(residual, channels))
+        covector = frame.pad(problem.adjoint(residual))
         return weight, covector, settings.zeta * scale, problem.fit(residual)
 
     shared = getattr(problem.denoise, "descend", None)

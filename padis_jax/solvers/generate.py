@@ -22,8 +22,8 @@ from jax.tree_util import Partial
 from padis_jax.noise import geometric_ladder
 from padis_jax.prior import Prior
 from padis_jax.solvers import sampling
-from padis_jax.solvers.prior_step import prior_step
 from padis_jax.solvers.sampling import Noise, root_key
+from padis_jax.solvers.transitions import langevin, towards
 
 
 class Removed(NamedTuple):
@@ -43,7 +43,8 @@ def step(
     tiling_key, noise_key = jax.random.split(key)
     denoised = denoise(tiling_key, x, noise.sigma)
     removed = jnp.sqrt(jnp.mean(jnp.square(x - denoised))) / noise.sigma
-    return prior_step(noise_key, x, denoised, noise, eps=eps, last_level_noise=False), Removed(removed)
+    weight, spread = langevin(noise, eps)
+    return towards(noise_key, x, denoised, weight, jnp.where(noise.final, 0.0, spread)), Removed(removed)
 
 
 def generate(

@@ -11,7 +11,7 @@ step(d), and the zeta of "squared" that makes the same step at the same residual
     paper      zeta d / ||r||        zeta ||A||^2 / ||r||   the paper's, with zeta = 0.3
 
 M = ||A||^2 + (s / sigma)^2 with s the noise of y, 0 unless it is given; see dps.py. The first line may be an ancestral
-step instead, which needs fewer levels (prior_step.py).
+step instead, which needs fewer levels (transitions.py).
 
 Cost per step: one evaluation, no gradient; two A (one of them for the report) and one A*.
 """
@@ -22,15 +22,14 @@ import dataclasses
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
-from padis_jax.solvers.dps import check_step
-from padis_jax.solvers.prior_step import PriorStep, check_prior_step, prior_step
-from padis_jax.solvers.problem import Fit, Problem, check_range
+from padis_jax.solvers.dps import data_scale
+from padis_jax.solvers.problem import Fit, Problem, check_settings
 from padis_jax.solvers.sampling import Noise
+from padis_jax.solvers.transitions import PriorStep, prior_step, towards
 
-FORMS = ("squared", "norm", "paper")
+Form = Literal["squared", "norm", "paper"]
 
 
 @jax.tree_util.register_dataclass
@@ -50,40 +49,25 @@ class Langevin:
     zeta: float | Array = 1.0
     eps: float | Array = 1.0
     prior_step: PriorStep = dataclasses.field(default="langevin", metadata={"static": True})
-    step_form: Literal["squared", "norm", "paper"] = dataclasses.field(default="squared", metadata={"static": True})
+    step_form: Form = dataclasses.field(default="squared", metadata={"static": True})
     noise: float | Array = 0.0
     last_level_noise: bool = dataclasses.field(default=True, metadata={"static": True})
 
     def __post_init__(self) -> None:
-        check_range("Langevin", "noise", self.noise, 0)
-        check_step("Langevin", self.zeta, self.eps, self.step_form, FORMS)
-        check_prior_step("Langevin", self.prior_step)
+        check_settings(self, zeta="(0, inf]", eps="(0, inf]", noise="[0, inf]")
 
 
 def step(settings: Langevin, problem: Problem, key: Array, x: Array, noise: Noise) -> tuple[Array, Fit]:
     """One step at noise level noise.sigma; x is a plane [Hp, Wp, C]. Returns the next plane and the residual of D."""
     tiling_key, noise_key = jax.random.split(key)
     denoised = problem.denoise(tiling_key, x, noise.sigma)
-    x = prior_step(
-        noise_key,
-        x,
-        denoised,
-        noise,
-        kind=settings.prior_step,
-        eps=settings.eps,
-        last_level_noise=settings.last_level_noise,
-    )
+    x = towards(noise_key, x, denoised, *prior_step(settings, noise))
     x = data_step(problem, x, settings.zeta, settings.step_form, settings.noise / noise.sigma)
-    return x, problem.fit(problem.measurement - problem.forward(problem.frame.crop(denoised)))
+    return x, problem.fit(problem.residual(problem.frame.crop(denoised)))
 
 
-def data_step(problem: Problem, x: Array, zeta: float | Array, form: str, ratio: float | Array = 0.0) -> Array:
+def data_step(problem: Problem, x: Array, zeta: float | Array, form: Form, ratio: float | Array) -> Array:
     """x + step(pad(A* r)) with the `form` of the table above and s / sigma = `ratio`; x is a plane [Hp, Wp, C]."""
-    image = problem.frame.crop(x)
-    residual = problem.measurement - problem.forward(image)
-    length = jnp.linalg.norm(jnp.ravel(residual))
-    per_length = jnp.where(length > 0, 1 / jnp.where(length > 0, length, 1), 0)
-    norm = jnp.asarray(problem.operator.norm)
-    squared = 1 / (jnp.square(norm) + jnp.square(ratio))
-    scale = {"squared": squared, "norm": per_length / norm, "paper": per_length}[form]
-    return x + problem.frame.pad(zeta * scale * problem.adjoint(residual, image.shape[-1]))
+    residual = problem.residual(problem.frame.crop(x))
+    scale = zeta * data_scale(problem, residual, form, ratio)
+    return x + problem.frame.pad(scale * problem.adjoint(residual))

@@ -25,11 +25,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from padis_jax.operators.least_squares import conjugate_gradient
-from padis_jax.solvers.problem import Fit, Problem, check_range
+from padis_jax.solvers.estimates import solve_weighted
+from padis_jax.solvers.problem import Fit, Problem, check_settings
 from padis_jax.solvers.sampling import Noise
-
-METHODS = ("admm", "red")
 
 
 @jax.tree_util.register_dataclass
@@ -50,11 +48,7 @@ class PlugAndPlay:
     cg_steps: int = dataclasses.field(default=10, metadata={"static": True})
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"PlugAndPlay: method is {self.method!r}: use one of {', '.join(METHODS)}")
-        check_range("PlugAndPlay", "sigma", self.sigma, 0, open_low=True)
-        check_range("PlugAndPlay", "weight", self.weight, 0, open_low=True)
-        check_range("PlugAndPlay", "cg_steps", self.cg_steps, 1)
+        check_settings(self, sigma="(0, inf]", weight="(0, inf]", cg_steps="[1, inf]")
 
 
 def begin(image: Array) -> tuple[Array, Array, Array]:
@@ -78,7 +72,7 @@ def step(
         u = u + x - v
     else:
         x = v = _nearest(settings, problem, x, _denoised(problem, key, x, noise.sigma))
-    return (x, v, u), problem.fit(problem.measurement - problem.forward(v))
+    return (x, v, u), problem.fit(problem.residual(v))
 
 
 def _denoised(problem: Problem, key: Array, image: Array, sigma: Array) -> Array:
@@ -88,5 +82,5 @@ def _denoised(problem: Problem, key: Array, image: Array, sigma: Array) -> Array
 def _nearest(settings: PlugAndPlay, problem: Problem, x: Array, target: Array) -> Array:
     """The minimum of ||y - A x||^2 + rho ||x - target||^2, by CG from x."""
     weight = settings.weight * jnp.square(jnp.asarray(problem.operator.norm))
-    right = problem.adjoint(problem.measurement, x.shape[-1]) + weight * target
-    return conjugate_gradient(lambda w: problem.normal(w) + weight * w, right, x, settings.cg_steps)
+    right = problem.adjoint(problem.measurement) + weight * target
+    return solve_weighted(problem, right, x, weight, settings.cg_steps)

@@ -12,7 +12,7 @@ with the score S(x, sigma) = (D(x, sigma) - x) / sigma^2 and z, z' standard norm
     reverse_diffusion  sqrt(s^2 - t^2)          Song et al., appendix E: Euler-Maruyama, for small steps from s to t
     ancestral          t sqrt(1 - (t / s)^2)    Song et al., appendix F: leaves the noise of level t, however far t is
 
-On a ladder of few levels the first leaves noise that the network is not told of (solvers/prior_step.py). The
+On a ladder of few levels the first leaves noise that the network is not told of (solvers/transitions.py). The
 corrector's e:
 
     form    e                                source
@@ -37,14 +37,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from padis_jax.solvers.dps import check_step
-from padis_jax.solvers.langevin import FORMS, data_step
-from padis_jax.solvers.prior_step import towards
-from padis_jax.solvers.problem import Fit, Problem, check_range
+from padis_jax.solvers.langevin import Form, data_step
+from padis_jax.solvers.problem import Fit, Problem, check_settings
 from padis_jax.solvers.sampling import Noise
-
-PREDICTORS = ("reverse_diffusion", "ancestral")
-CORRECTORS = ("song", "paper")
+from padis_jax.solvers.transitions import ancestral, towards
 
 
 @jax.tree_util.register_dataclass
@@ -67,30 +63,24 @@ class PredictorCorrector:
     snr: float | Array = 0.16
     corrector: Literal["song", "paper"] = dataclasses.field(default="song", metadata={"static": True})
     zeta: float | Array = 1.0
-    step_form: Literal["squared", "norm", "paper"] = dataclasses.field(default="squared", metadata={"static": True})
+    step_form: Form = dataclasses.field(default="squared", metadata={"static": True})
     noise: float | Array = 0.0
 
     def __post_init__(self) -> None:
-        check_step("PredictorCorrector", self.zeta, 1.0, self.step_form, FORMS)
-        check_range("PredictorCorrector", "snr", self.snr, 0, open_low=True)
-        check_range("PredictorCorrector", "noise", self.noise, 0)
-        if self.predictor not in PREDICTORS:
-            raise ValueError(f"PredictorCorrector: predictor is {self.predictor!r}: use one of {', '.join(PREDICTORS)}")
-        if self.corrector not in CORRECTORS:
-            raise ValueError(f"PredictorCorrector: corrector is {self.corrector!r}: use one of {', '.join(CORRECTORS)}")
+        check_settings(self, snr="(0, inf]", zeta="(0, inf]", noise="[0, inf]")
 
 
 def step(settings: PredictorCorrector, problem: Problem, key: Array, x: Array, noise: Noise) -> tuple[Array, Fit]:
     """One noise level; x is a plane [Hp, Wp, C]. Returns the plane at noise.sigma_next and the residual of D(x, s)."""
     tiling_key, noise_key, second_tiling_key, second_noise_key = jax.random.split(key, 4)
     denoised = problem.denoise(tiling_key, x, noise.sigma)
-    fit = problem.fit(problem.measurement - problem.forward(problem.frame.crop(denoised)))
+    fit = problem.fit(problem.residual(problem.frame.crop(denoised)))
 
     last = noise.sigma_next == 0
-    weight = towards("ancestral", 0.0, noise)
-    spread = jnp.sqrt(weight) * (noise.sigma_next if settings.predictor == "ancestral" else noise.sigma)
-    x = x + weight * (denoised - x)
-    x = x + jnp.where(last, 0, spread) * jax.random.normal(noise_key, x.shape, x.dtype)
+    weight, spread = ancestral(noise)
+    if settings.predictor == "reverse_diffusion":
+        spread = jnp.sqrt(weight) * noise.sigma
+    x = towards(noise_key, x, denoised, weight, jnp.where(last, 0, spread))
     x = data_step(problem, x, settings.zeta, settings.step_form, settings.noise / noise.sigma)
 
     sigma = jnp.where(last, noise.sigma, noise.sigma_next)  # any sigma at which the network can be asked

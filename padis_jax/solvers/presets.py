@@ -11,7 +11,7 @@ A preset overrides a method's own defaults by `SETTINGS` and `FEW` or `MANY_STEP
 with its own. `python -m padis_jax.solvers.presets` prints the table of docs/methods.md.
 
 Below `MANY` evaluations per tiling a diffusion method starts from total variation with noise of the first level added,
-and DPS, Langevin, DDNM and predictor-corrector take ancestral steps, one on each level (solvers/prior_step.py). From
+and DPS, Langevin, DDNM and predictor-corrector take ancestral steps, one on each level (solvers/transitions.py). From
 there on a run starts from noise alone at level 1, and the first three take ten of the paper's Langevin steps on each
 level. DAPS, whose Langevin chain leaves noise that only many levels remove, runs CG and two steps of its ODE when
 evaluations are few. The noise of the measurement is a setting of the methods that weigh it, and comes from the

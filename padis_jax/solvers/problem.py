@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -49,25 +50,29 @@ class Problem:
         """A x of an image [H, W, C]."""
         return self.operator(image[..., 0] if self.flat else image)
 
-    def adjoint(self, y: Array, channels: int) -> Array:
-        """A* y as an image [H, W, channels]."""
-        return jnp.reshape(self.operator.T(y), (*self.frame.image_shape, channels))
+    def residual(self, image: Array) -> Array:
+        """y - A x of an image [H, W, C]."""
+        return self.measurement - self.forward(image)
+
+    def adjoint(self, y: Array) -> Array:
+        """A* y as an image [H, W, C]."""
+        return jnp.reshape(self.operator.T(y), (*self.frame.image_shape, -1))
 
     def normal(self, image: Array) -> Array:
         """A* A x of an image [H, W, C]."""
-        return self.adjoint(self.forward(image), image.shape[-1])
+        return self.adjoint(self.forward(image))
 
-    def pinv(self, y: Array, channels: int, *, tolerance: float | Array = 1e-6) -> Array:
-        """A+ y as an image [H, W, channels]: the operator's own `pinv`, or CG where it has none but by CG.
+    def pinv(self, y: Array, *, tolerance: float | Array) -> Array:
+        """A+ y as an image [H, W, C]: the operator's own `pinv`, or CG where it has none but by CG.
 
         CG stops when ||A*(y - A x)|| <= tolerance ||A* m||, m the measurement: where y is a residual of m, a tolerance
         relative to y itself would ask for digits that neither m nor float32 has.
         """
         own = getattr(self.operator, "pinv", None)
         if own is None or getattr(self.operator, "iterative", False):
-            limit = tolerance * jnp.linalg.norm(jnp.ravel(self.adjoint(self.measurement, channels)))
-            return least_squares(self.forward, lambda r: self.adjoint(r, channels), y, limit=limit)[0]
-        return jnp.reshape(own(y), (*self.frame.image_shape, channels))
+            limit = tolerance * jnp.linalg.norm(jnp.ravel(self.adjoint(self.measurement)))
+            return least_squares(self.forward, self.adjoint, y, limit=limit)[0]
+        return jnp.reshape(own(y), (*self.frame.image_shape, -1))
 
     def fit(self, residual: Array) -> Fit:
         """||r|| / ||y||, safe at y = 0."""
@@ -137,13 +142,31 @@ def checked(name: str, array: ArrayLike) -> Array:
     return jnp.asarray(array, jnp.complex64 if np.iscomplexobj(host) else jnp.float32)
 
 
-def check_range(
-    method: str, field: str, value: float | Array, low: float, high: float = float("inf"), *, open_low: bool = False
-) -> None:
-    """Raises ValueError unless low <= value <= high (low < value with `open_low`); traced values are not looked at."""
-    if isinstance(value, (int, float)) and not ((value > low if open_low else value >= low) and value <= high):
-        limit = "" if high == float("inf") else f" and at most {high}"
-        raise ValueError(f"{method}: {field} is {value}: it must be {'above' if open_low else 'at least'} {low}{limit}")
+def check_settings(settings: Any, **intervals: str) -> None:
+    """Refuses fields outside of their interval, such as "(0, 2]", and those that are none of their `Literal`'s values.
+
+    Arrays and traced values are not looked at.
+
+    Raises:
+      ValueError: with the method, field, value and limits.
+    """
+    kind: Any = type(settings)
+    for field, interval in intervals.items():
+        value, (low, high) = getattr(settings, field), interval[1:-1].split(", ")
+        left_out = [float(end) for end, bracket in ((low, "("), (high, ")")) if bracket in interval]
+        if isinstance(value, (int, float)) and not (float(low) <= value <= float(high) and value not in left_out):
+            limits = f"{'above' if '(' in interval else 'at least'} {low}"
+            limits += "" if high == "inf" else f" and {'below' if ')' in interval else 'at most'} {high}"
+            raise ValueError(f"{kind.__name__}: {field} is {value}: it must be {limits}")
+    for field, values in _choices(kind).items():
+        if (value := getattr(settings, field)) not in values:
+            raise ValueError(f"{kind.__name__}: {field} is {value!r}: use one of {', '.join(values)}")
+
+
+@functools.cache
+def _choices(settings: type) -> dict[str, tuple[str, ...]]:
+    hints = get_type_hints(settings)
+    return {field: get_args(hint) for field, hint in hints.items() if get_origin(hint) is Literal}
 
 
 def as_pytree(operator: Any) -> Any:
@@ -177,25 +200,7 @@ class Opaque:
     def __call__(self, image: Array) -> Array:
         return self.wrapped(image)
 
-    def T(self, y: Array) -> Array:  # noqa: N802
-        """The adjoint."""
-        return self.wrapped.T(y)
-
-    def start(self, y: Array) -> Array:
-        """The quick image."""
-        return self.wrapped.start(y)
-
-    @property
-    def pinv(self) -> Any:
-        """The pseudo-inverse, or None where the operator has none."""
-        return getattr(self.wrapped, "pinv", None)
-
-    @property
-    def iterative(self) -> bool:
-        """Whether that is by conjugate gradients."""
-        return getattr(self.wrapped, "iterative", False)
-
-    @property
-    def norm(self) -> Any:
-        """The largest singular value."""
-        return self.wrapped.norm
+    def __getattr__(self, name: str) -> Any:  # what an operator has besides: T, norm, start, pinv, ...
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.wrapped, name)

@@ -6,7 +6,7 @@ At each noise level
     D = denoise(x, sigma)
     C = sigma^2 dD/dx                                        the covariance of the clean image given x (Tweedie)
     u = D + C A* (A C A* + s^2)^-1 (y - A D)                 s the deviation of the noise of y
-    x = pad(u) + sigma_next z,                               z standard normal
+    x = pad(u) + sigma_next z                                (transitions.renoise)
 
 The first two moments of the clean image given x are D and C, so u is its mean given x and y wherever the clean images
 are Gaussian. DDS and DiffPIR take C for a multiple of the identity; here the network says which changes of the image
@@ -29,8 +29,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from padis_jax.operators.least_squares import conjugate_gradient
-from padis_jax.solvers.problem import Fit, Problem, check_range
+from padis_jax.solvers.problem import Fit, Problem, check_settings
 from padis_jax.solvers.sampling import Noise
+from padis_jax.solvers.transitions import renoise
 
 
 @jax.tree_util.register_dataclass
@@ -53,35 +54,21 @@ class TMPD:
     high: float | Array = float("inf")
 
     def __post_init__(self) -> None:
-        check_range("TMPD", "noise", self.noise, 0)
-        check_range("TMPD", "floor", self.floor, 0)
-        check_range("TMPD", "cg_steps", self.cg_steps, 1)
+        check_settings(self, noise="[0, inf]", floor="[0, inf]", cg_steps="[1, inf]")
         if isinstance(self.low, (int, float)) and isinstance(self.high, (int, float)) and not self.low < self.high:
             raise ValueError(f"TMPD: low is {self.low} and high is {self.high}: low must be below high")
 
 
 def step(settings: TMPD, problem: Problem, key: Array, x: Array, noise: Noise) -> tuple[Array, Fit]:
-    """One noise level.
-
-    Args:
-      settings: noise and counts.
-      problem: operator, measurement, denoiser, frame.
-      key: of this step.
-      x: [Hp, Wp, C], the state at noise level noise.sigma.
-      noise: this level and the next.
-
-    Returns:
-      The state at noise level noise.sigma_next, and the residual of D.
-    """
+    """One noise level; x is a plane [Hp, Wp, C]. Returns the plane at noise.sigma_next and the residual of D."""
     tiling_key, noise_key = jax.random.split(key)
     frame = problem.frame
     denoised, pull = jax.vjp(lambda plane: problem.denoise(tiling_key, plane, noise.sigma), x)
     clean = frame.crop(denoised)
-    residual = problem.measurement - problem.forward(clean)
+    residual = problem.residual(clean)
 
     def spread(r: Array) -> Array:  # C A* r
-        image = problem.adjoint(r, clean.shape[-1])
-        return jnp.square(noise.sigma) * frame.crop(pull(frame.pad(image))[0])
+        return jnp.square(noise.sigma) * frame.crop(pull(frame.pad(problem.adjoint(r)))[0])
 
     variance = jnp.square(settings.noise) + jnp.square(settings.floor * problem.operator.norm * noise.sigma)
     weights = conjugate_gradient(
@@ -92,5 +79,4 @@ def step(settings: TMPD, problem: Problem, key: Array, x: Array, noise: Noise) -
         least=variance / 2,
     )
     image = jnp.clip(clean + spread(weights), settings.low, settings.high)
-    fresh = noise.sigma_next * jax.random.normal(noise_key, x.shape, x.dtype)
-    return frame.pad(image) + fresh, problem.fit(residual)
+    return renoise(noise_key, frame.pad(image), noise), problem.fit(residual)

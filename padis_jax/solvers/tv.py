@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from padis_jax.solvers.problem import as_pytree, checked
+from padis_jax.solvers.problem import as_pytree, check_settings, checked
 
 
 @jax.tree_util.register_dataclass
@@ -49,11 +49,7 @@ class TV:
     nonnegative: bool = dataclasses.field(default=True, metadata={"static": True})
 
     def __post_init__(self) -> None:
-        for name, value in (("weight", self.weight), ("iterations", self.iterations), ("pace", self.pace)):
-            if isinstance(value, (int, float)) and not value > 0:
-                raise ValueError(f"TV: {name} is {value}: it must be positive")
-        if isinstance(self.share, (int, float)) and not 0 < self.share < 1:
-            raise ValueError(f"TV: share is {self.share}: it must be between 0 and 1")
+        check_settings(self, weight="(0, inf]", iterations="(0, inf]", pace="(0, inf]", share="(0, 1)")
 
 
 class TVResult(NamedTuple):
