@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,10 +31,9 @@ def test_preconditioning_is_the_formula(monkeypatch):
     out = denoise_patches(NETWORK, {}, PATCHES, POSITIONS, SIGMA)
     s, d = np.asarray(SIGMA, np.float64)[:, None, None, None], NETWORK.sigma_data
     expected = d**2 / (s**2 + d**2) * PATCHES + s * d / np.sqrt(s**2 + d**2) * 3.0
-    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(seen["x"][..., :1], PATCHES / np.sqrt(s**2 + d**2), rtol=1e-5)
-    np.testing.assert_array_equal(seen["x"][..., 1:], POSITIONS)  # neither noised nor scaled
-    np.testing.assert_allclose(seen["label"], np.log(np.asarray(SIGMA)) / 4, rtol=1e-6)
+    chex.assert_trees_all_close(out, expected.astype(np.float32), rtol=1e-5, atol=1e-6)
+    inputs = np.concatenate([PATCHES / np.sqrt(s**2 + d**2), POSITIONS], -1)  # positions are neither noised nor scaled
+    chex.assert_trees_all_close((seen["x"], seen["label"]), (inputs, np.log(np.asarray(SIGMA)) / 4), rtol=1e-5)
     assert seen["dropout_key"] is None
 
 
@@ -49,9 +49,8 @@ def test_limits_of_sigma():
 def test_every_patch_has_its_own_sigma():
     params = random_params()
     together = denoise(NETWORK, params, PATCHES, POSITIONS, SIGMA)
-    for i, sigma in enumerate(np.asarray(SIGMA)):
-        alone = denoise(NETWORK, params, PATCHES, POSITIONS, jnp.full(3, sigma))
-        np.testing.assert_allclose(together[i], alone[i], rtol=1e-4, atol=1e-5)
+    alone = [denoise(NETWORK, params, PATCHES, POSITIONS, jnp.full(3, sigma))[i] for i, sigma in enumerate(SIGMA)]
+    chex.assert_trees_all_close(list(together), alone, rtol=1e-4, atol=1e-5)
 
 
 def test_positions_count_only_if_the_network_has_channels_for_them():

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,21 +77,18 @@ def test_norm_and_pseudo_inverse_are_those_of_the_matrix(name):
 
 @pytest.mark.parametrize("name", FACTORIES)
 def test_under_jit_vmap_and_grad_as_an_argument(name):
-    operator, traces = make(name), []
-
     @jax.jit
+    @chex.assert_max_traces(n=1)
     def loss_gradient(operator, images, y):
-        traces.append(1)
         return jax.vmap(jax.grad(lambda x: 0.5 * jnp.sum((operator(x) - y) ** 2)))(images)
 
-    images = jnp.asarray(RNG.random((2, H, W, 3)), jnp.float32)
+    operator, images = make(name), jnp.asarray(RNG.random((2, H, W, 3)), jnp.float32)
     y = operator(images[0])
-    assert y.shape == (*operator.measurement_shape, 3)
+    chex.assert_shape(y, (*operator.measurement_shape, 3))
     gradient = loss_gradient(operator, images, y)
     np.testing.assert_allclose(gradient[1], operator.T(operator(images[1]) - y), atol=2e-5)
     loss_gradient(FACTORIES[name](), images, y)  # made anew it is the same program
-    assert len(traces) == 1
-    assert operator.start(y).shape == operator.pinv(y).shape == (H, W, 3)
+    chex.assert_shape([operator.start(y), operator.pinv(y)], (H, W, 3))
 
 
 @pytest.mark.parametrize("name", FACTORIES)

@@ -1,9 +1,11 @@
 """Frames and tilings: the paper's sizes, any other sizes, exact transposes, and refusal of shapes that do not fit."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl.testing import parameterized
 
 from padis_jax.patches import Frame, frame_for, random_offset, tile, untile
 
@@ -59,26 +61,31 @@ def test_tiles_run_row_by_row(height, width, patch, channels):
     hp, wp = frame.padded_shape
     plane = np.arange(hp * wp * channels, dtype=np.float32).reshape(hp, wp, channels)
     tiles = tile(frame, jnp.asarray(plane), jnp.asarray((0, 1)))
-    assert tiles.shape == (frame.patch_count, patch, patch, channels)
+    chex.assert_shape(tiles, (frame.patch_count, patch, patch, channels))
     for k, one in enumerate(tiles):
         row, column = divmod(k, frame.tiles[1])
         y, x = row * patch, 1 + column * patch
         np.testing.assert_array_equal(one, plane[y : y + patch, x : x + patch])
 
 
-@pytest.mark.parametrize("height, width, patch, channels", SHAPES)
-def test_transposes_are_exact(height, width, patch, channels):
-    """On small integers float32 adds without rounding, so the dot products are equal to the last bit."""
-    frame, rng = frame_for((height, width), patch), np.random.default_rng(0)
-    plane = rng.integers(-8, 9, (*frame.padded_shape, channels)).astype(np.float32)
-    patches = rng.integers(-8, 9, (frame.patch_count, patch, patch, channels)).astype(np.float32)
-    image = rng.integers(-8, 9, (height, width, channels)).astype(np.float32)
-    offset = jnp.asarray((frame.margin[0] - 1, frame.margin[1] // 2))
-    tiled, untiled, padded, cropped = jax.jit(
-        lambda: (tile(frame, plane, offset), untile(frame, patches, offset), frame.pad(image), frame.crop(plane))
-    )()
-    assert np.vdot(tiled, patches) == np.vdot(plane, untiled)
-    assert np.vdot(padded, plane) == np.vdot(image, cropped)
+class Transposes(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
+    @parameterized.parameters(*SHAPES)
+    def test_transposes_are_exact(self, height, width, patch, channels):
+        """On small integers float32 adds without rounding, so the dot products are equal to the last bit."""
+        frame, rng = frame_for((height, width), patch), np.random.default_rng(0)
+        plane = rng.integers(-8, 9, (*frame.padded_shape, channels)).astype(np.float32)
+        patches = rng.integers(-8, 9, (frame.patch_count, patch, patch, channels)).astype(np.float32)
+        image = rng.integers(-8, 9, (height, width, channels)).astype(np.float32)
+
+        @self.variant
+        def all_four(plane, patches, image, offset):
+            return tile(frame, plane, offset), untile(frame, patches, offset), frame.pad(image), frame.crop(plane)
+
+        offset = jnp.asarray((frame.margin[0] - 1, frame.margin[1] // 2))
+        tiled, untiled, padded, cropped = all_four(plane, patches, image, offset)
+        assert np.vdot(tiled, patches) == np.vdot(plane, untiled)
+        assert np.vdot(padded, plane) == np.vdot(image, cropped)
 
 
 def test_random_offsets_are_all_drawn_and_no_others():

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,7 +49,8 @@ def test_an_operator_of_ones_own_gives_the_same_image():
     plain = reconstruct(same_key(), Y, Matrix(GAUSSIAN.matrix), PRIOR, **SHORT)
     derived = from_functions(lambda x: jnp.asarray(GAUSSIAN.matrix, jnp.float32) @ x.ravel(), image_shape=(3, 4))
     third = reconstruct(same_key(), Y, derived, PRIOR, **SHORT)
-    assert ours.image.shape == (3, 4, 1) and ours.residual.shape == (6,) and ours.evaluations == 6
+    chex.assert_shape([ours.image, ours.residual], [(3, 4, 1), (6,)])
+    assert ours.evaluations == 6
     np.testing.assert_allclose(plain.image, ours.image, atol=1e-4)
     np.testing.assert_allclose(third.image, ours.image, atol=2e-3)  # its norm is a power iteration's
 
@@ -57,20 +59,17 @@ def test_an_operator_of_ones_own_gives_the_same_image():
     ("solver", "change"), [("dds", DDS(consistency=0.1)), ("dps", DPS(zeta=0.5)), ("langevin", None)]
 )
 def test_a_second_call_with_other_data_compiles_nothing(solver, change):
-    traces = []
-
-    def counted(scale, key, plane, sigma):
-        traces.append(1)
+    @chex.assert_max_traces(n=1)
+    def denoise(scale, key, plane, sigma):
         return scale * plane / (1 + sigma**2)
 
-    reconstruct(same_key(), Y, PROBLEM.operator, Prior(Partial(counted, jnp.float32(1)), FRAME), solver=solver, **SHORT)
-    assert traces
-    traces.clear()
+    one, other = (Prior(Partial(denoise, jnp.float32(scale)), FRAME) for scale in (1, 0.9))
+    reconstruct(same_key(), Y, PROBLEM.operator, one, solver=solver, **SHORT)
     operator = dataclasses.replace(PROBLEM.operator, norm=jnp.float32(7))
-    other = Prior(Partial(counted, jnp.float32(0.9)), FRAME)
     for chunk in (None, 4):
         reconstruct(jax.random.key(1), Y + 1, operator, other, solver=change or solver, chunk=chunk, **SHORT)
-    assert not traces
+    with pytest.raises(AssertionError, match="traced > 1"):  # another number of levels does compile
+        reconstruct(same_key(), Y, operator, other, solver=solver, **SHORT | {"levels": 7})
 
 
 def test_a_second_call_with_an_opaque_operator_compiles_nothing():
@@ -102,9 +101,9 @@ def test_units_of_the_operator_do_not_matter(solver):
 def test_batches_under_vmap_equal_single_runs():
     ys = Y + np.arange(3)[:, None].astype(np.float32)
     keys = [jax.random.fold_in(same_key(), index) for index in range(3)]
-    many = jax.vmap(lambda key, y: reconstruct(key, y, PROBLEM.operator, PRIOR, **SHORT).image)(jnp.stack(keys), ys)
-    for key, y, image in zip(keys, ys, many, strict=True):
-        np.testing.assert_allclose(image, reconstruct(key, y, PROBLEM.operator, PRIOR, **SHORT).image, atol=1e-4)
+    one = lambda key, y: reconstruct(key, y, PROBLEM.operator, PRIOR, **SHORT).image  # noqa: E731
+    many = jax.vmap(one)(jnp.stack(keys), ys)
+    chex.assert_trees_all_close(list(many), [one(key, y) for key, y in zip(keys, ys, strict=True)], atol=1e-4)
 
 
 def test_the_mean_of_four_chains_has_a_quarter_of_the_variance():
@@ -152,8 +151,7 @@ def test_progress_counts_all_chains_and_changes_nothing():
         **SHORT,
     )
     assert calls == [(done, 24) for done in (5, 10, 12, 17, 22, 24)]
-    np.testing.assert_array_equal(quiet.image, shown.image)
-    np.testing.assert_array_equal(quiet.residual, shown.residual)
+    chex.assert_trees_all_equal(quiet, shown)
 
 
 def test_the_image_explains_the_data():

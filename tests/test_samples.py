@@ -1,5 +1,6 @@
 """Several samples side by side: the chains of `reconstruct`, their mean and deviation; and how often intervals hold."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,12 +25,12 @@ def test_samples_are_the_chains_of_one_reconstruction():
     samples = draw_samples(same_key(), *arguments, 3, **FEW)
     together = reconstruct(same_key(), *arguments, average=3, **FEW)
     second = reconstruct(same_key(), *arguments, first_chain=1, **FEW)
-    np.testing.assert_allclose(samples.mean, together.image, atol=1e-4)
-    np.testing.assert_allclose(samples.images[1], second.image, atol=1e-4)
-    np.testing.assert_allclose(samples.residual[1], second.residual, atol=1e-4)
+    found, expected = (samples.mean, samples.images[1], samples.residual[1]), (together.image, *second[:2])
+    chex.assert_trees_all_close(found, expected, atol=1e-4)
     np.testing.assert_allclose(samples.deviation, np.std(samples.images, axis=0, ddof=1), atol=1e-6)
     assert float(jnp.abs(samples.images[0] - samples.images[1]).max()) > 1e-3
-    assert samples.residual.shape == (3, 4) and samples.evaluations == together.evaluations == 12
+    chex.assert_shape([samples.images, samples.residual], [(3, 3, 4, 1), (3, 4)])
+    assert samples.evaluations == together.evaluations == 12
 
 
 def test_samples_refuse_what_makes_no_sense():

@@ -1,5 +1,6 @@
 """The loop of all solvers: pairs of noise levels, chunks that change nothing, one compilation."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,19 +10,12 @@ from jax.tree_util import Partial
 from padis_jax.solvers import sampling
 
 
-def counted_step(counter):
-    """A step with a convolution and noise, which notes how often it is traced."""
-
-    def step(kernel, key, x, noise):
-        counter.append(1)
-        z = jax.random.normal(key, x.shape)
-        smooth = jax.lax.conv_general_dilated(
-            x[None], kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )[0]
-        x = jnp.tanh(smooth) + noise.sigma_next * z
-        return x, {"mean": x.mean(), "sigma": noise.sigma}
-
-    return step
+def smoothing(kernel, key, x, noise):
+    """A step with a convolution and noise."""
+    z = jax.random.normal(key, x.shape)
+    smooth = jax.lax.conv_general_dilated(x[None], kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    x = jnp.tanh(smooth[0]) + noise.sigma_next * z
+    return x, {"mean": x.mean(), "sigma": noise.sigma}
 
 
 KERNEL = jax.random.normal(jax.random.key(1), (3, 3, 2, 2)) / 4
@@ -47,7 +41,7 @@ def test_noises_refuse_a_bad_ladder(ladder, inner, message):
 
 
 def test_run_equals_a_plain_loop():
-    step = Partial(counted_step([]), KERNEL)
+    step = Partial(smoothing, KERNEL)
     state, infos = sampling.run(jax.random.key(0), step, STATE, NOISES)
     expected, means = STATE, []
     for i, key in enumerate(jax.random.split(jax.random.key(0), 11)):
@@ -59,34 +53,24 @@ def test_run_equals_a_plain_loop():
 
 
 def test_chunks_change_no_bit_and_compile_nothing():
-    counter = []
-    step = Partial(counted_step(counter), KERNEL)
-    whole, infos = sampling.run(jax.random.key(0), step, STATE, NOISES)
-    traces = len(counter)
-    assert traces == 1
+    step = Partial(chex.assert_max_traces(smoothing, n=1), KERNEL)
+    whole = sampling.run(jax.random.key(0), step, STATE, NOISES)
     for chunk in (1, 3, 4, 11, 50):
-        state, chunk_infos = sampling.run(jax.random.key(0), step, STATE, NOISES, chunk=chunk)
-        np.testing.assert_array_equal(state, whole)
-        np.testing.assert_array_equal(chunk_infos["mean"], infos["mean"])
-    assert len(counter) == traces
+        chex.assert_trees_all_equal(sampling.run(jax.random.key(0), step, STATE, NOISES, chunk=chunk), whole)
 
 
 def test_other_arrays_in_the_step_compile_nothing():
-    counter = []
-    function = counted_step(counter)
-    first, _ = sampling.run(jax.random.key(0), Partial(function, KERNEL), STATE, NOISES)
-    traces = len(counter)
-    second, _ = sampling.run(jax.random.key(5), Partial(function, KERNEL / 2), STATE + 1, NOISES)
-    assert len(counter) == traces
+    once = chex.assert_max_traces(smoothing, n=1)
+    first, _ = sampling.run(jax.random.key(0), Partial(once, KERNEL), STATE, NOISES)
+    second, _ = sampling.run(jax.random.key(5), Partial(once, KERNEL / 2), STATE + 1, NOISES)
     assert not np.allclose(first, second)
-    counter.clear()
-    sampling.run(jax.random.key(0), Partial(function, KERNEL), STATE[:8], NOISES)
-    assert counter  # the counter does see a new shape
+    with pytest.raises(AssertionError, match="traced > 1"):  # another shape does
+        sampling.run(jax.random.key(0), Partial(once, KERNEL), STATE[:8], NOISES)
 
 
 def test_progress_reports_every_chunk_and_may_stop_the_run():
     calls = []
-    step = Partial(counted_step([]), KERNEL)
+    step = Partial(smoothing, KERNEL)
     _, infos = sampling.run(jax.random.key(0), step, STATE, NOISES, chunk=4, progress=lambda *call: calls.append(call))
     assert [call[:2] for call in calls] == [(4, 11), (8, 11), (11, 11)]
     for done, _, info in calls:
@@ -100,15 +84,15 @@ def test_progress_reports_every_chunk_and_may_stop_the_run():
 
 
 def test_run_works_under_vmap_and_jit():
-    step = Partial(counted_step([]), KERNEL)
+    step = Partial(smoothing, KERNEL)
     keys = jax.random.split(jax.random.key(3), 4)
     many, _ = jax.jit(jax.vmap(lambda key: sampling.run(key, step, STATE, NOISES)))(keys)
-    for key, one in zip(keys, many, strict=True):
-        np.testing.assert_allclose(one, sampling.run(key, step, STATE, NOISES)[0], atol=1e-5)
+    each = [sampling.run(key, step, STATE, NOISES)[0] for key in keys]
+    chex.assert_trees_all_close(list(many), each, atol=1e-5)
 
 
 def test_the_whole_run_can_be_differentiated():
-    step = Partial(counted_step([]), KERNEL)
+    step = Partial(smoothing, KERNEL)
 
     def end(scale):
         return sampling.run(jax.random.key(0), step, scale * STATE, NOISES)[0].sum()
@@ -119,4 +103,4 @@ def test_the_whole_run_can_be_differentiated():
 
 def test_chunk_must_be_positive():
     with pytest.raises(ValueError, match="chunk is 0"):
-        sampling.run(jax.random.key(0), Partial(counted_step([]), KERNEL), STATE, NOISES, chunk=0)
+        sampling.run(jax.random.key(0), Partial(smoothing, KERNEL), STATE, NOISES, chunk=0)

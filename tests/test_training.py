@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,10 +78,6 @@ def trained(initial, padded, traces, tmp_path_factory):
     return state, losses, kept, workdir
 
 
-def _equal(a, b):
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
-
-
 def test_training_learns(trained, padded, initial):
     """On the same batches with the same noise, the average of the parameters is better than where it began."""
 
@@ -99,8 +96,7 @@ def test_training_learns(trained, padded, initial):
 
 def test_a_run_begins_with_such_a_state(initial):
     shapes = state_shapes(CONFIG.network, CONFIG.optimiser)
-    assert jax.tree.structure(shapes) == jax.tree.structure(initial)
-    jax.tree.map(lambda s, a: np.testing.assert_equal((s.shape, s.dtype), (a.shape, a.dtype)), shapes, initial)
+    chex.assert_trees_all_equal_shapes_and_dtypes(shapes, initial)
 
 
 def test_patches_are_counted(trained, padded):
@@ -115,7 +111,7 @@ def test_four_steps_are_two_a_checkpoint_and_two(trained, padded, initial):
         state = checkpoint.restore(manager, state_shapes(CONFIG.network, CONFIG.optimiser))
     assert int(state.step) == 2
     state, resumed = _train(_start(jax.device_get(state)), padded, 2, 4)  # as fresh arrays: nothing compiles again
-    _equal(state, kept[4])
+    chex.assert_trees_all_equal(state, kept[4])
     assert resumed == losses[2:4]
 
 
@@ -130,11 +126,11 @@ def test_the_average_has_its_half_life(trained):
     decay = 2 ** (-batch / min(settings.ema_half_life, settings.ema_ramp * float(after.seen)))
     assert 0.05 < decay < 0.95
     expected = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, before.ema, after.params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), after.ema, expected)
+    chex.assert_trees_all_close(after.ema, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_first_step_of_warm_up_does_not_move(trained, initial):
-    _equal(trained[2][1].params, initial.params)
+    chex.assert_trees_all_equal(trained[2][1].params, initial.params)
     assert not np.array_equal(trained[2][4].params["enc0_conv"]["kernel"], initial.params["enc0_conv"]["kernel"])
 
 
@@ -152,7 +148,7 @@ def test_a_step_that_is_not_finite_is_refused(trained, initial, what):
     before = jax.tree.map(np.array, state)
     after, metrics = STEP(KEY, state, patches, positions)
     assert bool(metrics.refused) and int(after.step) == int(before.step) + 1
-    _equal(after._replace(step=before.step), before)
+    chex.assert_trees_all_equal(after._replace(step=before.step), before)
 
 
 def test_randomness_is_a_function_of_seed_and_step(trained, padded):

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,8 +48,8 @@ def test_the_output_is_an_image_in_float32(config, channels, dtype, shape):
     params = jax.eval_shape(lambda: init_network(jax.random.key(0), config))
     x = jnp.zeros((3, *shape, channels + 2))
     out = jax.eval_shape(lambda p: apply_network(config, p, x, jnp.zeros(3)), params)
-    assert out.shape == (3, *shape, channels) and out.dtype == jnp.float32
-    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
+    chex.assert_shape(out, (3, *shape, channels))
+    chex.assert_type([out, *jax.tree.leaves(params)], jnp.float32)
 
 
 def test_bfloat16_is_close_to_float32(output):
