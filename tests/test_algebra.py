@@ -46,7 +46,10 @@ KINDS = {
     "functions": lambda shape: from_functions(lambda x: x[::-1] @ MATRIX[: shape[1], : shape[1]], image_shape=shape),
 }
 ONE = {name: build(SHAPE) for name, build in KINDS.items()}
-KEY = jax.random.key(0)
+
+
+def same_key():
+    return jax.random.key(0)  # a new one each time: these tests draw the same again on purpose
 
 
 @jax.jit
@@ -54,7 +57,7 @@ def dense(operator):
     """(the matrix of A, that of A', the dot test)."""
     pixels, entries = (jnp.eye(np.prod(s)).reshape(-1, *s) for s in (operator.image_shape, operator.measurement_shape))
     columns, rows = jax.vmap(operator)(pixels), jax.vmap(operator.T)(entries)
-    mismatch = dot_test(operator, operator.image_shape, key=KEY)
+    mismatch = dot_test(operator, operator.image_shape, key=same_key())
     return columns.reshape(len(pixels), -1).T, rows.reshape(len(entries), -1).T, mismatch
 
 
@@ -140,12 +143,12 @@ def test_operators_of_exact_shapes_with_those_that_take_channels():
     ):
         assert operator.image_shape == (8, 8, 2) and operator.measurement_shape == shape
         chex.assert_shape(operator(jnp.ones((8, 8, 2))), shape)
-        assert dot_test(operator, (8, 8, 2), key=KEY) < 1e-5
+        assert dot_test(operator, (8, 8, 2), key=same_key()) < 1e-5
 
 
 def test_complex_measurements_of_real_images():
     """And of complex ones, over which the norm may be larger: of x_0 + i x_1, the square root of 2."""
-    total = lambda x: (x[0] + 1j * x[1])[None]  # noqa: E731
+    total = lambda x: jax.lax.complex(x[0], x[1])[None]  # noqa: E731
     for dtype, norm in ((jnp.float32, 1), (jnp.complex64, np.sqrt(2))):
         part = from_functions(total, image_shape=(2, 3), dtype=dtype)
         turned = from_functions(lambda x: x[::-1], image_shape=(2, 3), dtype=dtype)
@@ -155,7 +158,7 @@ def test_complex_measurements_of_real_images():
             (stack([part, turned]), np.hypot(norm, 1)),
             (whole @ turned, np.sqrt(6)),
         ):
-            assert dot_test(operator, (2, 3), key=KEY, dtype=dtype) < 1e-5
+            assert dot_test(operator, (2, 3), key=same_key(), dtype=dtype) < 1e-5
             assert operator.T(operator(jnp.ones((2, 3), dtype))).dtype == dtype
             np.testing.assert_allclose(operator.norm, expected, rtol=2e-3)
 
@@ -231,7 +234,7 @@ def test_solvers_take_them(operator):
     y = operator(x)
     for solver, start in (("dds", "operator"), ("ddnm", "noise")):
         few = {"levels": 6, "sigma_max": 1.0, "sigma_min": 0.01}
-        result = reconstruct(KEY, y, operator, prior, solver=solver, start=start, **few)
+        result = reconstruct(same_key(), y, operator, prior, solver=solver, start=start, **few)
         chex.assert_tree_all_finite(result.image)
         misfit = operator(result.image) - y
         assert jnp.linalg.norm(misfit.ravel()) < 0.1 * jnp.linalg.norm(y.ravel()), solver

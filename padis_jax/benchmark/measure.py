@@ -40,7 +40,6 @@ class Scene:
     Attributes:
       task: name of the problem.
       case: the measured image.
-      key: of the method.
     """
 
     def __init__(self, task: str, pictures: Pictures, number: int, seed: int, operator: Any = None) -> None:
@@ -50,8 +49,12 @@ class Scene:
         operator, measurement = measure_image(TASKS[task], key, truth, operator=operator)
         source = ImageSet(pictures.images[number : number + 1], (pictures.names[number],), pictures.window)
         self.case = Case(operator, measurement, pictures.window, source, TASKS[task], np.asarray(truth))
-        self.key = jax.random.fold_in(key, 1)
+        self._key = jax.random.fold_in(key, 1)
         self._tv: tuple[Array, float] | None = None
+
+    def key(self) -> Array:
+        """Of a method: every method draws from the same."""
+        return jax.random.clone(self._key)
 
     def tv(self) -> tuple[Array, float]:
         """(image [H, W, C], seconds that it took without XLA's compilation), computed once."""
@@ -171,9 +174,9 @@ def _solve(method: Method, plan: Plan | None, scene: Scene, trained: Trained | N
     options = {**plan.options(), "start": start, "solver": solver}
     if method.samples > 1:
         del options["average"]
-        drawn = draw_samples(scene.key, y, operator, prior, method.samples, **options)
+        drawn = draw_samples(scene.key(), y, operator, prior, method.samples, **options)
         return Solved(drawn.mean, drawn.evaluations)
-    found = reconstruct(scene.key, y, operator, prior, **options)
+    found = reconstruct(scene.key(), y, operator, prior, **options)
     return Solved(found.image, found.evaluations)
 
 
