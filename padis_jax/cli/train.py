@@ -55,12 +55,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         _plan(config, workdir, start, output)
     if output.dry_run:
         return
-    trained = train(config, workdir, silent=output.quiet or output.json or not is_leader())
+    weights, steps = train(config, workdir, silent=output.quiet or output.json or not is_leader())
     if is_leader() and output.json:
-        print(json.dumps({"workdir": workdir, "step": trained.steps, "weights": str(trained.weights)}))
+        print(json.dumps({"workdir": workdir, "step": steps, "weights": str(weights)}))
     elif is_leader() and not output.quiet:
-        written = f"{trained.weights} written; reconstruct with: python sample.py --weights {trained.weights}"
-        print(written, file=sys.stderr)
+        print(f"{weights} written; reconstruct with: python sample.py --weights {weights}", file=sys.stderr)
 
 
 def _plan(config: Config, workdir: str, start: int, output: OutputOptions) -> None:
