@@ -68,8 +68,8 @@ def main() -> None:
     for run in chosen:
         if not _file(args.out, run).exists():
             folder = args.runs / "_".join(map(str, run))
-            trained = train(training_config(run, int(steps[run[0]]["steps"])), folder)
-            rows = evaluate(base, trained.weights)
+            weights, _ = train(training_config(run, int(steps[run[0]]["steps"])), folder)
+            rows = evaluate(base, weights)
             write_json(_file(args.out, run), {"run": run, "steps": steps[run[0]], "experiment": base, "rows": rows})
     done = {run: json.loads(_file(args.out, run).read_text())["rows"] for run in runs if _file(args.out, run).exists()}
     text = markdown(done)

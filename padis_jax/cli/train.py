@@ -72,13 +72,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         _plan(config, workdir, start, output)
     if output.dry_run:
         return
-    trained = train(config, workdir, silent=output.quiet or output.json or not is_leader())
+    weights, steps = train(config, workdir, silent=output.quiet or output.json or not is_leader())
     if is_leader() and output.json:
-        print(json.dumps({"workdir": workdir, "step": trained.steps, "weights": str(trained.weights)}))
+        print(json.dumps({"workdir": workdir, "step": steps, "weights": str(weights)}))
     elif is_leader() and not output.quiet:
-        print(
-            f"{trained.weights} written; reconstruct with: {sample_command(trained.weights, config)}", file=sys.stderr
-        )
+        print(f"{weights} written; reconstruct with: {sample_command(weights, config)}", file=sys.stderr)
 
 
 def _plan(config: Config, workdir: str, start: int, output: OutputOptions) -> None:

@@ -7,7 +7,7 @@ import functools
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -33,20 +33,16 @@ from padis_jax.training_loop import Hook, every, fit
 from padis_jax.weights import file_hash, load_weights, save_weights
 
 
-class Trained(NamedTuple):
-    """The weights file of a run, and the steps that were taken."""
-
-    weights: Path
-    steps: int
-
-
-def train(config: Config, workdir: str | Path, *, silent: bool = False) -> Trained:
+def train(config: Config, workdir: str | Path, *, silent: bool = False) -> tuple[Path, int]:
     """Trains until `config.run.steps`, from the newest checkpoint in `workdir` if there is one, and writes the weights.
 
     Args:
       config: all settings; those saved with the checkpoint are not looked at.
       workdir: a folder, or the address of one in a bucket.
       silent: show no bar.
+
+    Returns:
+      The weights file, and the number of steps behind it.
 
     Raises:
       UserError: if the loss stops being finite, or for what `load_data` and `checkpoint.restore` refuse.
@@ -104,19 +100,13 @@ def train(config: Config, workdir: str | Path, *, silent: bool = False) -> Train
             save_weights(path, ema, config.network, data.frame, data.window, origins, dtype=run.weights_dtype)
             if (workdir / "log.jsonl").exists():
                 save_figure(workdir / "loss.png", training_curves(workdir / "log.jsonl"))
-    return Trained(path, int(state.step))
+    return path, int(state.step)
 
 
 def provenance(config: Config, state: TrainState, origin: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a weights file says of the run that it comes from.
-
-    Args:
-      config: settings of the run.
-      state: at its end.
-      origin: SHA-256 and provenance of the weights that the first step started from, if there were any.
-    """
-    name = Path(config.run.start_weights).name
-    settings = dataclasses.replace(config, run=dataclasses.replace(config.run, start_weights=name))
+    """What a weights file says of its run; `origin`: SHA-256 and provenance of the weights that it started from."""
+    begun = Path(config.run.start_weights).name
+    settings = dataclasses.replace(config, run=dataclasses.replace(config.run, start_weights=begun))
     return {
         "data": config.data.provenance or config.data.path,
         "steps": int(state.step),
@@ -130,14 +120,7 @@ def provenance(config: Config, state: TrainState, origin: Mapping[str, Any] | No
 def begin(
     config: Config, frame: Frame, mesh: Mesh, manager: ocp.CheckpointManager | None = None
 ) -> tuple[TrainState, Callable[..., tuple[TrainState, Metrics]]]:
-    """The state that training starts from, on the mesh, and the step for `fit`.
-
-    Args:
-      config: settings.
-      frame: that of the images.
-      mesh: the devices.
-      manager: with checkpoints, of which the newest comes before a first state.
-    """
+    """The state to train from, the newest checkpoint's if there is one, and the step for `fit`, both on the mesh."""
     shapes = state_shapes(config.network, config.optimiser)
     sharding = state_sharding(shapes, mesh, shard_parameters=config.run.shard_parameters)
     loss = DenoisingLoss(config.network, config.noise)
