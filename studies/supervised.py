@@ -7,9 +7,9 @@
 The first two are for a problem of docs/problems.md and serve `python -m padis_jax.benchmark --supervised FILE`, whose
 CT is noiseless (--scan.protocol paper); without --problem it is the parallel scan of sample.py. Each training slice is
 measured --draws times, with fresh noise, photons or masks, and reconstructed by the operator's quick image; the network
-learns its difference from the truth. Test and validation slices of the head CT and their neighbours are left out (split.py); other
-images are all trained on. Other flags are those of sample.py, of which --problem, --noise, --image.path, --scan and
---seed count. The file is read by padis_jax.baselines.file.load_baseline and applied by
+learns its difference from the truth. Test and validation slices of the head CT and their neighbours are left out
+(split.py); other images are all trained on. Other flags are those of sample.py, of which --problem, --noise,
+--image.path, --scan and --seed count. The file is read by padis_jax.baselines.file.load_baseline and applied by
 padis_jax.baselines.supervised.restore.
 """
 
