@@ -3,10 +3,10 @@
     python -m studies.htc2022.discs --out runs/discs.npz --count 20000 --side 64
     python train.py --config configs/htc2022.py --workdir runs/htc2022
 
-What a limited angle leaves open is which holes there are, and of that only the whole disc tells. Discs are made from a
-seed, as many as wanted, so that patches have nothing to save here; and 64 x 64 pixels are cheap. No measured disc is
-seen in training. Noise levels are drawn higher than usual, as edges are left to the rays, to which a level set is
-fitted on finer pixels between the restarts (python -m studies.htc2022 --weights FILE, docs/studies/htc2022.md).
+A limited angle leaves open which holes there are, and only the whole disc tells that. Discs are made from a seed, as
+many as wanted, so patches have nothing to save here; and 64 x 64 pixels are cheap. Training sees no measured disc.
+Noise levels are drawn higher than usual, as edges are left to the rays: a level set is fitted to them on finer pixels
+between the restarts (python -m studies.htc2022 --weights FILE, docs/studies/htc2022.md).
 
 Cost: 7 minutes on an H100 that other programs shared, two of them compilation. Figure to expect: a validation loss of
 0.269 (weights/README.md). On two thirds of a CPU core an hour is 3300 steps of 8 images at half the width, to 0.290.

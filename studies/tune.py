@@ -7,8 +7,8 @@
         --weights weights/photos.safetensors --solver pnp_admm --vary solver.weight 0.01 0.03 0.1
 
 Every combination of the --vary values is run on every slice; other flags are those of sample.py. Prints a line per
-combination as it is done, the best one last, and writes all of it as JSON. It is up to you that images you name were
-not trained on. docs/studies/tune.md has what was found.
+combination as it is done, the best one last, and writes all of it as JSON. It is up to you that the images
+you name are not trained on. docs/studies/tune.md has what was found.
 """
 
 from __future__ import annotations
