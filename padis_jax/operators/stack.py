@@ -78,7 +78,8 @@ class Stack(Composable):
     def _joined(self, parts: Sequence[Array]) -> Array:
         if self._flat:
             parts = [y.reshape(-1, *y.shape[len(shape) :]) for y, shape in zip(parts, self.shapes, strict=True)]
-        return jnp.concatenate(parts)
+        with jax.numpy_dtype_promotion("standard"):  # a complex part makes all of y complex
+            return jnp.concatenate(parts)
 
     def _split(self, measurement: Array) -> list[Array]:
         y = jnp.asarray(measurement)
