@@ -17,6 +17,11 @@ from tiny import NETWORK, refused, write_weights
 from padis_jax.cli.sample import main
 
 
+def some(cases):
+    """Every fourth case at once, all of them with the slow tests."""
+    return [name if i % 4 == 0 else pytest.param(name, marks=pytest.mark.slow) for i, name in enumerate(cases)]
+
+
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory):
     """A measured scan, and a folder of two."""
@@ -27,14 +32,14 @@ def scans(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("case", test_cli_sample.MISTAKES)
+@pytest.mark.parametrize("case", some(test_cli_sample.MISTAKES))
 def test_a_scan_is_refused_as_the_run_refuses_it(images, tmp_path, capsys, case):  # noqa: F811
     make, expected = test_cli_sample.MISTAKES[case]
     args = test_cli_sample._arguments(images, tmp_path / "out", *make(images, tmp_path))
     assert expected in refused(main, ["--dry-run", *args], capsys) and not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("case", test_cli_problem.MISTAKES)
+@pytest.mark.parametrize("case", some(test_cli_problem.MISTAKES))
 def test_a_problem_is_refused_as_the_run_refuses_it(problems, tmp_path, capsys, case):  # noqa: F811
     problem, make, expected = test_cli_problem.MISTAKES[case]
     args = test_cli_problem.arguments(problems, problem, *make(problems, tmp_path))
