@@ -27,8 +27,7 @@ from padis_jax.convolution import conv_same, downsample, upsample
 Params = Any  # a nested dict of arrays
 _HALF = math.sqrt(0.5)
 _uniform = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
-# Branches that are added to an identity start near zero (a factor 1e-5 on the weights, 1e-10 on the variance).
-_near_zero = nn.initializers.variance_scaling(1e-10, "fan_avg", "uniform")
+_near_zero = nn.initializers.variance_scaling(1e-10, "fan_avg", "uniform")  # of branches added to an identity
 _attention = nn.initializers.variance_scaling(0.2, "fan_avg", "uniform")
 
 

@@ -88,7 +88,7 @@ def test_the_examples_of_sample_are_accepted(capsys, monkeypatch):
     ("argv0", "sampled", "converted"),
     [
         ("sample.py", "python sample.py", "padis-convert"),
-        ("/home/me/padis jax/train.py", "python '/home/me/padis jax/sample.py'", "padis-convert"),
+        ("/data/padis jax/train.py", "python '/data/padis jax/sample.py'", "padis-convert"),
         ("/nowhere/bin/padis-train", "/nowhere/bin/padis-sample", "/nowhere/bin/padis-convert"),
         ("/lib/padis_jax/cli/convert.py", "padis-sample", "python -m padis_jax.cli.convert"),
         ("/lib/pytest/__main__.py", "padis-sample", "padis-convert"),
