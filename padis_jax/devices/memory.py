@@ -1,4 +1,4 @@
-"""Memory: what the compiler foretells of a program, what a device has left, what this process has taken."""
+"""Memory: what the compiler estimates for a program, what a device has left, what this process has taken."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from padis_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """What XLA foretells for one call of a compiled program, in bytes.
+    """What XLA estimates for one call of a compiled program, in bytes.
 
     Attributes:
       temporary: buffers that live during the call.

@@ -64,9 +64,9 @@ def open_nifti(path: Path) -> Source:
     if dtype.kind not in "fiub":
         raise UserError(f"{path}: voxels of type {dtype} are not real numbers")
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-        raise UserError(f"{path}: its affine {affine.tolist()} is singular; mend the header")
+        raise UserError(f"{path}: its affine {affine.tolist()} is singular; repair the header")
     if not (np.isfinite(slope) and np.isfinite(intercept)):
-        raise UserError(f"{path}: scl_slope {slope} and scl_inter {intercept} must be finite; mend the header")
+        raise UserError(f"{path}: scl_slope {slope} and scl_inter {intercept} must be finite; repair the header")
     gzipped = path.name.lower().endswith(".gz")
     stored = path.stat().st_size - (0 if gzipped else offset)
     check_size(path, (shape[0], shape[1], shape[2], 1), dtype.itemsize, max(stored, 0), compressed=gzipped)

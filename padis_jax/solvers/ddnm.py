@@ -40,7 +40,7 @@ class DDNM:
     Attributes:
       eps: Langevin step, alpha = eps sigma^2; the paper takes 1. Not used by "ancestral".
       prior_step: "langevin" or "ancestral".
-      cg_steps: CG steps on A*A u = A* (y - A D) from 0 in the place of A+; 0 for A+ itself.
+      cg_steps: CG steps on A*A u = A* (y - A D) from 0 instead of A+; 0 for A+ itself.
       tolerance: of the CG for A+, where that has no closed form.
       last_level_noise: whether the lowest level of the ladder adds noise.
     """
