@@ -147,7 +147,9 @@ class Scaled(Composable):
     def _divided(self, measurement: Array) -> Array:
         zero = self.scale == 0
         inverse = jnp.where(zero, 0, 1 / jnp.where(zero, 1, self.scale))
-        return inverse.astype(jnp.promote_types(measurement.dtype, inverse.dtype)) * measurement
+        inexact = jnp.issubdtype(measurement.dtype, jnp.inexact)
+        dtype = np.result_type(measurement.dtype, np.float32) if inexact else inverse.dtype
+        return inverse.astype(dtype) * jnp.asarray(measurement, dtype)
 
 
 def _compose(outer: Any, inner: Any) -> Any:
