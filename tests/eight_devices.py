@@ -126,7 +126,7 @@ def images(counts):
     ys = np.random.default_rng(0).random((5, 13, 18, 1), np.float32)
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(jnp.arange(5))
     settings = [DDS(cg_steps=2, noise=0.01 * i) for i in range(5)]
-    options = {"solver": "dds", "levels": 3, "sigma_max": 1.0}
+    options = {"levels": 3, "sigma_max": 1.0}
     one_by_one = jnp.stack(
         [
             reconstruct(keys[i], ys[i], operator, prior, solver=settings[i], start=ys[i], **options).image

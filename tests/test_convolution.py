@@ -50,7 +50,7 @@ def test_gradients_inside_a_jitted_scan():
 
         return jax.jit(lambda x, k: lax.scan(body, (x, k), length=3)[0])(x, kernel)
 
-    chex.assert_trees_all_close(gradients(conv_same), gradients(_plain), rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(gradients(conv_same), gradients(_plain), rtol=1e-4, atol=2e-4)
 
 
 def test_the_gradient_in_x_is_a_canonical_convolution():

@@ -42,7 +42,7 @@ def test_mean_and_deviation_as_dicom(run):
     folder, made = run
     workdir, mean, deviation = made["dicom"]
     old = pydicom.dcmread(read_images(folder / "ct").origins[1].file)
-    for name, expected, words in (("dds", mean, "mean of 3 DDS"), ("dds_deviation", deviation, "Standard deviation")):
+    for name, expected, words in (("dds", mean, "DDS, mean of 3"), ("dds_deviation", deviation, "Standard deviation")):
         data = pydicom.dcmread(workdir / name / "00001.dcm")
         slope = float(data.RescaleSlope)
         stored = data.pixel_array * slope + float(data.RescaleIntercept)
@@ -64,7 +64,7 @@ def test_mean_and_deviation_as_nifti(run, source):
         values = np.asarray(image.dataobj)[..., 0].T
         # A RAS volume has its rows to the front and its columns to the right.
         np.testing.assert_allclose(values[::-1, ::-1] if source == "nifti" else values, expected, rtol=1e-5, atol=1e-4)
-    assert image.header["descrip"].tobytes().startswith(b"Standard deviation of mean of 3 DDS")
+    assert image.header["descrip"].tobytes().startswith(b"Standard deviation of DDS, mean of 3")
 
 
 def test_deviation_in_pictures_and_arrays(run):
