@@ -45,36 +45,39 @@ def test_the_start_may_be_of_any_size(scan):
     assert image.shape == (32, 32) and np.sqrt(np.mean(np.square(image - truth))) < 0.05
 
 
-def test_smoothness_and_noise_weigh_against_each_other(scan):
+def test_smoothness_and_noise_weigh_against_each_other(scan, monkeypatch):
     arc, _, start = scan
     noisy = arc._replace(sinogram=arc.sinogram + np.random.default_rng(0).normal(0, 3.0, arc.sinogram.shape))
 
     def fitted(noise, smoothness):
-        settings = level_set.LevelSet(smoothness=smoothness, steps=100)
-        return np.asarray(level_set.level_set_fit(noisy, 32, noise=noise, settings=settings)(jnp.asarray(start)))
+        monkeypatch.setattr(level_set, "SMOOTHNESS", smoothness)
+        return np.asarray(level_set.level_set_fit(noisy, 32, noise=noise)(jnp.asarray(start)))
+
+    monkeypatch.setattr(level_set, "STEPS", 100)
 
     one = fitted(1.0, 2.0)
     np.testing.assert_allclose(fitted(0.5, 8.0), one, atol=2e-3)  # the loss four times over
     assert np.abs(fitted(0.5, 2.0) - one).max() > 0.02
 
 
-def test_a_value_of_little_noise_counts_more(scan):
+def test_a_value_of_little_noise_counts_more(scan, monkeypatch):
     arc, _, start = scan
     wrong = arc.sinogram.copy()
     wrong[:, :35] *= 0.8
     noise = np.broadcast_to(np.where(np.arange(70) < 35, 30.0, 0.3), wrong.shape)
-    settings = level_set.LevelSet(steps=200)
+    monkeypatch.setattr(level_set, "STEPS", 200)
 
     def right_half(noise):
-        image = level_set.level_set_fit(arc._replace(sinogram=wrong), 32, noise=noise, settings=settings)(start)
+        image = level_set.level_set_fit(arc._replace(sinogram=wrong), 32, noise=noise)(start)
         return np.sqrt(np.mean((np.asarray(scanner(arc, 32)(image)) - arc.sinogram)[:, 36:] ** 2))
 
     assert right_half(noise) < right_half(0.3) / 1.5
 
 
-def test_the_second_fit_does_not_compile_again(scan):
+def test_the_second_fit_does_not_compile_again(scan, monkeypatch):
     arc, _, start = scan
-    fit = level_set.level_set_fit(arc, 32, noise=0.3, settings=level_set.LevelSet(steps=2))
+    monkeypatch.setattr(level_set, "STEPS", 2)
+    fit = level_set.level_set_fit(arc, 32, noise=0.3)
     fit(jnp.asarray(start))
     fit(jnp.asarray(start) / 2)
     assert fit._cache_size() == 1
@@ -82,6 +85,6 @@ def test_the_second_fit_does_not_compile_again(scan):
 
 def test_material_is_even_about_the_contour():
     phi = jax.random.normal(jax.random.key(0), (8, 8))
-    x, flipped = level_set._material(phi, 8.0), level_set._material(-phi, 8.0)
+    x, flipped = level_set._material(phi), level_set._material(-phi)
     assert x.shape == (32, 32)
     np.testing.assert_allclose(x + flipped, 1, atol=1e-5)

@@ -1,7 +1,5 @@
 """Restarts: one chain after another, from image to image; and rays smoothed until coarse pixels can explain them."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,12 +17,17 @@ ARC = Arc(
     np.deg2rad(np.arange(0, 30, 5.0)),
     np.random.default_rng(0).uniform(size=(6, 40)).astype(np.float32),
 )
-SHORT = module.Restarts(first_sigma=3.0, first_levels=4, count=3, sigma=1.0, levels=2, last=0.1, cg_steps=1)
 
 
 @pytest.fixture(scope="module")
 def prior(tmp_path_factory):
     return load_prior(write_weights(tmp_path_factory.mktemp("weights") / "w.safetensors", image_shape=(16, 16)))
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    for name, value in dict(FIRST_LEVELS=4, COUNT=3, LEVELS=2, LAST=0.1, CG_STEPS=1).items():
+        monkeypatch.setattr(module, name, value)
 
 
 def test_every_restart_starts_from_the_image_before_and_every_chain_from_nothing(prior, monkeypatch):
@@ -40,8 +43,8 @@ def test_every_restart_starts_from_the_image_before_and_every_chain_from_nothing
         return solved
 
     monkeypatch.setattr(module, "reconstruct", recorded)
-    settings = dataclasses.replace(SHORT, noise=0.5)
-    image = module.restarts(jax.random.key(0), ARC, prior, noise=noise, chains=2, settings=settings)
+    monkeypatch.setattr(module, "SHARE", 0.5)
+    image = module.restarts(jax.random.key(0), ARC, prior, noise=noise, chains=2)
     assert [(c["sigma_max"], c["levels"]) for c in calls] == ([(3.0, 4)] + [(1.0, 2)] * 3) * 2
     assert all(c["sigma_min"] == 0.1 for c in calls) and len(set(keys)) == 8
     for turn in (0, 4):
@@ -57,7 +60,7 @@ def test_every_restart_starts_from_the_image_before_and_every_chain_from_nothing
     smooth = module.smoothing(scanner(ARC, 16), 1.0)(ARC.sinogram[..., None])[..., 0]
     np.testing.assert_allclose(calls[5]["y"], smooth * typical / noise, rtol=1e-5)
     done = []
-    options = dict(noise=noise, settings=settings, progress=lambda: done.append(len(images)))
+    options = dict(noise=noise, progress=lambda: done.append(len(images)))
     alone = module.restarts(jax.random.key(0), ARC, prior, chains=1, **options)
     assert done == [9, 10, 11, 12]
     np.testing.assert_allclose(alone, (images[2] + images[3]) / 2, atol=1e-6)  # however many chains there are
@@ -76,7 +79,7 @@ def test_what_is_fitted_after_a_run_is_what_the_next_one_starts_from(prior, monk
         return fitted[-1]
 
     monkeypatch.setattr(module, "reconstruct", recorded)
-    image = module.restarts(jax.random.key(0), ARC, prior, noise=0.1, chains=2, settings=SHORT, fit=fit)
+    image = module.restarts(jax.random.key(0), ARC, prior, noise=0.1, chains=2, fit=fit)
     assert len(fitted) == 8 and image.shape == (32, 32)
     for turn in (1, 2, 3, 5, 6, 7):
         assert starts[turn].shape == (16, 16)
@@ -85,12 +88,10 @@ def test_what_is_fitted_after_a_run_is_what_the_next_one_starts_from(prior, monk
 
 
 @pytest.mark.parametrize(("count", "value"), [(0, 0.1), (1, 0.2)])
-def test_of_no_restart_or_one_the_last_image_is_kept(prior, count, value):
+def test_of_no_restart_or_one_the_last_image_is_kept(prior, count, value, monkeypatch):
     images = (jnp.full((32, 32), n / 10) for n in range(1, 9))
-    settings = dataclasses.replace(SHORT, count=count)
-    image = module.restarts(
-        jax.random.key(0), ARC, prior, noise=0.1, chains=1, settings=settings, fit=lambda _: next(images)
-    )
+    monkeypatch.setattr(module, "COUNT", count)
+    image = module.restarts(jax.random.key(0), ARC, prior, noise=0.1, chains=1, fit=lambda _: next(images))
     np.testing.assert_allclose(image, value, atol=1e-6)
 
 

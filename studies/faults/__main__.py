@@ -25,21 +25,13 @@ from studies.faults.run import difference, make_run, wait_until
 
 
 class Counts(NamedTuple):
-    """What the campaign found.
-
-    Attributes:
-      kills: processes that were ended by kill -9.
-      inside_saves: kills after which the remains of an unfinished save were found.
-      resumed: starts from a checkpoint.
-      failures: starts that ended by themselves with an error.
-      equal: whether the parameters are those of the uninterrupted run, bit for bit.
-    """
+    """What the campaign found."""
 
     kills: int
-    inside_saves: int
-    resumed: int
-    failures: int
-    equal: bool
+    inside_saves: int  # kills after which the remains of an unfinished save were found
+    resumed: int  # starts from a checkpoint
+    failures: int  # starts that ended by themselves with an error
+    equal: bool  # the parameters to those of the uninterrupted run, bit for bit
 
 
 def campaign(base: Path, kills: int, steps: int, seed: int = 0) -> Counts:

@@ -40,7 +40,7 @@ from studies.htc2022.beam_hardening import Calibration, calibrate
 from studies.htc2022.data import BINS, TRUTH_SIDE, Arc, Phantom, bin_detector, draw_views, join, read_htc2022, scanner
 from studies.htc2022.discs import disc
 from studies.htc2022.level_set import level_set_fit
-from studies.htc2022.restarts import Restarts, restarts
+from studies.htc2022.restarts import COUNT, restarts
 
 SIDE, PRIOR_SIDE = 128, 64  # of the level set, FBP and TV; of the restarts
 BIN, LEVEL_SET_BIN = 4, 2  # detector bins joined to one
@@ -76,7 +76,7 @@ def methods(
     found: dict[str, Any] = {"FBP": timed(operator.start, y)}
     found["TV"] = timed(lambda: total_variation(y[..., None], operator, settings=TV(weight=1.0)).image[..., 0])
     if prior:
-        key, count = jax.random.key(args.seed), args.chains * (1 + Restarts.count)
+        key, count = jax.random.key(args.seed), args.chains * (1 + COUNT)
         # The finer bins of the level set have as much weight together as a coarse one.
         fit = level_set_fit(fine, SIDE, noise=np.sqrt(BIN / LEVEL_SET_BIN) * noise(fine))
         with tqdm(total=count, desc=arc.name, unit="run", leave=False) as bar:

@@ -10,14 +10,13 @@ likelier it is.
 What coarse pixels get wrong is sharp: the rays of an image of pixels of side p and those of the disc itself differ at
 edges, by more than the noise. Smoothed along the detector they agree, so TMPD compares
 
-    G A x with G y,    G a Gaussian along the bins, of deviation `smooth` times p as the detector sees it.
+    G A x with G y,    G a Gaussian along the bins, of deviation SMOOTH times p as the detector sees it.
 
 TMPD takes one deviation for all of y: values whose deviations differ are divided by them, in y and in A x alike.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -32,37 +31,14 @@ from padis_jax.prior import Prior
 from padis_jax.solvers.tmpd import TMPD
 from studies.htc2022.data import BIN_MM, BINS, DETECTOR_DISTANCE, FIELD, SOURCE_DISTANCE, Arc, scanner
 
+FIRST_SIGMA, FIRST_LEVELS = 3.0, 25  # first noise level of the run from noise; its levels
+COUNT, SIGMA, LEVELS = 8, 1.0, 12  # of restarts; the first noise level of one; its levels
+LAST = 0.05  # noise level of every run
+SHARE = 2 / 3  # of the noise of y that TMPD assumes; below 1 as smoothing removes some
+SMOOTH = 1.0  # pixels
+CG_STEPS, FLOOR = 8, 0.03  # of TMPD; the floor holds back first levels, where the derivative of D promises too much
 HIGHEST = 1.2  # that a pixel can become; material is 1
 MAGNIFICATION = (SOURCE_DISTANCE + DETECTOR_DISTANCE) / SOURCE_DISTANCE  # of the centre on the detector
-
-
-@dataclasses.dataclass(frozen=True)
-class Restarts:
-    """Settings of a chain.
-
-    Attributes:
-      first_sigma: first noise level of the run from noise.
-      first_levels: of that run.
-      count: of restarts.
-      sigma: first noise level of a restart.
-      levels: of a restart.
-      last: last noise level of every run.
-      noise: share of the noise of y that TMPD assumes; below 1 as smoothing removes some.
-      smooth: in pixels.
-      cg_steps: of TMPD.
-      floor: of TMPD; it holds back the first levels, where the denoiser's derivative promises too much.
-    """
-
-    first_sigma: float = 3.0
-    first_levels: int = 25
-    count: int = 8
-    sigma: float = 1.0
-    levels: int = 12
-    last: float = 0.05
-    noise: float = 2 / 3
-    smooth: float = 1.0
-    cg_steps: int = 8
-    floor: float = 0.03
 
 
 def restarts(
@@ -72,7 +48,6 @@ def restarts(
     *,
     noise: float | np.ndarray,
     chains: int,
-    settings: Restarts | None = None,
     fit: Callable[[Array], Array] = lambda image: image,
     progress: Callable[[], object] = lambda: None,
 ) -> Array:
@@ -84,20 +59,17 @@ def restarts(
       prior: for square images.
       noise: deviation of the values, in mm, above 0; one, or [views, bins].
       chains: how many, at least one.
-      settings: of each.
       fit: what the image becomes after each run.
       progress: called after each run.
     """
-    settings = settings or Restarts()
     typical = float(np.sqrt(np.mean(np.square(noise))))
     weights = jnp.asarray(np.broadcast_to(typical / np.asarray(noise, np.float32), arc.sinogram.shape))[..., None]
     scan = scanner(arc, prior.frame.image_shape[0])
-    smooth = smoothing(scan, settings.smooth)
+    smooth = smoothing(scan, SMOOTH)
     y = weights * smooth(jnp.asarray(arc.sinogram)[..., None])
     operator = weighted(scan, weights, smooth)  # made once, so that all chains run what was compiled for the first
-    told = settings.noise * typical
-    tmpd = TMPD(noise=told, floor=settings.floor, cg_steps=settings.cg_steps, low=0.0, high=HIGHEST)
-    runs = [(settings.first_sigma, settings.first_levels)] + [(settings.sigma, settings.levels)] * settings.count
+    tmpd = TMPD(noise=SHARE * typical, floor=FLOOR, cg_steps=CG_STEPS, low=0.0, high=HIGHEST)
+    runs = [(FIRST_SIGMA, FIRST_LEVELS)] + [(SIGMA, LEVELS)] * COUNT
 
     def chain(key: Array) -> Array:
         image, images = jnp.zeros(scan.image_shape), []
@@ -110,13 +82,13 @@ def restarts(
                 solver=tmpd,
                 levels=levels,
                 sigma_max=sigma,
-                sigma_min=settings.last,
+                sigma_min=LAST,
                 start=jax.image.resize(image, scan.image_shape, "linear"),
             )
             image = jax.block_until_ready(fit(solved.image[..., 0]))
             images.append(image)
             progress()
-        return jnp.mean(jnp.stack(images[-max(1, (settings.count + 1) // 2) :]), axis=0)
+        return jnp.mean(jnp.stack(images[-max(1, (COUNT + 1) // 2) :]), axis=0)
 
     # The 0 means nothing, but the figures of docs/studies/htc2022.md were computed with these random numbers.
     keys = [jax.random.fold_in(jax.random.fold_in(key, number), 0) for number in range(chains)]
