@@ -31,7 +31,7 @@ from padis_jax.errors import UserError, one_line_errors
 from padis_jax.images import ImageSet, read_images
 from padis_jax.metrics import psnr
 from padis_jax.operators import RayTransform
-from padis_jax.problems.registry import TASKS
+from padis_jax.problems.registry import PROBLEMS
 from padis_jax.runs.case import image_key, simulated_case
 from padis_jax.runs.config import Experiment
 from padis_jax.unet import NetworkConfig, init_network
@@ -48,8 +48,8 @@ def main() -> None:
     args, rest = parser.parse_known_args()
     base = parse_experiment(rest, default=Experiment(), prog="studies.supervised", description=__doc__ or "")
     check_counts(args, "draws")
-    if base.problem and base.problem not in TASKS:
-        names = ", ".join(TASKS)
+    if base.problem and base.problem not in PROBLEMS:
+        names = ", ".join(PROBLEMS)
         raise UserError(f"--problem {base.problem}: a mask or kernel from a file has no name; take one of {names}")
 
     images = read_images(base.image.path)
@@ -87,10 +87,15 @@ def measured_as(base: Experiment, image_shape: tuple[int, int]) -> dict[str, Any
     scan = dataclasses.asdict(base.scan)
     if not base.problem:
         return {"scan": scan}
-    task = TASKS[base.problem]
-    sigma = task.sigma if base.noise is None else base.noise
-    about = {"problem": base.problem, "definition": task.definition, "sigma": sigma, "image_shape": list(image_shape)}
-    return about | ({name: scan[name] for name in ("protocol", "photons", "pixel_mm")} if task.tomography else {})
+    problem = PROBLEMS[base.problem]
+    sigma = problem.sigma if base.noise is None else base.noise
+    about = {
+        "problem": base.problem,
+        "definition": problem.definition,
+        "sigma": sigma,
+        "image_shape": list(image_shape),
+    }
+    return about | ({name: scan[name] for name in ("protocol", "photons", "pixel_mm")} if problem.tomography else {})
 
 
 def pairs(base: Experiment, images: ImageSet, chosen: list[int], draws: int) -> tuple[np.ndarray, np.ndarray]:

@@ -27,8 +27,9 @@ from padis_jax.images import read_images
 from padis_jax.runs.case import simulated_case
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import first_image, plan_of
+from padis_jax.runs.prior import with_prior
 from padis_jax.runs.score import score
-from padis_jax.runs.solve import rows_of, timed, with_prior
+from padis_jax.runs.solve import rows_of, timed
 from padis_jax.split import HEAD_CT_VALIDATION, is_head_ct
 from padis_jax.weights import load_weights
 

@@ -18,7 +18,7 @@ from padis_jax.baselines.file import CNN, KEY, SUPERVISED, load_baseline, save_b
 from padis_jax.baselines.supervised import restore, supervised_loss
 from padis_jax.errors import UserError
 from padis_jax.operators import from_functions
-from padis_jax.problems.registry import TASKS, measure_image
+from padis_jax.problems.registry import PROBLEMS, measure_image
 from padis_jax.runs.case import image_key
 from padis_jax.solvers.plug_and_play import PlugAndPlay
 from padis_jax.solvers.reconstruct import reconstruct
@@ -148,22 +148,22 @@ def test_the_supervised_command_measures_as_the_named_problem_does(tmp_path, mon
     monkeypatch.setattr(supervised, "quick", lambda operator, y: drawn.append((operator, y)) or operator.start(y))
     run(supervised.main, monkeypatch, *base, "--problem", "inpaint_random", "--draws", "2", "--out", tmp_path / "i")
     about = load_baseline(tmp_path / "i", SUPERVISED).about
-    task = TASKS["inpaint_random"]
-    assert about["problem"] == "inpaint_random" and about["definition"] == task.definition
-    assert about["sigma"] == task.sigma and about["image_shape"] == [16, 16] and "protocol" not in about
-    _, measurement = measure_image(task, image_key(0, 0), jnp.asarray(squares(0, 2)[0]).repeat(3, -1))
+    problem = PROBLEMS["inpaint_random"]
+    assert about["problem"] == "inpaint_random" and about["definition"] == problem.definition
+    assert about["sigma"] == problem.sigma and about["image_shape"] == [16, 16] and "protocol" not in about
+    _, measurement = measure_image(problem, image_key(0, 0), jnp.asarray(squares(0, 2)[0]).repeat(3, -1))
     masks = {np.asarray(operator.mask).tobytes() for operator, _ in drawn}
     assert len(drawn) == len(masks) == 4
     assert not any(np.array_equal(y, measurement.y) for _, y in drawn)
     for (operator, y), truth in zip(drawn, np.repeat(squares(0, 2), 2, axis=0), strict=True):
         error = np.asarray(y - operator(jnp.asarray(truth).repeat(3, -1)))[np.asarray(operator.mask) > 0]
-        assert error.std() == pytest.approx(task.sigma, rel=0.3)
+        assert error.std() == pytest.approx(problem.sigma, rel=0.3)
 
     np.save(tmp_path / "images.npy", squares(0, 2)[..., 0])
     drawn.clear()
     run(supervised.main, monkeypatch, *base, "--problem", "fan180", "--scan.protocol", "paper", "--out", tmp_path / "f")
     about = load_baseline(tmp_path / "f", SUPERVISED).about
-    assert about["definition"] == TASKS["fan180"].definition and about["protocol"] == "paper"
+    assert about["definition"] == PROBLEMS["fan180"].definition and about["protocol"] == "paper"
     assert len(drawn) == 2 and drawn[0][0] is drawn[1][0]  # without noise one draw each; built once
     assert drawn[0][0].measurement_shape == (180, 32)
     np.testing.assert_allclose(drawn[1][1], drawn[1][0](jnp.asarray(squares(0, 2)[1])), rtol=1e-5, atol=1e-5)

@@ -19,7 +19,7 @@ from padis_jax.benchmark.networks import load_networks
 from padis_jax.benchmark.report import line, markdown, spread
 from padis_jax.errors import UserError
 from padis_jax.metrics import psnr
-from padis_jax.problems.registry import TASKS
+from padis_jax.problems.registry import PROBLEMS
 from padis_jax.serialization import from_json
 from padis_jax.solvers.presets import preset
 from padis_jax.solvers.registry import METHODS as SOLVERS
@@ -49,7 +49,7 @@ def counted(monkeypatch, stop_at=None):
     def run(cell, *rest):
         if len(calls) == stop_at:
             raise KeyboardInterrupt
-        calls.append((cell.task, cell.method, cell.image))
+        calls.append((cell.problem, cell.method, cell.image))
         return run_cell(cell, *rest)
 
     monkeypatch.setattr(work, "run_cell", run)
@@ -128,7 +128,7 @@ def test_mean_and_spread():
 def test_the_table_says_why_a_method_is_missing(folder):
     config = Benchmark(ct=str(folder / "images.npy"), weights="", only=("ct8/tv", "ct8/dds", "ct20/tv"))
     found = work.prepare(config)
-    refusals = {(e.task, e.method): e.refused for e in found.fields}
+    refusals = {(e.problem, e.method): e.refused for e in found.fields}
     assert refusals == {("ct8", "tv"): "", ("ct8", "dds"): "no network at hand: --weights", ("ct20", "tv"): ""}
     rows = [line(e, [result(20.0)] if e == found.fields[0] else [], 1) for e in found.fields]
     text = markdown(rows, found.pictures, {"preset": "quick"})
@@ -143,15 +143,17 @@ def test_only():
         ("sr2", "tv"),
     ]
     assert {method for _, method in Benchmark(only=("denoise",)).pairs()} == set(METHODS)
-    assert [task for task, _ in Benchmark(only=("*/tv",)).pairs()] == [t for t in TASKS if t in PRESETS["quick"].tasks]
-    assert len(Benchmark().pairs()) == len(PRESETS["quick"].tasks) * len(METHODS)
+    assert [problem for problem, _ in Benchmark(only=("*/tv",)).pairs()] == [
+        t for t in PROBLEMS if t in PRESETS["quick"].problems
+    ]
+    assert len(Benchmark().pairs()) == len(PRESETS["quick"].problems) * len(METHODS)
     with pytest.raises(UserError, match="--only ct9/tv: matches no problem and method"):
         Benchmark(only=("ct9/tv",)).pairs()
 
 
 def test_presets_name_what_there_is():
     for name, grid in PRESETS.items():
-        assert set(grid.tasks) <= set(TASKS) and set(grid.thorough) <= set(SOLVERS)
+        assert set(grid.problems) <= set(PROBLEMS) and set(grid.thorough) <= set(SOLVERS)
         assert Benchmark(preset=name).evaluations_of("whole_dps") == grid.thorough.get("dps", grid.evaluations)
         assert Benchmark(preset=name, evaluations=7).evaluations_of("dps") == 7
 
@@ -169,7 +171,7 @@ def test_a_cell_is_known_by_all_it_depends_on(tmp_path):
     others = [
         dataclasses.replace(cell, **change)
         for change in (
-            {"task": "ct20"},
+            {"problem": "ct20"},
             {"method": "dps"},
             {"image": "slice 20"},
             {"seed": 1},
@@ -188,10 +190,10 @@ def test_a_cell_depends_on_the_definition_of_its_problem(monkeypatch, tmp_path):
     def prints():
         return [Cell("deblur9", name, "a", 0, described(name, "deblur9", 25, prior)).fingerprint for name in CHECKED]
 
-    before, task = prints(), TASKS["deblur9"]
+    before, problem = prints(), PROBLEMS["deblur9"]
     for where, name, value in (
-        (TASKS, "deblur9", dataclasses.replace(task, factory=TASKS["deblur17"].factory)),
-        (TASKS, "deblur9", dataclasses.replace(task, sigma=0.02)),
+        (PROBLEMS, "deblur9", dataclasses.replace(problem, factory=PROBLEMS["deblur17"].factory)),
+        (PROBLEMS, "deblur9", dataclasses.replace(problem, sigma=0.02)),
         (vars(methods), "VERSION", methods.VERSION + 1),
     ):
         with monkeypatch.context() as patch:
@@ -204,7 +206,7 @@ def test_a_cell_depends_on_the_definition_of_its_problem(monkeypatch, tmp_path):
     with monkeypatch.context() as patch:  # what changes no figure
         texts = {name: dataclasses.replace(method, text="another") for name, method in METHODS.items()}
         patch.setattr(methods, "_methods", lambda: texts)
-        patch.setitem(TASKS, "deblur9", dataclasses.replace(task, description="another", start="a", label="b"))
+        patch.setitem(PROBLEMS, "deblur9", dataclasses.replace(problem, description="another", start="a", label="b"))
         assert prints() == before
 
 

@@ -40,14 +40,14 @@ def stand_in(monkeypatch, act=lambda cell: None):
     def run_cell(cell, *rest):
         act(cell)
         given.append((cell, *rest))
-        place = {"task": cell.task, "method": cell.method, "image": cell.image, "seed": cell.seed}
+        place = {"problem": cell.problem, "method": cell.method, "image": cell.image, "seed": cell.seed}
         result = Result(cell.fingerprint, **place, config=dict(cell.config), psnr=20.0 + cell.seed, ssim=0.5,
                         residual=None, evaluations=0, seconds=1.0, compile_seconds=0.0, software="s")  # fmt: skip
         return result, np.zeros((16, 16, 1), np.float32)
 
     class Nothing(Scene):
-        def __init__(self, task, *rest):
-            self.task, self.case = task, types.SimpleNamespace(operator=None)
+        def __init__(self, problem, *rest):
+            self.problem, self.case = problem, types.SimpleNamespace(operator=None)
 
     monkeypatch.setattr(work, "Scene", Nothing)
     monkeypatch.setattr(work, "run_cell", run_cell)

@@ -19,7 +19,7 @@ from padis_jax.config import Config, load_config_file
 from padis_jax.errors import UserError
 from padis_jax.images import PLAIN
 from padis_jax.patches import frame_for
-from padis_jax.problems.registry import TASKS
+from padis_jax.problems.registry import PROBLEMS
 from padis_jax.unet import init_network
 from padis_jax.weights import Weights, load_weights
 
@@ -27,9 +27,14 @@ WHOLE = dataclasses.replace(NETWORK, position_channels=0)
 SCANS = ("ct8", "ct20", "fan180", "limited120")
 
 
-def trained_for(task, **changes):
+def trained_for(problem, **changes):
     """What a file of studies.supervised says of a problem of CT, at 16 x 16 pixels."""
-    about = {"problem": task, "definition": TASKS[task].definition, "sigma": TASKS[task].sigma, "protocol": "paper"}
+    about = {
+        "problem": problem,
+        "definition": PROBLEMS[problem].definition,
+        "sigma": PROBLEMS[problem].sigma,
+        "protocol": "paper",
+    }
     return {**about, "image_shape": [16, 16], "images": "others.npy", "slices": [0], **changes}
 
 
@@ -122,7 +127,7 @@ def test_supervised_is_for_its_problem_only(config, tmp_path):
             trained_for("ct8", protocol="honest"),
             "protocol honest, .*with --problem ct8 --scan.protocol paper",
         ),
-        (trained_for("ct8", definition=TASKS["ct20"].definition), "trained for ct8 with definition"),
+        (trained_for("ct8", definition=PROBLEMS["ct20"].definition), "trained for ct8 with definition"),
         (trained_for("denoise", sigma=0.2), "with sigma 0.2, .*train with --problem denoise, and without --noise"),
     ):
         with pytest.raises(UserError, match=message):
@@ -211,8 +216,8 @@ def test_what_does_not_apply(config):
     colour = Pictures("colour", np.zeros((1, 16, 16, 3), np.float32), ("a",), (0,), PLAIN)
     assert refusal("dds", "denoise", colour, networks) == "no network at hand: --weights-rgb"
     for name, method in METHODS.items():
-        for task in TASKS:
-            assert bool(refusal(name, task, pictures, Networks())) == bool(method.network)
+        for problem in PROBLEMS:
+            assert bool(refusal(name, problem, pictures, Networks())) == bool(method.network)
         assert (MORE in method.text) == method.tiling.startswith("overlap")
 
 

@@ -16,7 +16,7 @@ from padis_jax.benchmark.measure import PSNR_LIMIT, Scene, Scores, scores_of
 from padis_jax.images import PLAIN, ImageSet
 from padis_jax.measurements.simulate import Measurement
 from padis_jax.metrics import ssim
-from padis_jax.problems.registry import TASKS, simulate
+from padis_jax.problems.registry import PROBLEMS, simulate
 from padis_jax.runs.case import Case
 from padis_jax.solvers.dds import DDS
 from padis_jax.solvers.reconstruct import reconstruct
@@ -48,13 +48,13 @@ def config(tmp_path):
 
 def by_hand(config, truth, field, seed):
     """(image, measurement, operator) of a cell, the image before clipping."""
-    task, method = field.split("/")
+    problem, method = field.split("/")
     key = jax.random.fold_in(jax.random.key(seed), 0)  # of image 0
-    operator = TASKS[task].build(truth.shape[:2], 1, jax.random.fold_in(key, 2))
-    y = simulate(TASKS[task], jax.random.fold_in(key, 0), truth, operator).y
+    operator = PROBLEMS[problem].build(truth.shape[:2], 1, jax.random.fold_in(key, 2))
+    y = simulate(PROBLEMS[problem], jax.random.fold_in(key, 0), truth, operator).y
     if method == "start":
         return operator.start(y).reshape(truth.shape), y, operator
-    smooth = total_variation(y, operator, settings=TV(weight=TV_WEIGHTS[task], iterations=500)).image
+    smooth = total_variation(y, operator, settings=TV(weight=TV_WEIGHTS[problem], iterations=500)).image
     smooth = smooth.reshape(truth.shape)
     if method == "tv":
         return smooth, y, operator
@@ -64,7 +64,7 @@ def by_hand(config, truth, field, seed):
         y,
         operator,
         load_prior(config.weights),
-        solver=DDS(cg_steps=10, noise=TASKS[task].sigma),
+        solver=DDS(cg_steps=10, noise=PROBLEMS[problem].sigma),
         start=smooth,
         levels=LEVELS,
         inner=1,
@@ -85,7 +85,7 @@ def test_scores_are_those_that_one_gets_by_hand(config, tmp_path, monkeypatch):
     scored = {}
     for job in found.jobs:
         cell, result = job.cell, finished[job.cell.fingerprint]
-        field = f"{cell.task}/{cell.method}"
+        field = f"{cell.problem}/{cell.method}"
         image, y, operator = by_hand(config, truth, field, cell.seed)
         kept = np.load(cell.path(tmp_path / "out").with_suffix(".npy"))
         np.testing.assert_allclose(kept, image, atol=2e-3)  # rounding grows in the network
@@ -110,7 +110,7 @@ def test_scores_are_those_that_one_gets_by_hand(config, tmp_path, monkeypatch):
 
 def test_another_image_or_network_makes_other_cells(config, tmp_path):
     def prints():
-        return {(j.cell.task, j.cell.method, j.cell.seed): j.cell.fingerprint for j in work.prepare(config).jobs}
+        return {(j.cell.problem, j.cell.method, j.cell.seed): j.cell.fingerprint for j in work.prepare(config).jobs}
 
     before = prints()
     assert len(set(before.values())) == 2 * len(FIELDS)
@@ -130,7 +130,7 @@ class Measured:
     def __init__(self, truth, y):
         measurement = Measurement(jnp.asarray(y), jnp.zeros(y.shape), "paper")
         source = ImageSet(truth[None], ("a",), PLAIN)
-        self.case = Case(lambda image: 10 * image, measurement, PLAIN, source, TASKS["denoise"], truth)
+        self.case = Case(lambda image: 10 * image, measurement, PLAIN, source, PROBLEMS["denoise"], truth)
 
 
 def test_scores_at_the_ends_of_the_numbers():

@@ -1,4 +1,4 @@
-"""sample.py --problem: every named task, own masks and kernels, settings from the table, one line for every mistake."""
+"""sample.py --problem: named problems, own masks and kernels, settings from the table, one line for every mistake."""
 
 import dataclasses
 import json
@@ -12,9 +12,9 @@ from tiny import NETWORK, refused, write_weights
 from padis_jax.cli.sample import main
 from padis_jax.images import HOUNSFIELD, ImageSet, Window, read_images
 from padis_jax.operators import Blur
-from padis_jax.problems.registry import TASKS, measure_image
+from padis_jax.problems.registry import PROBLEMS, measure_image
 from padis_jax.runs.case import image_key, simulated_case
-from padis_jax.runs.config import DEFAULT_IMAGE, PROBLEMS, Experiment, ImageConfig, ScanConfig, TVConfig
+from padis_jax.runs.config import DEFAULT_IMAGE, PROBLEM_NAMES, Experiment, ImageConfig, ScanConfig, TVConfig
 from padis_jax.runs.defaults import first_image, plan_of, tv_of
 from padis_jax.runs.solve import run_tv
 from padis_jax.runs.solver_config import SolverConfig
@@ -61,12 +61,12 @@ def test_a_problem_in_colour_writes_the_whole_folder(folder, tmp_path):
     assert set(arrays) == {"truth", "blurred", "TV", "DDS", "unit"} and arrays["DDS"].shape == (16, 16, 3)
     names = {p.name for p in tmp_path.iterdir()}
     assert names == {"report.html", "comparison.png", "reconstruction.npz", "metrics.json", "config.json", "dds.png"}
-    assert metrics["problem"] == "deblur9" and metrics["measured"] == TASKS["deblur9"].description
+    assert metrics["problem"] == "deblur9" and metrics["measured"] == PROBLEMS["deblur9"].description
     assert [row["method"] for row in metrics["rows"]] == ["blurred", "TV", "DDS"]
     assert "deblurring, uniform 9 x 9" in (tmp_path / "report.html").read_text()
     # What was measured is the benchmark's measurement of the same image and seed.
     key = image_key(0, 0)
-    operator, measurement = measure_image(TASKS["deblur9"], key, jax.numpy.asarray(arrays["truth"]))
+    operator, measurement = measure_image(PROBLEMS["deblur9"], key, jax.numpy.asarray(arrays["truth"]))
     np.testing.assert_allclose(arrays["blurred"], operator.start(measurement.y), atol=1e-6)
     noise = arrays["blurred"] - np.asarray(operator(arrays["truth"]))
     assert abs(noise.std() / 0.01 - 1) < 0.1
@@ -171,7 +171,7 @@ def test_tv_takes_the_weight_of_the_problem(folder):
         case = case_of(config)
         settings = TV(weight=weight, iterations=20)
         expected = total_variation(case.measurement.y, case.operator, settings=settings).image
-        np.testing.assert_array_equal(run_tv(case, tv_of(config, case.kind, case.task)), expected)
+        np.testing.assert_array_equal(run_tv(case, tv_of(config, case.kind, case.problem)), expected)
 
 
 def test_only_the_head_ct_has_slice_41():
@@ -193,7 +193,7 @@ def test_help_names_the_problems(capsys):
         main(["--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "--problem" in text and "--mask" in text and "--kernel" in text
-    assert not [name for name in (*PROBLEMS, *METHODS) if name not in text]
+    assert not [name for name in (*PROBLEM_NAMES, *METHODS) if name not in text]
 
 
 def own_mask(values, name="m.png"):

@@ -23,7 +23,7 @@ from padis_jax.operators import (
     stroke_mask,
     uniform_kernel,
 )
-from padis_jax.problems.registry import TASKS
+from padis_jax.problems.registry import PROBLEMS
 
 H, W = 12, 16
 RNG = np.random.default_rng(0)
@@ -121,11 +121,11 @@ def test_a_frequency_is_lost_below_a_share_of_the_strongest_whatever_the_unit(da
     np.testing.assert_allclose(found, stripes if kept else 0 * stripes, atol=1e-6)
 
 
-@pytest.mark.parametrize(("task", "size"), [("deblur9", 9), ("deblur17", 17)])
-def test_the_named_uniform_blurs_are_scipys(task, size):
+@pytest.mark.parametrize(("problem", "size"), [("deblur9", 9), ("deblur17", 17)])
+def test_the_named_uniform_blurs_are_scipys(problem, size):
     image = RNG.random((20, 24))
     with jax.enable_x64(True):
-        found = TASKS[task].build((20, 24), 1, jax.random.key(0))(jnp.asarray(image))
+        found = PROBLEMS[problem].build((20, 24), 1, jax.random.key(0))(jnp.asarray(image))
     np.testing.assert_allclose(found, ndimage.uniform_filter(image, size, mode="wrap"), atol=1e-12)
 
 

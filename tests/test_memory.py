@@ -16,7 +16,7 @@ from padis_jax.operators.linear import from_functions
 from padis_jax.patches import frame_for
 from padis_jax.prior import patch_prior
 from padis_jax.runs.config import Experiment
-from padis_jax.runs.solve import patch_batch
+from padis_jax.runs.prior import patch_batch
 from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.unet import NetworkConfig
 

@@ -8,7 +8,7 @@ import pytest
 from padis_jax.benchmark.methods import METHODS as BENCHMARK
 from padis_jax.benchmark.methods import described, plan_of
 from padis_jax.cli.solver_flags import parse_experiment
-from padis_jax.problems.registry import TASKS, parallel_scan
+from padis_jax.problems.registry import PROBLEMS, parallel_scan
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import kind_named
 from padis_jax.runs.defaults import plan_of as plan_of_run
@@ -38,17 +38,17 @@ def from_flags(*flags):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_flags_presets_and_the_benchmark_agree_for_every_problem(name):
-    for problem, task in {"": parallel_scan(20, 512), **TASKS}.items():
-        for counts in (False, True) if task.tomography else (False,):
+    for problem, named in {"": parallel_scan(20, 512), **PROBLEMS}.items():
+        for counts in (False, True) if named.tomography else (False,):
             if unsuited(name, problem):
                 continue
             protocol = ["--scan.protocol", "honest" if counts else "paper"]
             config = from_flags("--solver", name, *protocol, *(["--problem", problem] if problem else []))
-            kind = kind_of(task.kind, counts=counts)
+            kind = kind_of(named.kind, counts=counts)
             expected = preset(name, kind)._replace(average=1 if METHODS[name].begin else CHAINS)
             assert kind_named(config) == kind and plan_of_run(config, kind) == expected
             if problem and not counts and name in BENCHMARK:
-                assert plan_of(BENCHMARK[name], task, presets.EVALUATIONS) == expected._replace(average=1)
+                assert plan_of(BENCHMARK[name], named, presets.EVALUATIONS) == expected._replace(average=1)
                 assert described(name, problem, presets.EVALUATIONS)["plan"]["settings"] == dataclasses.asdict(
                     expected.settings
                 )
@@ -124,7 +124,9 @@ def test_recipes_of_few_and_of_many_evaluations():
 
 
 def test_every_kind_of_problem_has_a_preset():
-    assert {task.kind for task in TASKS.values()} | {"counts"} == set(KINDS) == set(TV_WEIGHT) == set(FIRST_LEVEL)
+    assert (
+        {problem.kind for problem in PROBLEMS.values()} | {"counts"} == set(KINDS) == set(TV_WEIGHT) == set(FIRST_LEVEL)
+    )
     assert preset("dps", "noise").settings.zeta == 0.3 and preset("dps", "small").settings.zeta == 1.7
     assert preset("ddnm", "counts").settings.cg_steps == 10 and preset("ddnm", "ct").settings.cg_steps == 0
     assert "rounding" in unsuited("ddnm", "deblur9") and unsuited("ddnm", "denoise") and unsuited("ddnm", "deblur17")

@@ -12,7 +12,7 @@ from padis_jax.figures import comparison, maps
 from padis_jax.images import HOUNSFIELD, PLAIN, ImageSet
 from padis_jax.measurements.simulate import Measurement
 from padis_jax.operators import Identity
-from padis_jax.problems.registry import TASKS
+from padis_jax.problems.registry import PROBLEMS
 from padis_jax.runs.case import Case
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import plan_of
@@ -30,7 +30,7 @@ def test_no_text_has_a_unit_of_one(window, tmp_path, capsys):
     truth = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16, 1)
     source = ImageSet(truth[None], ("x",), window)
     case = Case(Identity(image_shape=(16, 16)), Measurement(truth, jnp.zeros(truth.shape), "paper"), window, source,
-                TASKS["denoise"], truth)  # fmt: skip
+                PROBLEMS["denoise"], truth)  # fmt: skip
     outcome = Outcome({"noisy": truth / 2}, [score("noisy", truth / 2, case)])
     write_results(tmp_path / "r", Experiment(), case, plan_of(Experiment(), case.kind), "", outcome)
     (picture,) = write_result(tmp_path / "result", "tiff", result(truth[None], source, "one", window=window))

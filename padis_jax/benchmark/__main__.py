@@ -99,7 +99,7 @@ def _summarise_before(
 def _failures(work: Work, failed: dict[str, str]) -> str:
     """What to say of cells that failed."""
     cells = [job.cell for job in work.jobs if job.cell.fingerprint in failed]
-    named = [f"{c.task}/{c.method} on {c.image}, seed {c.seed}: {failed[c.fingerprint]}" for c in cells[:3]]
+    named = [f"{c.problem}/{c.method} on {c.image}, seed {c.seed}: {failed[c.fingerprint]}" for c in cells[:3]]
     more = f"; and {len(cells) - 3} more" if len(cells) > 3 else ""
     return (
         f"{len(cells)} of {len(work.jobs)} cells failed: {'; '.join(named)}{more}. The others are finished; fix the "
@@ -110,16 +110,16 @@ def _failures(work: Work, failed: dict[str, str]) -> str:
 def _plan(config: Benchmark, work: Work, finished: dict[str, Result], output: OutputOptions) -> None:
     """Prints the grid with counts."""
     rows: list[dict[str, Any]] = []
-    for task, images in work.pictures.items():
-        jobs = [job for job in work.jobs if job.cell.task == task]
-        fields = [entry for entry in work.fields if entry.task == task]
+    for problem, images in work.pictures.items():
+        jobs = [job for job in work.jobs if job.cell.problem == problem]
+        fields = [entry for entry in work.fields if entry.problem == problem]
         refused: dict[str, list[str]] = {}
         for entry in fields:
             if entry.refused:
                 refused.setdefault(entry.refused, []).append(entry.method)
         rows.append(
             {
-                "problem": task,
+                "problem": problem,
                 "images": len(images.names),
                 "of": images.title,
                 "cells": len(jobs),

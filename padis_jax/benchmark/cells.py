@@ -28,7 +28,7 @@ class Cell:
     """What a cell is.
 
     Attributes:
-      task: the problem.
+      problem: the problem.
       method: the method.
       image: name of the image.
       seed: root of masks, noise and method.
@@ -36,7 +36,7 @@ class Cell:
         network's file.
     """
 
-    task: str
+    problem: str
     method: str
     image: str
     seed: int
@@ -51,7 +51,7 @@ class Cell:
     def path(self, folder: Path) -> Path:
         """Where its result is kept."""
         name = re.sub(r"[^A-Za-z0-9]+", "-", self.image).strip("-") or "image"
-        return folder / "cells" / self.task / self.method / f"{name}_{self.seed}_{self.fingerprint[:12]}.json"
+        return folder / "cells" / self.problem / self.method / f"{name}_{self.seed}_{self.fingerprint[:12]}.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Result:
 
     Attributes:
       fingerprint: of its Cell.
-      task: of its Cell, as are the four next.
+      problem: of its Cell, as are the four next.
       method: likewise.
       image: likewise.
       seed: likewise.
@@ -76,7 +76,7 @@ class Result:
     """
 
     fingerprint: str
-    task: str
+    problem: str
     method: str
     image: str
     seed: int

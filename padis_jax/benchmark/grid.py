@@ -12,7 +12,7 @@ from padis_jax.benchmark.data import Pictures
 from padis_jax.benchmark.methods import METHODS, refusal
 from padis_jax.benchmark.networks import Networks
 from padis_jax.errors import UserError
-from padis_jax.problems.registry import TASKS
+from padis_jax.problems.registry import PROBLEMS
 from padis_jax.runs.config import DEFAULT_IMAGE, DEFAULT_WEIGHTS
 
 
@@ -20,13 +20,13 @@ class Preset(NamedTuple):
     """A grid.
 
     Attributes:
-      tasks: names in `TASKS`.
+      problems: names in `PROBLEMS`.
       images: per problem, at most.
       evaluations: network evaluations of the image per run.
       thorough: solver -> evaluations of its own.
     """
 
-    tasks: tuple[str, ...]
+    problems: tuple[str, ...]
     images: int
     evaluations: int
     thorough: dict[str, int]
@@ -113,47 +113,50 @@ class Benchmark:
         return self.evaluations or preset.thorough.get(METHODS[method].solver, preset.evaluations)
 
     def pairs(self) -> list[tuple[str, str]]:
-        """(task, method) of the table, in order.
+        """(problem, method) of the table, in order.
 
         Raises:
           UserError: for an `only` that fits nothing.
         """
         if not self.only:
-            return [(task, method) for task in PRESETS[self.preset].tasks for method in METHODS]
-        every = [(task, method) for task in TASKS for method in METHODS]
+            return [(problem, method) for problem in PRESETS[self.preset].problems for method in METHODS]
+        every = [(problem, method) for problem in PROBLEMS for method in METHODS]
         chosen = set()
         for pattern in self.only:
             full = pattern if "/" in pattern else f"{pattern}/*"
             found = {pair for pair in every if fnmatch.fnmatchcase("/".join(pair), full)}
             if "/" in pattern and pattern.split("/")[0] == "*":  # every problem of the preset, not of the project
-                found = {pair for pair in found if pair[0] in PRESETS[self.preset].tasks}
+                found = {pair for pair in found if pair[0] in PRESETS[self.preset].problems}
             if not found:
                 raise UserError(
-                    f"--only {pattern}: matches no problem and method; problems are {', '.join(TASKS)}; methods are "
+                    f"--only {pattern}: matches no problem and method; problems are {', '.join(PROBLEMS)}; methods are "
                     f"{', '.join(METHODS)}"
                 )
             chosen |= found
         return [pair for pair in every if pair in chosen]
 
-    def on_ct(self, task: str) -> bool:
-        """Whether the task's images are CT slices."""
-        return TASKS[task].tomography or self.restore == "ct"
+    def on_ct(self, problem: str) -> bool:
+        """Whether the problem's images are CT slices."""
+        return PROBLEMS[problem].tomography or self.restore == "ct"
 
 
 class Entry(NamedTuple):
     """One field of the table: a method on a problem.
 
     Attributes:
-      task: its name.
+      problem: its name.
       method: its name.
       refused: why it is not run, or "".
     """
 
-    task: str
+    problem: str
     method: str
     refused: str
 
 
 def entries(config: Benchmark, pictures: dict[str, Pictures], networks: Networks) -> list[Entry]:
-    """All fields of the table; `pictures` by task."""
-    return [Entry(task, method, refusal(method, task, pictures[task], networks)) for task, method in config.pairs()]
+    """All fields of the table; `pictures` by problem."""
+    return [
+        Entry(problem, method, refusal(method, problem, pictures[problem], networks))
+        for problem, method in config.pairs()
+    ]

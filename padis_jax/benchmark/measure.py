@@ -20,7 +20,7 @@ from padis_jax.benchmark.data import Pictures
 from padis_jax.benchmark.methods import METHODS, Method, plan_of, prior_of
 from padis_jax.benchmark.networks import Trained
 from padis_jax.images import ImageSet
-from padis_jax.problems.registry import TASKS, measure_image
+from padis_jax.problems.registry import PROBLEMS, measure_image
 from padis_jax.runs.case import Case, image_key
 from padis_jax.runs.defaults import with_noise
 from padis_jax.runs.score import score
@@ -38,17 +38,17 @@ class Scene:
     """A case of the grid, and its image of total variation once that was asked for.
 
     Attributes:
-      task: name of the problem.
+      problem: name of the problem.
       case: the measured image.
     """
 
-    def __init__(self, task: str, pictures: Pictures, number: int, seed: int, operator: Any = None) -> None:
-        self.task = task
+    def __init__(self, problem: str, pictures: Pictures, number: int, seed: int, operator: Any = None) -> None:
+        self.problem = problem
         key = image_key(seed, pictures.indices[number])
         truth = jnp.asarray(pictures.images[number])
-        operator, measurement = measure_image(TASKS[task], key, truth, operator=operator)
+        operator, measurement = measure_image(PROBLEMS[problem], key, truth, operator=operator)
         source = ImageSet(pictures.images[number : number + 1], (pictures.names[number],), pictures.window)
-        self.case = Case(operator, measurement, pictures.window, source, TASKS[task], np.asarray(truth))
+        self.case = Case(operator, measurement, pictures.window, source, PROBLEMS[problem], np.asarray(truth))
         self._key = jax.random.fold_in(key, 1)
         self._tv: tuple[Array, float] | None = None
 
@@ -109,7 +109,7 @@ def run_cell(
       ValueError: for what a method refuses.
     """
     method = METHODS[cell.method]
-    plan = plan_of(method, TASKS[cell.task], evaluations)
+    plan = plan_of(method, PROBLEMS[cell.problem], evaluations)
     before = 0.0
     if method.family == "tv" or (plan is not None and plan.start == "tv"):
         before = scene.tv()[1]  # outside of the clock: the first cell that needs it makes it for all
@@ -119,7 +119,7 @@ def run_cell(
     scores = scores_of(image, scene)
     result = Result(
         fingerprint=cell.fingerprint,
-        task=cell.task,
+        problem=cell.problem,
         method=cell.method,
         image=cell.image,
         seed=cell.seed,

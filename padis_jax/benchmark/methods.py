@@ -11,7 +11,7 @@ from padis_jax.benchmark.data import Pictures
 from padis_jax.benchmark.leakage import trained_on
 from padis_jax.benchmark.networks import FLAGS, Networks, Trained
 from padis_jax.prior import Prior, TilingName, patch_prior
-from padis_jax.problems.registry import TASKS, Task
+from padis_jax.problems.registry import PROBLEMS, NamedProblem
 from padis_jax.solvers.presets import Plan, preset, tv_preset, unsuited
 from padis_jax.solvers.registry import METHODS as SOLVERS
 from padis_jax.weights import Weights
@@ -96,28 +96,28 @@ def _methods() -> dict[str, Method]:
     return found
 
 
-def plan_of(method: Method, task: Task, evaluations: int) -> Plan | None:
-    """How a method with a solver runs on a task; None for the others."""
+def plan_of(method: Method, problem: NamedProblem, evaluations: int) -> Plan | None:
+    """How a method with a solver runs on a problem; None for the others."""
     if method.family != "solver":
         return None
-    return preset(method.solver, task.kind, evaluations, tilings=method.tilings)
+    return preset(method.solver, problem.kind, evaluations, tilings=method.tilings)
 
 
-def refusal(name: str, task: str, pictures: Pictures, networks: Networks) -> str:
+def refusal(name: str, problem: str, pictures: Pictures, networks: Networks) -> str:
     """Why a method does not do a problem, in a few words; "" if it does.
 
     Args:
       name: in `METHODS`.
-      task: in `TASKS`.
+      problem: in `PROBLEMS`.
       pictures: the images of the problem.
       networks: what is at hand.
     """
     method = METHODS[name]
-    if reason := unsuited(method.solver, task):
+    if reason := unsuited(method.solver, problem):
         return reason
     if not method.network:
         return ""
-    trained = networks.find(method.network, pictures.channels, task)
+    trained = networks.find(method.network, pictures.channels, problem)
     if trained is None:
         flag = "--supervised" if method.network == "supervised" else FLAGS[method.network, pictures.channels]
         return f"no network at hand: {flag}"
@@ -175,27 +175,27 @@ def prior_of(method: Method, trained: Trained, shape: tuple[int, int], patch_bat
     return cnn_prior(content.config, content.params, shape)
 
 
-def described(name: str, task: str, evaluations: int, trained: Trained | None = None) -> dict[str, Any]:
-    """All that decides a method's result on a task's images, as JSON holds it: it is a part of a cell's identity.
+def described(name: str, problem: str, evaluations: int, trained: Trained | None = None) -> dict[str, Any]:
+    """All that decides a method's result on a problem's images, as JSON holds it: it is a part of a cell's identity.
 
     What decides nothing, or the rounding alone (patches per network call), stays out.
 
     Args:
       name: in `METHODS`.
-      task: in `TASKS`.
+      problem: in `PROBLEMS`.
       evaluations: the budget.
       trained: the network, if the method has one.
     """
     method = METHODS[name]
-    found: dict[str, Any] = {"version": VERSION, "method": dataclasses.asdict(method), "task": task}
+    found: dict[str, Any] = {"version": VERSION, "method": dataclasses.asdict(method), "problem": problem}
     del found["method"]["text"]
-    found |= {"definition": TASKS[task].definition, "sigma": TASKS[task].sigma}
+    found |= {"definition": PROBLEMS[problem].definition, "sigma": PROBLEMS[problem].sigma}
     found["network_sha256"] = trained.digest if trained else None
     if trained and method.tiling != "random":
         found["overlap"] = overlap_of(trained.content.frame.patch)
-    plan = plan_of(method, TASKS[task], evaluations)
+    plan = plan_of(method, PROBLEMS[problem], evaluations)
     if plan is not None:
         found["plan"] = plan.described()
     if method.family == "tv" or (plan is not None and plan.start == "tv"):
-        found["tv"] = dataclasses.asdict(tv_preset(TASKS[task].kind))
+        found["tv"] = dataclasses.asdict(tv_preset(PROBLEMS[problem].kind))
     return found

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from padis_jax.baselines.file import CNN, SUPERVISED, Baseline, load_baseline
 from padis_jax.errors import UserError
-from padis_jax.problems.registry import TASKS
+from padis_jax.problems.registry import PROBLEMS
 from padis_jax.runs.config import DEFAULT_WEIGHTS
 from padis_jax.weights import Weights, file_hash, load_weights
 
@@ -43,15 +43,15 @@ class Networks:
 
     Attributes:
       by_kind: (kind, channels) -> network, for the kinds of `FLAGS`.
-      supervised: task -> network.
+      supervised: problem -> network.
     """
 
     by_kind: Mapping[tuple[str, int], Trained] = dataclasses.field(default_factory=dict)
     supervised: Mapping[str, Trained] = dataclasses.field(default_factory=dict)
 
-    def find(self, kind: str, channels: int, task: str) -> Trained | None:
-        """The network of that kind for images of that many channels and that task, if there is one."""
-        return self.supervised.get(task) if kind == "supervised" else self.by_kind.get((kind, channels))
+    def find(self, kind: str, channels: int, problem: str) -> Trained | None:
+        """The network of that kind for images of that many channels and that problem, if there is one."""
+        return self.supervised.get(problem) if kind == "supervised" else self.by_kind.get((kind, channels))
 
 
 def load_networks(files: Mapping[tuple[str, int], str]) -> Networks:
@@ -85,10 +85,10 @@ def with_supervised(networks: Networks, paths: Sequence[str]) -> Networks:
     trained: dict[str, Trained] = {}
     for path in paths:
         baseline = load_baseline(path, SUPERVISED)
-        task = _task(path, baseline)
-        if task in trained:
-            raise UserError(f"--supervised {path}: {trained[task].path} is for {task} already: name one of them")
-        trained[task] = Trained(path, file_hash(path), baseline)
+        problem = _trained_for(path, baseline)
+        if problem in trained:
+            raise UserError(f"--supervised {path}: {trained[problem].path} is for {problem} already: name one of them")
+        trained[problem] = Trained(path, file_hash(path), baseline)
     return dataclasses.replace(networks, supervised=trained)
 
 
@@ -101,20 +101,20 @@ def _check(flag: str, path: str, content: Weights | Baseline[Any], kind: str, ch
         raise UserError(f"{flag} {path}: holds {found}, but this flag is for the {other}")
 
 
-def _task(path: str, baseline: Baseline[Any]) -> str:
+def _trained_for(path: str, baseline: Baseline[Any]) -> str:
     """The problem whose measurements the network was trained on."""
     about = baseline.about
     name = about.get("problem")
-    task = TASKS.get(name) if isinstance(name, str) else None
-    if task is None:
+    problem = PROBLEMS.get(name) if isinstance(name, str) else None
+    if problem is None:
         raise UserError(
             f"--supervised {path}: trained for {about.get('scan') or 'an unknown scan'}, which is not a named problem; "
             "train with --problem NAME"
         )
-    noise = {"sigma": task.sigma, **({"protocol": "paper"} if task.tomography else {})}
-    for field, wanted in {"definition": task.definition, **noise}.items():
+    noise = {"sigma": problem.sigma, **({"protocol": "paper"} if problem.tomography else {})}
+    for field, wanted in {"definition": problem.definition, **noise}.items():
         if about.get(field) != wanted:
-            more = " --scan.protocol paper" if task.tomography else ""
+            more = " --scan.protocol paper" if problem.tomography else ""
             raise UserError(
                 f"--supervised {path}: trained for {name} with {field} {about.get(field)}, which is {wanted} in the "
                 f"table; train with --problem {name}{more}, and without --noise"

@@ -18,7 +18,7 @@ from padis_jax.benchmark.networks import Networks
 from padis_jax.benchmark.work import Work
 from padis_jax.figures import gallery, save_figure
 from padis_jax.files import write_bytes, write_json
-from padis_jax.problems.registry import TASKS
+from padis_jax.problems.registry import PROBLEMS
 
 SCORES = ("psnr", "ssim", "residual", "evaluations", "seconds")
 DIGITS = {"psnr": ".2f", "ssim": ".4f", "residual": ".2g", "evaluations": ".0f", "seconds": ".1f"}
@@ -47,7 +47,7 @@ class Line(NamedTuple):
     """A method on a problem, over images and seeds.
 
     Attributes:
-      task: the problem.
+      problem: the problem.
       method: the method.
       refused: why it is not run, or "".
       expected: cells in all.
@@ -57,7 +57,7 @@ class Line(NamedTuple):
       scores: name -> Spread over the finished cells that have that score; without a name where none has.
     """
 
-    task: str
+    problem: str
     method: str
     refused: str
     expected: int
@@ -98,15 +98,16 @@ def line(entry: Entry, results: Sequence[Result], expected: int, failed: Sequenc
 
 def markdown(lines: Sequence[Line], pictures: Mapping[str, Pictures], about: Mapping[str, Any]) -> str:
     """The tables: PSNR of all methods on all problems, then all scores of each problem."""
-    tasks = list(dict.fromkeys(item.task for item in lines))
+    problems = list(dict.fromkeys(item.problem for item in lines))
     methods = list(dict.fromkeys(item.method for item in lines))
-    by = {(item.task, item.method): item for item in lines}
+    by = {(item.problem, item.method): item for item in lines}
     text = ["# Methods and problems", "", *(f"* {name}: {value}" for name, value in about.items()), ""]
-    text += ["## PSNR in dB", "", *_table(("method", *tasks), [(m, *_psnr(by, tasks, m)) for m in methods])]
-    for task in tasks:
-        shown = pictures[task]
-        text += ["", f"## {task}", "", f"{TASKS[task].description}; {shown.title}: {', '.join(shown.names)}.", ""]
-        rows = [by[task, method] for method in methods if (task, method) in by]
+    text += ["## PSNR in dB", "", *_table(("method", *problems), [(m, *_psnr(by, problems, m)) for m in methods])]
+    for problem in problems:
+        shown = pictures[problem]
+        caption = f"{PROBLEMS[problem].description}; {shown.title}: {', '.join(shown.names)}."
+        text += ["", f"## {problem}", "", caption, ""]
+        rows = [by[problem, method] for method in methods if (problem, method) in by]
         text += _table(
             ("method", *(HEADS[s] for s in SCORES)),
             [
@@ -118,8 +119,8 @@ def markdown(lines: Sequence[Line], pictures: Mapping[str, Pictures], about: Map
     return "\n".join(text) + "\n"
 
 
-def _psnr(by: Mapping[tuple[str, str], Line], tasks: Sequence[str], method: str) -> list[str]:
-    return [by[task, method].field("psnr") if (task, method) in by else "not chosen" for task in tasks]
+def _psnr(by: Mapping[tuple[str, str], Line], problems: Sequence[str], method: str) -> list[str]:
+    return [by[problem, method].field("psnr") if (problem, method) in by else "not chosen" for problem in problems]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -166,7 +167,7 @@ def summarise(
     """
     lines = []
     for entry in work.fields:
-        cells = [job.cell for job in work.jobs if (job.cell.task, job.cell.method) == (entry.task, entry.method)]
+        cells = [job.cell for job in work.jobs if (job.cell.problem, job.cell.method) == (entry.problem, entry.method)]
         done = [finished[cell.fingerprint] for cell in cells if cell.fingerprint in finished]
         lines.append(line(entry, done, len(cells), [failed[c.fingerprint] for c in cells if c.fingerprint in failed]))
     about = {
@@ -179,14 +180,14 @@ def summarise(
     }
     ordered = [finished[job.cell.fingerprint] for job in work.jobs if job.cell.fingerprint in finished]
     write_tables(folder, config, lines, ordered, work.pictures, about)
-    for task, pictures in work.pictures.items():
+    for problem, pictures in work.pictures.items():
         images: dict[str, Any] = {}
-        for cell in (job.cell for job in work.jobs if job.shown and job.cell.task == task):
+        for cell in (job.cell for job in work.jobs if job.shown and job.cell.problem == problem):
             if (result := finished.get(cell.fingerprint)) is not None and result.psnr is not None:
                 images[cell.method] = read_image(folder, cell, pictures.image_shape)
         if images:
             figure = gallery(pictures.images[0], images, window=pictures.window, origin=pictures.origin)
-            save_figure(folder / f"pictures{part(config)}" / f"{task}.png", figure, dpi=150)
+            save_figure(folder / f"pictures{part(config)}" / f"{problem}.png", figure, dpi=150)
     return lines
 
 

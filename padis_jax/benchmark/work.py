@@ -15,7 +15,7 @@ from padis_jax.benchmark.grid import Benchmark, Entry, entries
 from padis_jax.benchmark.measure import Scene, run_cell
 from padis_jax.benchmark.methods import METHODS, described
 from padis_jax.benchmark.networks import Networks, load_networks, with_supervised
-from padis_jax.problems.registry import TASKS
+from padis_jax.problems.registry import PROBLEMS
 from padis_jax.runs.config import DEFAULT_IMAGE, missing_default
 
 
@@ -39,7 +39,7 @@ class Work(NamedTuple):
     """All there is to do.
 
     Attributes:
-      pictures: task -> its images.
+      pictures: problem -> its images.
       networks: at hand.
       fields: fields of the table.
       jobs: cells, those of one measured image in a row.
@@ -57,8 +57,8 @@ def prepare(config: Benchmark) -> Work:
     Raises:
       UserError: for files that cannot be read or do not fit, and an --only that fits nothing.
     """
-    tasks = list(dict.fromkeys(task for task, _ in config.pairs()))
-    grey = any(config.on_ct(task) for task in tasks)
+    problems = list(dict.fromkeys(problem for problem, _ in config.pairs()))
+    grey = any(config.on_ct(problem) for problem in problems)
     if grey and (error := missing_default(config.ct, DEFAULT_IMAGE, "--ct")):
         raise error
     files = {("patch", 1): config.weights, ("whole", 1): config.weights_whole, ("cnn", 1): config.cnn}
@@ -66,29 +66,30 @@ def prepare(config: Benchmark) -> Work:
     networks = with_supervised(load_networks(files), config.supervised)
     prior = networks.find("patch", 1, "") or networks.find("whole", 1, "")
     slices = ct_slices(config.ct, config.image_count, prior.content.window if prior else None) if grey else None
-    colour = photographs(config.photos, config.image_count) if any(not config.on_ct(task) for task in tasks) else None
-    pictures = {task: slices if config.on_ct(task) else colour for task in tasks}
-    found = {task: shown for task, shown in pictures.items() if shown is not None}
+    coloured = not all(config.on_ct(problem) for problem in problems)
+    colour = photographs(config.photos, config.image_count) if coloured else None
+    pictures = {problem: slices if config.on_ct(problem) else colour for problem in problems}
+    found = {problem: shown for problem, shown in pictures.items() if shown is not None}
     fields = entries(config, found, networks)
     return Work(found, networks, fields, _jobs(config, found, networks, fields))
 
 
 def _jobs(config: Benchmark, pictures: dict[str, Pictures], networks: Networks, fields: Sequence[Entry]) -> list[Job]:
     jobs = []
-    for task, images in pictures.items():
+    for problem, images in pictures.items():
         for number, name in enumerate(images.names):
             digest = images.digest(number)
             for seed in config.seeds:
                 for entry in fields:
-                    if entry.task != task or entry.refused:
+                    if entry.problem != problem or entry.refused:
                         continue
-                    trained = networks.find(METHODS[entry.method].network, images.channels, task)
+                    trained = networks.find(METHODS[entry.method].network, images.channels, problem)
                     evaluations = config.evaluations_of(entry.method)
-                    about: dict[str, Any] = described(entry.method, task, evaluations, trained)
+                    about: dict[str, Any] = described(entry.method, problem, evaluations, trained)
                     about |= {"image_sha256": digest, "image_index": images.indices[number]}
                     kept = number == 0
                     shown = kept and seed == config.seeds[0]
-                    jobs.append(Job(Cell(task, entry.method, name, seed, about), number, kept, shown))
+                    jobs.append(Job(Cell(problem, entry.method, name, seed, about), number, kept, shown))
     return jobs
 
 
@@ -96,11 +97,13 @@ def finished_results(folder: Path, work: Work) -> tuple[dict[str, Result], list[
     """(fingerprint -> result of the cells that are done, what is wrong with files that cannot be used)."""
     found, damaged = {}, []
     for job in work.jobs:
-        result, problem = read_result(folder, job.cell, work.pictures[job.cell.task].image_shape if job.shown else None)
+        result, damage = read_result(
+            folder, job.cell, work.pictures[job.cell.problem].image_shape if job.shown else None
+        )
         if result is not None:
             found[job.cell.fingerprint] = result
-        if problem:
-            damaged.append(problem)
+        if damage:
+            damaged.append(damage)
     return found, damaged
 
 
@@ -133,15 +136,16 @@ def run(
         for cell, number, kept, _ in work.jobs:
             if cell.fingerprint in finished:
                 continue
-            bar.set_description(f"{cell.task}/{cell.method}")
-            images = work.pictures[cell.task]
+            bar.set_description(f"{cell.problem}/{cell.method}")
+            images = work.pictures[cell.problem]
             try:
-                if scene is None or measured != (cell.task, number, cell.seed):
+                if scene is None or measured != (cell.problem, number, cell.seed):
                     # The geometry of a scan does not depend on the key: one operator serves all images.
-                    same = scene is not None and TASKS[cell.task].tomography and scene.task == cell.task
+                    same = scene is not None and PROBLEMS[cell.problem].tomography and scene.problem == cell.problem
                     known = scene.case.operator if scene is not None and same else None
-                    scene, measured = Scene(cell.task, images, number, cell.seed, known), (cell.task, number, cell.seed)
-                trained = work.networks.find(METHODS[cell.method].network, images.channels, cell.task)
+                    scene = Scene(cell.problem, images, number, cell.seed, known)
+                    measured = cell.problem, number, cell.seed
+                trained = work.networks.find(METHODS[cell.method].network, images.channels, cell.problem)
                 evaluations = config.evaluations_of(cell.method)
                 result, image = run_cell(cell, scene, trained, evaluations, config.patch_batch)
             except (ValueError, MemoryError, jax.errors.JaxRuntimeError) as error:

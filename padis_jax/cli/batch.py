@@ -38,7 +38,8 @@ from padis_jax.runs.batch_job import Item
 from padis_jax.runs.case import Case, grey_only, image_key, measured_case
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import kind_named, plan_of, tv_of
-from padis_jax.runs.solve import build_prior, check_traced
+from padis_jax.runs.prior import build_prior
+from padis_jax.runs.solve import check_traced
 from padis_jax.solvers.batch import reconstruct_batch
 from padis_jax.solvers.presets import Plan
 from padis_jax.solvers.tv import total_variation
@@ -150,15 +151,15 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
 
 def _simulated_job(config: Experiment, weights: Weights) -> Folder:
     scan, shape = config.scan, weights.frame.image_shape
-    task = parallel_scan(scan.views, scan.bins)
-    operator = task.build(shape, 1, jax.random.key(0))
+    problem = parallel_scan(scan.views, scan.bins)
+    operator = problem.build(shape, 1, jax.random.key(0))
     items = batch_job.list_items(config.measurements, (".npz",))
 
     def read(path: Path) -> Item:
         sinogram, sigma = batch_job.read_sinogram(path, (scan.views, scan.bins))
         y = jnp.asarray(sinogram)[..., None]
         source = ImageSet(np.zeros((1, *shape, 1), np.float32), (path.stem,), weights.window)
-        return Item(Case(operator, Measurement(y, jnp.full(y.shape, sigma), "honest"), weights.window, source, task))
+        return Item(Case(operator, Measurement(y, jnp.full(y.shape, sigma), "honest"), weights.window, source, problem))
 
     return Folder(items, operator, read, {})
 

@@ -13,8 +13,8 @@ from padis_jax.cli.arguments import OutputOptions
 from padis_jax.files import write_npz
 from padis_jax.runs.case import image_key
 from padis_jax.runs.config import Experiment, check_defaults
+from padis_jax.runs.prior import build_prior
 from padis_jax.runs.results import write_config
-from padis_jax.runs.solve import build_prior
 from padis_jax.solvers.generate import generate
 from padis_jax.weights import load_weights
 from padis_jax.writers import write_png

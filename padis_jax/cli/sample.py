@@ -46,9 +46,10 @@ from padis_jax.runs.case import Case, measured_case, simulated_case
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import first_image, plan_of
 from padis_jax.runs.outcome import Outcome
+from padis_jax.runs.prior import patch_batch, with_prior
 from padis_jax.runs.results import check_save, save, write_results
 from padis_jax.runs.score import Row, score_samples, table
-from padis_jax.runs.solve import check_traced, patch_batch, rows_of, with_prior
+from padis_jax.runs.solve import check_traced, rows_of
 from padis_jax.solvers.presets import Plan
 from padis_jax.weights import Weights, load_weights
 
@@ -196,7 +197,7 @@ def _plan(config: Experiment, case: Case, plan: Plan, weights: Weights, workdir:
         timed=output.estimate,
     )
     source = config.measurement.path or f"image {config.image.index} of {config.image.path}"
-    measured = f"--problem {config.problem}" if config.problem else case.task.description
+    measured = f"--problem {config.problem}" if config.problem else case.problem.description
     about = {"measurement": f"{source}, {measured}", "weights": config.weights, "solver": plan.method}
     about["workdir"] = str(workdir)
     if output.json and output.dry_run:

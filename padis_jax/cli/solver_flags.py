@@ -21,7 +21,7 @@ from jax import Array
 from padis_jax.cli.arguments import parse
 from padis_jax.cli.help_text import attributes, table
 from padis_jax.errors import UserError
-from padis_jax.problems.registry import TASKS
+from padis_jax.problems.registry import PROBLEMS
 from padis_jax.runs.config import OWN, Experiment
 from padis_jax.runs.defaults import LIKE, kind_named, plan_of
 from padis_jax.runs.solver_config import RENAMED, RUN_FIELDS, SolverConfig
@@ -71,10 +71,10 @@ def parse_experiment(args: Sequence[str], *, default: Experiment, prog: str, des
 def solvers_and_problems() -> list[str]:
     """Lines of help: the methods, and the named problems by what they are."""
     named: dict[str, list[str]] = {}
-    for name, task in TASKS.items():
-        named.setdefault(task.description.partition(",")[0], []).append(name)
+    for name, problem in PROBLEMS.items():
+        named.setdefault(problem.description.partition(",")[0], []).append(name)
     for name, file in OWN.items():
-        named[TASKS[LIKE[name]].description.partition(",")[0]].append(f"{name} (with --{file} FILE)")
+        named[PROBLEMS[LIKE[name]].description.partition(",")[0]].append(f"{name} (with --{file} FILE)")
     return [
         "",
         "Solvers (--solver NAME; their settings are --solver.FIELD, see --solver NAME --help-all):",

@@ -1,10 +1,11 @@
 """Named inverse problems: for each the operator, the noise and the simple image that reconstructions are held against.
 
-`TASKS[name].build(image_shape, channels, key)` makes the operator; what is drawn (masks) follows from the key alone.
-`simulate` measures an image with it: Gaussian noise for any task, photon counts for tomography. Lengths of tomography
-are in pixels, and its detector has twice as many bins, one pixel wide, as the image's longer side has pixels. Blurs are
-circular, so that their pseudo-inverse has a closed form. Where the PaDIS paper has the task (arXiv 2406.02462, section
-4), geometry and noise are the paper's at 256 x 256 pixels; it does not say what its blurs take for what lies outside.
+`PROBLEMS[name].build(image_shape, channels, key)` makes the operator; what is drawn (masks) follows from the key alone.
+`simulate` measures an image with it: Gaussian noise for any problem, photon counts for tomography. Lengths of
+tomography are in pixels, and its detector has twice as many bins, one pixel wide, as the image's longer side has
+pixels. Blurs are circular, so that their pseudo-inverse has a closed form. Where the PaDIS paper has the problem (arXiv
+2406.02462, section 4), geometry and noise are the paper's at 256 x 256 pixels; it does not say what its blurs take for
+what lies outside.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ Kind = Literal["ct", "small", "large", "noise"]  # by which settings are chosen 
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class NamedProblem:
     """An inverse problem.
 
     Attributes:
@@ -81,10 +82,10 @@ class Task:
         Args:
           image_shape: (H, W).
           channels: 1 or 3; every channel is measured alike, tomography only one.
-          key: of what the task draws.
+          key: of what the problem draws.
 
         Raises:
-          ValueError: another number of channels, or a size that the task cannot have.
+          ValueError: another number of channels, or a size that the problem cannot have.
         """
         if channels != 1 and (self.tomography or channels != 3):
             allowed = "1 channel" if self.tomography else "1 or 3 channels"
@@ -93,7 +94,7 @@ class Task:
 
 
 def simulate(
-    task: Task,
+    problem: NamedProblem,
     key: Array,
     image: Array,
     operator: Any,
@@ -106,11 +107,11 @@ def simulate(
     """Measures an image.
 
     Args:
-      task: whose noise it is.
+      problem: whose noise it is.
       key: of the noise.
       image: [H, W, C] in [0, 1].
-      operator: from `task.build`.
-      sigma: instead of the task's own.
+      operator: from `problem.build`.
+      sigma: instead of the problem's own.
       photons: per ray, in tomography: Poisson counts of a finer object (`honest_measurement`), no Gaussian noise.
       pixel_mm: side of a pixel in mm, needed with `photons`.
       window: which values 0 and 1 stand for, to the photons; if not in HU, for air and twice the attenuation of water.
@@ -119,9 +120,9 @@ def simulate(
       ValueError: photons without tomography or a pixel size, or together with sigma.
     """
     if photons is None:
-        return paper_measurement(key, image, operator, sigma=task.sigma if sigma is None else sigma)
-    if not (task.tomography and isinstance(operator, RayTransform)):
-        raise ValueError(f"problem: photons are counted in tomography only, not in: {task.description}")
+        return paper_measurement(key, image, operator, sigma=problem.sigma if sigma is None else sigma)
+    if not (problem.tomography and isinstance(operator, RayTransform)):
+        raise ValueError(f"problem: photons are counted in tomography only, not in: {problem.description}")
     if sigma is not None or pixel_mm is None:
         raise ValueError(
             "problem: photon counts have their own noise, and need the pixel size: give pixel_mm, not sigma"
@@ -139,13 +140,13 @@ def simulate(
 
 
 def measure_image(
-    task: Task, key: Array, image: Array, *, operator: Any = None, **noise: Any
+    problem: NamedProblem, key: Array, image: Array, *, operator: Any = None, **noise: Any
 ) -> tuple[Any, Measurement]:
     """The operator of an image [H, W, C] and its measurement, from the image's key.
 
     Args:
-      task: which.
-      key: of the image; what the task draws and the noise have keys below it.
+      problem: which.
+      key: of the image; what the problem draws and the noise have keys below it.
       image: in [0, 1].
       operator: if it is there already; else it is built.
       **noise: of `simulate`.
@@ -155,8 +156,8 @@ def measure_image(
     """
     height, width, channels = image.shape
     if operator is None:
-        operator = task.build((height, width), channels, jax.random.fold_in(key, 2))
-    return operator, simulate(task, jax.random.fold_in(key, 0), image, operator, **noise)
+        operator = problem.build((height, width), channels, jax.random.fold_in(key, 2))
+    return operator, simulate(problem, jax.random.fold_in(key, 0), image, operator, **noise)
 
 
 def _plain(value: Any) -> Any:
@@ -216,41 +217,41 @@ def _identity(shape: tuple[int, int], key: Array) -> Any:
     return Identity(image_shape=shape)
 
 
-def _ct(description: str, factory: Build) -> Task:
-    return Task(f"CT, {description}", "filtered backprojection (Hann, cut-off 0.9)", "FBP", "ct", 0.0, factory)
+def _ct(description: str, factory: Build) -> NamedProblem:
+    return NamedProblem(f"CT, {description}", "filtered backprojection (Hann, cut-off 0.9)", "FBP", "ct", 0.0, factory)
 
 
-def _deblur(description: str, kernel: np.ndarray, boundary: Boundary = "circular") -> Task:
+def _deblur(description: str, kernel: np.ndarray, boundary: Boundary = "circular") -> NamedProblem:
     factory = functools.partial(_blur, kernel=kernel, boundary=boundary)
-    return Task(f"deblurring, {description}", "the blurred image", "blurred", "small", 0.01, factory)
+    return NamedProblem(f"deblurring, {description}", "the blurred image", "blurred", "small", 0.01, factory)
 
 
-def _super(description: str, factor: int, method: Method = "block") -> Task:
+def _super(description: str, factor: int, method: Method = "block") -> NamedProblem:
     factory = functools.partial(_downsample, factor=factor, method=method)
     kind: Kind = "large" if factor > 4 else "small"
-    return Task(f"superresolution, {description}", "every pixel repeated", "nearest", kind, 0.01, factory)
+    return NamedProblem(f"superresolution, {description}", "every pixel repeated", "nearest", kind, 0.01, factory)
 
 
-def _inpaint(description: str, kind: Kind, factory: Build) -> Task:
-    return Task(f"inpainting, {description}", "the nearest known pixel", "nearest known", kind, 0.01, factory)
+def _inpaint(description: str, kind: Kind, factory: Build) -> NamedProblem:
+    return NamedProblem(f"inpainting, {description}", "the nearest known pixel", "nearest known", kind, 0.01, factory)
 
 
-def parallel_scan(views: int, bins: int) -> Task:
+def parallel_scan(views: int, bins: int) -> NamedProblem:
     """A parallel-beam scan over half a turn; bins are one pixel wide."""
     return _ct(f"parallel beam, {views} views", functools.partial(_scan, views=views, span=np.pi, bins=bins))
 
 
-def masked_task(mask: np.ndarray | Array) -> Task:
+def masked_problem(mask: np.ndarray | Array) -> NamedProblem:
     """Inpainting with a given mask, [H, W], True where known."""
     return _inpaint("a given mask", "large", functools.partial(_given, mask=mask))
 
 
-def blurred_task(kernel: np.ndarray | Array, boundary: Boundary = "circular") -> Task:
+def blurred_problem(kernel: np.ndarray | Array, boundary: Boundary = "circular") -> NamedProblem:
     """Deblurring with a given kernel, [h, w]."""
     return _deblur(f"a given kernel, boundary {boundary}", np.asarray(kernel), boundary)
 
 
-TASKS: dict[str, Task] = {
+PROBLEMS: dict[str, NamedProblem] = {
     "ct8": _ct("parallel beam, 8 views", functools.partial(_parallel, views=8, span=np.pi)),
     "ct20": _ct("parallel beam, 20 views", functools.partial(_parallel, views=20, span=np.pi)),
     "ct60": _ct("parallel beam, 60 views", functools.partial(_parallel, views=60, span=np.pi)),
@@ -269,23 +270,23 @@ TASKS: dict[str, Task] = {
     "inpaint_random": _inpaint("30% of the pixels known", "small", functools.partial(_pixels, known=0.3)),
     "inpaint_box": _inpaint("a box of a quarter of each side missing", "large", functools.partial(_box, part=4)),
     "inpaint_strokes": _inpaint("eight strokes missing", "large", functools.partial(_strokes, strokes=8)),
-    "denoise": Task("denoising", "the noisy image", "noisy", "noise", 0.1, functools.partial(_identity)),
+    "denoise": NamedProblem("denoising", "the noisy image", "noisy", "noise", 0.1, functools.partial(_identity)),
 }
 
 
-def find_task(name: str) -> Task:
-    """The task of that name; ValueError with all names if there is none."""
-    if name not in TASKS:
-        raise ValueError(f"there is no problem {name!r}; choose one of {', '.join(TASKS)}")
-    return TASKS[name]
+def find_problem(name: str) -> NamedProblem:
+    """The problem of that name; ValueError with all names if there is none."""
+    if name not in PROBLEMS:
+        raise ValueError(f"there is no problem {name!r}; choose one of {', '.join(PROBLEMS)}")
+    return PROBLEMS[name]
 
 
 def markdown() -> str:
     """The table of docs/problems.md."""
     lines = ["| problem | what is measured | noise | start |", "|---|---|---|---|"]
-    for name, task in TASKS.items():
-        noise = f"Gaussian {task.sigma:g}" if task.sigma else "none"
-        lines.append(f"| `{name}` | {task.description} | {noise} | {task.start} |")
+    for name, problem in PROBLEMS.items():
+        noise = f"Gaussian {problem.sigma:g}" if problem.sigma else "none"
+        lines.append(f"| `{name}` | {problem.description} | {noise} | {problem.start} |")
     return "\n".join(lines) + "\n"
 
 

@@ -19,9 +19,9 @@ from padis_jax.measurements.load import MeasuredScan, scaled_scan
 from padis_jax.measurements.simulate import Measurement
 from padis_jax.operators import Masking
 from padis_jax.prior import Prior
-from padis_jax.problems.registry import Task, measure_image, parallel_scan
+from padis_jax.problems.registry import NamedProblem, measure_image, parallel_scan
 from padis_jax.runs.config import Experiment
-from padis_jax.runs.defaults import task_of
+from padis_jax.runs.defaults import problem_of
 from padis_jax.solvers.presets import Kind, kind_of
 from padis_jax.weights import Weights
 
@@ -37,9 +37,9 @@ class Case:
       measurement: y with its noise.
       window: what 0 and 1 stand for.
       source: the one image that a result is of, with its name, its spacing and its file's header.
-      task: the problem; its kind decides the presets.
+      problem: the problem; its kind decides the presets.
       truth: [H, W, C] in [0, 1], or None: nothing is scored then.
-      prior: the denoiser, once it is built (solve.make_prior).
+      prior: the denoiser, once it is built (prior.with_prior).
       about: what else metrics.json says.
       note: what the report says of the measurement.
     """
@@ -48,7 +48,7 @@ class Case:
     measurement: Measurement
     window: Window
     source: ImageSet
-    task: Task
+    problem: NamedProblem
     truth: np.ndarray | None = None
     prior: Prior | None = None
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -67,7 +67,7 @@ class Case:
     @property
     def kind(self) -> Kind:
         """The kind of preset."""
-        return kind_of(self.task.kind, counts=self.measurement.protocol != "paper")
+        return kind_of(self.problem.kind, counts=self.measurement.protocol != "paper")
 
     @property
     def origin(self) -> Literal["upper", "lower"]:
@@ -113,28 +113,28 @@ def simulated_case(
         raise UserError(
             f"{config.image.path}: {(height, width)} pixels; at least {SSIM_WINDOW} x {SSIM_WINDOW} are needed"
         )
-    task = parallel_scan(config.scan.views, config.scan.bins)
+    problem = parallel_scan(config.scan.views, config.scan.bins)
     if config.problem:
-        task = task_of(config, (height, width), rows_up=chosen.rows_up)
+        problem = problem_of(config, (height, width), rows_up=chosen.rows_up)
     noise: dict[str, Any] = {"sigma": config.noise}
-    if task.tomography and config.scan.protocol == "honest":
+    if problem.tomography and config.scan.protocol == "honest":
         noise = {"photons": config.scan.photons, "pixel_mm": _pixel_mm(config, chosen), "window": chosen.window}
     key = image_key(config.seed, config.image.index) if key is None else key
     try:
         if shapes_only:
-            operator = operator or task.build((height, width), truth.shape[-1], jax.random.fold_in(key, 2))
+            operator = operator or problem.build((height, width), truth.shape[-1], jax.random.fold_in(key, 2))
             y, noise_std = jax.eval_shape(
-                lambda k, x: measure_image(task, k, x, operator=operator, **noise)[1][:2], key, jnp.asarray(truth)
+                lambda k, x: measure_image(problem, k, x, operator=operator, **noise)[1][:2], key, jnp.asarray(truth)
             )
             protocol = "honest" if "photons" in noise else "paper"
             measurement = Measurement(jnp.zeros(y.shape), jnp.zeros(noise_std.shape), protocol)
         else:
-            operator, measurement = measure_image(task, key, jnp.asarray(truth), operator=operator, **noise)
+            operator, measurement = measure_image(problem, key, jnp.asarray(truth), operator=operator, **noise)
     except ValueError as error:
-        problem = f"--problem {config.problem}: " if config.problem else ""
-        raise UserError(f"{config.image.path}: {problem}{error}") from error
-    about = {"problem": config.problem, "measured": task.description} if config.problem else {}
-    return Case(operator, measurement, chosen.window, chosen, task, truth, about=about)
+        flag = f"--problem {config.problem}: " if config.problem else ""
+        raise UserError(f"{config.image.path}: {flag}{error}") from error
+    about = {"problem": config.problem, "measured": problem.description} if config.problem else {}
+    return Case(operator, measurement, chosen.window, chosen, problem, truth, about=about)
 
 
 def _pixel_mm(config: Experiment, chosen: ImageSet) -> float:
@@ -169,7 +169,7 @@ def measured_case(config: Experiment, scan: MeasuredScan, weights: Weights, *, o
     blank = np.zeros((1, *shape, 1), np.float32)
     source = ImageSet(blank, (name,), weights.window, spacing=(scaled.pixel_mm,) * 3)
     views, bins = scan.sinogram.shape
-    task = dataclasses.replace(parallel_scan(views, bins), description=f"{views} measured views")
+    problem = dataclasses.replace(parallel_scan(views, bins), description=f"{views} measured views")
     about = {
         "measurement": path,
         "repaired_counts": scan.repaired,
@@ -178,7 +178,7 @@ def measured_case(config: Experiment, scan: MeasuredScan, weights: Weights, *, o
     }
     measurement = found._replace(y=found.y[..., None], noise_std=found.noise_std[..., None])
     note = f"{views} views of {bins} bins, {scan.repaired} repaired counts."
-    return Case(scaled.operator, measurement, weights.window, source, task, about=about, note=note)
+    return Case(scaled.operator, measurement, weights.window, source, problem, about=about, note=note)
 
 
 def grey_only(path: str, weights: Weights) -> None:

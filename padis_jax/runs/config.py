@@ -14,7 +14,7 @@ from padis_jax.errors import UserError
 from padis_jax.measurements.load import MeasurementConfig
 from padis_jax.operators.blur import Boundary
 from padis_jax.prior import TilingName
-from padis_jax.problems.registry import TASKS
+from padis_jax.problems.registry import PROBLEMS
 from padis_jax.runs.solver_config import SolverConfig
 from padis_jax.solvers.presets import TV_ITERATIONS, unsuited
 from padis_jax.solvers.registry import find_method
@@ -24,7 +24,7 @@ from padis_jax.writers import Format
 DEFAULT_IMAGE = HEAD_CT
 DEFAULT_WEIGHTS = "weights/head_ct.safetensors"
 OWN = {"inpaint": "mask", "deblur": "kernel"}  # problems made of a file -> the field that names it
-PROBLEMS = (*TASKS, *OWN)
+PROBLEM_NAMES = (*PROBLEMS, *OWN)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,8 +170,8 @@ class Experiment:
             )
 
     def _check_problem(self) -> None:
-        if self.problem and self.problem not in PROBLEMS:
-            raise UserError(f"there is no problem {self.problem!r}; choose one of {', '.join(PROBLEMS)}")
+        if self.problem and self.problem not in PROBLEM_NAMES:
+            raise UserError(f"there is no problem {self.problem!r}; choose one of {', '.join(PROBLEM_NAMES)}")
         for problem, field in OWN.items():
             if bool(getattr(self, field)) != (self.problem == problem):
                 raise UserError(f"--problem {problem} and --{field} FILE belong together: give both, or neither")
@@ -183,7 +183,8 @@ class Experiment:
             return
         if unused := [f for f in ("views", "bins") if getattr(self.scan, f) != getattr(ScanConfig, f)]:
             raise UserError(f"scan.{unused[0]}: --problem {self.problem} has its own; leave one of the two out")
-        counts = TASKS[self.problem].tomography and self.scan.protocol == "honest" if self.problem in TASKS else False
+        named = PROBLEMS.get(self.problem)
+        counts = named is not None and named.tomography and self.scan.protocol == "honest"
         if counts and self.noise is not None:
             raise UserError("--noise: photon counts have their own; add --scan.protocol paper, or set --scan.photons")
         if self.measurement.path or self.measurements or self.generate:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from padis_jax.errors import UserError
 from padis_jax.measurements.simulate import Measurement
-from padis_jax.problems.registry import TASKS, Task, blurred_task, masked_task
+from padis_jax.problems.registry import PROBLEMS, NamedProblem, blurred_problem, masked_problem
 from padis_jax.problems.user_files import read_kernel, read_mask
 from padis_jax.runs.config import Experiment
 from padis_jax.solvers.presets import CHAINS, Kind, Plan, kind_of, preset, tv_preset
@@ -56,9 +56,9 @@ def with_noise(settings: Settings, measurement: Measurement) -> Settings:
     return dataclasses.replace(settings, noise=measurement.noise_sigma)
 
 
-def tv_of(config: Experiment, kind: Kind, task: Task) -> TV:
+def tv_of(config: Experiment, kind: Kind, problem: NamedProblem) -> TV:
     """The settings of total variation, likewise."""
-    chosen = tv_preset(kind, noise=config.noise, usual=task.sigma)
+    chosen = tv_preset(kind, noise=config.noise, usual=problem.sigma)
     weight = chosen.weight if config.tv.weight is None else config.tv.weight
     return dataclasses.replace(chosen, weight=weight, iterations=config.tv.iterations)
 
@@ -68,7 +68,7 @@ def kind_named(config: Experiment) -> Kind:
     counts = config.scan.protocol == "honest" or bool(config.measurement.path or config.measurements)
     if not config.problem:
         return kind_of("ct", counts=counts)
-    return kind_of(TASKS[LIKE.get(config.problem, config.problem)].kind, counts=counts)
+    return kind_of(PROBLEMS[LIKE.get(config.problem, config.problem)].kind, counts=counts)
 
 
 def first_image(config: Experiment, args: Sequence[str]) -> Experiment:
@@ -86,7 +86,7 @@ def first_image(config: Experiment, args: Sequence[str]) -> Experiment:
     return dataclasses.replace(config, image=dataclasses.replace(config.image, index=0))
 
 
-def task_of(config: Experiment, image_shape: tuple[int, int], *, rows_up: bool = False) -> Task:
+def problem_of(config: Experiment, image_shape: tuple[int, int], *, rows_up: bool = False) -> NamedProblem:
     """The problem that the config names, with the mask or kernel of its file.
 
     Args:
@@ -98,7 +98,7 @@ def task_of(config: Experiment, image_shape: tuple[int, int], *, rows_up: bool =
       UserError: for a file that cannot be read, or does not fit the image.
     """
     if config.problem == "inpaint":
-        return masked_task(read_mask(config.mask, image_shape, rows_up=rows_up))
+        return masked_problem(read_mask(config.mask, image_shape, rows_up=rows_up))
     if config.problem == "deblur":
-        return blurred_task(read_kernel(config.kernel, image_shape), config.boundary)
-    return TASKS[config.problem]
+        return blurred_problem(read_kernel(config.kernel, image_shape), config.boundary)
+    return PROBLEMS[config.problem]

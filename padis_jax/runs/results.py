@@ -58,7 +58,7 @@ def write_results(
     notes = [case.note] if case.note else []
     write_report(
         workdir / "report.html",
-        f"{case.name}: {list(images)[-1]} from {case.task.description}",
+        f"{case.name}: {list(images)[-1]} from {case.problem.description}",
         pictures={title: path.read_bytes() for title, path in pictures.items()},
         rows=metrics["rows"],
         settings=about,
@@ -104,9 +104,8 @@ def save(config: Experiment, workdir: Path, case: Case, outcome: Outcome) -> lis
       Paths of what was written, within the folder; of a DICOM series its first file.
     """
     name, image = list(outcome.images.items())[-1]
-    about = (
-        f"{name}: reconstruction from {case.task.description} by padis_jax {padis_jax.__version__}; not for diagnosis"
-    )
+    made_by = f"padis_jax {padis_jax.__version__}; not for diagnosis"
+    about = f"{name}: reconstruction from {case.problem.description} by {made_by}"
     made = [result(np.asarray(image)[None], case.source, about, window=case.window)]
     if outcome.samples is not None:
         spread, of = np.asarray(outcome.samples.deviation)[None], f"Standard deviation of {about}"

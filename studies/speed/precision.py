@@ -17,8 +17,9 @@ from padis_jax.images import read_images
 from padis_jax.runs.case import simulated_case
 from padis_jax.runs.config import Experiment, ImageConfig
 from padis_jax.runs.defaults import plan_of, tv_of
+from padis_jax.runs.prior import with_prior
 from padis_jax.runs.score import score
-from padis_jax.runs.solve import run_solver, run_tv, timed, with_prior
+from padis_jax.runs.solve import run_solver, run_tv, timed
 from padis_jax.runs.solver_config import SolverConfig
 from padis_jax.weights import load_weights
 
@@ -39,7 +40,7 @@ def main() -> None:
         config = dataclasses.replace(base, image=ImageConfig(base.image.path, index))
         case = simulated_case(config, images)
         plan = plan_of(config, case.kind, case.measurement)
-        tv = run_tv(case, tv_of(config, case.kind, case.task))
+        tv = run_tv(case, tv_of(config, case.kind, case.problem))
         decibels, took = [], []
         for compute in ("float32", "bfloat16"):
             solved, seconds = timed(run_solver, config, with_prior(config, case, weights.computing(compute)), plan, tv)
