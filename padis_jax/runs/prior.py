@@ -1,0 +1,96 @@
+"""The prior of a run: the weights, tiled as the config asks for, on as many patches at a time as it allows."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+from jax.sharding import Mesh
+
+from padis_jax.devices.chunk import choose_patch_batch
+from padis_jax.devices.mesh import make_mesh
+from padis_jax.errors import UserError
+from padis_jax.patches import Frame, frame_for
+from padis_jax.prior import Prior, patch_prior
+from padis_jax.runs.case import Case
+from padis_jax.runs.config import Experiment
+from padis_jax.solvers.registry import find_method
+from padis_jax.weights import Weights
+
+
+def with_prior(config: Experiment, case: Case, weights: Weights) -> Case:
+    """The case with the prior of the weights.
+
+    Raises:
+      UserError: if channels, window or size differ from those that the weights were trained on.
+    """
+    h, w, c = case.image_shape
+    if c != weights.network.image_channels:
+        raise UserError(f"{config.weights}: trained on images of {weights.network.image_channels} channels, not {c}")
+    if case.window != weights.window:
+        raise UserError(f"{config.weights}: trained with the window {weights.window}, but the image has {case.window}")
+    frame = weights.frame
+    if frame.image_shape != (h, w):
+        if not config.new_frame:
+            raise UserError(
+                f"{config.weights}: trained on images of {frame.image_shape}, but this one is {(h, w)}; resize it, or "
+                "pass --new-frame to tile the new size with rescaled positions (the object must fill it as before)"
+            )
+        frame = frame_for((h, w), frame.patch)
+    prior = build_prior(config, weights, frame, make_mesh(config.devices, local=True))
+    return dataclasses.replace(case, prior=prior)
+
+
+def build_prior(
+    config: Experiment, weights: Weights, frame: Frame, mesh: Mesh | None = None, *, images: int = 1
+) -> Prior:
+    """The prior of the weights with the tiling that the config asks for.
+
+    Args:
+      config: of the run.
+      weights: of the network.
+      frame: of the image.
+      mesh: devices that share the patches of an image, if it has more than one.
+      images: side by side on each device.
+
+    Raises:
+      UserError: for more tilings than the frame has.
+    """
+    devices = mesh.size if mesh else 1
+    try:
+        return patch_prior(
+            weights.network,
+            weights.params,
+            frame,
+            tiling=config.tiling,
+            tilings=config.tilings,
+            overlap=config.overlap,
+            patch_batch=patch_batch(config, weights, frame, devices, images=images),
+            mesh=mesh if devices > 1 else None,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def patch_batch(config: Experiment, weights: Weights, frame: Frame, devices: int, *, images: int = 1) -> int | None:
+    """The patches per network call that the config asks for; "auto" prints what it takes and the estimated memory.
+
+    Args:
+      config: of the run.
+      weights: of the network.
+      frame: of the image.
+      devices: that share the patches of an image.
+      images: side by side on each device.
+    """
+    if config.patch_batch != "auto":
+        return config.patch_batch or None
+    count = -(-frame.patch_count * config.tilings // devices)
+    gradient = find_method(config.solver.method).gradient
+    size, estimated = choose_patch_batch(
+        weights.network, weights.params, frame.tile_shape, count, images=images, gradient=gradient
+    )
+    print(
+        f"patch batch {size} of {count} patches on each device: about {estimated / 2**20:.0f} MiB for the network",
+        file=sys.stderr,
+    )
+    return size
