@@ -233,7 +233,6 @@ MISTAKES = {
     "boundary": ("sr2", lambda f, t: ["--boundary", "zero"], "belongs to --problem deblur"),
     "noise": ("sr2", lambda f, t: ["--noise", "-1"], "--noise -1.0: must not be negative"),
     "noise of photons": ("ct8", lambda f, t: ["--noise", "0.1"], "photon counts have their own"),
-    "factor": ("sr4", lambda f, t: ["--image.path", f / "odd.png"], "--problem sr4: Downsample"),
     "views": ("ct8", lambda f, t: ["--scan.views", "9"], "scan.views: --problem ct8 has its own"),
     "ddnm": ("denoise", lambda f, t: ["--solver", "ddnm"], "not with ddnm: A+ is 1"),
     "inner steps of ancestral": (

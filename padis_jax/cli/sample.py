@@ -38,7 +38,7 @@ from padis_jax.devices import cluster
 from padis_jax.devices.plan import plan_sampling
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import in_bucket
-from padis_jax.images import read_images
+from padis_jax.images import Shaping, read_images
 from padis_jax.measurements.geometry import write_geometry
 from padis_jax.measurements.load import MeasuredScan, load_scan
 from padis_jax.metrics import Coverage
@@ -48,7 +48,7 @@ from padis_jax.runs.defaults import first_image, plan_of
 from padis_jax.runs.outcome import Outcome
 from padis_jax.runs.results import check_save, save, write_results
 from padis_jax.runs.score import Row, score_samples, table
-from padis_jax.runs.solve import check_traced, patch_batch, rows_of, with_prior
+from padis_jax.runs.solve import check_fits, check_traced, patch_batch, rows_of, with_prior
 from padis_jax.solvers.presets import Plan
 from padis_jax.weights import Weights, load_weights
 
@@ -118,7 +118,9 @@ def sample(config: Experiment, workdir: Path, output: OutputOptions = OutputOpti
         tell(config, scan, output)
         case = measured_case(config, scan, weights)
     else:
-        images = read_images(config.image.path, fit=weights.window, memory=0)  # only the chosen one is decoded
+        shaping = Shaping(grey=config.image.grey)
+        images = read_images(config.image.path, fit=weights.window, memory=0, shaping=shaping)  # decodes one only
+        check_fits(config, images.images.shape[1:], images.window, weights)  # before anything is measured
         for note in images.notes:
             print(f"note: {note}", file=sys.stderr)
         case = simulated_case(config, images, shapes_only=output.dry_run)

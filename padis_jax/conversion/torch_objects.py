@@ -177,7 +177,11 @@ def _given(arguments: tuple[Any, ...], *kinds: type) -> tuple[Any, ...]:
 
 
 def _integers(values: Any, what: str) -> tuple[int, ...]:
-    if type(values) not in (tuple, list) or len(values) > 8 or not all(type(v) is int and v >= 0 for v in values):
+    if (
+        type(values) not in (tuple, list)
+        or len(values) > 8
+        or not all(type(v) is int and 0 <= v < 2**48 for v in values)
+    ):
         raise ValueError(f"the {what} of a tensor is damaged")
     return tuple(values)
 

@@ -34,10 +34,12 @@ class ImageConfig:
     Attributes:
       path: file, folder or glob of images. DICOM, NIfTI, pictures, arrays, MATLAB or HDF5 (docs/formats.md).
       index: which image of the file or folder, from 0.
+      grey: take a colour image as grey, 0.299 R + 0.587 G + 0.114 B.
     """
 
     path: str = DEFAULT_IMAGE
     index: int = 41
+    grey: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
