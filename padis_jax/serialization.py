@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 import types
 import typing
@@ -67,6 +68,14 @@ def from_json(kind: type[T], value: Any, where: str = "config") -> T:
         raise UserError(f"{where}: {cut(error)}") from error
 
 
+def _encodes(text: str) -> bool:
+    """Whether a path or a terminal can take it: no zero bytes, no halves of a character."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
 def _convert(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
@@ -90,6 +99,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return tuple(_convert(k, item, f"{where}[{i}]") for i, (k, item) in enumerate(zip(kinds, value, strict=True)))
     if isinstance(value, int) and value.bit_length() > 64:
         raise UserError(f"{where} is {quoted(value)}: a number of more than 64 bits; refused")
+    if isinstance(value, str) and not _encodes(value):
+        raise UserError(f"{where} is {quoted(value)}: a text that no system can write; refused")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, type) and (not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)):

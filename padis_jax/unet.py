@@ -72,8 +72,8 @@ class NetworkConfig:
             raise ValueError(f"network.position_channels is {self.position_channels}: use 2 (x, y) or 0 (no positions)")
         if not self.channel_mult or not 1 <= min(self.channel_mult) <= max(self.channel_mult) <= 64:
             raise ValueError(f"network.channel_mult is {self.channel_mult}: one positive multiple per level, 1 to 64")
-        if self.levels > 12 or self.levels * self.num_blocks > 128:
-            raise ValueError(f"{self.levels} levels of {self.num_blocks} blocks: use 12 levels, 128 blocks or less")
+        if self.levels > 12 or self.levels * self.num_blocks > 64:
+            raise ValueError(f"{self.levels} levels of {self.num_blocks} blocks: use 12 levels, 64 blocks or less")
         if self.model_channels % 4:
             raise ValueError(
                 f"network.model_channels is {self.model_channels}: group normalisation needs a multiple of 4"

@@ -208,6 +208,14 @@ def test_mutated_state_dicts(flat, seed):
         outcome(import_state_dict, bad)
 
 
+def test_a_numpy_array_of_a_type_that_is_none(tmp_path):
+    kind = tw.call(tw.name("numpy", "dtype"), tw.text("f1"), b"\x89", b"\x88")
+    state = tw.many(tw.integer(1), tw.many(tw.integer(1)), kind, b"\x89", tw.binary(b"a"))
+    array = tw.call(tw.name("numpy._core.multiarray", "_reconstruct")) + state + b"b"
+    (tmp_path / "bad.pkl").write_bytes(tw.pickled(tw.mapping({"a": array})))
+    assert "not a plain number type" in outcome(read_torch, tmp_path / "bad.pkl")
+
+
 def big(value):
     return b"\x8a\x11" + int(value).to_bytes(17, "little", signed=True)
 
@@ -239,5 +247,5 @@ def test_shapes_by_arithmetic_are_those_of_the_network(name):
 
 
 def test_the_largest_networks_are_within_bounds():
-    config = dataclasses.replace(NETWORK, num_blocks=32, channel_mult=(1, 2, 3, 4), model_channels=4096)
+    config = dataclasses.replace(NETWORK, num_blocks=16, channel_mult=(1, 2, 3, 4), model_channels=4096)
     assert outcome(unet_shapes, config) == "value"

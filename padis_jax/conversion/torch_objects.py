@@ -216,7 +216,7 @@ def _persistent_object(arguments: tuple[Any, ...]) -> Module:
 
 def _dtype(arguments: tuple[Any, ...]) -> _DType:
     (code,) = _given(arguments, str)
-    if not re.fullmatch(r"[fiu][1248]|b1", code):
+    if not re.fullmatch(r"f[248]|[iu][1248]|b1", code):
         raise ValueError(f"a numpy dtype {code[:20]!r}, which is not a plain number type; refused")
     return _DType(code)
 
