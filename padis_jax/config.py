@@ -37,8 +37,8 @@ class DataConfig:
       validation_volumes: the same for tuning.
       memory_gb: sets that need more gigabytes as float32 are read on demand; 0 for every set.
       limit: train on this many images only, spread evenly; 0 means all.
-      crop: height and width of the crops that are trained on, for images of several sizes. Every draw crops anywhere,
-        validation in the middle; the weights are for images of the crop's size.
+      crop: height and width of random crops, for images of several sizes. Every draw crops anywhere, validation in the
+        middle; the weights are for images of the crop's size.
       resize: height and width that every image is scaled to; it keeps its proportions, and what reaches beyond is cut.
       grey: colour images become grey, 0.299 R + 0.587 G + 0.114 B.
       provenance: where the images come from and under which licence; copied into the weights.
