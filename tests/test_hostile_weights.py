@@ -81,7 +81,7 @@ def with_metadata(good, path, **texts):
     ("network", {"num_blocks": 64}, "but the network in its metadata needs"),
     ("network", {"model_channels": 2**31}, "network.model_channels is 2147483648: it must be 1 to 4096"),
     ("network", {"model_channels": 4096}, "but the network in its metadata needs"),
-    ("network", {"channel_mult": [1] * 5000}, "one positive multiple per level"),
+    ("network", {"channel_mult": [1] * 5000}, "5000 levels of 1 blocks"),
     ("network", {"channel_mult": [1] * 13}, "13 levels of 1 blocks"),
     ("network", {"sigma_data": 1e-300}, "sigma_data is 1e-300"),
     ("network", {"resample_filter": [1, 1e300]}, "resample_filter"),
@@ -159,8 +159,7 @@ def test_no_field_takes_any_number(kind):
     for field in start:
         for value in VALUES:
             line = outcome(from_json, kind, start | {field: value}, "file: it")
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            if line == "value" and whole:
+            if line == "value" and type(value) is int and type(start[field]) is int:
                 assert abs(value) < 2**63
     assert outcome(parse_json, DIGITS, "file") != "value"
 

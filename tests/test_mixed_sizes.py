@@ -12,6 +12,7 @@ from padis_jax.batches import PatchConfig, draw_batch, pad_images
 from padis_jax.cli import sample
 from padis_jax.cli.train import main as train
 from padis_jax.config import Config, DataConfig
+from padis_jax.devices.plan import Estimate
 from padis_jax.errors import UserError
 from padis_jax.images import CroppedImages, Shaping, read_images
 from padis_jax.patches import frame_for
@@ -139,7 +140,8 @@ def test_grey_is_pillows(coloured, tmp_path):
     assert (read_images(tmp_path / "white.npy", shaping=Shaping(grey=True)).images == 1).all()
 
 
-def test_the_command_takes_the_flags(folder, coloured, tmp_path, capsys):
+def test_the_command_takes_the_flags(folder, coloured, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("padis_jax.cli.train.plan_training", lambda *_, **__: Estimate(0, 0, None, 0, ""))  # no trace
     (tmp_path / "c.py").write_text("import sys; sys.path.insert(0, 'tests')\nfrom tiny import CONFIG as config\n")
     start = ["--config", str(tmp_path / "c.py"), "--workdir", str(tmp_path / "run"), "--dry-run", "--json"]
     for flags in (["--data.path", str(folder), "--data.crop", "16", "20"],

@@ -52,15 +52,18 @@ def read_params(stored: Stored, expected: Mapping[str, tuple[int, ...]], types: 
       UserError: naming the first array that differs, or is not finite.
     """
     check_shapes(stored.shapes, expected, f"{stored.path}: array ", "the network in its metadata needs")
+    allowed = " or ".join(map(_type, types))
     for name, kind in stored.types.items():
         if kind not in types:
-            allowed = " or ".join(map(_type, types))
             raise UserError(f"{stored.path}: array {quoted(name)[1:-1]} is {_type(kind)}, expected {allowed}")
     with safetensors.safe_open(stored.path, framework="numpy") as file:
         arrays = {name: file.get_tensor(name) for name in stored.shapes}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise UserError(f"{stored.path}: array {name} holds NaN or infinity; the training that wrote it went wrong")
+            raise UserError(
+                f"{stored.path}: array {name} holds NaN or infinity, expected finite {allowed} numbers; the training "
+                "that wrote it went wrong"
+            )
     return unflatten_dict({name: jnp.asarray(a, jnp.float32) for name, a in arrays.items()}, sep=".")
 
 

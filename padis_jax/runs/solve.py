@@ -169,7 +169,7 @@ def check_fits(config: Experiment, image_shape: Sequence[int], window: Window, w
     h, w, c = image_shape
     channels, trained = weights.network.image_channels, weights.frame.image_shape
     if c != channels:
-        remedy = "add --image.grey, or" if channels == 1 else "save the image in as many, or"
+        remedy = "add --image.grey, or" if (channels, c) == (1, 3) else "save the image in as many, or"
         raise UserError(
             f"{config.weights}: trained on images of {channels} channels, not {c}; {remedy} name others with --weights"
         )
