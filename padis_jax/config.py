@@ -66,14 +66,18 @@ class DataConfig:
             raise UserError("data.low and data.high belong together: give both or neither")
         if not 0 <= self.memory_gb < math.inf:
             raise UserError(f"data.memory_gb is {self.memory_gb}: it must be finite and not negative")
-        for name in ("crop", "resize"):
-            size = getattr(self, name)
-            if size is not None and not 1 <= min(size) <= max(size) <= 2**14:
-                raise UserError(f"data.{name} is {size}: height and width must be 1 to {2**14} pixels")
-        if self.crop and self.resize:
-            raise UserError("data.crop and data.resize both give the size of the images: leave one of them out")
+        check_shaping("data", self.crop, self.resize)
         if self.limit < 0:
             raise UserError(f"data.limit is {self.limit}: give 0 for all images, or how many")
+
+
+def check_shaping(where: str, crop: tuple[int, int] | None, resize: tuple[int, int] | None) -> None:
+    """UserError unless `WHERE.crop` and `WHERE.resize` are sizes, one of them at most."""
+    for name, size in (("crop", crop), ("resize", resize)):
+        if size is not None and not 1 <= min(size) <= max(size) <= 2**14:
+            raise UserError(f"{where}.{name} is {size}: height and width must be 1 to {2**14} pixels")
+    if crop and resize:
+        raise UserError(f"{where}.crop and {where}.resize both give the size of the images: leave one of them out")
 
 
 @dataclasses.dataclass(frozen=True)

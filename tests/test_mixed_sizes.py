@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from tiny import CONFIG, NETWORK, refused, write_weights
 
 from padis_jax.batches import PatchConfig, draw_batch, pad_images
 from padis_jax.cli import sample
+from padis_jax.cli.commands import sample_command
+from padis_jax.cli.solver_flags import parse_experiment
 from padis_jax.cli.train import main as train
 from padis_jax.config import Config, DataConfig
 from padis_jax.devices.plan import Estimate
@@ -17,6 +20,7 @@ from padis_jax.errors import UserError
 from padis_jax.images import CroppedImages, Shaping, read_images
 from padis_jax.patches import frame_for
 from padis_jax.positions import plane_positions
+from padis_jax.runs.config import Experiment, ImageConfig
 from padis_jax.runs.training_data import load_data
 from padis_jax.streamed import StreamedImages
 
@@ -54,7 +58,7 @@ def test_without_a_flag_sizes_and_flags_are_named(folder, coloured):
         load_data(config(coloured))
     with pytest.raises(UserError, match=r"b.png: grey, but a.png is colour; .*--data.grey"):
         load_data(config(coloured, crop=(8, 8)))
-    with pytest.raises(UserError, match=r"b.png: 33 x 25 grey, smaller than --data.crop 26 20"):
+    with pytest.raises(UserError, match=r"b.png: 33 x 25 grey, smaller than the crop, 20 x 26"):
         load_data(config(folder, crop=(26, 20)))
     with pytest.raises(UserError, match="leave one of them out"):
         DataConfig(crop=(8, 8), resize=(8, 8))
@@ -129,6 +133,16 @@ def test_resizing_keeps_proportions_and_the_middle(folder, tmp_path):
     np.testing.assert_allclose(small[:, 1:-1], np.tile(64 + 1 + 4 * np.arange(1, 15), (16, 1)), atol=1e-3)
     Image.fromarray(np.full((9, 7), 255, np.uint8)).save(tmp_path / "white.png")
     assert (read_images(tmp_path / "white.png", shaping=Shaping(resize=(5, 20))).images == 1).all()
+
+
+def test_the_command_that_training_ends_with_reads_the_same_images(folder, coloured):
+    for data in (DataConfig(str(folder), crop=CROP), DataConfig(str(folder), resize=CROP),
+                 DataConfig(str(coloured), grey=True)):  # fmt: skip
+        words = shlex.split(sample_command("w", dataclasses.replace(CONFIG, data=data)))
+        image = parse_experiment(words[words.index("--weights") :], default=Experiment(), prog="", description="").image
+        assert (image.crop, image.resize, image.grey) == (data.crop, data.resize, data.grey)
+    with pytest.raises(UserError, match="not with --image.crop"):
+        Experiment(image=ImageConfig("a.dcm", crop=CROP), save_as=("dicom",))
 
 
 def test_grey_is_pillows(coloured, tmp_path):

@@ -118,8 +118,9 @@ def sample(config: Experiment, workdir: Path, output: OutputOptions = OutputOpti
         tell(config, scan, output)
         case = measured_case(config, scan, weights)
     else:
-        shaping = Shaping(grey=config.image.grey)
-        images = read_images(config.image.path, fit=weights.window, memory=0, shaping=shaping)  # decodes one only
+        chosen = config.image
+        shaping = Shaping(chosen.crop, chosen.resize, chosen.grey)
+        images = read_images(chosen.path, fit=weights.window, memory=0, shaping=shaping)  # only one is decoded
         check_fits(config, images.images.shape[1:], images.window, weights)  # before anything is measured
         for note in images.notes:
             print(f"note: {note}", file=sys.stderr)

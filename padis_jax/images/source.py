@@ -16,7 +16,7 @@ from padis_jax.window import HOUNSFIELD, PLAIN, Window
 Spacing = tuple[float, float, float]
 MIXED = (
     "give all the same size and type, or train on them with --data.crop H W or --data.resize H W (colour and grey: "
-    "--data.grey)"
+    "--data.grey); sample.py has these as --image.crop and so on"
 )
 
 
@@ -169,8 +169,8 @@ def join(sources: Sequence[Source], path: str, crop: tuple[int, int] | None = No
     for source in sources:
         if crop and (source.shape[1] < crop[0] or source.shape[2] < crop[1]):
             raise UserError(
-                f"{source.origins[0].file}: {_describe(source, 'size')}, smaller than --data.crop {crop[0]} {crop[1]} "
-                "(height width); crop less, leave it out, or use --data.resize"
+                f"{source.origins[0].file}: {_describe(source, 'size')}, smaller than the crop, {crop[1]} x {crop[0]}; "
+                "crop less, leave that file out, or resize instead"
             )
     if len(sources) == 1 and not crop:
         return dataclasses.replace(first, path=path)

@@ -177,8 +177,9 @@ def check_fits(config: Experiment, image_shape: Sequence[int], window: Window, w
         raise UserError(f"{config.weights}: trained with the window {weights.window}, but the image has {window}")
     if trained != (h, w) and not config.new_frame:
         raise UserError(
-            f"{config.weights}: trained on images of {trained}, but this one is {(h, w)}; resize it, or "
-            "pass --new-frame to tile the new size with rescaled positions (the object must fill it as before)"
+            f"{config.weights}: trained on images of {trained}, but this one is {(h, w)}; crop or resize it "
+            "(--image.crop, --image.resize), or pass --new-frame to tile the new size with rescaled positions (the object "
+            "must fill it as before)"
         )
 
 
