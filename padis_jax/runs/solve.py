@@ -178,8 +178,8 @@ def check_fits(config: Experiment, image_shape: Sequence[int], window: Window, w
     if trained != (h, w) and not config.new_frame:
         raise UserError(
             f"{config.weights}: trained on images of {trained}, but this one is {(h, w)}; crop or resize it "
-            "(--image.crop, --image.resize), or pass --new-frame to tile the new size with rescaled positions (the object "
-            "must fill it as before)"
+            "(--image.crop, --image.resize), or pass --new-frame to tile the new size with rescaled positions (the "
+            "object must fill it as before)"
         )
 
 
