@@ -17,14 +17,15 @@ from typing import Any, Literal, TypeVar
 from padis_jax.errors import UserError, cut, quoted
 
 T = TypeVar("T")
-MAX_TEXT, MAX_DEPTH, MAX_ENTRIES = 2**22, 32, 2**20
+MAX_TEXT, MAX_ENTRIES = 2**22, 2**20
+MAX_DEPTH = 200  # weights made from weights made from weights ... hold the provenance of all of them
 
 
 def parse_json(text: str, where: str) -> Any:
     """The value of a JSON text.
 
     Raises:
-      UserError: if it is none, longer than 4 MiB, nested deeper than 32, or holds a number of thousands of digits.
+      UserError: if it is none, longer than 4 MiB, nested deeper than 200, or holds a number of thousands of digits.
     """
     if len(text) > MAX_TEXT:
         raise UserError(f"{where} has {len(text)} characters, more than {MAX_TEXT}; is this the right file?")

@@ -3,6 +3,7 @@ few hundred mutations that the seed decides."""
 
 import dataclasses
 import json
+import os
 import time
 
 import jax
@@ -10,11 +11,12 @@ import numpy as np
 import pytest
 import torch_writer as tw
 from flax.traverse_util import flatten_dict
-from tiny import CONFIG, NETWORK, write_weights
+from tiny import CONFIG, NETWORK, refused, write_weights
 
 from padis_jax.baselines import file as baselines
 from padis_jax.baselines.cnn import CNNConfig
 from padis_jax.batches import PatchConfig
+from padis_jax.cli.convert import main as convert
 from padis_jax.config import Config, OptimiserConfig, RunConfig
 from padis_jax.conversion.state_dict import import_state_dict
 from padis_jax.conversion.torch_files import read_torch
@@ -71,7 +73,7 @@ def with_metadata(good, path, **texts):
 
 @pytest.mark.parametrize("name, text, message", [
     ("provenance", DEEP, "provenance in its metadata is not JSON: nested too deeply"),
-    ("provenance", "[" * 40 + "]" * 40, "nested deeper than 32"),
+    ("provenance", "[" * 240 + "]" * 240, "nested deeper than 200"),
     ("window", DIGITS, "window in its metadata is not JSON: a number of more than 4300 digits"),
     ("window", '{"unit": "1", "low": -1%s, "high": 1}' % ("0" * 400), "window.low is -1"),
     ("window", '{"unit": "1", "low": 0, "high": 1e300}', "single precision"),
@@ -109,6 +111,12 @@ def test_types_are_those_that_were_written(good, tmp_path, kind):
         end += size
     (tmp_path / "bad.safetensors").write_bytes(rebuilt(head, bytes(end)))
     assert "expected float32 or float16" in outcome(load_weights, tmp_path / "bad.safetensors")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path, capsys):
+    os.mkfifo(tmp_path / "w.safetensors")
+    assert "no regular file" in outcome(load_weights, tmp_path / "w.safetensors")
+    assert "no such file or folder" in refused(convert, [tmp_path / "w.safetensors", tmp_path / "out"], capsys)
 
 
 def test_names_of_arrays_are_cut(good, tmp_path):

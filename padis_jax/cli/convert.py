@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not given.source or not given.target:
         raise UserError(f"name a source and a target: {called_as('convert')} authors.pkl prior.safetensors ...")
     source, target = Path(given.source), Path(given.target)
-    if not source.exists():
+    if not (source.is_file() or source.is_dir()):  # a pipe would be waited for
         raise UserError(f"{source}: no such file or folder")
     if target.exists() and not given.overwrite and not (target.is_dir() and not any(target.iterdir())):
         raise UserError(f"{target} already exists: choose another name, or pass --overwrite")

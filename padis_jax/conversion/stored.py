@@ -5,6 +5,7 @@ A file is a JSON header (name -> type, shape, place; and our metadata) and the a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,8 @@ from flax.traverse_util import unflatten_dict
 
 from padis_jax.errors import UserError, cut, quoted
 from padis_jax.unet import Params
+
+MAX_PARAMETERS = 2**31
 
 
 class Stored(NamedTuple):
@@ -34,6 +37,8 @@ def read_header(path: str | Path, missing: str) -> Stored:
       UserError: for a file that is not there (`missing` says what to do then), or damaged.
     """
     try:
+        if Path(path).exists() and not Path(path).is_file():
+            raise OSError("a folder, or no regular file")  # a pipe would be waited for
         with safetensors.safe_open(path, framework="numpy") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
             shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
@@ -56,6 +61,8 @@ def read_params(stored: Stored, expected: Mapping[str, tuple[int, ...]], types: 
     for name, kind in stored.types.items():
         if kind not in types:
             raise UserError(f"{stored.path}: array {quoted(name)[1:-1]} is {_type(kind)}, expected {allowed}")
+    if sum(map(math.prod, expected.values())) > MAX_PARAMETERS:
+        raise UserError(f"{stored.path}: more than {MAX_PARAMETERS} parameters; refused")
     with safetensors.safe_open(stored.path, framework="numpy") as file:
         arrays = {name: file.get_tensor(name) for name in stored.shapes}
     for name, array in arrays.items():
