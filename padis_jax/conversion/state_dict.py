@@ -57,7 +57,7 @@ def import_state_dict(
         with np.errstate(all="ignore"):  # what is not finite is refused where it is written
             flat |= _translate(name, np.asarray(array, np.float32), resolutions)
     shapes, needs = {name: array.shape for name, array in flat.items()}, "the architecture deduced has"
-    check_shapes(shapes, unet_shapes(config), "state dict: parameter ", needs)
+    check_shapes(shapes, unet_shapes(config), "state dict: parameter ", needs, "missing")
     return config, unflatten_dict(flat, sep=".")
 
 

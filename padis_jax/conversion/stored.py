@@ -75,11 +75,15 @@ def read_params(stored: Stored, expected: Mapping[str, tuple[int, ...]], types: 
 
 
 def check_shapes(
-    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], where: str, needs: str
+    found: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, tuple[int, ...]],
+    where: str,
+    needs: str,
+    absent: str = "nothing",
 ) -> None:
     """UserError, which names the first array that is missing, too much, or of another shape."""
     for name in sorted(expected.keys() | found.keys()):
-        is_, wanted = (shapes.get(name, "nothing") for shapes in (found, expected))
+        is_, wanted = found.get(name, absent), expected.get(name, "nothing")
         if is_ != wanted:
             raise UserError(f"{where}{quoted(name)[1:-1]} is {cut(is_, 80)}, but {needs} {cut(wanted, 80)}")
 
