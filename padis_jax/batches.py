@@ -14,7 +14,7 @@ import numpy as np
 
 from padis_jax.patches import Frame
 from padis_jax.positions import plane_positions
-from padis_jax.streamed import StreamedImages
+from padis_jax.streamed import CroppedImages, StreamedImages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +44,8 @@ class PatchConfig:
             raise ValueError(
                 f"patches: sizes {self.sizes} and batch {self.batch} must be positive, or sizes (0,) for whole images"
             )
+        if max(self.sizes) > 2**14 or max(self.batch) > 2**20 or len(self.sizes) > 64:
+            raise ValueError("patches: sizes beyond 16384 pixels, batches beyond 2^20 or more than 64 sizes")
         if min(self.probabilities) < 0 or not abs(sum(self.probabilities) - 1) <= 1e-6:
             raise ValueError(f"patches.probabilities is {self.probabilities}: none negative, and they must sum to 1")
 
@@ -95,12 +97,18 @@ def crop_batch(
     image = rng.integers(0, n, count)
     top, left = rng.integers(0, height - rows + 1, count), rng.integers(0, width - columns + 1, count)
     mirrored = rng.random(count) < 0.5 if flips else np.zeros(count, bool)
-    images = padded.fetch(image) if isinstance(padded, StreamedImages) else padded
+    if isinstance(padded, CroppedImages):  # another crop of the image for every patch
+        part = padded.draw(rng, image)
+    else:
+        images = padded.fetch(image) if isinstance(padded, StreamedImages) else padded
+
+        def part(number: int, y: int, x: int, rows: int, columns: int) -> np.ndarray:
+            return images[image[number]][y : y + rows, x : x + columns]
+
     patches = []
-    for i, y, x, mirror in zip(image, top, left, mirrored, strict=True):
-        if mirror:  # the crop at column x of the mirrored image is the mirrored crop at column width - columns - x
-            patches.append(images[i][y : y + rows, width - columns - x : width - x][:, ::-1])
-        else:
-            patches.append(images[i][y : y + rows, x : x + columns])
+    for number, (y, x, mirror) in enumerate(zip(top, left, mirrored, strict=True)):
+        # The crop at column x of the mirrored image is the mirrored crop at column width - columns - x.
+        patch = part(number, y, width - columns - x if mirror else x, rows, columns)
+        patches.append(patch[:, ::-1] if mirror else patch)
     positions = [plane[y : y + rows, x : x + columns] for y, x in zip(top, left, strict=True)]
     return Batch(np.stack(patches).astype(np.float32), np.stack(positions))

@@ -199,12 +199,12 @@ def _about(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
     except Exception as error:  # damage has many faces, some of them Orbax's own
         _raise_for_memory(error)
         raise _DamagedError(_short(error)) from error
-    if not isinstance(found, dict):
-        raise _DamagedError("its config is not a mapping")
-    rest = {name: value for name, value in found.items() if name != "digests"}
-    if "digests" in found and found["digests"].get("about") != _sealed(rest):
-        raise _DamagedError("its config is not what was written")
-    return found
+    with contextlib.suppress(AttributeError, KeyError, ValueError, RecursionError):  # JSON of another form
+        rest = {name: value for name, value in found.items() if name != "digests"}
+        formed = all(isinstance(d, list) for name, d in found.get("digests", {}).items() if name != "about")
+        if "digests" not in found or (formed and found["digests"]["about"] == _sealed(rest)):
+            return cast(dict[str, Any], found)
+    raise _DamagedError("its config is not what was written")
 
 
 def _state(manager: ocp.CheckpointManager, step: int, target: dict[str, Any]) -> TrainState:

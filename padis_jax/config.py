@@ -37,6 +37,10 @@ class DataConfig:
       validation_volumes: the same for tuning.
       memory_gb: sets that need more gigabytes as float32 are read on demand; 0 for every set.
       limit: train on this many images only, spread evenly; 0 means all.
+      crop: height and width of random crops, for images of several sizes. Every draw crops anywhere, validation in the
+        middle; the weights are for images of the crop's size.
+      resize: height and width that every image is scaled to; it keeps its proportions, and what reaches beyond is cut.
+      grey: colour images become grey, 0.299 R + 0.587 G + 0.114 B.
       provenance: where the images come from and under which licence; copied into the weights.
     """
 
@@ -52,6 +56,9 @@ class DataConfig:
     validation_volumes: tuple[str, ...] = ()
     memory_gb: float = 2.0
     limit: int = 0
+    crop: tuple[int, int] | None = None
+    resize: tuple[int, int] | None = None
+    grey: bool = False
     provenance: str = ""
 
     def __post_init__(self) -> None:
@@ -59,8 +66,18 @@ class DataConfig:
             raise UserError("data.low and data.high belong together: give both or neither")
         if not 0 <= self.memory_gb < math.inf:
             raise UserError(f"data.memory_gb is {self.memory_gb}: it must be finite and not negative")
+        check_shaping("data", self.crop, self.resize)
         if self.limit < 0:
             raise UserError(f"data.limit is {self.limit}: give 0 for all images, or how many")
+
+
+def check_shaping(where: str, crop: tuple[int, int] | None, resize: tuple[int, int] | None) -> None:
+    """UserError unless `WHERE.crop` and `WHERE.resize` are sizes, one of them at most."""
+    for name, size in (("crop", crop), ("resize", resize)):
+        if size is not None and not 1 <= min(size) <= max(size) <= 2**14:
+            raise UserError(f"{where}.{name} is {size}: height and width must be 1 to {2**14} pixels")
+    if crop and resize:
+        raise UserError(f"{where}.crop and {where}.resize both give the size of the images: leave one of them out")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,9 +102,9 @@ class OptimiserConfig:
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "ema_half_life", "ema_ramp"):
-            if not 0 < getattr(self, name) < math.inf:
+            if not 1e-30 < getattr(self, name) < 1e30:
                 raise UserError(f"optimiser.{name} is {getattr(self, name)}: it must be positive and finite")
-        if self.warmup_steps < 0 or not self.clip_norm >= 0 or not 0 <= self.final_fraction <= 1:
+        if not 0 <= self.warmup_steps < 2**31 or not self.clip_norm >= 0 or not 0 <= self.final_fraction <= 1:
             raise UserError("optimiser: warmup_steps and clip_norm must not be negative, final_fraction in [0, 1]")
 
 
@@ -125,11 +142,11 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "log_every", "checkpoint_every", "keep", "validate_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"run.{name} is {getattr(self, name)}: it must be at least 1")
-        for name in ("seed", "devices"):
-            if getattr(self, name) < 0:
-                raise UserError(f"run.{name} is {getattr(self, name)}: it must not be negative")
+            if not 1 <= getattr(self, name) < 2**31:
+                raise UserError(f"run.{name} is {getattr(self, name)}: it must be at least 1, below 2^31")
+        for name, bits in (("seed", 63), ("devices", 31)):
+            if not 0 <= getattr(self, name) < 2**bits:
+                raise UserError(f"run.{name} is {getattr(self, name)}: it must not be negative, and below 2^{bits}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import reprlib
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 
 class UserError(ValueError):
     """A mistake that the user can fix: a file, a folder, a config field. The message names it, and the remedy."""
+
+
+_QUOTES = reprlib.Repr()
+_QUOTES.maxstring = _QUOTES.maxother = _QUOTES.maxlong = 60
+_QUOTES.maxlevel = 2
+
+
+def quoted(value: Any) -> str:
+    """A value from a file as a message quotes it: some 60 characters of it, on one line, control characters escaped."""
+    return _QUOTES.repr(value)[:100]
+
+
+def cut(text: object, length: int = 300) -> str:
+    """A text on one line, cut to `length` characters."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= length else f"{line[: length - 4]} ..."
 
 
 def _leave(message: str, code: int) -> SystemExit:

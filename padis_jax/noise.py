@@ -37,12 +37,15 @@ class NoiseConfig:
     sigma_max: float = 40.0
 
     def __post_init__(self) -> None:
-        if not (self.log_std > 0 and math.isfinite(self.log_std) and math.isfinite(self.log_mean)):
+        if not (0 < self.log_std <= 100 and abs(self.log_mean) <= 100):
             raise ValueError(
-                f"noise: log_mean {self.log_mean} and log_std {self.log_std}: finite, and log_std positive"
+                f"noise: log_mean {self.log_mean} and log_std {self.log_std}: within 100, and log_std positive"
             )
-        if not 0 < self.sigma_min < self.sigma_max < math.inf:
-            raise ValueError(f"noise: 0 < sigma_min < sigma_max is needed, got {self.sigma_min} and {self.sigma_max}")
+        if not 1e-8 <= self.sigma_min < self.sigma_max <= 1e8:
+            raise ValueError(
+                f"noise: 0 < sigma_min < sigma_max is needed, within 1e-8 and 1e8, got {self.sigma_min} and "
+                f"{self.sigma_max}"
+            )
 
 
 def draw_sigma(key: Array, config: NoiseConfig, count: int) -> Array:

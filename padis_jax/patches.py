@@ -11,11 +11,14 @@ The whole image as one patch without padding is P = 0: the frame of the whole-im
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jax import Array, lax
+
+MAX_PIXELS = 2**28  # of a padded plane, 16384 x 16384
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,11 @@ class Frame:
             raise ValueError(f"frame: image_shape {self.image_shape} and patch {self.patch} must be positive")
         if self.patch == 0 and self.tiles != (1, 1):
             raise ValueError(f"frame: patch 0 is the whole image, one tile per axis, not {self.tiles}")
+        if math.prod(self.padded_shape) > MAX_PIXELS or max(self.margin) > 4 * self.patch:
+            raise ValueError(
+                f"frame: {self.tiles} tiles of {self.patch} pixels pad an image of {self.image_shape} to "
+                f"{self.padded_shape}: more than {MAX_PIXELS} pixels, or a margin of more than 4 patches"
+            )
         if self.patch and min(self.margin) < 1:
             raise ValueError(
                 f"frame: {self.tiles} tiles of {self.patch} pixels leave no offset on an image of {self.image_shape}; "

@@ -7,10 +7,12 @@ and keeps the latest ones; what comes out depends on neither.
 from __future__ import annotations
 
 import collections
+import copy
 import functools
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Self
 
 import numpy as np
 
@@ -54,10 +56,14 @@ class StreamedImages:
         count, height, width, channels = shape
         if not cached:
             read = functools.lru_cache(maxsize=max(1, CACHE_BYTES // (4 * height * width * channels)))(_frozen(read))
-        self._read, self._set_shape, self._margin = read, (count, height, width, channels), margin
-        self._indices = tuple(range(count) if indices is None else indices)
-        self.shape = (len(self._indices), height + 2 * margin[0], width + 2 * margin[1], channels)
+        self._read, self._set_shape = read, (count, height, width, channels)
         self.dtype = np.dtype(np.float32)
+        self._look_at(range(count) if indices is None else indices, margin)
+
+    def _look_at(self, indices: Sequence[int], margin: tuple[int, int]) -> None:
+        _, height, width, channels = self._set_shape
+        self._indices, self._margin = tuple(indices), margin
+        self.shape = (len(self._indices), height + 2 * margin[0], width + 2 * margin[1], channels)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -73,15 +79,17 @@ class StreamedImages:
         """Reads all of it."""
         return self[:].astype(dtype or self.dtype, copy=False)
 
-    def select(self, indices: Sequence[int]) -> StreamedImages:
+    def select(self, indices: Sequence[int]) -> Self:
         """The images at `indices`, in that order; nothing is read."""
-        chosen = [self._indices[index] for index in indices]
-        return StreamedImages(self._read, self._set_shape, indices=chosen, margin=self._margin, cached=True)
+        view = copy.copy(self)
+        view._look_at([self._indices[index] for index in indices], self._margin)
+        return view
 
-    def padded(self, margin: tuple[int, int]) -> StreamedImages:
+    def padded(self, margin: tuple[int, int]) -> Self:
         """The images with zeros around: `margin` rows above and below, and columns left and right."""
-        both = (self._margin[0] + margin[0], self._margin[1] + margin[1])
-        return StreamedImages(self._read, self._set_shape, indices=self._indices, margin=both, cached=True)
+        view = copy.copy(self)
+        view._look_at(self._indices, (self._margin[0] + margin[0], self._margin[1] + margin[1]))
+        return view
 
     def fetch(self, indices: Iterable[int]) -> dict[int, np.ndarray]:
         """index -> image [H, W, C], the distinct ones of `indices`, read in parallel."""
@@ -95,6 +103,64 @@ class StreamedImages:
             return image
         my, mx = self._margin
         return np.pad(image, ((my, my), (mx, mx), (0, 0)))
+
+
+class CroppedImages(StreamedImages):
+    """Images of several sizes: a draw of training crops each anywhere, an index gives the crop in its middle."""
+
+    def __init__(
+        self,
+        read: Callable[[int], np.ndarray],
+        shape: Sequence[int],
+        sizes: Sequence[tuple[int, int]],
+        memory: int = CACHE_BYTES,
+    ) -> None:
+        """Makes a set.
+
+        Args:
+          read: index -> float32 [h, w, C], whole; may be called from several threads.
+          shape: (N, H, W, C) of the crops.
+          sizes: (h, w) of each image, at least (H, W).
+          memory: bytes; all images are kept if they need no more, else the latest.
+        """
+        bytes_of = [4 * h * w * shape[-1] for h, w in sizes]
+        kept = None if sum(bytes_of) <= memory else max(1, CACHE_BYTES // max(bytes_of))
+        super().__init__(functools.lru_cache(maxsize=kept)(_frozen(read)), shape, cached=True)
+        self._sizes = tuple(sizes)
+
+    def centred(self) -> StreamedImages:
+        """The crops in the middle as a set of one size, margins included."""
+        return StreamedImages(lambda index: self[index], self.shape, cached=True)
+
+    def draw(self, rng: np.random.Generator, indices: np.ndarray) -> Callable[[int, int, int, int, int], np.ndarray]:
+        """One crop of each of the images at `indices`, its corner uniform over the places that the image has.
+
+        Returns:
+          (number of the draw, top, left, rows, columns of a part of the padded crop) -> that part, [rows, columns, C].
+        """
+        _, height, width, channels = self._set_shape
+        room = np.asarray([self._sizes[self._indices[int(i)]] for i in indices]) - (height, width) + 1
+        corners = (rng.random(room.shape) * room).astype(int)
+        whole: dict[int, np.ndarray] = {}
+        in_parallel(lambda i: whole.__setitem__(i, self._read(self._indices[i])), sorted({int(i) for i in indices}))
+        my, mx = self._margin
+
+        def part(number: int, top: int, left: int, rows: int, columns: int) -> np.ndarray:
+            found = np.zeros((rows, columns, channels), np.float32)
+            (dy, dx), image = corners[number], whole[int(indices[number])]
+            y0, x0 = max(top - my, 0), max(left - mx, 0)
+            y1, x1 = min(top + rows - my, height), min(left + columns - mx, width)
+            if y0 < y1 and x0 < x1:
+                inside = slice(y0 + my - top, y1 + my - top), slice(x0 + mx - left, x1 + mx - left)
+                found[inside] = image[dy + y0 : dy + y1, dx + x0 : dx + x1]
+            return found
+
+        return part
+
+    def _padded(self, image: np.ndarray) -> np.ndarray:
+        _, height, width, _ = self._set_shape
+        top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+        return super()._padded(image[top : top + height, left : left + width])
 
 
 def _frozen(read: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray]:

@@ -65,13 +65,15 @@ class NetworkConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
-        for name in ("image_channels", "model_channels", "num_blocks"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"network.{name} is {getattr(self, name)}: it must be at least 1")
+        for name, most in (("image_channels", 64), ("model_channels", 4096), ("num_blocks", 64)):
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"network.{name} is {getattr(self, name)}: it must be 1 to {most}")
         if self.position_channels not in (0, 2):
             raise ValueError(f"network.position_channels is {self.position_channels}: use 2 (x, y) or 0 (no positions)")
-        if not self.channel_mult or min(self.channel_mult) < 1:
-            raise ValueError(f"network.channel_mult is {self.channel_mult}: give one positive multiple per level")
+        if not self.channel_mult or not 1 <= min(self.channel_mult) <= max(self.channel_mult) <= 64:
+            raise ValueError(f"network.channel_mult is {self.channel_mult}: one positive multiple per level, 1 to 64")
+        if self.levels > 12 or self.levels * self.num_blocks > 64:
+            raise ValueError(f"{self.levels} levels of {self.num_blocks} blocks: use 12 levels, 64 blocks or less")
         if self.model_channels % 4:
             raise ValueError(
                 f"network.model_channels is {self.model_channels}: group normalisation needs a multiple of 4"
@@ -82,16 +84,15 @@ class NetworkConfig:
                     f"network: model_channels {self.model_channels} and channel_mult {self.channel_mult} make a block "
                     f"of {channels} channels, not divisible into 32 groups; give model_channels a multiple of 32"
                 )
-        if not set(self.attention_levels) <= set(range(self.levels)):
+        if len(self.attention_levels) > 12 or not set(self.attention_levels) <= set(range(self.levels)):
             raise ValueError(f"network.attention_levels is {self.attention_levels}: levels are 0 to {self.levels - 1}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"network.dropout is {self.dropout}: it must be in [0, 1)")
-        if not 0 < self.sigma_data < math.inf:
-            raise ValueError(f"network.sigma_data is {self.sigma_data}: it must be positive")
-        if not self.resample_filter or len(self.resample_filter) % 2 or not sum(self.resample_filter) > 0:
-            raise ValueError(
-                f"network.resample_filter is {self.resample_filter}: use (1, 1), or another even number of taps"
-            )
+        if not 1e-4 <= self.sigma_data <= 1e4:
+            raise ValueError(f"network.sigma_data is {self.sigma_data}: it must be positive, 1e-4 to 1e4")
+        taps = self.resample_filter
+        if len(taps) not in range(2, 17, 2) or not all(abs(t) <= 1e4 for t in taps) or not sum(taps) > 1e-4:
+            raise ValueError(f"network.resample_filter is {taps}: use (1, 1), or another even number of taps")
         for name, known in (("embedding", ("positional", "fourier")), ("encoder", ("standard", "residual"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"network.{name} is {getattr(self, name)!r}: use one of {known}")
@@ -195,11 +196,8 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Array, embedding: Array, train: bool) -> Array:
         dtype, taps = jnp.dtype(self.config.dtype), self.config.resample_filter
-        resample = {
-            "none": lambda a: a,
-            "down": lambda a: downsample(a, taps),
-            "up": lambda a: upsample(a, taps),
-        }[self.resample]
+        maps = {"none": lambda a: a, "down": lambda a: downsample(a, taps), "up": lambda a: upsample(a, taps)}
+        resample = maps[self.resample]
         h = resample(jax.nn.silu(GroupNorm(dtype, name="norm0")(x)))
         h = Conv3x3(self.features, dtype=dtype, name="conv0")(h)
         h = h + nn.Dense(self.features, kernel_init=_uniform, dtype=dtype, name="affine")(embedding)[:, None, None]

@@ -13,23 +13,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
 from padis_jax.conversion.state_dict import import_state_dict
-from padis_jax.errors import UserError
+from padis_jax.conversion.stored import read_header, read_params
+from padis_jax.conversion.unet_shapes import unet_shapes
+from padis_jax.errors import UserError, quoted
 from padis_jax.files import write_bytes
 from padis_jax.patches import Frame
 from padis_jax.prior import Prior, TilingName, patch_prior
-from padis_jax.serialization import from_json
-from padis_jax.unet import NetworkConfig, Params, init_network
+from padis_jax.serialization import from_json, parse_json
+from padis_jax.unet import NetworkConfig, Params
 from padis_jax.window import Window
 
 __all__ = ["Weights", "file_hash", "import_state_dict", "load_prior", "load_weights", "save_weights"]
+
+_METADATA = ("network", "frame", "window", "provenance")
 
 
 class Weights(NamedTuple):
@@ -104,35 +105,23 @@ def load_weights(path: str | Path) -> Weights:
       UserError: if the file is missing, damaged, not from `save_weights`, or does not hold the network that its own
         metadata describes.
     """
-    path = Path(path)
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such weights file; train one with train.py, or name it with --weights") from error
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path}: not a readable safetensors file (damaged or truncated): {error}") from error
-    if missing := [name for name in ("network", "frame", "window", "provenance") if name not in metadata]:
+    stored = read_header(path, "no such weights file; train one with train.py, or name it with --weights")
+    if missing := [name for name in _METADATA if name not in stored.metadata]:
         raise UserError(
             f"{path}: its metadata has no {missing[0]!r}; it was not written by padis_jax.weights.save_weights"
         )
-    try:
-        about = {name: json.loads(metadata[name]) for name in ("network", "frame", "window", "provenance")}
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: its metadata is not JSON: {error}") from error
+    about = {name: parse_json(stored.metadata[name], f"{path}: {name} in its metadata") for name in _METADATA}
     network = from_json(NetworkConfig, about["network"], f"{path}: network")
     frame = from_json(Frame, about["frame"], f"{path}: frame")
     window = from_json(Window, about["window"], f"{path}: window")
     if not isinstance(about["provenance"], Mapping):
-        raise UserError(f"{path}: provenance in its metadata is {about['provenance']!r}: expected fields")
+        raise UserError(f"{path}: provenance in its metadata is {quoted(about['provenance'])}: expected fields")
     try:
         for side in frame.tile_shape:
             network.check_patch(side)
     except ValueError as error:
         raise UserError(f"{path}: frame and network in its metadata do not fit: {error}") from error
-    _check_architecture(path, arrays, network)
-    params = unflatten_dict({name: jnp.asarray(a, jnp.float32) for name, a in arrays.items()}, sep=".")
+    params = read_params(stored, unet_shapes(network), ("F32", "F16"))
     return Weights(params, network, frame, window, about["provenance"], file_hash(path))
 
 
@@ -177,16 +166,3 @@ def file_hash(path: str | Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _check_architecture(path: Path, arrays: Mapping[str, np.ndarray], network: NetworkConfig) -> None:
-    expected = flatten_dict(jax.eval_shape(lambda: init_network(jax.random.key(0), network)), sep=".")
-    for name in sorted(expected.keys() | arrays.keys()):
-        wanted = expected[name].shape if name in expected else "nothing"
-        found = arrays[name].shape if name in arrays else "nothing"
-        if wanted != found:
-            raise UserError(f"{path}: array {name} is {found}, but the network in its metadata needs {wanted}")
-        if arrays[name].dtype not in (np.float32, np.float16):
-            raise UserError(f"{path}: array {name} is {arrays[name].dtype}, expected float32 or float16")
-        if not np.isfinite(arrays[name]).all():
-            raise UserError(f"{path}: array {name} holds NaN or infinity; the training that wrote it went wrong")

@@ -13,8 +13,9 @@ from typing import TypeVar
 import jax
 import numpy as np
 
-from padis_jax.errors import UserError
+from padis_jax.errors import UserError, quoted
 
+TINY = np.finfo(np.float32).tiny
 Values = TypeVar("Values", np.ndarray, jax.Array)
 
 
@@ -27,8 +28,13 @@ class Window:
     high: float
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low < self.high):
-            raise UserError(f"window: low {self.low} must be below high {self.high}, both finite")
+        # Images are float32: what is not finite, or one value, in that type is no window.
+        with np.errstate(over="ignore"):
+            low, width = np.float32(self.low), np.float32(self.high - self.low)
+        if not (abs(low) < np.inf and TINY <= width < np.inf and low < np.float32(self.high) < np.inf):
+            raise UserError(f"window: low {self.low} must be below high {self.high}, both finite in single precision")
+        if not self.unit.isprintable() or len(self.unit) > 40:
+            raise UserError(f"window: the unit {quoted(self.unit)} must be a short text, such as HU")
 
     @property
     def named(self) -> str:

@@ -56,6 +56,11 @@ def run(folder, workdir, problem, *more, **kwargs):
         return {name: file[name] for name in file.files}, json.loads((workdir / "metrics.json").read_text())
 
 
+def test_superresolution_of_a_side_with_a_rest(folder):
+    config = Experiment(problem="sr4", image=ImageConfig(str(folder / "odd.png"), 0))
+    assert case_of(config).measurement.y.shape == (5, 4, 1)  # of 18 x 16
+
+
 def test_a_problem_in_colour_writes_the_whole_folder(folder, tmp_path):
     arrays, metrics = run(folder, tmp_path, "deblur9", "--save-as", "png", kind="rgb")
     assert set(arrays) == {"truth", "blurred", "TV", "DDS", "unit"} and arrays["DDS"].shape == (16, 16, 3)
@@ -233,7 +238,6 @@ MISTAKES = {
     "boundary": ("sr2", lambda f, t: ["--boundary", "zero"], "belongs to --problem deblur"),
     "noise": ("sr2", lambda f, t: ["--noise", "-1"], "--noise -1.0: must not be negative"),
     "noise of photons": ("ct8", lambda f, t: ["--noise", "0.1"], "photon counts have their own"),
-    "factor": ("sr4", lambda f, t: ["--image.path", f / "odd.png"], "--problem sr4: Downsample"),
     "views": ("ct8", lambda f, t: ["--scan.views", "9"], "scan.views: --problem ct8 has its own"),
     "ddnm": ("denoise", lambda f, t: ["--solver", "ddnm"], "not with ddnm: A+ is 1"),
     "inner steps of ancestral": (
@@ -244,7 +248,11 @@ MISTAKES = {
     "samples of pnp": ("sr2", lambda f, t: ["--solver", "pnp_red", "--samples", "2"], "leave --samples and"),
     "measured": ("sr2", lambda f, t: ["--measurement.path", "scan.npz"], "leave it out with measured data"),
     "colour for grey": ("sr2", lambda f, t: ["--image.path", f / "rgb.png"], "trained on images of 1 channels, not 3"),
-    "CT in colour": ("ct8", lambda f, t: ["--image.path", f / "rgb.png", "--scan.protocol", "paper"], "have 1 chan"),
+    "CT in colour": (
+        "ct8",
+        lambda f, t: ["--image.path", f / "rgb.png", "--scan.protocol", "paper"],
+        "images of 1 channels, not 3; add --image.grey",
+    ),
     "value missing": ("sr2", lambda f, t: ["--image.path"], "--image.path"),
 }
 

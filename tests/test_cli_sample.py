@@ -207,7 +207,7 @@ MISTAKES = {
     "NaN": (_with_nan, "is nan at index (1, 2)"),
     "window of the image": (lambda f, t: ["--image.path", f / "volume.npz"], "trained with the window"),
     "window of the weights": (_other_window, "the window -1000 to 1000 HU, but the image has 0 to 1"),
-    "channels": (_colour, "images must have 1 channel, not 3"),
+    "channels": (_colour, "trained on images of 1 channels, not 3; add --image.grey"),
     "no pixel size": (lambda f, t: ["--scan.protocol", "honest"], "give --scan.pixel-mm"),
     "DICOM without DICOM": (lambda f, t: ["--save-as", "dicom"], "images.npy: is not DICOM, and DICOM results need"),
     "NIfTI without spacing": (lambda f, t: ["--save-as", "png", "nifti"], "needs the spacing of the voxels"),

@@ -37,6 +37,8 @@ FACTORIES = {
     "blur, zero": lambda: Blur(**SHAPE, kernel=uniform_kernel(3), boundary="zero"),
     "block": lambda: Downsample(**SHAPE, factor=4),
     "bicubic": lambda: Downsample(**SHAPE, factor=2, method="bicubic"),
+    "block, sides with a rest": lambda: Downsample(**SHAPE, factor=5),
+    "bicubic, sides with a rest": lambda: Downsample(**SHAPE, factor=5, method="bicubic"),
     "inpainting": lambda: Inpaint(mask=MASK),
     "denoising": lambda: Identity(**SHAPE),
 }
@@ -159,6 +161,20 @@ def test_reductions_are_pillows(factor):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["block", "bicubic"])
+def test_the_last_block_of_a_side_with_a_rest_is_of_the_pixels_that_are_there(method):
+    image = jnp.asarray(RNG.random((9, 10, 3)), jnp.float32)
+    small = Downsample(image_shape=(9, 10), factor=4, method=method)
+    found = small(image)
+    assert found.shape == (3, 3, 3) and small.start(found).shape == image.shape
+    np.testing.assert_allclose(small(jnp.ones((9, 10))), 1, atol=1e-6)
+    if method == "block":
+        np.testing.assert_allclose(found[2, 2], image[8:, 8:].mean((0, 1)), atol=1e-6)
+        np.testing.assert_allclose(found[0, 1], image[:4, 4:8].mean((0, 1)), atol=1e-6)
+    np.testing.assert_allclose(small.start(found)[8, 8], found[2, 2])
+    np.testing.assert_allclose(small(small.pinv(found)), found, atol=1e-5)
+
+
 def test_starts():
     small = Downsample(**SHAPE, factor=4)
     np.testing.assert_array_equal(small.start(jnp.arange(12.0).reshape(3, 4))[4:8, 8:12], np.full((4, 4), 6.0))
@@ -275,7 +291,8 @@ def test_a_whole_number_may_be_written_as_a_float():
         (lambda: Blur(image_shape=(12.5, 16), kernel=np.ones((3, 3))), "image_shape"),
         (lambda: Blur(**SHAPE, kernel=np.ones((13, 3))), "larger than the image"),
         (lambda: Blur(**SHAPE, kernel=np.ones((3, 3)), boundary="wrap"), "circular, reflect, zero, got 'wrap'"),
-        (lambda: Downsample(**SHAPE, factor=5), "factor 5"),
+        (lambda: Downsample(**SHAPE, factor=17), "factor 17"),
+        (lambda: Downsample(**SHAPE, factor=float("nan")), "factor nan"),
         (lambda: Downsample(**SHAPE, factor=2, method="cubic"), "block, bicubic"),
         (lambda: Inpaint(mask=np.zeros((4, 4))), "known pixel"),
         (lambda: Inpaint(mask=np.full((4, 4), 0.5)), "0 and 1"),

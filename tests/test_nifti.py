@@ -87,6 +87,22 @@ BAD = {
 }
 
 
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_volume_of_a_series_is_named(tmp_path, suffix):
+    series = np.random.default_rng(0).random((5, 6, 4, 3)).astype(np.float32)
+    path = _saved(tmp_path / f"x{suffix}", series)
+    for frame in range(3):
+        alone = read_images(_saved(tmp_path / f"alone{suffix}", series[..., frame]))
+        found = read_images(f"{path}::{frame}")
+        np.testing.assert_array_equal(found.images, alone.images)
+        assert found.origins[0].file == path and found.spacing == alone.spacing
+    for name in ("", "::3", "::-1", "::x", "::01"):
+        with pytest.raises(UserError, match=rf"3 volumes; name one of them: .*x{suffix}::0 to x{suffix}::2"):
+            read_images(f"{path}{name}")
+    with pytest.raises(UserError, match="1 volumes; name one of them: leave ::1 out"):
+        read_images(f"{_saved(tmp_path / f'alone{suffix}', series[..., 0])}::1")
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_what_cannot_be_read_is_refused(tmp_path, case):
     make, message = BAD[case]

@@ -15,6 +15,7 @@ what the shipped patch prior takes.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -48,12 +49,12 @@ class CNNConfig:
     sigma_max: float = 0.2
 
     def __post_init__(self) -> None:
-        if self.image_channels < 1 or self.features < 1 or self.layers < 2:
+        if not (1 <= self.image_channels <= 64 and 1 <= self.features <= 4096 and 2 <= self.layers <= 128):
             raise ValueError(
                 f"cnn: image_channels {self.image_channels} and features {self.features} must be at least 1, "
-                f"layers {self.layers} at least 2"
+                f"layers {self.layers} at least 2; at most 64, 4096 and 128"
             )
-        if not 0 < self.sigma_min < self.sigma_max < math.inf:
+        if not 1e-8 <= self.sigma_min < self.sigma_max <= 1e8:
             raise ValueError(f"cnn: 0 < sigma_min < sigma_max is needed, got {self.sigma_min} and {self.sigma_max}")
 
 
@@ -74,6 +75,18 @@ class _Noise(nn.Module):
 def init_cnn(key: Array, config: CNNConfig) -> Params:
     """Parameters of a denoiser that returns its input: a nested dict of float32 arrays."""
     return _Noise(config).init(key, jnp.zeros((1, 8, 8, config.image_channels + 1)))["params"]
+
+
+def cnn_shapes(config: CNNConfig) -> dict[str, tuple[int, ...]]:
+    """Dotted name -> shape of every array of `init_cnn`."""
+    c, f = config.image_channels, config.features
+    widths = [c + 1, *[f] * (config.layers - 1), c]
+    pairs = enumerate(itertools.pairwise(widths))
+    return {
+        f"conv{i}.{leaf}": (3, 3, given, made) if leaf == "kernel" else (made,)
+        for i, (given, made) in pairs
+        for leaf in ("kernel", "bias")
+    }
 
 
 def denoise_images(config: CNNConfig, params: Params, images: Array, sigma: Array) -> Array:

@@ -12,33 +12,32 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
-from padis_jax.baselines.cnn import CNNConfig, init_cnn
-from padis_jax.errors import UserError
+from padis_jax.baselines.cnn import CNNConfig, cnn_shapes
+from padis_jax.conversion.stored import read_header, read_params
+from padis_jax.conversion.unet_shapes import Shapes, unet_shapes
+from padis_jax.errors import UserError, quoted
 from padis_jax.files import write_bytes
-from padis_jax.serialization import from_json
-from padis_jax.unet import NetworkConfig, Params, init_network
+from padis_jax.serialization import from_json, parse_json
+from padis_jax.unet import NetworkConfig, Params
 
 KEY = "padis_jax baseline 1"  # one entry: several would be written in random order
 C = TypeVar("C", CNNConfig, NetworkConfig)
 
 
 class Kind(NamedTuple, Generic[C]):
-    """A kind of file: its name, the class of its config, and (key, config) -> parameters."""
+    """A kind of file: its name, the class of its config, and what arrays a network of a config has."""
 
     name: str
     config: type[C]
-    init: Callable[[Any, C], Params]
+    shapes: Callable[[C], Shapes]
 
 
-CNN = Kind("cnn denoiser", CNNConfig, init_cnn)
-SUPERVISED = Kind("supervised", NetworkConfig, init_network)
+CNN = Kind("cnn denoiser", CNNConfig, cnn_shapes)
+SUPERVISED = Kind("supervised", NetworkConfig, unet_shapes)
 
 
 class Baseline(NamedTuple, Generic[C]):
@@ -68,30 +67,12 @@ def load_baseline(path: str | Path, kind: Kind[C]) -> Baseline[C]:
     Raises:
       UserError: if the file is missing, damaged, of another kind, or does not hold the network that it describes.
     """
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {}).get(KEY)
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; train a {kind.name} network first (docs/methods.md)") from error
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path}: not a readable safetensors file (damaged or truncated): {error}") from error
-    try:
-        described = json.loads(text or "null")
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: its metadata is not JSON: {error}") from error
+    stored = read_header(path, f"no such file; train a {kind.name} network first (docs/methods.md)")
+    described = parse_json(stored.metadata.get(KEY, "null"), f"{path}: its metadata")
     if not isinstance(described, dict) or described.get("kind") != kind.name:
         found = described.get("kind") if isinstance(described, dict) else "something else"
-        raise UserError(f"{path}: holds {found!r}, not a network of kind {kind.name!r}; name another file")
+        raise UserError(f"{path}: holds {quoted(found)}, not a network of kind {kind.name!r}; name another file")
     config = from_json(kind.config, described.get("config"), f"{path}: config")
-    expected = flatten_dict(jax.eval_shape(lambda: kind.init(jax.random.key(0), config)), sep=".")
-    for name in sorted(expected.keys() | arrays.keys()):
-        wanted = expected[name].shape if name in expected else "nothing"
-        given = arrays[name].shape if name in arrays else "nothing"
-        if wanted != given:
-            raise UserError(f"{path}: array {name} is {given}, but the network in its metadata needs {wanted}")
-        if arrays[name].dtype != np.float32 or not np.isfinite(arrays[name]).all():
-            raise UserError(f"{path}: array {name} must hold finite float32 numbers; train the network again")
-    params = unflatten_dict({name: jnp.asarray(a) for name, a in arrays.items()}, sep=".")
+    params = read_params(stored, kind.shapes(config), ("F32",))
     about = described.get("about")
     return Baseline(params, config, about if isinstance(about, dict) else {})

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from padis_jax.errors import UserError
+from padis_jax.errors import UserError, cut
 from padis_jax.files import write_json, write_npy
 from padis_jax.serialization import from_json
 
@@ -109,8 +109,8 @@ def read_result(folder: Path, cell: Cell, shape: tuple[int, ...] | None = None) 
             read_image(folder, cell, shape)
     except UserError as error:
         return None, str(error)
-    except (OSError, ValueError) as error:
-        return None, f"{path}: damaged: {error}"
+    except (OSError, ValueError, RecursionError) as error:
+        return None, f"{path}: damaged: {cut(error)}"
     return result, ""
 
 

@@ -38,6 +38,9 @@ def sample_command(weights: Path | str, config: Config) -> str:
     """The command that tries the weights of a training run on an image of its data, a held-out one if there is any."""
     index = (*config.data.test, *config.data.validation, 0)[0]
     words = ["--weights", str(weights), "--image.path", config.data.path, "--image.index", str(index)]
+    for name, size in (("crop", config.data.crop), ("resize", config.data.resize)):
+        words += [f"--image.{name}", *map(str, size)] if size else []
+    words += ["--image.grey"] if config.data.grey else []
     if config.network.image_channels > 1:
         words += ["--problem", "deblur9"]
     elif not _has_spacing(config.data.path):

@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not given.source or not given.target:
         raise UserError(f"name a source and a target: {called_as('convert')} authors.pkl prior.safetensors ...")
     source, target = Path(given.source), Path(given.target)
-    if not source.exists():
+    if not (source.is_file() or source.is_dir()):  # a pipe would be waited for
         raise UserError(f"{source}: no such file or folder")
     if target.exists() and not given.overwrite and not (target.is_dir() and not any(target.iterdir())):
         raise UserError(f"{target} already exists: choose another name, or pass --overwrite")
@@ -125,7 +125,8 @@ def _from_torch(source: Path, given: Conversion) -> _Found:
             "paper's CT prior --image-shape 256 256 --patch 56 --low 0 --high 1"
         )
     found = read_torch(source, key=given.key)
-    sigma_data = given.sigma_data or found.sigma_data or 0.5
+    told = {"argument": given.sigma_data, "file": found.sigma_data, "default": 0.5}
+    told_by, sigma_data = next((name, value) for name, value in told.items() if value is not None)
     try:
         network, params = import_state_dict(found.arrays, sigma_data=sigma_data)
         network.check_patch(given.patch)
@@ -136,7 +137,7 @@ def _from_torch(source: Path, given: Conversion) -> _Found:
         "converted_from": source.name,
         "converted_from_sha256": file_hash(source),
         "network_in_file": found.holds,
-        "sigma_data_from": "argument" if given.sigma_data else "file" if found.sigma_data else "default",
+        "sigma_data_from": told_by,
     }
     return _Found(params, network, frame, Window(given.unit, given.low, given.high), about)
 
@@ -187,7 +188,10 @@ def _to_checkpoint(weights: Weights, source: Path, target: Path, *, write: bool)
         raise UserError(f"{target}: a .safetensors file becomes a work folder for train.py; name a folder")
     saved = weights.provenance.get("config")
     config = from_json(Config, saved, f"{source}: provenance") if saved else Config()
-    config = dataclasses.replace(config, network=weights.network)
+    try:
+        config = dataclasses.replace(config, network=weights.network)
+    except ValueError as error:
+        raise UserError(f"{source}: the settings in its provenance do not suit its network: {error}") from error
     about = {
         "config": dataclasses.asdict(config),
         "frame": dataclasses.asdict(weights.frame),

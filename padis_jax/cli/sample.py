@@ -38,7 +38,7 @@ from padis_jax.devices import cluster
 from padis_jax.devices.plan import plan_sampling
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import in_bucket
-from padis_jax.images import read_images
+from padis_jax.images import Shaping, read_images
 from padis_jax.measurements.geometry import write_geometry
 from padis_jax.measurements.load import MeasuredScan, load_scan
 from padis_jax.metrics import Coverage
@@ -46,7 +46,7 @@ from padis_jax.runs.case import Case, measured_case, simulated_case
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import first_image, plan_of
 from padis_jax.runs.outcome import Outcome
-from padis_jax.runs.prior import patch_batch, with_prior
+from padis_jax.runs.prior import check_fits, patch_batch, with_prior
 from padis_jax.runs.results import check_save, save, write_results
 from padis_jax.runs.score import Row, score_samples, table
 from padis_jax.runs.solve import check_traced, rows_of
@@ -119,7 +119,10 @@ def sample(config: Experiment, workdir: Path, output: OutputOptions = OutputOpti
         tell(config, scan, output)
         case = measured_case(config, scan, weights)
     else:
-        images = read_images(config.image.path, fit=weights.window, memory=0)  # only the chosen one is decoded
+        chosen = config.image
+        shaping = Shaping(chosen.crop, chosen.resize, chosen.grey)
+        images = read_images(chosen.path, fit=weights.window, memory=0, shaping=shaping)  # only one is decoded
+        check_fits(config, images.images.shape[1:], images.window, weights)  # before anything is measured
         for note in images.notes:
             print(f"note: {note}", file=sys.stderr)
         case = simulated_case(config, images, shapes_only=output.dry_run)

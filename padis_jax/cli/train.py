@@ -37,7 +37,7 @@ HELP = Page(
     "train",
     f"{__doc__}\n{cluster.__doc__}",
     Config,
-    "data.path=PATH data.low=X data.high=X data.unit=UNIT data.test=N... data.validation=N... "
+    "data.path=PATH data.low=X data.high=X data.unit=UNIT data.test=N... data.validation=N... data.crop=H,W data.grey "
     "network.image_channels=N network.model_channels=N patches.sizes=N... patches.batch=N... "
     "optimiser.learning_rate=X run.steps=N run.seed=N run.start_weights=FILE run.checkpoint_every=N "
     "run.devices=N run.tensorboard",

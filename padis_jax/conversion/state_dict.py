@@ -12,12 +12,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 
-from padis_jax.errors import UserError
-from padis_jax.unet import NetworkConfig, Params, init_network
+from padis_jax.conversion.stored import check_shapes
+from padis_jax.conversion.unet_shapes import unet_shapes
+from padis_jax.errors import UserError, cut, quoted
+from padis_jax.unet import NetworkConfig, Params
 
 _LEVELLED = re.compile(r"(enc|dec)\.(\d+)x\2_(\w+)\.(.+)")
 # Present in some checkpoints and without effect on sampling: the embedding of EDM's augmentation labels, which are
@@ -53,15 +54,10 @@ def import_state_dict(
     for name, array in named.items():
         if name in _IGNORED or name.endswith("resample_filter"):
             continue
-        flat |= _translate(name, np.asarray(array, np.float32), resolutions)
-    expected = flatten_dict(jax.eval_shape(lambda: init_network(jax.random.key(0), config)), sep=".")
-    for ours in sorted(expected.keys() | flat.keys()):
-        if ours not in flat or ours not in expected or flat[ours].shape != expected[ours].shape:
-            found = flat[ours].shape if ours in flat else "missing"
-            wanted = expected[ours].shape if ours in expected else "no such parameter"
-            raise UserError(
-                f"state dict: parameter {ours} is {found}, but the architecture deduced has {wanted}: {config}"
-            )
+        with np.errstate(all="ignore"):  # what is not finite is refused where it is written
+            flat |= _translate(name, np.asarray(array, np.float32), resolutions)
+    shapes, needs = {name: array.shape for name, array in flat.items()}, "the architecture deduced has"
+    check_shapes(shapes, unet_shapes(config), "state dict: parameter ", needs, "missing")
     return config, unflatten_dict(flat, sep=".")
 
 
@@ -91,27 +87,34 @@ def _deduce(
     for name in named:
         if name.startswith("map_label") or "_aux_skip" in name or "_aux_down" in name or "_aux_up" in name:
             raise UserError(
-                f"state dict: {name} belongs to a class-conditional or 'skip' network, which is not supported"
+                f"state dict: {quoted(name)[1:-1]} belongs to a class-conditional or 'skip' network; not supported"
             )
 
-    def shape(name: str) -> tuple[int, ...]:
+    def kernel(name: str) -> tuple[int, ...]:
         if name not in named:
             raise UserError(f"state dict: array {name} is missing")
-        return tuple(named[name].shape)
+        found = tuple(named[name].shape)
+        if len(found) != 4 or 0 in found:
+            raise UserError(f"state dict: array {name} is {found}, expected [out, in, kh, kw], none of them 0")
+        return found
 
-    channels, inputs = shape(f"enc.{top}_conv.weight")[:2]
-    outputs = shape(f"dec.{top}_aux_conv.weight")[0]
+    channels, inputs = kernel(f"enc.{top}_conv.weight")[:2]
+    outputs = kernel(f"dec.{top}_aux_conv.weight")[0]
     if taps is None:
         buffers = [array for name, array in named.items() if name.endswith("resample_filter")]
         if not buffers and len(resolutions) > 1:
             raise UserError(
                 "state dict: it holds no `resample_filter` buffer; give resample_filter=(1, 1) or (1, 3, 3, 1)"
             )
-        rows = np.asarray(buffers[0], np.float64)[0, 0].sum(0) if buffers else np.ones(2)
-        taps = tuple(float(t) for t in np.round(rows / rows[0], 6))
-    widths = [shape(f"enc.{r}x{r}_block0.conv0.weight")[0] for r in resolutions]
+        table = np.asarray(buffers[0], np.float64) if buffers else np.ones((1, 1, 2, 2))
+        if table.ndim != 4 or 0 in table.shape or max(table.shape) > 16 or not table[0, 0].sum(0)[0]:
+            raise UserError(f"state dict: the buffer resample_filter of shape {table.shape} is no filter [1, 1, n, n]")
+        with np.errstate(all="ignore"):
+            rows = table[0, 0].sum(0)
+            taps = tuple(float(t) for t in np.round(rows / rows[0], 6))
+    widths = [kernel(f"enc.{r}x{r}_block0.conv0.weight")[0] for r in resolutions]
     if any(w % channels for w in widths):
-        raise UserError(f"state dict: level widths {widths} are not multiples of the first convolution's {channels}")
+        raise UserError(f"state dict: level widths {cut(widths, 60)} are not multiples of the first's {channels}")
     try:
         return NetworkConfig(
             image_channels=outputs,
@@ -127,7 +130,7 @@ def _deduce(
             sigma_data=sigma_data,
         )
     except ValueError as error:
-        raise UserError(f"state dict: the shapes do not describe a supported network: {error}") from error
+        raise UserError(f"state dict: the shapes do not describe a supported network: {cut(error)}") from error
 
 
 def _translate(name: str, array: np.ndarray, resolutions: list[int]) -> dict[str, Any]:
@@ -139,11 +142,11 @@ def _translate(name: str, array: np.ndarray, resolutions: list[int]) -> dict[str
         ours = f"{side}{resolutions.index(int(resolution))}_{block}.{rest}"
     else:
         ours = name
-    path, leaf = ours.rsplit(".", 1)
+    path, _, leaf = ours.rpartition(".")
     if leaf == "bias":
         return {_attention_path(path) + ".bias": array}
     if leaf != "weight" or array.ndim not in (1, 2, 4):
-        raise UserError(f"state dict: array {name} of shape {array.shape} is unknown")
+        raise UserError(f"state dict: array {quoted(name)[1:-1]} of shape {array.shape} is unknown")
     if array.ndim == 1:
         return {_attention_path(path) + ".scale": array}
     if array.ndim == 4:

@@ -23,12 +23,13 @@ import numpy as np
 
 from padis_jax.conversion.pickled import Budget, Call, Vocabulary, read_pickle
 from padis_jax.conversion.torch_objects import NAMES, Module, PickledArray, Tensor, calls, storages
-from padis_jax.errors import UserError
+from padis_jax.errors import UserError, cut
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 MAX_FILE = 8 * 2**30
 MAX_ARRAYS, MAX_DEPTH, MAX_NAME = 20_000, 32, 200
 
+_DAMAGE = (ValueError, OSError, EOFError, OverflowError, RuntimeError, MemoryError, struct.error, zipfile.BadZipFile)
 _ENDIAN = "its numbers are not little-endian; save it again on an ordinary machine"
 _PRECONDITIONED = re.compile(r"VP|VE|iDDPM")  # EDM's other networks, whose output means something else
 
@@ -64,8 +65,8 @@ def read_torch(path: str | Path, *, key: str = "", budget: Budget | None = None)
                 raise ValueError(f"{file.size()} bytes are more than any supported network; refused")
             # Thousands of tensors may refer to one large storage; a network's hardly ever share one.
             return _arrays(_value(handle, file, budget or Budget()), key, 2 * file.size())
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, RuntimeError, struct.error, MemoryError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    except _DAMAGE as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else cut(error)
         raise UserError(f"{path}: {reason or type(error).__name__}") from error
 
 

@@ -177,7 +177,11 @@ def _given(arguments: tuple[Any, ...], *kinds: type) -> tuple[Any, ...]:
 
 
 def _integers(values: Any, what: str) -> tuple[int, ...]:
-    if type(values) not in (tuple, list) or len(values) > 8 or not all(type(v) is int and v >= 0 for v in values):
+    if (
+        type(values) not in (tuple, list)
+        or len(values) > 8
+        or not all(type(v) is int and 0 <= v < 2**48 for v in values)
+    ):
         raise ValueError(f"the {what} of a tensor is damaged")
     return tuple(values)
 
@@ -212,7 +216,7 @@ def _persistent_object(arguments: tuple[Any, ...]) -> Module:
 
 def _dtype(arguments: tuple[Any, ...]) -> _DType:
     (code,) = _given(arguments, str)
-    if not re.fullmatch(r"[fiu][1248]|b1", code):
+    if not re.fullmatch(r"f[248]|[iu][1248]|b1", code):
         raise ValueError(f"a numpy dtype {code[:20]!r}, which is not a plain number type; refused")
     return _DType(code)
 

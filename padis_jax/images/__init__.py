@@ -6,15 +6,18 @@ One module for each format turns a file into a `source.Source` (slices in the fi
 
 from padis_jax.images.image_set import ImageSet
 from padis_jax.images.read import open_source, read_images
+from padis_jax.images.shaping import Shaping
 from padis_jax.images.source import Origin, Source
-from padis_jax.streamed import StreamedImages
+from padis_jax.streamed import CroppedImages, StreamedImages
 from padis_jax.window import HOUNSFIELD, PLAIN, Window
 
 __all__ = [
     "HOUNSFIELD",
+    "CroppedImages",
     "PLAIN",
     "ImageSet",
     "Origin",
+    "Shaping",
     "Source",
     "StreamedImages",
     "Window",

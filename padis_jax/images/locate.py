@@ -74,8 +74,11 @@ def locate(path: str | Path) -> tuple[list[Group], str | None, list[str]]:
                 f"{text}: no images in this folder; it should hold files of type {', '.join(SUFFIXES)}, or folders of "
                 "them"
             )
-    if variable and {group.kind for group in groups} - {"npz", "mat", "hdf5"}:
-        raise UserError(f"{text}: ::{variable} names an array in a .npz, .mat or .hdf5 file, which this is not")
+    if variable and {group.kind for group in groups} - {"npz", "mat", "hdf5", "nifti"}:
+        raise UserError(
+            f"{text}: ::{variable} names an array in a .npz, .mat or .hdf5 file, or a volume of a NIfTI series, which "
+            "this is not"
+        )
     return groups, variable or None, notes
 
 

@@ -40,8 +40,10 @@ def layout(affine: np.ndarray) -> Layout:
     return Layout((axes[0], axes[1], axes[2]), (bool(flips[0]), bool(flips[1]), bool(flips[2])))
 
 
-def open_nifti(path: Path) -> Source:
-    """A volume of three axes (a fourth of length 1 is dropped); unit not told; scaling of the header applied.
+def open_nifti(path: Path, variable: str | None = None) -> Source:
+    """A volume of three axes, or of a series of them (a fourth axis) the one whose number is `variable`.
+
+    The unit is not told; the scaling of the header is applied.
 
     A .nii is read slice by slice; a .nii.gz is unpacked when the first slice is read, and kept in its stored type.
 
@@ -57,10 +59,13 @@ def open_nifti(path: Path) -> Source:
         dtype = np.dtype(image.get_data_dtype())
         affine = np.asarray(image.affine, float)
         slope, intercept, offset = image.dataobj.slope, image.dataobj.inter, int(image.dataobj.offset)
-    if len(shape) > 3 and set(shape[3:]) == {1}:
-        shape = shape[:3]
-    if len(shape) != 3:
-        raise UserError(f"{path}: has {len(shape)} axes {shape}, expected a volume with 3; save one frame of it")
+    frames = max(shape[3:4] + (1,))
+    if len(shape) < 3 or min(shape) < 1 or max((*shape[4:], 1)) > 1:
+        raise UserError(f"{path}: has {len(shape)} axes {shape}, expected a volume with 3, or a series of them")
+    if (variable is None and frames > 1) or (variable is not None and variable not in map(str, range(frames))):
+        known = f"{path}::0 to {path.name}::{frames - 1}" if frames > 1 else f"leave ::{variable} out"
+        raise UserError(f"{path}: has {len(shape)} axes {shape}, {frames} volumes; name one of them: {known}")
+    frame = int(variable or 0)
     if dtype.kind not in "fiub":
         raise UserError(f"{path}: voxels of type {dtype} are not real numbers")
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
@@ -69,7 +74,7 @@ def open_nifti(path: Path) -> Source:
         raise UserError(f"{path}: scl_slope {slope} and scl_inter {intercept} must be finite; repair the header")
     gzipped = path.name.lower().endswith(".gz")
     stored = path.stat().st_size - (0 if gzipped else offset)
-    check_size(path, (shape[0], shape[1], shape[2], 1), dtype.itemsize, max(stored, 0), compressed=gzipped)
+    check_size(path, (shape[0] * frames, shape[1], shape[2], 1), dtype.itemsize, max(stored, 0), compressed=gzipped)
     order = layout(affine)
     count, height, width = (shape[axis] for axis in order.axes)
     check_size(path, (count, height, width, 1), 0, 0)
@@ -81,7 +86,7 @@ def open_nifti(path: Path) -> Source:
         at = count - 1 - index if order.reversed[0] else index
         place: list[int | slice] = [slice(None)] * len(image.shape)
         place[order.axes[0]] = at
-        place[3:] = [0] * (len(image.shape) - 3)
+        place[3:] = [frame, *[0] * (len(image.shape) - 4)][: len(image.shape) - 3]
         with decoding(path, "NIfTI file"):
             if gzipped:
                 with lock:
@@ -101,7 +106,7 @@ def open_nifti(path: Path) -> Source:
         shape=(count, height, width, 1),
         dtype=dtype if (slope, intercept) == (1.0, 0.0) else np.dtype(np.float64),
         names=tuple(f"slice {index}" for index in range(count)),
-        origins=tuple(Origin(path, index, "") for index in range(count)),
+        origins=tuple(Origin(path, index, variable or "") for index in range(count)),
         full=full_scale(dtype) if (slope, intercept) == (1.0, 0.0) else None,
         spacing=(float(lengths[order.axes[0]]), float(lengths[order.axes[1]]), float(lengths[order.axes[2]])),
     )

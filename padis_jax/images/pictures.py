@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, TiffImagePlugin
 
 from padis_jax.errors import UserError
 from padis_jax.images.guard import check_size, decoding, library, quiet
-from padis_jax.images.source import Origin, Source
+from padis_jax.images.source import MIXED, Origin, Source
 
 _ORIENTATION = 0x0112  # EXIF; 5 to 8 swap rows and columns
 _BITS_PER_SAMPLE = 258
@@ -48,9 +48,7 @@ def open_pictures(files: Sequence[Path]) -> Source:
     for page in pages:
         if _about(page) != _about(first):
             place = f"{page.file}" + (f", page {page.number}" if page.pages > 1 else "")
-            raise UserError(
-                f"{place}: {_about(page)}, but {first.file.name} is {_about(first)}; give all the same size and type"
-            )
+            raise UserError(f"{place}: {_about(page)}, but {first.file.name} is {_about(first)}; {MIXED}")
     return Source(
         path=str(files[0] if len(files) == 1 else files[0].parent),
         read=lambda index: _read(pages[index]),

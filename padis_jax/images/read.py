@@ -18,8 +18,9 @@ from padis_jax.images.locate import locate, unique
 from padis_jax.images.matlab import open_mat
 from padis_jax.images.nifti import open_nifti
 from padis_jax.images.pictures import open_pictures
+from padis_jax.images.shaping import Shaping, shaped
 from padis_jax.images.source import Source, join
-from padis_jax.streamed import StreamedImages, in_parallel
+from padis_jax.streamed import CroppedImages, StreamedImages, in_parallel
 from padis_jax.window import PLAIN, Window
 
 MEMORY = 2**31  # bytes of float32 images that are held in memory
@@ -29,37 +30,48 @@ _OPENERS: dict[str, Callable[[Sequence[Path], str | None], Source]] = {
     "npz": lambda files, variable: open_npz(files[0], variable),
     "mat": lambda files, variable: open_mat(files[0], variable),
     "hdf5": lambda files, variable: open_hdf5(files[0], variable),
-    "nifti": lambda files, variable: open_nifti(files[0]),
+    "nifti": lambda files, variable: open_nifti(files[0], variable),
     "picture": lambda files, variable: open_pictures(files),
     "dicom": lambda files, variable: open_dicom(files),
 }
 
 
-def open_source(path: str | Path) -> Source:
+def open_source(path: str | Path, shaping: Shaping = Shaping()) -> Source:  # noqa: B008 (frozen)
     """The slices behind a path, in the files' own values; headers are read, the values are not.
 
     Args:
-      path: FILE, FOLDER or GLOB, with `::NAME` for an array in a .npz, .mat or .hdf5 file.
+      path: FILE, FOLDER or GLOB, with `::NAME` for an array in a .npz, .mat or .hdf5 file, `::T` for a volume of a
+        NIfTI series.
+      shaping: what is done to the images, so that those of several sizes fit.
 
     Raises:
       UserError: one line which names the file, what is wrong with it, and the remedy.
     """
     groups, variable, notes = locate(path)
+    groups = unique(groups)
+    if shaping:  # every picture has a size of its own
+        parts = [((f,) for f in g.files) if g.kind == "picture" else (g.files,) for g in groups]
+        groups = [g._replace(files=files) for g, of_group in zip(groups, parts, strict=True) for files in of_group]
     sources = []
-    for group in unique(groups):
+    for group in groups:
         with warnings.catch_warnings():  # decoders warn of what is repaired or refused
             warnings.simplefilter("ignore")
             source = _OPENERS[group.kind](group.files, variable)
         origins = tuple(
             origin._replace(volume="/".join(filter(None, (group.name, origin.volume)))) for origin in source.origins
         )
-        sources.append(dataclasses.replace(source, origins=origins))
-    joined = join(sources, str(path))
+        sources.append(shaped(dataclasses.replace(source, origins=origins), shaping))
+    joined = join(sources, str(path), shaping.crop)
     return dataclasses.replace(joined, notes=(*notes, *joined.notes))
 
 
 def read_images(
-    path: str | Path, *, window: Window | None = None, fit: Window | None = None, memory: int = MEMORY
+    path: str | Path,
+    *,
+    window: Window | None = None,
+    fit: Window | None = None,
+    memory: int = MEMORY,
+    shaping: Shaping = Shaping(),  # noqa: B008 (frozen)
 ) -> ImageSet:
     """Reads DICOM, NIfTI, pictures, arrays, MATLAB and HDF5 files.
 
@@ -77,6 +89,7 @@ def read_images(
         the weights is given here. Without either: -1000..1000 HU for values in HU; the full range for pictures and
         bytes; other floats must lie in [0, 1] already, and other integers are refused.
       memory: bytes; a set that would take more as float32 is read as it is needed. 0: every set is.
+      shaping: what is done to the images, so that those of several sizes fit one frame (for training).
 
     Returns:
       An ImageSet; its values do not depend on `memory`.
@@ -84,7 +97,7 @@ def read_images(
     Raises:
       UserError: one line which names the file, what is wrong with it, and the remedy.
     """
-    source = open_source(path)
+    source = open_source(path, shaping)
     stored, reported = source.windows(window, fit)
     strict = stored == PLAIN and window is None
 
@@ -92,7 +105,9 @@ def read_images(
         return source.scaled(index, stored, strict=strict)
 
     images: np.ndarray | StreamedImages
-    if 4 * math.prod(source.shape) > memory:
+    if source.sizes:
+        images = CroppedImages(scaled, source.shape, source.sizes, memory)
+    elif 4 * math.prod(source.shape) > memory:
         images = StreamedImages(scaled, source.shape)
     else:
         array = np.empty(source.shape, np.float32)

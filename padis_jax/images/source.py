@@ -14,6 +14,10 @@ from padis_jax.errors import UserError
 from padis_jax.window import HOUNSFIELD, PLAIN, Window
 
 Spacing = tuple[float, float, float]
+MIXED = (
+    "give all the same size and type, or train on them with --data.crop H W or --data.resize H W (colour and grey: "
+    "--data.grey); sample.py has these as --image.crop and so on"
+)
 
 
 class Origin(NamedTuple):
@@ -43,6 +47,7 @@ class Source:
       spacing: mm between slices, rows and columns, where the file tells it.
       rows_up: row 0 is to be shown at the bottom, as in CT that is stored with the face down.
       notes: what a user should know, each a line.
+      sizes: (H, W) of every image as it is read, where crops of `shape` are to be taken of it; else empty.
     """
 
     path: str
@@ -56,6 +61,7 @@ class Source:
     spacing: Spacing | None = None
     rows_up: bool = False
     notes: tuple[str, ...] = ()
+    sizes: tuple[tuple[int, int], ...] = ()
 
     def windows(self, window: Window | None, fit: Window | None) -> tuple[Window, Window]:
         """(window of the stored values, window to report); see `read_images` for the rule.
@@ -153,24 +159,29 @@ def stack_arrays(path: Path | str, array: np.ndarray, what: str = "the array") -
     return array[None, ..., None] if len(shape) == 2 else array[..., None] if len(shape) == 3 else array
 
 
-def join(sources: Sequence[Source], path: str) -> Source:
-    """Several sources of one size, unit and depth, one after the other.
+def join(sources: Sequence[Source], path: str, crop: tuple[int, int] | None = None) -> Source:
+    """Several sources of one size, unit and depth, one after the other; of any size, if they are to be cropped.
 
     Raises:
-      UserError: which names the first file that differs, and how.
+      UserError: which names the first file that differs, and how, or that is smaller than the crop.
     """
     first = sources[0]
-    if len(sources) == 1:
+    for source in sources:
+        if crop and (source.shape[1] < crop[0] or source.shape[2] < crop[1]):
+            raise UserError(
+                f"{source.origins[0].file}: {_describe(source, 'size')}, smaller than the crop, {crop[1]} x {crop[0]}; "
+                "crop less, leave that file out, or resize instead"
+            )
+    if len(sources) == 1 and not crop:
         return dataclasses.replace(first, path=path)
     notes = [note for source in sources for note in source.notes]
     spacing = first.spacing
     for source in sources[1:]:
-        for what in ("size", "unit", "depth"):
+        for what in ("colour" if crop else "size", "unit", "depth"):
             one, other = _describe(first, what), _describe(source, what)
             if one != other:
                 raise UserError(
-                    f"{source.origins[0].file}: {other}, but {first.origins[0].file.name} is {one}; give all the same "
-                    "size and type"
+                    f"{source.origins[0].file}: {other}, but {first.origins[0].file.name} is {one}; {MIXED}"
                 )
         if spacing is not None and (source.spacing is None or not np.allclose(spacing, source.spacing, rtol=1e-3)):
             notes.append(f"{source.path}: its spacing {source.spacing} differs from {first.path} ({first.spacing})")
@@ -184,8 +195,8 @@ def join(sources: Sequence[Source], path: str) -> Source:
     return Source(
         path=path,
         read=read,
-        shape=(ends[-1], *first.shape[1:]),
-        dtype=np.result_type(*(source.dtype for source in sources)),
+        shape=(ends[-1], *(crop or first.shape[1:3]), first.shape[3]),
+        dtype=np.result_type(*{source.dtype for source in sources}),
         names=tuple(name for source in sources for name in source.names),
         origins=tuple(origin for source in sources for origin in source.origins),
         unit=first.unit,
@@ -193,13 +204,15 @@ def join(sources: Sequence[Source], path: str) -> Source:
         spacing=spacing,
         rows_up=first.rows_up,
         notes=tuple(dict.fromkeys(notes)),
+        sizes=tuple(source.shape[1:3] for source in sources for _ in source.names) if crop else (),
     )
 
 
 def _describe(source: Source, what: str) -> str:
-    if what == "size":
+    if what in ("size", "colour"):
         _, height, width, channels = source.shape
-        return f"{width} x {height} {'grey' if channels == 1 else 'colour'}"
+        colour = "grey" if channels == 1 else "colour"
+        return f"{width} x {height} {colour}" if what == "size" else colour
     if what == "unit":
         return "without a unit" if source.unit in (None, PLAIN.unit) else f"in {source.unit}"
     return "of plain values" if source.full is None else f"of white at {source.full:g}"

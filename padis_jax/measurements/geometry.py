@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from padis_jax.errors import UserError
+from padis_jax.errors import UserError, cut
 from padis_jax.files import write_json
 from padis_jax.operators.tomography import FanBeam, ParallelBeam, RayTransform
 from padis_jax.serialization import from_json
@@ -138,7 +138,7 @@ def read_geometry(
             value = {**value, "angles": angles, "angle_unit": angle_unit}
         return from_json(ScanGeometry, value, "geometry")
     except (ValueError, OverflowError) as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{path}: {cut(error)}") from error
 
 
 def write_geometry(path: str | Path, geometry: ScanGeometry) -> None:

@@ -9,6 +9,9 @@ stretched by s against aliasing,
     R[i, j] = k((j + 1/2)/s - (i + 1/2)) / sum over the pixels j within the image,
 
 so that near the edge the weights of the pixels that are there sum to 1: the bicubic reduction of Pillow.
+
+A side that s does not divide is measured by ceil(N / s) pixels: blocks start at the top left, and the last one of a row
+or column is the mean (block) or the weighted mean (bicubic) of those of its pixels that lie within the image.
 """
 
 from __future__ import annotations
@@ -40,10 +43,10 @@ class Resampling(PerChannel):
     Attributes:
       image_shape: (H, W).
       factor: s.
-      rows: R_h, [H/s, H].
-      columns: R_w, [W/s, W].
-      rows_inverse: R_h+, [H, H/s].
-      columns_inverse: R_w+, [W, W/s].
+      rows: R_h, [ceil(H/s), H].
+      columns: R_w, [ceil(W/s), W].
+      rows_inverse: R_h+, [H, ceil(H/s)].
+      columns_inverse: R_w+, [W, ceil(W/s)].
       norm: ||A||.
     """
 
@@ -57,8 +60,8 @@ class Resampling(PerChannel):
 
     @property
     def measurement_shape(self) -> tuple[int, int]:
-        """(H/s, W/s)."""
-        return self.image_shape[0] // self.factor, self.image_shape[1] // self.factor
+        """(ceil(H/s), ceil(W/s))."""
+        return -(-self.image_shape[0] // self.factor), -(-self.image_shape[1] // self.factor)
 
     def forward(self, plane: Array) -> Array:
         """R_h x R_w'."""
@@ -74,7 +77,8 @@ class Resampling(PerChannel):
 
     def first(self, plane: Array) -> Array:
         """Every pixel repeated."""
-        return repeat(plane, "h w -> (h s) (w t)", s=self.factor, t=self.factor)
+        height, width = self.image_shape
+        return repeat(plane, "h w -> (h s) (w t)", s=self.factor, t=self.factor)[:height, :width]
 
 
 def _both(left: Array, plane: Array, right: Array) -> Array:
@@ -95,16 +99,16 @@ def Downsample(  # noqa: N802 (a factory named like the object it makes)
     ((2, 2, 3), (8, 8, 3))
 
     Args:
-      image_shape: (H, W) in pixels, multiples of `factor`.
-      factor: s, at least 1, whole.
+      image_shape: (H, W) in pixels; of a side that `factor` does not divide, the last block is smaller.
+      factor: s, at least 1, whole, at most the longer side.
       method: "block" or "bicubic".
 
     Raises:
-      ValueError: a size that `factor` does not divide, or an unknown method.
+      ValueError: another factor, or an unknown method.
     """
     shape = checked_size("Downsample", image_shape)
-    if not factor >= 1 or factor % 1 or shape[0] % factor or shape[1] % factor:
-        raise ValueError(f"Downsample: factor {factor} must be positive, whole, and divide the image's {shape}")
+    if not 1 <= factor <= max(shape) or factor % 1:
+        raise ValueError(f"Downsample: factor {factor} must be whole, 1 to the longer side of the image's {shape}")
     factor = int(factor)
     if method not in get_args(Method):
         raise ValueError(f"Downsample: method must be one of {', '.join(get_args(Method))}, got {method!r}")
@@ -121,10 +125,12 @@ def Downsample(  # noqa: N802 (a factory named like the object it makes)
 
 
 def reduction(n: int, factor: int, method: Method) -> np.ndarray:
-    """R of one axis: [n / factor, n]."""
+    """R of one axis: [ceil(n / factor), n]."""
+    pixels, blocks = np.arange(n), np.arange(-(-n // factor))[:, None]
     if method == "block":
-        return np.kron(np.eye(n // factor), np.full((1, factor), 1 / factor))
-    t = np.abs((np.arange(n) + 0.5) / factor - (np.arange(n // factor)[:, None] + 0.5))
-    near, far = 1.5 * t**3 - 2.5 * t**2 + 1, -0.5 * (t**3 - 5 * t**2 + 8 * t - 4)
-    weight = np.where(t <= 1, near, np.where(t < 2, far, 0))
+        weight = (pixels // factor == blocks).astype(float)
+    else:
+        t = np.abs((pixels + 0.5) / factor - (blocks + 0.5))
+        near, far = 1.5 * t**3 - 2.5 * t**2 + 1, -0.5 * (t**3 - 5 * t**2 + 8 * t - 4)
+        weight = np.where(t <= 1, near, np.where(t < 2, far, 0))
     return weight / weight.sum(1, keepdims=True)

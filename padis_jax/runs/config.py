@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 from typing import Literal
 
+from padis_jax.config import check_shaping
 from padis_jax.errors import UserError
 from padis_jax.measurements.load import MeasurementConfig
 from padis_jax.operators.blur import Boundary
@@ -34,10 +35,19 @@ class ImageConfig:
     Attributes:
       path: file, folder or glob of images. DICOM, NIfTI, pictures, arrays, MATLAB or HDF5 (docs/formats.md).
       index: which image of the file or folder, from 0.
+      crop: take the middle of the image, of this height and width.
+      resize: scale the image until it covers this height and width, and take the middle.
+      grey: take a colour image as grey, 0.299 R + 0.587 G + 0.114 B.
     """
 
     path: str = DEFAULT_IMAGE
     index: int = 41
+    crop: tuple[int, int] | None = None
+    resize: tuple[int, int] | None = None
+    grey: bool = False
+
+    def __post_init__(self) -> None:
+        check_shaping("image", self.crop, self.resize)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +171,8 @@ class Experiment:
             )
         if self.devices < 0 or self.batch < 1:
             raise UserError(f"devices {self.devices} must not be negative, batch {self.batch} at least 1")
+        if (self.image.crop or self.image.resize) and {"dicom", "nifti"} & set(self.save_as):
+            raise UserError("--save-as dicom and nifti carry a whole image's header: not with --image.crop or resize")
         self._check_problem()
         method = find_method(self.solver.method)
         if method.begin is not None and (self.samples or self.measurements or (self.solver.average or 1) > 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 
 from jax.sharding import Mesh
 
@@ -16,6 +17,7 @@ from padis_jax.runs.case import Case
 from padis_jax.runs.config import Experiment
 from padis_jax.solvers.registry import find_method
 from padis_jax.weights import Weights
+from padis_jax.window import Window
 
 
 def with_prior(config: Experiment, case: Case, weights: Weights) -> Case:
@@ -24,21 +26,30 @@ def with_prior(config: Experiment, case: Case, weights: Weights) -> Case:
     Raises:
       UserError: if channels, window or size differ from those that the weights were trained on.
     """
-    h, w, c = case.image_shape
-    if c != weights.network.image_channels:
-        raise UserError(f"{config.weights}: trained on images of {weights.network.image_channels} channels, not {c}")
-    if case.window != weights.window:
-        raise UserError(f"{config.weights}: trained with the window {weights.window}, but the image has {case.window}")
-    frame = weights.frame
-    if frame.image_shape != (h, w):
-        if not config.new_frame:
-            raise UserError(
-                f"{config.weights}: trained on images of {frame.image_shape}, but this one is {(h, w)}; resize it, or "
-                "pass --new-frame to tile the new size with rescaled positions (the object must fill it as before)"
-            )
-        frame = frame_for((h, w), frame.patch)
+    check_fits(config, case.image_shape, case.window, weights)
+    shape, frame = (case.image_shape[0], case.image_shape[1]), weights.frame
+    frame = frame if frame.image_shape == shape else frame_for(shape, frame.patch)
     prior = build_prior(config, weights, frame, make_mesh(config.devices, local=True))
     return dataclasses.replace(case, prior=prior)
+
+
+def check_fits(config: Experiment, image_shape: Sequence[int], window: Window, weights: Weights) -> None:
+    """Raises UserError if channels, window or size differ from those that the weights were trained on."""
+    h, w, c = image_shape
+    channels, trained = weights.network.image_channels, weights.frame.image_shape
+    if c != channels:
+        remedy = "add --image.grey, or" if (channels, c) == (1, 3) else "save the image in as many, or"
+        raise UserError(
+            f"{config.weights}: trained on images of {channels} channels, not {c}; {remedy} name others with --weights"
+        )
+    if window != weights.window:
+        raise UserError(f"{config.weights}: trained with the window {weights.window}, but the image has {window}")
+    if trained != (h, w) and not config.new_frame:
+        raise UserError(
+            f"{config.weights}: trained on images of {trained}, but this one is {(h, w)}; crop or resize it "
+            "(--image.crop, --image.resize), or pass --new-frame to tile the new size with rescaled positions (the "
+            "object must fill it as before)"
+        )
 
 
 def build_prior(

@@ -12,7 +12,7 @@ import numpy as np
 from padis_jax.batches import Batch, crop_batch, pad_images
 from padis_jax.config import Config
 from padis_jax.errors import UserError
-from padis_jax.images import ImageSet, StreamedImages, Window, read_images
+from padis_jax.images import CroppedImages, ImageSet, Shaping, StreamedImages, Window, read_images
 from padis_jax.patches import Frame, frame_for
 from padis_jax.runs.validation import PICTURE_PATCHES
 from padis_jax.split import Split, limited, split_of
@@ -43,14 +43,16 @@ def load_data(config: Config) -> TrainingData:
     window = None
     if config.data.low is not None and config.data.high is not None:
         window = Window(config.data.unit, config.data.low, config.data.high)
-    images = read_images(config.data.path, window=window, memory=int(config.data.memory_gb * 1e9))
+    data = config.data
+    shaping = Shaping(data.crop, data.resize, data.grey)
+    images = read_images(data.path, window=window, memory=int(data.memory_gb * 1e9), shaping=shaping)
     for note in images.notes:
         print(f"note: {note}", file=sys.stderr)
     n, height, width, channels = images.images.shape
     if channels != config.network.image_channels:
         raise UserError(
             f"{config.data.path}: images have {channels} channels, but network.image_channels is "
-            f"{config.network.image_channels}; set it to {channels}"
+            f"{config.network.image_channels}; set it to {channels}" + (", or add --data.grey" if channels == 3 else "")
         )
     frame = frame_for((height, width), config.patches.largest)
     for side in frame.tile_shape:
@@ -97,6 +99,7 @@ def _validation_batch(images: ImageSet, split: Split, frame: Frame, config: Conf
     if not split.validation:
         return None
     padded = pad_images(images.select(split.validation).images, frame)
+    padded = padded.centred() if isinstance(padded, CroppedImages) else padded
     height, width = frame.tile_shape
     count = min(VALIDATION_PATCHES, max(PICTURE_PATCHES, VALIDATION_PATCHES * 64**2 // (height * width)))
     return crop_batch(np.random.default_rng(0), padded, config.patches.largest, count)
