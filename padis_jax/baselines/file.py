@@ -21,7 +21,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from padis_jax.baselines.cnn import CNNConfig, init_cnn
 from padis_jax.errors import UserError
-from padis_jax.files import write_bytes
+from padis_jax.files import json_text, write_bytes
 from padis_jax.serialization import from_json
 from padis_jax.unet import NetworkConfig, Params, init_network
 
@@ -58,7 +58,7 @@ def save_baseline(path: str | Path, kind: Kind[C], config: C, params: Params, ab
     arrays = {name: np.ascontiguousarray(a, np.float32) for name, a in flatten_dict(params, sep=".").items()}
     if bad := [name for name, a in arrays.items() if not np.isfinite(a).all()]:
         raise ValueError(f"parameter {bad[0]} is not finite; nothing was written")
-    text = json.dumps({"kind": kind.name, "config": dataclasses.asdict(config), "about": dict(about)}, sort_keys=True)
+    text = json_text({"kind": kind.name, "config": dataclasses.asdict(config), "about": dict(about)}, sort_keys=True)
     write_bytes(path, safetensors.numpy.save(arrays, metadata={KEY: text}))
 
 

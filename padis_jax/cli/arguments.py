@@ -95,8 +95,8 @@ def split_output_options(args: Sequence[str], page: Page | None = None) -> tuple
         print(page.short(OUTPUT_HELP))
         raise SystemExit(0)
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in OutputOptions._fields:
-        own.add_argument(flag(name), **({"default": ""} if name == "max_memory" else {"action": "store_true"}))
+    for name, default in OutputOptions._field_defaults.items():
+        own.add_argument(flag(name), action="store" if name == "max_memory" else "store_true", default=default)
     try:
         known, rest = own.parse_known_args(args)
     except argparse.ArgumentError as error:
@@ -128,7 +128,8 @@ def parse(kind: type[T], args: Sequence[str], *, default: T, prog: str, descript
     args = ["--help" if word == "--help-all" else word for word in args]
     try:
         if {"-h", "--help"} & set(args):
-            return tyro.cli(kind, args=args, prog=prog, description=description, default=default)
+            with contextlib.redirect_stdout(getattr(sys.stdout, "stream", sys.stdout)):  # which may have colours
+                return tyro.cli(kind, args=args, prog=prog, description=description, default=default)
         with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
             return tyro.cli(kind, args=args, prog=prog, description=description, default=default)
     except SystemExit as stop:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from padis_jax.errors import UserError
-from padis_jax.files import read_records, write_bytes, write_json, write_npz
+from padis_jax.files import json_text, read_records, write_bytes, write_json, write_npz
 from padis_jax.runs.case import Case
 
 _UNREADABLE = (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError)
@@ -122,7 +122,7 @@ def run(
         records.append(record)
         counts[record["status"]] += 1
         lines = sorted(records, key=lambda r: str(r["item"]))
-        write_bytes(_manifest(workdir), "".join(json.dumps(r) + "\n" for r in lines).encode())
+        write_bytes(_manifest(workdir), "".join(json_text(r) + "\n" for r in lines).encode())
         report(record)
 
     waiting: list[tuple[int, Item]] = []
