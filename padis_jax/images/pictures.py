@@ -15,6 +15,7 @@ from PIL import ImageOps, JpegImagePlugin, PngImagePlugin
 from padis_jax.errors import UserError
 from padis_jax.images import tiff
 from padis_jax.images.guard import check_size, decoding
+from padis_jax.images.libtiff import deep
 from padis_jax.images.source import Origin, Source
 
 _ORIENTATION = 0x0112  # EXIF; 5 to 8 swap rows and columns
@@ -125,7 +126,7 @@ def _page(file: Path, opener: Callable[[Path], Any], opened: Any) -> Page:
             pixels = np.asarray(picture.convert("RGB") if mode == "P" else picture)
         if bits == 16 and mode == "RGB":
             with opener(file) as opened:
-                pixels = tiff.deep(pixels, opened)
+                pixels = deep(pixels, opened)
         return pixels[..., None] if pixels.ndim == 2 else pixels
 
     return Page(file, 0, 1, (height, width, channels), dtype, bits, read, several)

@@ -7,9 +7,8 @@ needs. Of files that keep a stack behind one page entry (ImageJ, tifffile, MetaM
 from __future__ import annotations
 
 import functools
-import io
 import logging
-import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tifffile as tifffile_
-from PIL import Image, ImageOps, TiffImagePlugin
 
 from padis_jax.errors import UserError
+from padis_jax.images import libtiff
 from padis_jax.images.guard import check_size, decoding, quiet
 from padis_jax.images.limit import check_decoded_bytes
 
@@ -30,11 +29,7 @@ _STACKS = ("imagej", "shaped", "stk")  # other flavours of tifffile may open fur
 _GREY, _COLOUR, _BY_LIBTIFF = ("MINISBLACK", "MINISWHITE"), ("RGB", "YCBCR"), ("PALETTE", "YCBCR")
 _LESSER = 1 | 4  # bits of NewSubfileType: of reduced resolution, a transparency mask
 _RAW, _DEFLATE, _PACKBITS = 1, (8, 32946), 32773
-_LOW_BYTES = {
-    "RGB;16B": "RGB;16L",
-    "RGB;16L": "RGB;16B",
-    "RGB;16N": f"RGB;16{'B' if sys.byteorder == 'little' else 'L'}",
-}
+_LOCK = threading.Lock()
 
 
 class Slice(NamedTuple):
@@ -77,9 +72,11 @@ def read_slice(wanted: Slice) -> np.ndarray:
         tif.filehandle.seek(wanted.offset)
         page = tifffile.TiffPage(tif, index=0)
         s, depth, height, width, c = page.shaped
-        if page.photometric.name in _BY_LIBTIFF:
-            return _by_pillow(wanted, page)
-        if page.is_contiguous and s == 1:
+        inverted = upright = False
+        if page.photometric.name in _BY_LIBTIFF or not (page.is_contiguous or _plain(page) or _packed(page)):
+            array, inverted = libtiff.read_page(wanted.file, page, wanted.dtype, wanted.bits)
+            upright = True
+        elif page.is_contiguous and s == 1:
             dtype, count = np.dtype(tif.byteorder + page.dtype.char), height * width * c
             start = page.dataoffsets[0] + wanted.plane * count * dtype.itemsize
             array = tif.filehandle.read_array(dtype, count, start).reshape(height, width, c)
@@ -90,16 +87,16 @@ def read_slice(wanted: Slice) -> np.ndarray:
             )
             array = np.moveaxis(array.reshape(s, depth, height, width)[:, z], 0, -1)
         elif depth > 1:
-            array = np.moveaxis(_volume(wanted.file, wanted.offset)[:, wanted.plane], 0, -2)
-            array = array.reshape(height, width, s * c)
-        elif page.compression == _RAW and not page.is_tiled and not _plain(page):
+            with _LOCK:
+                volume = _volume(wanted.file, wanted.offset, wanted.file.stat().st_mtime_ns)
+            array = np.moveaxis(volume[:, wanted.plane], 0, -2).reshape(height, width, s * c)
+        elif _packed(page):
             array = _unpacked(tif, page)
-        elif _plain(page):
-            array = np.moveaxis(_decoded(wanted.file, tif, page)[:, 0], 0, -2).reshape(height, width, s * c)
         else:
-            return _by_pillow(wanted, page)
-    array = _inverted(wanted, array) if page.photometric.name == "MINISWHITE" else array
-    return _upright(array, _orientation(page)).astype(wanted.dtype, copy=False)
+            array = np.moveaxis(_decoded(wanted.file, tif, page)[:, 0], 0, -2).reshape(height, width, s * c)
+    if page.photometric.name == "MINISWHITE" and not inverted:
+        array = _inverted(wanted, array)
+    return (array if upright else _upright(array, _orientation(page))).astype(wanted.dtype, copy=False)
 
 
 def _opened(file: Path) -> Any:
@@ -139,11 +136,9 @@ def _slice(file: Path, page: Any) -> Slice:
 
 def _frames(file: Path, tif: Any, page: Any) -> int:
     """How many frames lie behind the only page entry of a file."""
-    about = tif.imagej_metadata or {}
-    declared = int(about.get("images", 1))
-    if tif.is_imagej or tif.is_shaped or tif.is_stk:
-        found = tif.series[0]
-        declared = max(declared // (page.shaped[0] * page.shaped[4]), found.size // page.size)
+    declared = int((tif.imagej_metadata or {}).get("images", 1))
+    if (tif.is_imagej or tif.is_shaped or tif.is_stk) and (found := tif.series[0]).kind in _STACKS:
+        declared = found.size // page.size
     if declared > 1:
         if not page.is_contiguous:
             raise UserError(f"{file}: declares {declared} images but has one page; save the stack again, uncompressed")
@@ -156,6 +151,12 @@ def _plain(page: Any) -> bool:
     """Whether tifffile reads such pages without imagecodecs."""
     codec = page.compression in (_RAW, *_DEFLATE, _PACKBITS) and page.predictor in (1, 2)
     return codec and page.bitspersample in (1, 8, 16, 32, 64)
+
+
+def _packed(page: Any) -> bool:
+    """Whether the samples of a page fill no whole bytes, and nothing else is special."""
+    simple = page.compression == _RAW and not page.is_tiled and page.fillorder == 1 and page.shaped[0] == 1
+    return simple and page.shaped[1] == 1 and page.dtype.kind == "u" and 1 < page.bitspersample < 16
 
 
 def _decoded(file: Path, tif: Any, page: Any) -> np.ndarray:
@@ -171,21 +172,16 @@ def _decoded(file: Path, tif: Any, page: Any) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=1)
-def _volume(file: Path, offset: int) -> np.ndarray:
+def _volume(file: Path, offset: int, changed: int) -> np.ndarray:
     """A page of several planes that are not stored one by one; kept, because the next plane is likely to follow."""
     with _opened(file) as tif:
         tif.filehandle.seek(offset)
-        page = tifffile.TiffPage(tif, index=0)
-        if not _plain(page):
-            raise UserError(f"{file}: {page.compression.name} of volumes is not supported; save it uncompressed")
-        return _decoded(file, tif, page)
+        return _decoded(file, tif, tifffile.TiffPage(tif, index=0))
 
 
 def _unpacked(tif: Any, page: Any) -> np.ndarray:
     """Samples of 2 to 14 bits, packed in rows that end with a byte."""
     bits, (_, _, height, width, c) = page.bitspersample, page.shaped
-    if bits > 16 or page.dtype.kind != "u" or page.fillorder != 1 or page.shaped[0] > 1:
-        raise UserError(f"{tif.filename}: packed samples of {bits} bits are not supported; convert to 16 bits")
     stride = -(-width * c * bits // 8)
     data = b"".join(_segments(tif, page))
     rows = np.frombuffer(data, np.uint8, height * stride).reshape(height, stride)
@@ -200,75 +196,6 @@ def _segments(tif: Any, page: Any) -> Iterator[bytes]:
     for start, count in zip(page.dataoffsets, page.databytecounts, strict=True):
         tif.filehandle.seek(start)
         yield tif.filehandle.read(count)
-
-
-def _by_pillow(wanted: Slice, page: Any) -> np.ndarray:
-    """A page by Pillow, which turns it upright, and inverts WhiteIsZero of up to 8 bits."""
-    codec = f"{page.compression.name} of {page.bitspersample} bits ({page.dtype}, {page.photometric.name})"
-    predicted = page.predictor > 1 and page.compression == _PACKBITS  # libtiff knows no such thing
-    if page.shaped[1] > 1 or (page.shaped[0] > 1 and wanted.bits > 8) or predicted:
-        raise UserError(f"{wanted.file}: {codec} in this layout is not supported; save it uncompressed")
-    with _FromPage(wanted.file, wanted.offset) as handle:
-        try:
-            opened: Any = TiffImagePlugin.TiffImageFile(handle)
-        except SyntaxError as error:
-            raise UserError(f"{wanted.file}: {codec} is not supported; save it uncompressed") from error
-        raw = str(opened.tile[0].args[0])
-        array, mode = _pixels(opened)
-        if mode == "RGB" and wanted.bits == 16:
-            handle.seek(0)
-            array = deep(array, TiffImagePlugin.TiffImageFile(handle))
-    if array.dtype == np.uint8 and wanted.bits < 8:
-        array = array // np.uint8(255 // (2**wanted.bits - 1))
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    if array.dtype.itemsize == wanted.dtype.itemsize and array.dtype.kind != "b":
-        array = array.view(wanted.dtype)
-    array = array.astype(wanted.dtype, copy=False)
-    if opened.use_load_libtiff and sys.byteorder == "little" and "B" in raw.partition(";")[2]:
-        array = array.byteswap()  # libtiff has turned the bytes around already, which Pillow overlooks in these modes
-    by_us = page.photometric.name == "MINISWHITE" and mode not in ("1", "L")
-    array = array[..., None] if array.ndim == 2 else array
-    return _inverted(wanted, array) if by_us else array
-
-
-def _pixels(opened: Image.Image) -> tuple[np.ndarray, str]:
-    opened.load()
-    return np.array(opened.convert("RGB") if opened.mode == "P" else opened), opened.mode
-
-
-def deep(high: np.ndarray, opened: Any) -> np.ndarray:
-    """Colour of 16 bits, of which Pillow hands out the upper 8: a second decoding is told to take the lower 8.
-
-    Args:
-      high: uint8 [H, W, 3], as decoded.
-      opened: the picture, opened again and not yet loaded.
-
-    Returns:
-      uint16 [H, W, 3], upright.
-    """
-    tiles = []
-    for tile in opened.tile:
-        raw, *rest = (tile.args,) if isinstance(tile.args, str) else tile.args
-        tiles.append(tile._replace(args=_LOW_BYTES[raw] if isinstance(tile.args, str) else (_LOW_BYTES[raw], *rest)))
-    opened.tile = tiles
-    return high.astype(np.uint16) << 8 | np.asarray(ImageOps.exif_transpose(opened))
-
-
-class _FromPage(io.FileIO):
-    """A TIFF file whose first page is that at `offset`: Pillow seeks page n by reading the n before it."""
-
-    def __init__(self, file: Path, offset: int) -> None:
-        super().__init__(file)
-        head = super().read(16) or b""
-        at, size = (8, 8) if 43 in head[2:4] else (4, 4)
-        first = offset.to_bytes(size, "little" if head[:2] == b"II" else "big")
-        self._head = head[:at] + first + head[at + size :]
-        self.seek(0)
-
-    def read(self, size: int | None = -1) -> bytes:
-        at = self.tell()
-        data = super().read(-1 if size is None else size) or b""
-        return self._head[at : at + len(data)] + data[max(0, len(self._head) - at) :] if at < len(self._head) else data
 
 
 def _inverted(wanted: Slice, array: np.ndarray) -> np.ndarray:
