@@ -54,8 +54,7 @@ def locate(path: str | Path) -> tuple[list[Group], str | None, list[str]]:
     """
     text, _, variable = (str(path), "", "") if os.path.exists(path) else str(path).partition("::")
     notes: list[str] = []
-    literal = text.replace("[", "[[]")  # brackets are part of a name where there is such a name
-    found = [text] if os.path.exists(text) else glob.glob(literal, recursive=True) or glob.glob(text, recursive=True)
+    found = [text] if os.path.exists(text) else _matching(text)
     matches = [Path(name) for name in _in_order(found, text, notes)]
     if not matches:
         raise UserError(f"{text}: no such file or folder; check the path")
@@ -83,6 +82,15 @@ def locate(path: str | Path) -> tuple[list[Group], str | None, list[str]]:
     if variable and {group.kind for group in groups} - {"npz", "mat", "hdf5"}:
         raise UserError(f"{text}: ::{variable} names an array in a .npz, .mat or .hdf5 file, which this is not")
     return groups, variable or None, notes
+
+
+def _matching(pattern: str) -> list[str]:
+    """What a glob matches; brackets are part of a name where there is such a name."""
+    ends = [i for i, c in enumerate(pattern) if c == "/" and os.path.exists(pattern[:i])]
+    folder = pattern[: ends[-1]] if ends else ""
+    below = glob.escape(folder) + pattern[len(folder) :]
+    tried = (glob.glob(text, recursive=True) for text in (below, pattern.replace("[", "[[]"), pattern))
+    return next(filter(None, tried), [])
 
 
 def kind_of(file: Path) -> str | None:

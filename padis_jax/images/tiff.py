@@ -162,7 +162,8 @@ def _packed(page: Any) -> bool:
 def _decoded(file: Path, tif: Any, page: Any) -> np.ndarray:
     """A page by tifffile, [samples, D, H, W, samples], after a look at what its segments inflate to."""
     if page.compression in _DEFLATE:
-        most = page.nbytes + (page.tilelength * page.tilewidth * 8 * page.shaped[4] if page.is_tiled else 0)
+        tile = page.tilelength * page.tilewidth * max(1, page.tiledepth) * page.shaped[4] if page.is_tiled else 0
+        most = max(page.nbytes, tile * page.dtype.itemsize)
         for start, count in zip(page.dataoffsets, page.databytecounts, strict=True):
             tif.filehandle.seek(start)
             if len(zlib.decompressobj().decompress(tif.filehandle.read(count), most + 1)) > most:
