@@ -1,5 +1,7 @@
 """Pictures in: depth, colour, pages, rotation, transparency, masks, and what is no picture."""
 
+import functools
+import os
 import sys
 import zlib
 
@@ -164,6 +166,16 @@ FOREIGN = {
 PROGRAMS = "gs gswin32c gswin64c djpeg cjpeg ppmtogif convert magick display curl wget xz unzip h5dump dcmdjpeg"
 
 
+events: list[str] = []
+STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "socket.connect")
+
+
+@functools.cache
+def watch():
+    """Notes every start of a program in this process from now on."""
+    sys.addaudithook(lambda event, _: events.append(event) if event in STARTS else None)
+
+
 @pytest.fixture
 def no_programs(tmp_path, monkeypatch):
     """Stand-ins of programs on PATH, and a look at every start of one and at every connection."""
@@ -172,14 +184,20 @@ def no_programs(tmp_path, monkeypatch):
         (tmp_path / "bin" / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    watch()
     events.clear()
     yield
     assert not (tmp_path / "started").exists() and events == []
 
 
-events: list[str] = []
-STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "socket.connect")
-sys.addaudithook(lambda event, _: events.append(event) if event in STARTS else None)
+def test_files_that_a_tiff_names_are_not_opened(tmp_path):
+    """OME-TIFF, the Micro-Manager and MD Gel formats name further files; a pipe would be waited for without end."""
+    os.mkfifo(tmp_path / "other.ome.tif")
+    pixels = '<Pixels ID="p" DimensionOrder="XYZCT" Type="uint8" SizeX="8" SizeY="8" SizeZ="2" SizeC="1" SizeT="1">'
+    data = '<TiffData FirstZ="1" IFD="0"><UUID FileName="other.ome.tif">urn:uuid:2</UUID></TiffData></Pixels>'
+    text = f'<?xml version="1.0"?><OME xmlns="ome" UUID="urn:uuid:1"><Image ID="i">{pixels}{data}</Image></OME>'
+    tifffile.imwrite(tmp_path / "x.ome.tif", np.ones((8, 8), np.uint8), description=text, metadata=None)
+    assert open_source(tmp_path / "x.ome.tif").read(0).min() == 1
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".nii", ".nii.gz", ".dcm", ".npy", ".npz", ".mat", ".h5"])

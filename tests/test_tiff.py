@@ -155,6 +155,18 @@ def test_a_stack_that_was_cut(tmp_path):
         open_source(tmp_path / "x.tif")
 
 
+def test_pages_in_a_circle(tmp_path):
+    tifffile.imwrite(tmp_path / "x.tif", STACK, photometric="minisblack", metadata=None)
+    with tifffile.TiffFile(tmp_path / "x.tif") as tif:
+        first, last = tif.pages[0].offset, tif.pages[4]
+        where = last.offset + 2 + 12 * len(last.tags)
+    content = bytearray((tmp_path / "x.tif").read_bytes())
+    content[where : where + 4] = first.to_bytes(4, "little")
+    (tmp_path / "x.tif").write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.tif: has more than \d+ pages, or pages in a circle"):
+        open_source(tmp_path / "x.tif")
+
+
 def test_thumbnails_are_no_slices(tmp_path):
     with tifffile.TiffWriter(tmp_path / "x.tif") as tif:
         tif.write(GREY, metadata=None)

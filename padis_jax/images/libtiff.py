@@ -38,10 +38,10 @@ def read_page(file: Path, page: Any, dtype: np.dtype, bits: int) -> tuple[np.nda
     with _FromPage(file, page.offset) as handle:
         try:
             opened: Any = TiffImagePlugin.TiffImageFile(handle)
-        except SyntaxError as error:
-            raise UserError(f"{file}: {codec} is not supported; save it uncompressed") from error
-        raw = str(opened.tile[0].args[0])
-        array, mode = _pixels(opened)
+            raw = str(opened.tile[0].args[0])
+            array, mode = _pixels(opened)
+        except (SyntaxError, Image.DecompressionBombError) as error:
+            raise UserError(f"{file}: {codec} is not supported at this size; save it uncompressed") from error
         if mode == "RGB" and bits == 16:
             handle.seek(0)
             array = deep(array, TiffImagePlugin.TiffImageFile(handle))

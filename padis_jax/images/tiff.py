@@ -51,10 +51,12 @@ def list_slices(file: Path) -> list[Slice]:
     """
     with decoding(file, "TIFF"), _opened(file) as tif:
         only: Any = None
+        seen: set[int] = set()
         pages: list[tuple[int, int, Slice]] = []
         for page in tif.pages:
-            if len(pages) == MAX_PAGES:
-                raise UserError(f"{file}: declares more than {MAX_PAGES} pages; is it damaged?")
+            if len(pages) == MAX_PAGES or page.offset in seen:
+                raise UserError(f"{file}: has more than {MAX_PAGES} pages, or pages in a circle; is it damaged?")
+            seen.add(page.offset)
             pages.append((int(page.subfiletype), page.shaped[1], _slice(file, page)))
             only = page if len(pages) == 1 else None
         if not pages:

@@ -48,7 +48,8 @@ def list_items(folder: str | Path, suffixes: Collection[str]) -> dict[str, Path]
       UserError: if there is no such folder, or no such file in it.
     """
     known = {suffix.lower() for suffix in suffixes}
-    found = sorted(p for p in Path(folder).glob("*") if p.suffix.lower() in known and not p.name.startswith("."))
+    files = (p for p in Path(folder).glob("*") if p.suffix.lower() in known and not p.name.startswith("."))
+    found = sorted(p for p in files if p.is_file())  # reading a pipe may not end
     if not found:
         raise UserError(f"{folder}: no such folder, or no measurements in it ({', '.join(sorted(known))})")
     count = collections.Counter(p.stem for p in found)
