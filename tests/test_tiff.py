@@ -148,6 +148,16 @@ def test_pages_that_pillow_decodes_are_not_read_from_the_first_one_on(tmp_path):
     np.testing.assert_array_equal([source.read(index)[..., 0] for index in range(5)], STACK)
 
 
+def test_libtiff_says_nothing_by_itself(tmp_path, capfd):
+    Image.fromarray(GREY).save(tmp_path / "x.tif", compression="tiff_lzw")
+    content = bytearray((tmp_path / "x.tif").read_bytes())
+    content[8:300] = bytes(292)
+    (tmp_path / "x.tif").write_bytes(content)
+    with pytest.raises(UserError, match="x.tif: not a readable"):
+        stored(tmp_path / "x.tif")
+    assert capfd.readouterr().err == ""
+
+
 def test_a_stack_that_was_cut(tmp_path):
     tifffile.imwrite(tmp_path / "x.tif", STACK, imagej=True, truncate=True)
     (tmp_path / "x.tif").write_bytes((tmp_path / "x.tif").read_bytes()[: -2 * 12 * 20])

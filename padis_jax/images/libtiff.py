@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 import io
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from padis_jax.errors import UserError
@@ -17,6 +21,20 @@ _LOW_BYTES = {
     "RGB;16L": "RGB;16B",
     "RGB;16N": f"RGB;16{'B' if sys.byteorder == 'little' else 'L'}",
 }
+
+
+@functools.cache
+def _quiet() -> None:
+    """libtiff writes what it finds wrong to stderr by itself, beside our one line; its handlers of that are taken off.
+
+    Of Pillow's wheels, that is: elsewhere its lines stay.
+    """
+    folder = Path(PIL.__file__).parent
+    for file in (*folder.parent.glob("pillow.libs/libtiff*"), *folder.glob(".dylibs/libtiff*")):
+        with contextlib.suppress(OSError, AttributeError):
+            library = ctypes.CDLL(str(file))
+            library.TIFFSetErrorHandler(None)
+            library.TIFFSetWarningHandler(None)
 
 
 def read_page(file: Path, page: Any, dtype: np.dtype, bits: int) -> tuple[np.ndarray, bool]:
@@ -35,6 +53,7 @@ def read_page(file: Path, page: Any, dtype: np.dtype, bits: int) -> tuple[np.nda
     predicted = page.predictor > 1 and page.compression.name == "PACKBITS"  # libtiff knows no such thing
     if page.shaped[1] > 1 or (page.shaped[0] > 1 and bits > 8) or predicted:
         raise UserError(f"{file}: {codec} in this layout is not supported; save it uncompressed")
+    _quiet()
     with _FromPage(file, page.offset) as handle:
         try:
             opened: Any = TiffImagePlugin.TiffImageFile(handle)

@@ -5,6 +5,7 @@ The first bytes say what a file is, and only these three decoders ever see it: o
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -139,7 +140,8 @@ def _opaque(transparency: Any) -> bool:
 
 def _read(page: Page) -> np.ndarray:
     """The pixels of a page, [H, W, C]."""
-    with decoding(page.file, "picture"):
+    with decoding(page.file, "picture"), warnings.catch_warnings():  # of what is repaired or refused
+        warnings.simplefilter("ignore")
         pixels = page.read()
     if pixels.shape != page.shape:
         raise UserError(f"{page.file}: its header says {page.shape} but its pixels are {pixels.shape}; it is damaged")
