@@ -6,7 +6,7 @@ import contextlib
 import reprlib
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO
 
 
 class UserError(ValueError):
@@ -29,8 +29,33 @@ def cut(text: object, length: int = 300) -> str:
     return line if len(line) <= length else f"{line[: length - 4]} ..."
 
 
+def printable(text: str, keep: str = "") -> str:
+    """`text` with control characters, and bytes of names that are no UTF-8, as escapes; those in `keep` stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
+class Printable:
+    """A text stream in front of another: a file's name cannot move the cursor, colour the terminal or end the program.
+
+    Attributes:
+      stream: the one behind it, for text that is meant to have colours.
+    """
+
+    def __init__(self, stream: TextIO, keep: str) -> None:
+        self.stream, self._keep = stream, keep
+
+    def write(self, text: str) -> int:
+        """As of any text stream."""
+        return self.stream.write(printable(text, self._keep))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
 def _leave(message: str, code: int) -> SystemExit:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    print("error: " + printable(" ".join(message.split())), file=sys.stderr)
     return SystemExit(code)
 
 
@@ -40,10 +65,14 @@ def one_line_errors() -> Iterator[None]:
 
     A UserError, or an OSError such as a full disk or a missing permission, becomes `error: ...` on stderr and exit code
     2; Ctrl-C becomes exit code 130, with the text of the KeyboardInterrupt if it has one (what is finished, how to
-    resume). Any other exception is a defect of the program and keeps its traceback.
+    resume). Any other exception is a defect of the program and keeps its traceback. Whatever is printed meanwhile goes
+    through `printable`; bars keep their carriage returns.
     """
+    out: Any = Printable(sys.stdout, "\n\t")
+    err: Any = Printable(sys.stderr, "\n\t\r")
     try:
-        yield
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            yield
     except UserError as error:
         raise _leave(str(error), 2) from error
     except OSError as error:

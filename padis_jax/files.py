@@ -127,15 +127,20 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         handle.write(data)
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically.
+def json_text(value: Any, **options: Any) -> str:
+    """`value` as JSON that every reader takes, in ASCII.
 
     Args:
-      path: the file.
       value: nested mappings, sequences, frozen dataclasses, arrays and scalars (numpy's and JAX's too), paths. JSON has
         no infinity and no NaN: they become null.
+      **options: of json.dumps.
     """
-    write_bytes(path, (json.dumps(_plain(value), indent=2, allow_nan=False) + "\n").encode())
+    return json.dumps(_plain(value), allow_nan=False, **options)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes `json_text(value)`, indented, to a file, atomically."""
+    write_bytes(path, (json_text(value, indent=2) + "\n").encode())
 
 
 def write_npy(path: str | Path, array: Any) -> None:

@@ -20,9 +20,9 @@ WORKERS = 4
 CACHE_BYTES = 2**28
 
 
-def in_parallel(task: Callable[[int], object], indices: Iterable[int]) -> None:
+def in_parallel(task: Callable[[int], object], indices: Iterable[int], workers: int = WORKERS) -> None:
     """Runs `task` on every index with a few threads; of several failures, the first in order is raised."""
-    with warnings.catch_warnings(), ThreadPoolExecutor(WORKERS) as pool:  # decoders warn of what is repaired or refused
+    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:  # decoders warn of what is repaired or refused
         warnings.simplefilter("ignore")
         collections.deque(pool.map(task, indices), maxlen=0)
 

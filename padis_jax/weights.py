@@ -21,7 +21,7 @@ from padis_jax.conversion.state_dict import import_state_dict
 from padis_jax.conversion.stored import read_header, read_params
 from padis_jax.conversion.unet_shapes import unet_shapes
 from padis_jax.errors import UserError, quoted
-from padis_jax.files import write_bytes
+from padis_jax.files import json_text, write_bytes
 from padis_jax.patches import Frame
 from padis_jax.prior import Prior, TilingName, patch_prior
 from padis_jax.serialization import from_json, parse_json
@@ -80,7 +80,7 @@ def save_weights(
         raise ValueError(f"parameter {bad[0]} is not finite as {dtype}; nothing was written")
     about: dict[str, Any] = {"network": network, "frame": frame, "window": window}
     metadata = {name: json.dumps(dataclasses.asdict(item)) for name, item in about.items()}
-    metadata |= {"provenance": json.dumps(dict(provenance)), "format": "padis_jax 1"}
+    metadata |= {"provenance": json_text(dict(provenance)), "format": "padis_jax 1"}
     write_bytes(path, _sorted_metadata(safetensors.numpy.save(arrays, metadata=metadata)))
 
 

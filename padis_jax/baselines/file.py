@@ -7,7 +7,6 @@ them, and this module refuses the weights of a prior. Nothing in a file is execu
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -20,7 +19,7 @@ from padis_jax.baselines.cnn import CNNConfig, cnn_shapes
 from padis_jax.conversion.stored import read_header, read_params
 from padis_jax.conversion.unet_shapes import Shapes, unet_shapes
 from padis_jax.errors import UserError, quoted
-from padis_jax.files import write_bytes
+from padis_jax.files import json_text, write_bytes
 from padis_jax.serialization import from_json, parse_json
 from padis_jax.unet import NetworkConfig, Params
 
@@ -57,7 +56,7 @@ def save_baseline(path: str | Path, kind: Kind[C], config: C, params: Params, ab
     arrays = {name: np.ascontiguousarray(a, np.float32) for name, a in flatten_dict(params, sep=".").items()}
     if bad := [name for name, a in arrays.items() if not np.isfinite(a).all()]:
         raise ValueError(f"parameter {bad[0]} is not finite; nothing was written")
-    text = json.dumps({"kind": kind.name, "config": dataclasses.asdict(config), "about": dict(about)}, sort_keys=True)
+    text = json_text({"kind": kind.name, "config": dataclasses.asdict(config), "about": dict(about)}, sort_keys=True)
     write_bytes(path, safetensors.numpy.save(arrays, metadata={KEY: text}))
 
 

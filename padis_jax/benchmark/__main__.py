@@ -19,7 +19,6 @@ noiseless and measured by the projector that reconstructs, as in the paper; docs
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +33,7 @@ from padis_jax.cli.arguments import OutputOptions, parse, split_output_options
 from padis_jax.cli.commands import called_as
 from padis_jax.cli.help_text import Page
 from padis_jax.errors import UserError, one_line_errors
+from padis_jax.files import json_text
 
 HELP = Page(
     "benchmark",
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     lines = summarise(config, work, folder, finished, failed)
     end = part(config)
     if output.json:
-        print(json.dumps({"out": str(folder), "cells": len(work.jobs), "fields": len(lines), "failed": len(failed)}))
+        print(json_text({"out": str(folder), "cells": len(work.jobs), "fields": len(lines), "failed": len(failed)}))
     elif not output.quiet:
         written = f"{folder / f'results{end}.md'}, results{end}.json and pictures{end}/ written"
         print(f"{len(work.jobs)} cells; {written}{' (--only: those of the whole grid stay)' if end else ''}")
@@ -129,7 +129,7 @@ def _plan(config: Benchmark, work: Work, finished: dict[str, Result], output: Ou
             }
         )
     if output.json:
-        print(json.dumps({"dry_run": True, "out": config.out, "cells": len(work.jobs), "grid": rows}))
+        print(json_text({"dry_run": True, "out": config.out, "cells": len(work.jobs), "grid": rows}))
         return
     for row in rows:
         print(f"{row['problem']}: {row['cells']} cells ({row['finished']} finished), {row['images']} of {row['of']}")

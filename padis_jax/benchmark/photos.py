@@ -40,7 +40,7 @@ def photograph(name: str) -> np.ndarray:
         )
     path = Path(found.submodule_search_locations[0]) / "data" / name
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG", "JPEG")) as image:
             return np.asarray(image.convert("RGB"))
     except OSError as error:
         raise UserError(

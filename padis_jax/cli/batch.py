@@ -12,7 +12,6 @@ Without a geometry file, files other than .npz must contain their geometry. All 
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from padis_jax.cli.arguments import OutputOptions
 from padis_jax.devices.memory import Memory
 from padis_jax.devices.mesh import make_mesh
 from padis_jax.errors import UserError
+from padis_jax.files import json_text
 from padis_jax.images import ImageSet
 from padis_jax.measurements.load import MeasuredScan, load_scan
 from padis_jax.measurements.simulate import Measurement
@@ -143,7 +143,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
             f"interrupted; what is finished is in {workdir}. Rerun the same command to resume"
         ) from None
     if output.json:
-        print(json.dumps({"workdir": str(workdir)} | counts))
+        print(json_text({"workdir": str(workdir)} | counts))
     elif not output.quiet:
         print(f"{workdir}: {counts['done']} done, {counts['failed']} failed, {counts['kept']} kept from before")
     return counts
@@ -225,7 +225,7 @@ def _plan(
         raise UserError(f"{config.measurements}: no measurement can be used; the first: {next(iter(failed.values()))}")
     about = {"measurements": config.measurements, "weights": config.weights, "solver": plan.method, **counts}
     if output.json:
-        print(json.dumps({"dry_run": True, **about, "workdir": str(workdir)}))
+        print(json_text({"dry_run": True, **about, "workdir": str(workdir)}))
     else:
         print(
             f"{len(job.items)} measurements of {config.measurements}; {plan.row.label} with {config.weights}, "

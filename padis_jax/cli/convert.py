@@ -14,7 +14,6 @@ given: the size of the images and of the patch (positions depend on both) and wh
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from padis_jax.config import Config
 from padis_jax.conversion.state_dict import import_state_dict
 from padis_jax.conversion.torch_files import read_torch
 from padis_jax.errors import UserError, one_line_errors
+from padis_jax.files import json_text
 from padis_jax.patches import Frame, frame_for
 from padis_jax.runs.training import provenance
 from padis_jax.serialization import from_json
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         about = _to_weights(given, read(source, given), target, write=not output.dry_run)
     about = {"source": str(source), "target": str(target), "written": not output.dry_run} | about
     if output.json:
-        print(json.dumps(about))
+        print(json_text(about))
     elif not output.quiet:
         for name, value in about.items():
             print(f"{name.replace('_', ' ')}: {from_json(Window, value) if name == 'window' else value}")

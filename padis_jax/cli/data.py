@@ -12,7 +12,6 @@ Every image is read once, so what cannot be read is found here and not in the mi
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -25,7 +24,8 @@ from PIL import Image
 from padis_jax.cli.arguments import parse, split_output_options
 from padis_jax.cli.commands import called_as
 from padis_jax.cli.help_text import Page
-from padis_jax.errors import UserError, one_line_errors
+from padis_jax.errors import UserError, one_line_errors, printable
+from padis_jax.files import json_text
 from padis_jax.images import PLAIN, ImageSet, Source, Window, open_source, read_images
 from padis_jax.split import spread
 from padis_jax.streamed import in_parallel
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             write_png(given.sheet, contact_sheet(images))
         found["sheet"] = given.sheet
     if output.json:
-        print(json.dumps(found, indent=2))
+        print(json_text(found, indent=2))
     elif not output.quiet:
         print(_text(found, problem))
 
@@ -104,12 +104,13 @@ def describe(source: Source) -> dict[str, Any]:
 
     def measure(index: int) -> None:
         values = source.read(index)
-        finite = np.isfinite(values)
-        bad[index] = values.size - int(finite.sum())
-        if finite.any():
-            low[index], high[index] = float(values[finite].min()), float(values[finite].max())
+        if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
+            values = values[finite]
+            bad[index] = finite.size - values.size
+        if values.size:
+            low[index], high[index] = float(values.min()), float(values.max())
 
-    in_parallel(measure, range(count))
+    in_parallel(measure, range(count), workers=source.workers)
     volumes: dict[str, int] = {}
     for origin in source.origins:
         volumes[origin.volume] = volumes.get(origin.volume, 0) + 1
@@ -183,7 +184,7 @@ def _text(found: dict[str, Any], problem: str) -> str:
     ]
     if "sheet" in found:
         lines.append(("sheet", found["sheet"]))
-    return "\n".join(f"{name:<12} {value}" for name, value in [("path", found["path"]), *lines])
+    return "\n".join(f"{name:<12} {printable(str(value))}" for name, value in [("path", found["path"]), *lines])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from padis_jax.cli.arguments import OutputOptions
-from padis_jax.files import write_npz
+from padis_jax.files import json_text, write_npz
 from padis_jax.runs.case import image_key
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.prior import build_prior
@@ -28,7 +27,7 @@ def generate_images(config: Experiment, workdir: Path, output: OutputOptions) ->
     if output.dry_run:
         about = {"images": config.generate, "levels": config.generate_levels, "weights": config.weights}
         text = f"{config.generate} images of {config.generate_levels} steps with {config.weights} into {workdir}"
-        print(json.dumps({"dry_run": True, **about, "workdir": str(workdir)}) if output.json else text)
+        print(json_text({"dry_run": True, **about, "workdir": str(workdir)}) if output.json else text)
         return
     images = []
     for index in range(config.generate):
@@ -50,6 +49,6 @@ def generate_images(config: Experiment, workdir: Path, output: OutputOptions) ->
     write_npz(workdir / "generated.npz", {"images": in_unit, "unit": np.asarray(weights.window.unit)})
     write_config(workdir, config, weights.digest)
     if output.json:
-        print(json.dumps({"workdir": str(workdir), "images": len(images), "unit": weights.window.unit}))
+        print(json_text({"workdir": str(workdir), "images": len(images), "unit": weights.window.unit}))
     elif not output.quiet:
         print(f"results in {workdir}: {len(images)} generated_NN.png, generated.npz, config.json")

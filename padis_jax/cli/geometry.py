@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from padis_jax.cli.arguments import OutputOptions
 from padis_jax.errors import UserError
+from padis_jax.files import json_text
 from padis_jax.measurements.geometry import ScanGeometry, write_geometry
 from padis_jax.measurements.geometry_check import Report, check_geometry, short_arc
 from padis_jax.measurements.load import MeasuredScan
@@ -43,7 +43,7 @@ def check(path: str, scan: MeasuredScan, workdir: Path, output: OutputOptions) -
         write_geometry(workdir / "geometry_corrected.json", corrected)
         about["written"] = str(workdir / "geometry_corrected.json")
     if output.json:
-        print(json.dumps(about))
+        print(json_text(about))
     elif not output.quiet:
         print(describe(report, scan.geometry))
         if "written" in about:

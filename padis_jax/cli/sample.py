@@ -18,7 +18,6 @@ the weights), and the reconstruction in the formats of --save-as.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +36,7 @@ from padis_jax.config import load_config_file
 from padis_jax.devices import cluster
 from padis_jax.devices.plan import plan_sampling
 from padis_jax.errors import UserError, one_line_errors
-from padis_jax.files import in_bucket
+from padis_jax.files import in_bucket, json_text
 from padis_jax.images import Shaping, read_images
 from padis_jax.measurements.geometry import write_geometry
 from padis_jax.measurements.load import MeasuredScan, load_scan
@@ -171,7 +170,7 @@ def _report(
         outcome.more["samples"] = about | {"seconds": outcome.rows[-1].seconds}
     if output.json:
         found = {"workdir": str(workdir), "unit": case.window.unit, **case.about}
-        print(json.dumps(found | {"rows": [row.shown() for row in outcome.rows], **outcome.more}))
+        print(json_text(found | {"rows": [row.shown() for row in outcome.rows], **outcome.more}))
     elif not output.quiet:
         print(table(outcome.rows, case.window.unit))
         for row in held:
@@ -204,6 +203,6 @@ def _plan(config: Experiment, case: Case, plan: Plan, weights: Weights, workdir:
     about = {"measurement": f"{source}, {measured}", "weights": config.weights, "solver": plan.method}
     about["workdir"] = str(workdir)
     if output.json and output.dry_run:
-        print(json.dumps({"dry_run": True} | about | estimate._asdict()))
+        print(json_text({"dry_run": True} | about | estimate._asdict()))
     elif not output.json:
         print(f"{about['measurement']}; {plan.row.label} with {config.weights} into {workdir}; {estimate.text()}")

@@ -14,7 +14,6 @@ number.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,7 +27,7 @@ from padis_jax.devices import cluster
 from padis_jax.devices.mesh import is_leader
 from padis_jax.devices.plan import plan_training
 from padis_jax.errors import UserError, one_line_errors
-from padis_jax.files import check_bucket
+from padis_jax.files import check_bucket, json_text
 from padis_jax.runs.training import train
 from padis_jax.runs.training_data import load_data
 from padis_jax.serialization import from_json
@@ -74,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     weights, steps = train(config, workdir, silent=output.quiet or output.json or not is_leader())
     if is_leader() and output.json:
-        print(json.dumps({"workdir": workdir, "step": steps, "weights": str(weights)}))
+        print(json_text({"workdir": workdir, "step": steps, "weights": str(weights)}))
     elif is_leader() and not output.quiet:
         print(f"{weights} written; reconstruct with: {sample_command(weights, config)}", file=sys.stderr)
 
@@ -86,7 +85,7 @@ def _plan(config: Config, workdir: str, start: int, output: OutputOptions) -> No
     estimate = plan_training(config, data.frame, max(config.run.steps - start, 0), timed=output.estimate)
     about = {"data": config.data.path, "training_images": images, "workdir": workdir, "from_step": start}
     if output.json and output.dry_run:
-        print(json.dumps({"dry_run": True} | about | estimate._asdict()))
+        print(json_text({"dry_run": True} | about | estimate._asdict()))
     elif not output.json:
         print(
             f"{images} images of {config.data.path} into {workdir}, steps {start} to {config.run.steps}; "

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from padis_jax.errors import UserError
+from padis_jax.images.limit import check_decoded_bytes, is_given
 
 for _name in ("nibabel", "nibabel.global", "pydicom", "tifffile"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)  # what they complain of becomes one line of ours
@@ -71,24 +72,34 @@ def library(module: str, extra: str, formats: str) -> Any:
         ) from error
 
 
-def check_size(path: str | Path, shape: Sequence[int], itemsize: int, stored: int, *, compressed: bool = False) -> None:
+def check_size(
+    path: str | Path, shape: Sequence[int], itemsize: float, stored: int, *, compressed: bool = False
+) -> None:
     """Refuses sizes in a header that the file cannot hold, before anything of that size is allocated.
 
     Args:
       path: for the message.
       shape: (N, H, W, C) as declared.
-      itemsize: bytes per value.
+      itemsize: bytes per value as stored.
       stored: bytes of the file, or of the part that holds the values.
       compressed: whether `stored` is compressed.
 
     Raises:
-      UserError: if a slice is beyond MAX_SLICE values, no value is left, or the values need more than is stored.
+      UserError: if no value is left, a slice is over the limit of --max-memory or, where the user set none, beyond
+        MAX_SLICE values, or the values need more than is stored.
     """
     size = "x".join(str(n) for n in shape)
     if min(shape) < 1:
         raise UserError(f"{path}: its size is {size}, which has no values")
-    if math.prod(shape[1:]) > MAX_SLICE:
-        raise UserError(f"{path}: declares slices of {math.prod(shape[1:])} values ({size}), more than {MAX_SLICE}")
+    values = math.prod(shape[1:])
+    check_decoded_bytes(path, math.ceil(values * max(1, itemsize)), size)
+    if values > MAX_SLICE and not is_given():
+        raise UserError(
+            f"{path}: declares a slice of {values} values ({size}), {math.ceil(values * max(1, itemsize))} bytes when "
+            f"decoded; the limit is {MAX_SLICE} values unless --max-memory allows more"
+        )
     needed = math.prod(shape) * itemsize
     if needed > stored * (MAX_RATIO if compressed else 1):
-        raise UserError(f"{path}: declares {needed} bytes of values ({size}) but holds {stored}; truncated or damaged")
+        raise UserError(
+            f"{path}: declares {needed:.0f} bytes of values ({size}) but holds {stored}; truncated or damaged"
+        )

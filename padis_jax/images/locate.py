@@ -1,12 +1,14 @@
 """Which files a path stands for: a file, a folder, a folder of folders or a glob, and `::NAME` for an array in a file.
 
-A group is one volume: one file of slices, or a folder's pictures or DICOM slices. Order is that of the names.
+A group is one volume: one file of slices, or a folder's pictures or DICOM slices. Order is that of the names, numbers
+in them by their value. Links are followed; pipes, devices and sockets are not opened, because reading them may not end.
 """
 
 from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -50,14 +52,17 @@ def locate(path: str | Path) -> tuple[list[Group], str | None, list[str]]:
     Raises:
       UserError: if nothing is there, or nothing of a known kind, or files of several kinds are mixed.
     """
-    text, _, variable = str(path).partition("::")
-    named = [text] if os.path.exists(text) else sorted(glob.glob(text, recursive=True))
-    matches = [Path(found) for found in named]
+    text, _, variable = (str(path), "", "") if os.path.exists(path) else str(path).partition("::")
+    notes: list[str] = []
+    found = [text] if os.path.exists(text) else _matching(text)
+    matches = [Path(name) for name in _in_order(found, text, notes)]
     if not matches:
         raise UserError(f"{text}: no such file or folder; check the path")
+    for match in matches:
+        if not match.is_file() and not match.is_dir():
+            raise UserError(f"{match}: is neither a file nor a folder, but a pipe, a device or a link to nothing")
     files = [match for match in matches if match.is_file()]
     folders = [match for match in matches if match.is_dir()]
-    notes: list[str] = []
     if files:
         for file in files:
             if kind_of(file) is None:
@@ -82,8 +87,19 @@ def locate(path: str | Path) -> tuple[list[Group], str | None, list[str]]:
     return groups, variable or None, notes
 
 
+def _matching(pattern: str) -> list[str]:
+    """What a glob matches; brackets are part of a name where there is such a name."""
+    ends = [i for i, c in enumerate(pattern) if c == "/" and os.path.exists(pattern[:i])]
+    folder = pattern[: ends[-1]] if ends else ""
+    below = glob.escape(folder) + pattern[len(folder) :]
+    tried = (glob.glob(text, recursive=True) for text in (below, pattern.replace("[", "[[]"), pattern))
+    return next(filter(None, tried), [])
+
+
 def kind_of(file: Path) -> str | None:
-    """The kind of a file by its suffix, or "dicom" by its contents, or None."""
+    """The kind of a file by its suffix, or "dicom" by its contents, or None; also for what is no file (a pipe)."""
+    if not file.is_file():
+        return None
     name = file.name.lower()
     for suffix in (".nii.gz", file.suffix.lower()):
         if name.endswith(suffix) and suffix in SUFFIXES:
@@ -99,17 +115,43 @@ def kind_of(file: Path) -> str | None:
 def _in_folder(folder: Path, notes: list[str]) -> list[Group]:
     """The volumes of a folder: its own files, or if it has none, those of the folders below."""
     groups: list[Group] = []
-    for where, below, names in os.walk(folder, onerror=_unreadable):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        files = [Path(where) / name for name in sorted(names) if not name.startswith(".")]
+    visited: set[str] = set()
+    for where, below, names in os.walk(folder, onerror=_unreadable, followlinks=True):
+        if (real := os.path.realpath(where)) in visited:
+            below[:] = []
+            notes.append(f"{where}: a link to a folder that is read already; it is ignored")
+            continue
+        visited.add(real)
+        below[:] = _in_order((name for name in below if not name.startswith(".")), where, notes)
+        files = [Path(where) / name for name in names if not name.startswith(".")]
+        special = [file for file in files if not file.is_file() and (file.suffix.lower() in SUFFIXES or file.exists())]
+        if special:
+            more = f" and {len(special) - 1} more" if len(special) > 1 else ""
+            notes.append(f"{special[0]}{more}: no file, but a pipe, a device or a link to nothing; ignored")
         known = [file for file in files if kind_of(file) is not None]
         if known:
+            known = [Path(name) for name in _in_order(map(str, known), where, notes)]
             groups += _grouped(known, str(Path(where).relative_to(folder.parent)))
             if Path(where) == folder:
                 if below:
                     notes.append(f"{folder}: the folders in it ({', '.join(below[:3])}) are ignored")
                 break
     return groups
+
+
+def _in_order(names: Iterable[str], place: str, notes: list[str]) -> list[str]:
+    """The names with numbers in them by value (2 before 10), and a note where the order of the characters differs."""
+
+    def by_value(name: str) -> list[str | int]:
+        return [int(part) if i % 2 else part for i, part in enumerate(re.split("([0-9]+)", name))]
+
+    plain = sorted(names)
+    found = sorted(plain, key=by_value)
+    if found != plain and kind_of(Path(found[0])) != "dicom":  # which are sorted by their positions
+        first, second = next((one, other) for one, other in zip(found, plain, strict=True) if one != other)
+        order = f"{Path(first).name} before {Path(second).name}"
+        notes.append(f"{place}: numbers in the names are not padded with zeros; they are read by value, {order}")
+    return found
 
 
 def _unreadable(error: OSError) -> None:

@@ -1,40 +1,51 @@
-"""Pictures: PNG, JPEG and TIFF of 8 or 16 bits, grey or colour, and TIFF stacks of several pages.
+"""Pictures: PNG and JPEG of 8 or 16 bits, grey or colour, and the pages of TIFF files, whatever their suffix says.
 
-Pillow reads them, but for colour of 16 bits per channel, of which it would keep 8: pypng and tifffile read those.
+The first bytes say what a file is, and only these three decoders ever see it: others of Pillow start programs.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import ImageOps, JpegImagePlugin, PngImagePlugin
 
 from padis_jax.errors import UserError
-from padis_jax.images.guard import check_size, decoding, library, quiet
+from padis_jax.images import tiff
+from padis_jax.images.guard import check_size, decoding
+from padis_jax.images.libtiff import deep
 from padis_jax.images.source import MIXED, Origin, Source
 
 _ORIENTATION = 0x0112  # EXIF; 5 to 8 swap rows and columns
-_BITS_PER_SAMPLE = 258
-_TYPES = {"1": np.bool_, "L": np.uint8, "P": np.uint8, "RGB": np.uint8, "F": np.float32, "I": np.int32}
-_FULL = {"uint8": 255.0, "uint16": 65535.0, "bool": 1.0}
-MAX_PAGES = 2**16
+_OPENERS: dict[bytes, Callable[[Path], Any]] = {
+    b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
+    b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
+}
+_OTHERS = {b"BM": "BMP", b"GIF8": "GIF", b"RIFF": "WebP", b"%!PS": "PostScript", b"\xc5\xd0\xd3\xc6": "PostScript"}
+_MODES: dict[str, tuple[type, int, int]] = {
+    "1": (np.bool_, 1, 1),
+    "L": (np.uint8, 8, 1),
+    "P": (np.uint8, 8, 3),
+    "RGB": (np.uint8, 8, 3),
+    "I;16": (np.uint16, 16, 1),
+    "I": (np.int32, 32, 1),
+}
 
 
 class Page(NamedTuple):
-    """Where a picture is and what it is: size as shown, channels, type; `deep` for 16 bits per channel of colour."""
+    """Where a picture is and what it is as it is shown: shape (H, W, C), type and bits of a value; how it is read."""
 
     file: Path
     number: int
     pages: int
-    height: int
-    width: int
-    channels: int
+    shape: tuple[int, int, int]
     dtype: np.dtype
-    deep: bool
+    bits: int
+    read: Callable[[], np.ndarray]
+    animated: bool = False
 
 
 def open_pictures(files: Sequence[Path]) -> Source:
@@ -49,74 +60,87 @@ def open_pictures(files: Sequence[Path]) -> Source:
         if _about(page) != _about(first):
             place = f"{page.file}" + (f", page {page.number}" if page.pages > 1 else "")
             raise UserError(f"{place}: {_about(page)}, but {first.file.name} is {_about(first)}; {MIXED}")
+    several = [page.file.name for page in pages if page.animated]
+    note = f"{several[0]}: holds several pictures, of which the first is read" if several else ""
+    if len(several) > 1:
+        note = f"{len(several)} files hold several pictures each, of which the first is read ({several[0]} ...)"
     return Source(
         path=str(files[0] if len(files) == 1 else files[0].parent),
         read=lambda index: _read(pages[index]),
-        shape=(len(pages), first.height, first.width, first.channels),
+        shape=(len(pages), *first.shape),
         dtype=first.dtype,
         names=tuple(p.file.name if p.pages == 1 else f"{p.file.name} {p.number}" for p in pages),
         origins=tuple(Origin(p.file, p.number, "" if p.pages == 1 or len(files) == 1 else p.file.name) for p in pages),
-        full=_FULL.get(first.dtype.name),
+        full=float(2**first.bits - 1) if first.dtype.kind in "bu" and first.bits <= 16 else None,
+        notes=(note,) if note else (),
     )
 
 
 def _about(page: Page) -> str:
-    depth = {"bool": "1 bit", "uint8": "8 bits", "uint16": "16 bits"}.get(page.dtype.name, str(page.dtype))
-    return f"{page.width} x {page.height} {'grey' if page.channels == 1 else 'colour'} of {depth}"
+    height, width, channels = page.shape
+    unsigned = page.dtype.kind in "bu" and page.bits <= 16
+    depth = f"{page.bits} bit{'s' if page.bits > 1 else ''}" if unsigned else str(page.dtype)
+    return f"{width} x {height} {'grey' if channels == 1 else 'colour'} of {depth}"
 
 
 def _pages(file: Path) -> list[Page]:
-    with decoding(file, "picture"), Image.open(file) as opened:
-        count = int(getattr(opened, "n_frames", 1))
-        if count > MAX_PAGES:
-            raise UserError(f"{file}: declares {count} pages, more than {MAX_PAGES}; is it damaged?")
-        pages = []
-        for number in range(count):
-            if number:
-                opened.seek(number)
-            pages.append(_page(file, number, count, opened))
-    return pages
+    with decoding(file, "picture"), open(file, "rb") as handle:
+        start = handle.read(8)
+    if start[:4] in tiff.MAGIC:
+        found = tiff.list_slices(file)
+        return [
+            Page(file, n, len(found), one.shape, one.dtype, one.bits, lambda one=one: tiff.read_slice(one))  # type: ignore[misc]
+            for n, one in enumerate(found)
+        ]
+    opener = next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None)
+    if opener is None:
+        what = next(
+            (f"it is {name}," for magic, name in _OTHERS.items() if start.startswith(magic)), "it is damaged, or"
+        )
+        raise UserError(f"{file}: not a readable picture; {what} no PNG, JPEG or TIFF; convert it to PNG")
+    with decoding(file, "picture"), opener(file) as opened:
+        return [_page(file, opener, opened)]
 
 
-def _page(file: Path, number: int, count: int, opened: Image.Image) -> Page:
-    tile = getattr(opened, "tile", None)  # how the decoder is told what is stored: ... 16 bits per channel
-    mode, raw_mode = opened.mode, str(tile[0][3]) if tile else ""
-    depths = opened.tag_v2.get(_BITS_PER_SAMPLE, ()) if isinstance(opened, TiffImagePlugin.TiffImageFile) else ()
-    deep = mode == "RGB" and ("16" in raw_mode or 16 in depths)
-    if mode not in _TYPES and not mode.startswith("I;16"):
+def _page(file: Path, opener: Callable[[Path], Any], opened: Any) -> Page:
+    mode, raw_mode = opened.mode, str(opened.tile[0].args) if opened.tile else ""
+    if mode not in _MODES:
         raise UserError(f"{file}: colour mode {mode} is not supported; convert it to grey or RGB without alpha")
-    width, height = opened.size
-    itemsize = 0 if mode == "1" else 1  # fax compression of blank lines knows no bound
-    check_size(file, (1, height, width, 1), itemsize, file.stat().st_size, compressed=True)
+    if "transparency" in opened.info and not _opaque(opened.info["transparency"]):
+        raise UserError(f"{file}: has transparent pixels, which have no value; flatten it to grey or RGB without alpha")
+    kind, bits, channels = _MODES[mode]
+    (width, height), bits = opened.size, 16 if "16" in raw_mode else bits
+    dtype = np.dtype(np.uint16 if bits == 16 else kind)
+    stored = 1 / 8 if mode == "1" or (";" in raw_mode and bits < 16) else dtype.itemsize
+    check_size(
+        file, (1, height, width, channels), stored / (3 if mode == "P" else 1), file.stat().st_size, compressed=True
+    )
     if opened.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):
         width, height = height, width
-    dtype = np.dtype(np.uint16 if deep or mode.startswith("I;16") else _TYPES[mode])
-    return Page(file, number, count, height, width, 3 if mode in ("RGB", "P") else 1, dtype, deep)
+    several = "mp" in opened.info or getattr(opened, "is_animated", False)  # MPO, APNG
+
+    def read() -> np.ndarray:
+        with opener(file) as opened:
+            picture = ImageOps.exif_transpose(opened)
+            pixels = np.asarray(picture.convert("RGB") if mode == "P" else picture)
+        if bits == 16 and mode == "RGB":
+            with opener(file) as opened:
+                pixels = deep(pixels, opened)
+        return pixels[..., None] if pixels.ndim == 2 else pixels
+
+    return Page(file, 0, 1, (height, width, channels), dtype, bits, read, several)
+
+
+def _opaque(transparency: Any) -> bool:
+    """Whether a palette's alpha leaves no entry transparent; a colour key always does."""
+    return isinstance(transparency, bytes) and not transparency.strip(b"\xff")
 
 
 def _read(page: Page) -> np.ndarray:
     """The pixels of a page, [H, W, C]."""
-    with decoding(page.file, "picture"):
-        pixels = _read_deep(page) if page.deep else _read_plain(page)
-        pixels = pixels.reshape(page.height, page.width, page.channels)
+    with decoding(page.file, "picture"), warnings.catch_warnings():  # of what is repaired or refused
+        warnings.simplefilter("ignore")
+        pixels = page.read()
+    if pixels.shape != page.shape:
+        raise UserError(f"{page.file}: its header says {page.shape} but its pixels are {pixels.shape}; it is damaged")
     return pixels.astype(page.dtype, copy=False)
-
-
-def _read_plain(page: Page) -> np.ndarray:
-    with Image.open(page.file) as opened:
-        if page.number:
-            opened.seek(page.number)
-        picture = ImageOps.exif_transpose(opened)
-        return np.asarray(picture.convert("RGB") if picture.mode == "P" else picture)
-
-
-def _read_deep(page: Page) -> np.ndarray:
-    what = "pictures with colour of 16 bits per channel"
-    if page.file.suffix.lower() == ".png":
-        reader = library("png", "pictures", what).Reader(filename=str(page.file))
-        _, _, rows, _ = reader.read()
-        return np.vstack([np.asarray(row, np.uint16) for row in rows])
-    tifffile = library("tifffile", "pictures", what)
-    with quiet(logging.getLogger("tifffile")):
-        pixels = np.asarray(tifffile.imread(page.file, key=page.number))
-    return np.moveaxis(pixels, 0, -1) if pixels.shape == (3, page.height, page.width) else pixels  # planar

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from padis_jax.errors import printable
 from padis_jax.images.arrays import open_npy, open_npz
 from padis_jax.images.dicom import open_dicom
 from padis_jax.images.hdf5 import open_hdf5
 from padis_jax.images.image_set import ImageSet
+from padis_jax.images.limit import max_memory
 from padis_jax.images.locate import locate, unique
 from padis_jax.images.matlab import open_mat
 from padis_jax.images.nifti import open_nifti
@@ -58,11 +60,13 @@ def open_source(path: str | Path, shaping: Shaping = Shaping()) -> Source:  # no
             warnings.simplefilter("ignore")
             source = _OPENERS[group.kind](group.files, variable)
         origins = tuple(
-            origin._replace(volume="/".join(filter(None, (group.name, origin.volume)))) for origin in source.origins
+            origin._replace(volume=printable("/".join(filter(None, (group.name, origin.volume)))))
+            for origin in source.origins
         )
-        sources.append(shaped(dataclasses.replace(source, origins=origins), shaping))
+        source = dataclasses.replace(source, origins=origins, names=tuple(map(printable, source.names)))
+        sources.append(shaped(source, shaping))
     joined = join(sources, str(path), shaping.crop)
-    return dataclasses.replace(joined, notes=(*notes, *joined.notes))
+    return dataclasses.replace(joined, notes=tuple(map(printable, (*notes, *joined.notes))))
 
 
 def read_images(
@@ -106,8 +110,8 @@ def read_images(
 
     images: np.ndarray | StreamedImages
     if source.sizes:
-        images = CroppedImages(scaled, source.shape, source.sizes, memory)
-    elif 4 * math.prod(source.shape) > memory:
+        images = CroppedImages(scaled, source.shape, source.sizes, min(memory, max_memory()))
+    elif 4 * math.prod(source.shape) > min(memory, max_memory()):
         images = StreamedImages(scaled, source.shape)
     else:
         array = np.empty(source.shape, np.float32)
@@ -115,7 +119,7 @@ def read_images(
         def fill(index: int) -> None:
             array[index] = scaled(index)
 
-        in_parallel(fill, range(len(array)))
+        in_parallel(fill, range(len(array)), workers=source.workers)
         images = array
     return ImageSet(
         images, source.names, reported, source.spacing, source.origins, rows_up=source.rows_up, notes=source.notes

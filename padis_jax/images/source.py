@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from padis_jax.errors import UserError
+from padis_jax.streamed import WORKERS
 from padis_jax.window import HOUNSFIELD, PLAIN, Window
 
 Spacing = tuple[float, float, float]
@@ -63,6 +65,11 @@ class Source:
     notes: tuple[str, ...] = ()
     sizes: tuple[tuple[int, int], ...] = ()
 
+    @property
+    def workers(self) -> int:
+        """How many slices may be read at once: each takes several copies of its values."""
+        return min(WORKERS, 1 + 2**26 // math.prod(self.shape[1:]))
+
     def windows(self, window: Window | None, fit: Window | None) -> tuple[Window, Window]:
         """(window of the stored values, window to report); see `read_images` for the rule.
 
@@ -112,7 +119,10 @@ class Source:
             low, high = float(values.min()), float(values.max())
             if low < window.low or high > window.high:
                 raise UserError(f"{where} has values {low:g} to {high:g}, not within [0, 1]; give a window (low, high)")
-        return window.to_unit(values.astype(np.float32)).astype(np.float32, copy=False)
+        image = values.astype(np.float32)  # as Window.to_unit, without further copies
+        image -= np.float32(window.low)
+        image /= np.float32(window.high - window.low)
+        return np.clip(image, 0.0, 1.0, out=image)
 
 
 def array_source(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from padis_jax.errors import UserError
-from padis_jax.images import read_images
+from padis_jax.images import open_source
 from padis_jax.images.guard import decoding
 from padis_jax.images.locate import kind_of
 
@@ -16,29 +16,34 @@ def read_mask(path: str, image_shape: tuple[int, int], *, rows_up: bool = False)
     """A mask [H, W], True where the pixel is known, from a picture or array: white (or 1) is known.
 
     Args:
-      path: of the file. An array has the rows of the image's array; a picture lies on the image as it is shown.
+      path: of the file. An array has the rows of the image's array; a picture lies on the image as it is shown. Values
+        are 0 and 1 of any type, 0 and another one where the type has no white, or more or less than half of white.
       image_shape: (H, W) of the image.
       rows_up: whether the image's row 0 is shown at the bottom.
 
     Raises:
       UserError: for a file that cannot be read, is no single grey image of that size, or marks no pixel, or every one.
     """
-    found = read_images(path)
-    images = found.images
-    if len(images) != 1:
-        raise UserError(f"--mask {path}: holds {len(images)} images; give a file with one")
-    values = np.asarray(images[0])
-    if (values != values[..., :1]).any():
-        raise UserError(f"--mask {path}: is in colour; a mask is black (missing) and white (known)")
+    source = open_source(path)
+    if source.shape[0] != 1:
+        raise UserError(f"--mask {path}: holds {source.shape[0]} images; give a file with one")
+    values = source.read(0)
+    if (values != values[..., :1]).any():  # not of NaN either
+        raise UserError(f"--mask {path}: is in colour, or not finite; a mask is black (missing) and white (known)")
     if values.shape[:2] != image_shape:
         raise UserError(
             f"--mask {path}: {values.shape[:2]} pixels, but the image has {image_shape}; make one of that size"
         )
-    known = values[..., 0] > 0.5
+    values = values[..., 0]
+    low, high = values.min(), values.max()
+    white = 1 if high <= 1 else source.full or (high if np.isin(values, (0, high)).all() else None)
+    if low < 0 or white is None:
+        raise UserError(f"--mask {path}: values from {low:g} to {high:g}; a mask has 0 (missing) and 1 (known)")
+    known = values > white / 2
     if known.all() or not known.any():
         which = "every pixel is" if known.any() else "no pixel is"
         raise UserError(f"--mask {path}: {which} above half of white; known pixels must be white, missing ones black")
-    picture = kind_of(found.origins[0].file) == "picture"
+    picture = kind_of(source.origins[0].file) == "picture"
     return known[::-1] if rows_up and picture else known
 
 

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from padis_jax.errors import UserError
-from padis_jax.files import read_records, write_bytes, write_json, write_npz
+from padis_jax.files import json_text, read_records, write_bytes, write_json, write_npz
 from padis_jax.runs.case import Case
 
 _UNREADABLE = (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError)
@@ -48,7 +48,8 @@ def list_items(folder: str | Path, suffixes: Collection[str]) -> dict[str, Path]
       UserError: if there is no such folder, or no such file in it.
     """
     known = {suffix.lower() for suffix in suffixes}
-    found = sorted(p for p in Path(folder).glob("*") if p.suffix.lower() in known and not p.name.startswith("."))
+    files = (p for p in Path(folder).glob("*") if p.suffix.lower() in known and not p.name.startswith("."))
+    found = sorted(p for p in files if p.is_file())  # reading a pipe may not end
     if not found:
         raise UserError(f"{folder}: no such folder, or no measurements in it ({', '.join(sorted(known))})")
     count = collections.Counter(p.stem for p in found)
@@ -122,7 +123,7 @@ def run(
         records.append(record)
         counts[record["status"]] += 1
         lines = sorted(records, key=lambda r: str(r["item"]))
-        write_bytes(_manifest(workdir), "".join(json.dumps(r) + "\n" for r in lines).encode())
+        write_bytes(_manifest(workdir), "".join(json_text(r) + "\n" for r in lines).encode())
         report(record)
 
     waiting: list[tuple[int, Item]] = []

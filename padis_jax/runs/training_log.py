@@ -15,7 +15,7 @@ import numpy as np
 
 from padis_jax.batches import Batch
 from padis_jax.errors import UserError
-from padis_jax.files import in_bucket, write_bytes
+from padis_jax.files import in_bucket, json_text, write_bytes
 from padis_jax.training import Metrics, TrainState
 
 
@@ -65,7 +65,7 @@ class Log:
 
     def write(self, step: int, **values: float) -> None:
         """Appends a line."""
-        line = json.dumps({"step": step, **values})
+        line = json_text({"step": step, **values})
         if self.file:
             self.file.write(line + "\n")
             self.file.flush()

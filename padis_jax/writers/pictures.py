@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import tifffile
 from PIL import Image, PngImagePlugin
 
 from padis_jax.files import write_bytes
@@ -68,7 +69,6 @@ def tiff_bytes(result: Result) -> bytes:
         text = about.encode("ascii", "replace").decode()
         pages[0].save(buffer, format="TIFF", save_all=True, append_images=pages[1:], description=text)
     else:
-        tifffile = library("tifffile", "pictures", _DEEP)
         tifffile.imwrite(buffer, pixels, photometric="rgb", description=about.encode("ascii", "replace"))
     return buffer.getvalue()
 

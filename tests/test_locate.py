@@ -1,0 +1,84 @@
+"""Which files a path stands for: pipes, links, brackets, numbers in names, and names that a terminal should not see."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import refused
+
+from padis_jax.cli import data
+from padis_jax.errors import UserError
+from padis_jax.images import open_source
+
+
+def picture(path, value=7):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as handle:
+        Image.fromarray(np.full((8, 8), value, np.uint8)).save(handle, "PNG")
+    return path
+
+
+@pytest.mark.parametrize("name", ["x.png", "pipe"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to nothing"])
+def test_what_is_no_file_is_never_opened(tmp_path, name, kind):
+    picture(tmp_path / "a.png")
+    if kind == "pipe":
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).symlink_to("/dev/zero" if kind == "device" else "gone.png")
+    source = open_source(tmp_path)
+    assert source.names == ("a.png",)
+    assert [note for note in source.notes if name in note] or (kind, name) == ("link to nothing", "pipe")
+    with pytest.raises(UserError, match="a pipe, a device or a link to nothing|no such file"):
+        open_source(tmp_path / name)
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    picture(tmp_path / "away" / "scan" / "1.png")
+    picture(tmp_path / "set" / "own" / "1.png")
+    (tmp_path / "set" / "linked").symlink_to(tmp_path / "away" / "scan")
+    (tmp_path / "set" / "round").symlink_to(tmp_path / "set")
+    (tmp_path / "set" / "twice").symlink_to(tmp_path / "away" / "scan")
+    source = open_source(tmp_path / "set")
+    assert [origin.volume for origin in source.origins] == ["set/linked", "set/own"]
+    assert [note.split(":")[0].split("/")[-1] for note in source.notes] == ["round", "twice"]
+
+
+@pytest.mark.parametrize("pattern", ["scan [1]", "scan [1]/*.png", "scan [1]/a[2].png", "scan [1]/a[[]2].png", "scan*"])
+def test_brackets_in_names(tmp_path, pattern):
+    picture(tmp_path / "scan [1]" / "a[2].png")
+    assert open_source(tmp_path / pattern).names == ("a[2].png",)
+
+
+def test_brackets_are_still_a_pattern(tmp_path):
+    for name in "123":
+        picture(tmp_path / f"a{name}.png")
+    assert open_source(tmp_path / "a[13].png").names == ("a1.png", "a3.png")
+
+
+@pytest.mark.parametrize("names", [("1", "2", "10"), ("s1z9", "s1z10", "s02z1"), ("a", "b1", "b²")])
+def test_numbers_in_names_count_by_their_value(tmp_path, names):
+    for value, name in enumerate(names):
+        picture(tmp_path / "set" / f"{name}.png", value)
+        picture(tmp_path / "volumes" / name / "x.png", value)
+    for path in (tmp_path / "set", str(tmp_path / "set" / "*.png"), tmp_path / "volumes"):
+        source = open_source(path)
+        assert [source.read(index)[0, 0, 0] for index in range(3)] == [0, 1, 2]
+        assert len([note for note in source.notes if "not padded with zeros" in note]) == (list(names) != sorted(names))
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.png", b"\x1b[31mred\rx.png", "\u202egnp.x.png".encode()])
+def test_names_reach_the_terminal_as_text(tmp_path, name, capsys):
+    folder = os.fsencode(tmp_path / "set")
+    os.mkdir(folder)
+    picture(tmp_path / "a.png").rename(os.fsdecode(folder + b"/" + name))
+    for argv in ([tmp_path / "set"], [os.fsdecode(folder + b"/" + name)], [tmp_path / "set", "--json"]):
+        data.main(["inspect", *map(str, argv)])
+        printed = capsys.readouterr().out
+        assert printed.replace("\n", "").isprintable() and "\\" in printed, printed
+    assert json.loads(printed)["images"] == 1
+    with open(folder + b"/" + name, "wb") as handle:
+        handle.write(b"no picture")
+    assert refused(data.main, ["inspect", os.fsdecode(folder + b"/" + name)], capsys).strip().isprintable()
