@@ -49,6 +49,7 @@ class OutputOptions(NamedTuple):
       json: print one JSON object on stdout, and nothing else there.
       quiet: print errors only.
       verbose: print more than usual.
+      no_lock: let other runs into the folder; for a bucket or file system that cannot hold the lock.
     """
 
     dry_run: bool = False
@@ -56,6 +57,7 @@ class OutputOptions(NamedTuple):
     json: bool = False
     quiet: bool = False
     verbose: bool = False
+    no_lock: bool = False
 
     @property
     def silent(self) -> bool:
