@@ -23,7 +23,13 @@ RECORD = "results.json"
 
 
 def check_outputs(
-    folder: str | Path, names: Iterable[str], inputs: Sequence[str], *, record: str = RECORD, ours: bool = False
+    folder: str | Path,
+    names: Iterable[str],
+    inputs: Sequence[str],
+    *,
+    of: str = "results",
+    record: str = RECORD,
+    ours: bool = False,
 ) -> None:
     """To be called before any work.
 
@@ -31,6 +37,7 @@ def check_outputs(
       folder: receives the files; it need not exist.
       names: of the files, within the folder; "NAME/" is a folder whose contents are all the run's.
       inputs: what the run reads: files, folders or globs, with ::NAME or without; "" for none.
+      of: what the folder is of: "results" or "training"; the files of one are not the other's.
       record: the list's name.
       ours: the folder is known to hold results of a version that kept no list.
 
@@ -44,7 +51,7 @@ def check_outputs(
             if read and os.path.isdir(read) and where.exists() and os.path.samefile(read, where):
                 raise UserError(f"{read}: is read from, and results would mix with it; choose another --workdir")
         refuse_inputs([where / name for name in names], inputs)
-    known = _listed(where / record) if not ours or (where / record).exists() else set(names)
+    known = _listed(where / record, of) if not ours or (where / record).exists() else set(names)
     for name in names:
         path = where / name
         folder_in_use = path.is_dir() and any(path.iterdir())
@@ -86,6 +93,7 @@ def claimed(
     names: Sequence[str],
     inputs: Sequence[str],
     *,
+    of: str = "results",
     record: str = RECORD,
     ours: bool = False,
     lock: bool = True,
@@ -95,12 +103,12 @@ def claimed(
     Raises:
       UserError: for what `check_outputs` and `lock.locked` refuse.
     """
-    check_outputs(folder, names, inputs, record=record, ours=ours)
+    check_outputs(folder, names, inputs, of=of, record=record, ours=ours)
     with locked(folder, lock=lock) as held:
         if is_leader():
             path = place(folder) / record
-            files = sorted(_listed(path) | {*names, record})
-            write_json(path, {"padis_jax": padis_jax.__version__, "files": files})
+            files = sorted(_listed(path, of) | {*names, record})
+            write_json(path, {"padis_jax": padis_jax.__version__, "of": of, "files": files})
         yield held
 
 
@@ -112,13 +120,18 @@ def has_field(path: Path, name: str) -> bool:
         return False
 
 
-def _listed(path: Path) -> set[str]:
+def _listed(path: Path, of: str) -> set[str]:
     if not path.exists():
         return set()
     try:
-        files = json.loads(path.read_text())["files"]
-        if isinstance(files, list) and all(isinstance(name, str) for name in files):
-            return set(files)
+        found = json.loads(path.read_text())
+        files, found_of = found["files"], found["of"]
+        if isinstance(files, list) and all(isinstance(name, str) for name in (*files, found_of)):
+            if found_of == of:
+                return set(files)
+            raise UserError(f"{path}: lists files of {found_of[:20]!r}, not of {of!r}; choose another --workdir")
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     raise UserError(f"{path}: is no list of results of this program; move it, or choose another --workdir")

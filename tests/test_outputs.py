@@ -34,7 +34,7 @@ def test_an_input_is_known_by_every_name(tmp_path, link, named):
     source, out = _input(tmp_path), tmp_path / "out"
     out.mkdir()
     LINKS[link](source, out / "a.npz")
-    (out / RECORD).write_text(json.dumps({"files": ["a.npz"]}))  # even what the list has
+    (out / RECORD).write_text(json.dumps({"of": "results", "files": ["a.npz"]}))  # even what the list has
     inside = tmp_path / "link"
     inside.symlink_to(out if link == "the file" else source.parent)
     path = named.format(out / "a.npz" if link == "the file" else source, inside, tmp_path)
@@ -65,6 +65,13 @@ def test_a_results_json_of_somebody_else_stays(tmp_path, text):
     (tmp_path / RECORD).write_text(text)
     with pytest.raises(UserError, match="is no list of results of this program"):
         check_outputs(tmp_path, ["a.npz"], [])
+
+
+def test_the_files_of_a_training_are_no_results(tmp_path):
+    with claimed(tmp_path, ["config.json"], [], of="training"):
+        pass
+    with pytest.raises(UserError, match="lists files of 'training', not of 'results'"):
+        check_outputs(tmp_path, ["config.json"], [])
 
 
 def test_folders_of_versions_without_a_list_are_taken_on(tmp_path):

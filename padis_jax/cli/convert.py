@@ -199,7 +199,7 @@ def _to_checkpoint(weights: Weights, source: Path, target: Path, *, write: bool,
     }
     if write:
         with (
-            claimed(target, ["checkpoints/"], [str(source)], lock=lock),
+            claimed(target, ["checkpoints/"], [str(source)], of="training", lock=lock),
             checkpoint.open_checkpoints(target) as manager,
         ):
             if manager.latest_step() is not None:

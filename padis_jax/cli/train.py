@@ -29,6 +29,7 @@ from padis_jax.devices.mesh import is_leader
 from padis_jax.devices.plan import plan_training
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import check_bucket
+from padis_jax.lock import locked
 from padis_jax.runs.training import check_folder, train
 from padis_jax.runs.training_data import check_resumed, load_data
 from padis_jax.serialization import from_json
@@ -62,7 +63,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if given is None and not checkpoint.folder(workdir).is_dir():
         raise UserError(f"{workdir} has no checkpoint to resume from: name the settings with --config FILE")
     saved, start = None, 0
-    if checkpoint.folder(workdir).is_dir():  # another run may be at work there
+    if checkpoint.folder(workdir).is_dir():
+        with locked(
+            workdir, lock=not (output.no_lock or output.dry_run)
+        ):  # whoever is at work there changes what is read
+            pass
         with checkpoint.open_checkpoints(workdir, reading=True) as manager:
             saved, start = checkpoint.saved_config(manager), manager.latest_step() or 0
     config = _resolve(given, saved, rest, workdir)

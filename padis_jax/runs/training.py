@@ -38,7 +38,7 @@ WRITTEN = ("config.json", "log.jsonl", "weights.safetensors", "loss.png", "check
 
 def check_folder(config: Config, workdir: str | Path) -> None:
     """What `outputs.check_outputs` refuses of a training run."""
-    check_outputs(workdir, WRITTEN, inputs(config), ours=ours(place(workdir)))
+    check_outputs(workdir, WRITTEN, inputs(config), of="training", ours=ours(place(workdir)))
 
 
 def inputs(config: Config) -> list[str]:
@@ -70,7 +70,7 @@ def train(config: Config, workdir: str | Path, *, silent: bool = False, lock: bo
     """
     run, workdir = config.run, place(workdir)
     with (
-        claimed(workdir, WRITTEN, inputs(config), ours=ours(workdir), lock=lock) as held,
+        claimed(workdir, WRITTEN, inputs(config), of="training", ours=ours(workdir), lock=lock) as held,
         checkpoint.open_checkpoints(workdir, keep=run.keep) as manager,
     ):
         mesh = make_mesh(run.devices)
