@@ -12,9 +12,8 @@
     python sample.py --image.path series/ --image.index 30 --save-as dicom      DICOM in, DICOM out
 
 The results folder (--workdir, by default results/) receives report.html (all of it on one page), pictures,
-reconstruction.npz (every image in the image's unit), metrics.json, config.json (the resolved settings, seed and hash of
-the weights), and the reconstruction in the formats of --save-as. results.json lists what runs have written there, and
-only that is replaced.
+reconstruction.npz (every image in the image's unit), metrics.json, config.json (settings, seed, hash of the weights),
+results.json (the files that runs wrote, which alone are replaced), and the reconstruction in the formats of --save-as.
 """
 
 from __future__ import annotations
