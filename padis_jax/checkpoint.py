@@ -8,12 +8,14 @@ whose content does not have its digests is set aside, and the one before it is u
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import json
 import logging
 import shutil
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,19 +84,30 @@ def open_checkpoints(workdir: str | Path, *, keep: int = 3, reading: bool = Fals
 
 @contextmanager
 def _muted() -> Iterator[None]:
-    """Keeps Orbax from logging the tracebacks of what is said here in one line."""
-    names = ("absl", "asyncio")
-    before = {name: logging.getLogger(name).disabled for name in names}
-    hook = threading.excepthook
+    """Keeps Orbax, its threads and its tasks from printing the tracebacks of what is said here in one line."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    before = [logger.disabled for logger in loggers], threading.excepthook, sys.unraisablehook
     try:
-        for name in names:
-            logging.getLogger(name).disabled = True
+        for logger in loggers:
+            logger.disabled = True
         threading.excepthook = lambda _: None
+        sys.unraisablehook = lambda _: None
         yield
+    except BaseException as error:
+        _forget_tasks(error)
+        raise
     finally:
-        threading.excepthook = hook
-        for name, disabled in before.items():
-            logging.getLogger(name).disabled = disabled
+        gc.collect()  # tasks print their exception when they are freed
+        disabled, threading.excepthook, sys.unraisablehook = before
+        for logger, value in zip(loggers, disabled, strict=True):
+            logger.disabled = value
+
+
+def _forget_tasks(error: BaseException | None) -> None:
+    """Frees what the frames behind an exception hold."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def save(manager: ocp.CheckpointManager, state: TrainState, about: dict[str, Any], *, wait: bool = False) -> None:
