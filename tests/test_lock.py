@@ -134,3 +134,21 @@ def test_a_bucket_is_locked_by_generation(monkeypatch):
     monkeypatch.setattr(tensorstore.KvStore, "open", original)
     with pytest.raises(UserError, match="if no other run uses it, add --no-lock"), locked("gs://"):
         pass
+
+
+def test_of_several_processes_the_first_holds_the_lock_and_all_hear_of_a_refusal(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(lock.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(
+        lock.multihost_utils, "broadcast_one_to_all", lambda value: told.append(bool(value)) or told[-1]
+    )
+    with locked(tmp_path):
+        with pytest.raises(UserError, match="in use by another run"), locked(tmp_path):
+            pass
+    assert told == [False, True]
+    monkeypatch.setattr(lock, "is_leader", lambda: False)
+    with locked(tmp_path / "other") as held:
+        assert held is None and not (tmp_path / "other").exists()
+    monkeypatch.setattr(lock.multihost_utils, "broadcast_one_to_all", lambda _: True)  # the first was refused
+    with pytest.raises(UserError, match="process 0 says why"), locked(tmp_path):
+        pass
