@@ -2,42 +2,37 @@
 
 One step folder holds `state` (parameters, average, optimiser, step) and `config` (JSON: config, frame, window, and the
 digests of all of these). A save that is cut off leaves a temporary folder, which is ignored and removed. A checkpoint
-whose content does not have its digests is set aside, and the one before it is used. With the bits of an array as words
-b_0, b_1, ... of 32 bits (shorter types padded), in row-major order,
-
-    digest = sum over i of (2 i + 1) b_i   mod 2^32
-
-A change of one word by d != 0 changes the digest by (2 i + 1) d, which is not 0 because 2 i + 1 is odd; larger damage
-goes unnoticed with a chance of about 2^-32. Sums of integers do not depend on their order, so an array that is spread
-over devices or processes has the same digest as the whole, and no device needs more than its own part.
+whose content does not have its digests is set aside, and the one before it is used.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import json
+import logging
 import shutil
 import sys
+import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
+from padis_jax.digest import described, digests
 from padis_jax.errors import UserError
 from padis_jax.files import in_bucket, place
 from padis_jax.training import TrainState
 
 _UNWRITTEN = (OSError, ValueError, RuntimeError)  # what Orbax and TensorStore make of a full disk
 PATIENCE = 10**9  # seconds
-_WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 
 
 class _DamagedError(Exception):
@@ -51,38 +46,68 @@ def folder(workdir: str | Path) -> Path:
 
 
 @contextmanager
-def open_checkpoints(workdir: str | Path, *, keep: int = 3) -> Iterator[ocp.CheckpointManager]:
+def open_checkpoints(workdir: str | Path, *, keep: int = 3, reading: bool = False) -> Iterator[ocp.CheckpointManager]:
     """A manager of the folder `workdir`/checkpoints; leaving the block waits for saves under way.
 
     Args:
       workdir: folder of the run.
       keep: newest checkpoints that are kept.
+      reading: change nothing there: another run may be at work in the folder. Who writes holds its lock (lock.py).
 
     Raises:
       UserError: if a save under way fails.
     """
     # Remains of interrupted saves. Orbax offers to remove them, but in a thread that fails noisily if the block is left
     # before it has started.
-    if jax.process_index() == 0:
+    if jax.process_index() == 0 and not reading:
         for remains in folder(workdir).glob("*.orbax-checkpoint-tmp*"):
             _remove(remains)
     # Orbax counts its patience by the time of day, so a clock that is set ahead during a save would end it. The same
     # number limits how long several processes wait for each other; then it stays Orbax's own.
     patience = ocp.options.AsyncOptions(timeout_secs=PATIENCE) if jax.process_count() == 1 else None
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, async_options=patience)
-    manager = ocp.CheckpointManager(
-        folder(workdir),
-        options=options,
-        item_handlers={"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()},
-    )
-    try:
-        yield manager
-    except BaseException:
-        with contextlib.suppress(Exception):  # the first error is the one to report
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, async_options=patience, create=not reading)
+    handlers = {"state": ocp.StandardCheckpointHandler(), "config": ocp.JsonCheckpointHandler()}
+    with _muted():
+        try:
+            manager = ocp.CheckpointManager(folder(workdir), options=options, item_handlers=handlers)
+        except OSError as error:
+            raise UserError(f"{folder(workdir)}: cannot be used ({error.strerror or error})") from error
+        try:
+            yield manager
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error is the one to report
+                manager.close()
+            raise
+        with _saving(manager):
             manager.close()
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Keeps Orbax, its threads and its tasks from printing the tracebacks of what is said here in one line."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    before = [logger.disabled for logger in loggers], threading.excepthook, sys.unraisablehook
+    try:
+        for logger in loggers:
+            logger.disabled = True
+        threading.excepthook = lambda _: None
+        sys.unraisablehook = lambda _: None
+        yield
+    except BaseException as error:
+        _forget_tasks(error)
         raise
-    with _saving(manager):
-        manager.close()
+    finally:
+        gc.collect()  # tasks print their exception when they are freed
+        disabled, threading.excepthook, sys.unraisablehook = before
+        for logger, value in zip(loggers, disabled, strict=True):
+            logger.disabled = value
+
+
+def _forget_tasks(error: BaseException | None) -> None:
+    """Frees what the frames behind an exception hold."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def save(manager: ocp.CheckpointManager, state: TrainState, about: dict[str, Any], *, wait: bool = False) -> None:
@@ -126,7 +151,9 @@ def saved_config(manager: ocp.CheckpointManager) -> dict[str, Any] | None:
     return None
 
 
-def restore(manager: ocp.CheckpointManager, like: TrainState, sharding: Any = None) -> TrainState | None:
+def restore(
+    manager: ocp.CheckpointManager, like: TrainState, sharding: Any = None, *, aside: bool = True
+) -> TrainState | None:
     """The newest intact state, or None if there is no checkpoint. Newer, damaged ones are renamed, with a warning.
 
     Args:
@@ -134,6 +161,7 @@ def restore(manager: ocp.CheckpointManager, like: TrainState, sharding: Any = No
       like: a state of the same config (or its `jax.eval_shape`); gives structure, shapes and types.
       sharding: where the arrays go: one sharding, or a state of shardings; None for the first device. It need not be
         the one that they were saved with.
+      aside: rename damaged checkpoints; False for who only reads.
 
     Raises:
       UserError: if no checkpoint is intact, or the newest intact one was made by another architecture.
@@ -151,46 +179,12 @@ def restore(manager: ocp.CheckpointManager, like: TrainState, sharding: Any = No
         except _DamagedError as error:
             damaged[step] = str(error)
             continue
-        if damaged:
+        if damaged and aside:
             _set_aside(manager, damaged, step)
         return state
     if damaged:
         raise _all_damaged(manager, damaged)
     return None
-
-
-def digests(tree: Any) -> dict[str, list[Any]]:
-    """Shape, type and digest of every array of a pytree: {path: [[sides ...], type, digest]}, fit for JSON.
-
-    Args:
-      tree: arrays of types up to 32 bits. All processes must call this together if any array is spread over them.
-    """
-    found = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        whole = leaf.is_fully_addressable or leaf.is_fully_replicated if isinstance(leaf, jax.Array) else True
-        value = _on_host(np.asarray(leaf)) if whole else int(_on_devices(leaf))
-        found[jax.tree_util.keystr(path)] = [*_described(leaf), value]
-    return found
-
-
-def _described(leaf: Any) -> list[Any]:
-    return [list(leaf.shape), str(leaf.dtype)]
-
-
-def _on_host(array: np.ndarray) -> int:
-    words = np.ravel(array).view(_WORDS[array.dtype.itemsize]).astype(np.uint32)
-    weights = np.arange(1, 2 * words.size + 1, 2, dtype=np.uint64).astype(np.uint32)
-    return int(np.sum(words * weights, dtype=np.uint32))
-
-
-@jax.jit
-def _on_devices(array: jax.Array) -> jax.Array:
-    words = jax.lax.bitcast_convert_type(array, _WORDS[array.dtype.itemsize]).astype(jnp.uint32)
-    index, stride = jnp.zeros(array.shape, jnp.uint32), 1
-    for axis in reversed(range(array.ndim)):  # no reshape: it would bring the parts together on one device
-        index += jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis) * np.uint32(stride % 2**32)
-        stride *= array.shape[axis]
-    return jnp.sum(words * (2 * index + 1), dtype=jnp.uint32)
 
 
 def _about(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
@@ -211,7 +205,7 @@ def _state(manager: ocp.CheckpointManager, step: int, target: dict[str, Any]) ->
     expected = _about(manager, step).get("digests")
     if expected is not None:
         leaves = jax.tree_util.tree_leaves_with_path(target)
-        wanted = {jax.tree_util.keystr(path): _described(leaf) for path, leaf in leaves}
+        wanted = {jax.tree_util.keystr(path): described(leaf) for path, leaf in leaves}
         saved = {path: entry[:2] for path, entry in expected.items() if path != "about"}
         if wanted != saved:
             path = sorted(k for k in {*wanted, *saved} if wanted.get(k) != saved.get(k))[0]

@@ -169,10 +169,10 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # no JSON, or numbers and nesting beyond what Python takes
             if number == len(lines):
                 break
-            raise UserError(f"{path}: line {number} is not JSON: {error}") from error
+            raise UserError(f"{path}: line {number} is not JSON ({error}); remove it") from error
         if isinstance(record, dict):
             records.append(record)
     return records

@@ -1,6 +1,8 @@
 """Folders of measurements: one line per item, failures do not stop the rest, a second start redoes nothing."""
 
+import hashlib
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -212,3 +214,111 @@ def test_measurements_that_cannot_be_used(tmp_path, content, message):
     with pytest.raises(UserError, match=message) as refusal:
         batch_job.read_sinogram(tmp_path / "a.npz", (2, 3))
     assert "a.npz" in str(refusal.value)
+
+
+def _lines(folder):
+    return {r["item"]: r for r in map(json.loads, (folder / "out" / "manifest.jsonl").read_text().splitlines())}
+
+
+def test_what_was_replaced_or_emptied_is_done_again(seven):
+    _run(seven, _solver([]), {}, batch=2)
+    before = _lines(seven)
+    assert len({line["measurement_sha256"] for line in before.values()}) == 7
+    np.savez(seven / "scans" / "1.npz", sinogram=np.full((2, 3), 99, np.float32))  # a new measurement of that name
+    (seven / "out" / "2.npz").write_bytes(b"")
+    content = bytearray((seven / "out" / "3.npz").read_bytes())
+    content[-100] ^= 1
+    (seven / "out" / "3.npz").write_bytes(content)
+    calls = []
+    assert _run(seven, _solver(calls), {}, batch=3) == {"done": 3, "failed": 0, "kept": 4}
+    assert calls == [["99", "2", "3"]]
+    assert _images(seven / "out")["1"].ravel()[0] == 99 and _images(seven / "out")["2"].ravel()[0] == 2
+    after = _lines(seven)
+    assert after["2"]["output_sha256"] == before["2"]["output_sha256"]
+    assert after["1"]["measurement_sha256"] != before["1"]["measurement_sha256"]
+    assert _run(seven, _solver([]), {}, batch=3)["kept"] == 7
+
+
+def test_the_key_of_an_item_is_made_of_its_name_and_a_new_file_changes_no_other(seven):
+    numbers = {}
+
+    def solve(indices, items):
+        numbers.update(zip(map(int, items), indices, strict=True))
+        return np.zeros((len(items), 2, 2, 1)), np.zeros(len(items))
+
+    (seven / "scans" / "3.npz").rename(seven / "late.npz")
+    _run(seven, solve, {}, batch=1)
+    first = dict(numbers)
+    assert first[0] == int(hashlib.sha256(b"0").hexdigest()[:8], 16) >> 1
+    (seven / "late.npz").rename(seven / "scans" / "3.npz")
+    assert _run(seven, solve, {}, batch=1) == {"done": 1, "failed": 0, "kept": 6}
+    shutil.rmtree(seven / "out")
+    _run(seven, solve, {}, batch=1)
+    assert numbers == first | {3: numbers[3]} and len(set(numbers.values())) == 7
+    assert json.loads((seven / "out" / "job.json").read_text())["numbers"] == batch_job.RULE
+    (seven / "scans" / "0.mat").touch()  # of the same stem
+    names = batch_job.list_items(seven / "scans", (".npz", ".mat"), seven / "out")
+    assert names["0"].name == "0.npz" and names["0.mat"].name == "0.mat"
+
+
+def test_names_of_items_are_all_different(tmp_path):
+    for name in ("a.npz", "a.mat", "a.npz.mat", "b.npz"):
+        (tmp_path / name).touch()
+    items = batch_job.list_items(tmp_path, (".npz", ".mat"))
+    assert {name: path.name for name, path in items.items()} == {
+        "a.mat": "a.mat", "a.npz": "a.npz", "a.npz.mat": "a.npz.mat", "b": "b.npz"
+    }  # fmt: skip
+
+
+def test_a_job_begun_by_the_old_rule_ends_by_it(seven):
+    """Its job.json says nothing of a rule, and its lines have no digests."""
+    indices = []
+
+    def solve(numbers, items):
+        indices.extend(numbers)
+        return np.zeros((len(items), 2, 2, 1)), np.zeros(len(items))
+
+    out = seven / "out"
+    out.mkdir()
+    (out / "job.json").write_text('{"a": 1}')
+    (out / "manifest.jsonl").write_text('{"item": "0", "status": "done"}\n{"item": "1", "status": "done"}\n')
+    np.savez(out / "0.npz", image=np.zeros((2, 2, 1)))
+    (out / "1.npz").write_bytes(b"")
+    assert _run(seven, solve, {"a": 1}, batch=1) == {"done": 6, "failed": 0, "kept": 1}
+    assert indices == [1, 2, 3, 4, 5, 6] and json.loads((out / "job.json").read_text()) == {"a": 1}
+    assert _run(seven, solve, {"a": 1}, batch=1)["kept"] == 7
+
+
+@pytest.mark.parametrize(
+    ("manifest", "job", "message"),
+    [
+        ('{"status": "done"}\n{}', "{}", "names no item"),
+        ('{"item": 3, "status": "done"}', "{}", "names no item"),
+        ('{"item": "0", "status": "maybe"}', "{}", "neither done nor failed"),
+        ("[" * 100_000 + "\n{}", "{}", "line 1 is not JSON"),
+        ("9" * 5000 + "\n{}", "{}", "line 1 is not JSON"),
+        ("", "[]", "holds no settings of a job"),
+        ("", "null", "holds no settings of a job"),
+        ("", '"text"', "holds no settings of a job"),
+        ("", '{"numbers": "of a later version"}', "a later version"),
+        ("", "[" * 100_000, "not readable"),
+        ("", '{"a": 1', "not readable"),
+    ],
+)
+def test_damaged_files_of_a_job_are_one_line(seven, manifest, job, message):
+    (seven / "out").mkdir()
+    (seven / "out" / "manifest.jsonl").write_text(manifest)
+    (seven / "out" / "job.json").write_text(job)
+    with pytest.raises(UserError, match=message) as refusal:
+        _run(seven, _solver([]), {}, batch=2)
+    assert len(str(refusal.value)) < 500 and (seven / "out" / "manifest.jsonl").read_text() == manifest
+
+
+def test_lines_of_measurements_that_have_gone_stay(seven):
+    _run(seven, _solver([]), {}, batch=2)
+    (seven / "scans" / "3.npz").unlink()
+    (seven / "out" / "2.npz").unlink()
+    for _ in range(2):
+        _run(seven, _solver([]), {}, batch=2)
+        assert sorted(_lines(seven)) == [*"0123456"]
+        assert (seven / "out" / "manifest.jsonl").read_text().count("\n") == 7

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import tensorstore
 from etils.epath import backend, gpath
 from test_cli_train import CONFIG
 from tiny import refused
@@ -50,6 +51,9 @@ def bucket(tmp_path, monkeypatch):
     root = tmp_path / "bucket"
     monkeypatch.setitem(gpath._PREFIX_TO_BACKEND, "gs", _Bucket(root))
     monkeypatch.setattr(gpath, "_is_tf_installed", lambda: False)
+    store = tensorstore.KvStore.open  # of the lock
+    at = lambda address: {"driver": "file", "path": address.replace("gs://", f"{root}/")}  # noqa: E731
+    monkeypatch.setattr(tensorstore.KvStore, "open", lambda address: store(at(address)))
     return root
 
 

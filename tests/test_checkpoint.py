@@ -147,7 +147,7 @@ DAMAGE = {
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of reads that Orbax gives up
 @pytest.mark.parametrize("name", DAMAGE)
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(workdir, capsys, name):
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(workdir, capsys, caplog, name):
     root = checkpoint.folder(workdir)
     DAMAGE[name](root / "20")
     with checkpoint.open_checkpoints(workdir) as manager:
@@ -156,6 +156,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(workdir, caps
         jax.tree.map(np.testing.assert_array_equal, state, random_state(seed=10, step=10))
         warning = capsys.readouterr().err
         assert warning.startswith(f"warning: checkpoint {root / '20'} is damaged (") and warning.count("\n") == 1
+        assert not caplog.records  # of Orbax, with tracebacks
         assert "resuming from step 10" in warning
         for step in (15, 20):  # the steps that were lost can be saved again
             checkpoint.save(manager, random_state(seed=step, step=step), ABOUT)
@@ -207,7 +208,7 @@ def test_checkpoints_without_digests_are_read(tmp_path, monkeypatch):
     assert str(checkpoint.folder(tmp_path) / "5") in message and "remove this folder" in message
 
 
-def test_a_full_disk_leaves_the_older_checkpoints(workdir):
+def test_a_full_disk_leaves_the_older_checkpoints(workdir, capfd, caplog):
     """No file may grow beyond 2 kB, as if the disk were full: one line, and what was complete stays so."""
     before = {f: f.read_bytes() for f in checkpoint.folder(workdir).glob("[12]0/**/*") if f.is_file()}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -221,7 +222,19 @@ def test_a_full_disk_leaves_the_older_checkpoints(workdir):
     assert "\n" not in message and str(checkpoint.folder(workdir)) in message
     assert "could not be written" in message and "that of step 20 is the newest complete one" in message
     assert {f: f.read_bytes() for f in before} == before
+    assert not capfd.readouterr().err and not caplog.records
     assert int(_restore(workdir).step) == 20
+
+
+def test_a_reader_changes_nothing(workdir, capsys):
+    """Neither the save under way of another run, nor a damaged checkpoint."""
+    root = checkpoint.folder(workdir)
+    (root / "25.orbax-checkpoint-tmp").mkdir()
+    _remove_state(root / "20")
+    with checkpoint.open_checkpoints(workdir, reading=True) as manager:
+        assert int(checkpoint.restore(manager, LIKE, aside=False).step) == 10
+    assert {p.name for p in root.iterdir()} == {"10", "20", "25.orbax-checkpoint-tmp"}
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("jump", [-1e6, 1e6])

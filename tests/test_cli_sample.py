@@ -15,6 +15,7 @@ from padis_jax.cli.sample import main
 from padis_jax.images import HOUNSFIELD
 from padis_jax.metrics import coverage
 from padis_jax.runs import score
+from padis_jax.runs.html_report import write_report
 from padis_jax.weights import file_hash
 
 ROOT = Path(__file__).parent.parent
@@ -54,6 +55,23 @@ def results(folder, tmp_path_factory):
     return workdir, _run(folder, workdir, "--seed", "5")
 
 
+def test_a_report_that_fails_loses_nothing_else(results, folder, tmp_path, monkeypatch, capsys):
+    """It comes last, after --save-as; a name that is no UTF-8 does not make it fail."""
+    write_report(tmp_path / "name.html", "caf\udce9", pictures={}, rows=[], settings={})
+    assert "caf\\udce9" in (tmp_path / "name.html").read_text()
+
+    def broken(*args, **kwargs):
+        raise UnicodeEncodeError("utf-8", "caf\udce9", 3, 4, "surrogates not allowed")
+
+    monkeypatch.setattr("padis_jax.runs.results.write_report", broken)
+    _run(folder, tmp_path / "out", "--seed", "5", "--save-as", "npz", "png")
+    printed = capsys.readouterr()
+    assert printed.err.count(f"warning: {tmp_path / 'out' / 'report.html'} could not be written") == 1
+    assert "report.html" not in printed.out and "dds.png" in printed.out and "Traceback" not in printed.err
+    written = {p.name for p in results[0].iterdir()} - {"report.html"} | {"dds.npz", "dds.png"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == written
+
+
 def test_a_run_writes_all_results(results, folder):
     workdir, arrays = results
     assert sorted(p.name for p in workdir.iterdir()) == [
@@ -62,7 +80,10 @@ def test_a_run_writes_all_results(results, folder):
         "metrics.json",
         "reconstruction.npz",
         "report.html",
+        "results.json",
     ]
+    listed = json.loads((workdir / "results.json").read_text())["files"]
+    assert listed == sorted(p.name for p in workdir.iterdir())
     with Image.open(workdir / "comparison.png") as picture:
         assert min(picture.size) > 100
     assert set(arrays) == {"truth", "FBP", "TV", "DDS", "unit"}

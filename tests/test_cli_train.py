@@ -14,8 +14,10 @@ from PIL import Image
 from tiny import refused
 
 from padis_jax import checkpoint
+from padis_jax.cli import convert
 from padis_jax.cli.train import main
 from padis_jax.config import Config, load_config_file
+from padis_jax.lock import locked
 from padis_jax.weights import load_weights
 
 ROOT = Path(__file__).parent.parent
@@ -285,3 +287,70 @@ def test_the_program_itself(tmp_path, folder):
 
 def _contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _resumed(run, tmp_path, images, *flags):
+    """Arguments that resume a copy of the run on other images; no step is left to do."""
+    workdir = shutil.copytree(run[0], tmp_path / "resumed")
+    np.save(tmp_path / "other.npy", images)
+    return ["--workdir", str(workdir), "--data.path", str(tmp_path / "other.npy"), *flags]
+
+
+@pytest.mark.parametrize(
+    ("shape", "flags", "message"),
+    [
+        ((6, 24, 14), [], "checkpoints are of another frame (image_shape, tiles: [12, 14]"),
+        ((6, 14, 12), [], "another frame"),
+        ((6, 12, 14), ["--patches.sizes", "8"], "another frame (patch"),
+        (
+            (6, 12, 14),
+            ["--data.low", "0", "--data.high", "2"],
+            "another window (high: 1.0) than these images give (2.0)",
+        ),
+        ((6, 12, 14), ["--data.low", "0", "--data.high", "1", "--data.unit", "HU"], "another window (unit"),
+        ((6, 12, 14, 3), [], "images have 3 channels"),
+        ((6, 12, 14, 3), ["--network.image-channels", "3"], "another architecture"),
+    ],
+)
+def test_a_run_is_not_resumed_on_another_frame_window_or_colour(run, tmp_path, capsys, shape, flags, message):
+    args = _resumed(run, tmp_path, np.zeros(shape, np.float32), *flags)
+    before = {p: p.read_bytes() for p in (tmp_path / "resumed").rglob("*") if p.is_file()}
+    for more in ([], ["--dry-run"]):
+        if more and "architecture" in message:
+            continue
+        assert message in refused(main, [*args, *more], capsys)
+    assert before == {p: p.read_bytes() for p in (tmp_path / "resumed").rglob("*") if p.is_file()}
+
+
+def test_other_training_images_are_said(run, folder, tmp_path, capsys):
+    images = np.load(folder / "images.npy")
+    for name, count, said in (
+        ("same", 6, ""),
+        ("values", 6, "the training images have other values than when its newest checkpoint was saved"),
+        ("fewer", 5, "4 training images than when its newest checkpoint was saved (5)"),
+    ):
+        (tmp_path / name).mkdir()
+        changed = images[:count] + np.float32(0.001 if name == "values" else 0) * (np.arange(count) == 0)[:, None, None]
+        main(_resumed(run, tmp_path / name, changed.astype(np.float32)))
+        notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+        assert len(notes) == bool(said) and all(said in note for note in notes)
+
+
+def test_a_folder_of_a_run_at_work_is_not_touched(run, folder, tmp_path, capsys):
+    """Neither by another training, nor by those that only look: the save under way stays."""
+    workdir = shutil.copytree(run[0], tmp_path / "busy")
+    under_way = workdir / "checkpoints" / "9.orbax-checkpoint-tmp"
+    under_way.mkdir()
+    with locked(workdir):
+        message = refused(main, ["--workdir", workdir, "--run.steps", "9"], capsys)
+        assert "in use by another run (process" in message and "choose another --workdir" in message
+        main(["--workdir", str(workdir), "--dry-run"])
+        convert.main([str(workdir), str(tmp_path / "preview.safetensors"), "--quiet"])
+        assert under_way.exists()
+    main(["--workdir", str(workdir)])
+    assert not under_way.exists() and not (workdir / "lock.json").exists()
+
+
+def test_all_that_a_run_writes_is_listed(run):
+    listed = json.loads((run[0] / "results.json").read_text())["files"]
+    assert {p.name + "/" * p.is_dir() for p in run[0].iterdir()} <= set(listed)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from padis_jax import checkpoint
-from padis_jax.checkpoint import digests
+from padis_jax import digest
+from padis_jax.digest import digests
 
 ARRAYS = {
     "weights": jnp.asarray(np.random.default_rng(0).standard_normal((3, 4, 5)), jnp.float32),
@@ -38,5 +38,5 @@ def test_exchanged_values_and_other_shapes_show():
 
 @pytest.mark.parametrize("name", ARRAYS)
 def test_devices_compute_what_the_host_does(name):
-    assert int(checkpoint._on_devices(ARRAYS[name])) == checkpoint._on_host(np.asarray(ARRAYS[name]))
-    assert jax.tree.leaves(digests({name: ARRAYS[name]}))[-1] == checkpoint._on_host(np.asarray(ARRAYS[name]))
+    assert int(digest._on_devices(ARRAYS[name])) == digest._on_host(np.asarray(ARRAYS[name]))
+    assert jax.tree.leaves(digests({name: ARRAYS[name]}))[-1] == digest._on_host(np.asarray(ARRAYS[name]))

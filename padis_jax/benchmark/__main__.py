@@ -34,7 +34,9 @@ from padis_jax.cli.commands import called_as
 from padis_jax.cli.help_text import Page
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import json_text
+from padis_jax.outputs import check_outputs, claimed, has_field
 
+FILES = "files.json"  # lists what runs have written; results.json are the tables
 HELP = Page(
     "benchmark",
     __doc__ or "",
@@ -51,12 +53,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     output, rest = split_output_options(sys.argv[1:] if argv is None else argv, HELP)
     config = parse(Benchmark, rest, default=Benchmark(), prog=called_as("benchmark"), description=HELP.full())
     work, folder = prepare(config), Path(config.out)
+    end = part(config)
+    names = [f"results{end}.md", f"results{end}.json", f"pictures{end}/", "cells/"]
+    read = [config.weights, config.weights_rgb, config.weights_whole, config.weights_whole_rgb, config.cnn]
+    read += [config.cnn_rgb, *config.supervised, config.ct, config.photos]
+    ours = any(has_field(path, "cells") for path in folder.glob("results*.json"))
+    check_outputs(folder, names, read, record=FILES, ours=ours)
     finished, damaged = finished_results(folder, work)
     for warning in damaged:
         print(f"warning: {warning}; the cell is recomputed", file=sys.stderr)
     if output.dry_run:
         _plan(config, work, finished, output)
         return
+    with claimed(folder, names, read, record=FILES, ours=ours, lock=not output.no_lock):
+        _run(config, work, folder, finished, output)
+
+
+def _run(config: Benchmark, work: Work, folder: Path, finished: dict[str, Result], output: OutputOptions) -> None:
+    """Computes what is missing, writes the tables, and says what failed."""
     failed: dict[str, str] = {}
     try:
         with terminable():

@@ -51,6 +51,7 @@ class OutputOptions(NamedTuple):
       quiet: print errors only.
       verbose: print more than usual.
       max_memory: what a file may take when decoded, such as 8G (default: half of the free memory).
+      no_lock: let other runs into the folder; for a bucket or file system that cannot hold the lock.
     """
 
     dry_run: bool = False
@@ -59,6 +60,7 @@ class OutputOptions(NamedTuple):
     quiet: bool = False
     verbose: bool = False
     max_memory: str = ""
+    no_lock: bool = False
 
     @property
     def silent(self) -> bool:

@@ -39,6 +39,7 @@ from padis_jax.runs.case import Case, grey_only, image_key, measured_case
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import kind_named, plan_of, tv_of
 from padis_jax.runs.prior import build_prior
+from padis_jax.runs.results import check_folder, results_folder
 from padis_jax.runs.solve import check_traced
 from padis_jax.solvers.batch import reconstruct_batch
 from padis_jax.solvers.presets import Plan
@@ -76,11 +77,18 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     frame = weights.frame
     grey_only(config.weights, weights)
     measured = config.measurement.geometry or not list(Path(config.measurements).glob("*.npz"))
-    job = _measured_job(config, weights) if measured else _simulated_job(config, weights)
+    job = (_measured_job if measured else _simulated_job)(config, weights, workdir)
     plan = plan_of(config, kind_named(config))
     tv = tv_of(config, kind_named(config), parallel_scan(1, 1))
     mesh = make_mesh(config.devices, local=True)
     prior = build_prior(config, weights, frame, images=-(-config.batch // mesh.size))
+    manifests = [f"manifest_{number:04d}.jsonl" for number in range(jax.process_count())]
+    names = [
+        "job.json",
+        *(manifests if len(manifests) > 1 else ["manifest.jsonl"]),
+        *(f"{item}.npz" for item in job.items),
+    ]
+    check_folder(workdir, names, config)
     if output.dry_run:
         return _plan(config, job, plan, prior, workdir, output)
 
@@ -101,12 +109,12 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
             output.on_memory(memory)
         told.append(memory)
 
-    def solve(indices: Sequence[int], items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
+    def solve(numbers: Sequence[int], items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
         measurements = batch_job.stacked(items)
         options = plan.options()
         del options["start"]
         found = reconstruct_batch(
-            jnp.stack([jax.random.fold_in(image_key(config.seed, index), 1) for index in indices]),
+            jnp.stack([jax.random.fold_in(image_key(config.seed, number), 1) for number in numbers]),
             measurements,
             job.operator,
             prior,
@@ -117,6 +125,8 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
             **options,
         )
         images = np.asarray(weights.window.from_unit(np.asarray(found.images)))
+        if lock is not None:
+            lock.check()
         return images, np.asarray(found.residual[:, -1])
 
     def report(record: dict[str, Any]) -> None:
@@ -133,9 +143,10 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         "padis_jax": padis_jax.__version__,
     }
     try:
-        counts = batch_job.run(
-            job.items, workdir, job.read, solve, about | job.about, batch=config.batch, report=report
-        )
+        with results_folder(workdir, names, config, lock=not output.no_lock) as lock:
+            counts = batch_job.run(
+                job.items, workdir, job.read, solve, about | job.about, batch=config.batch, report=report
+            )
     except ValueError as error:
         raise UserError(str(error)) from error
     except KeyboardInterrupt:
@@ -149,11 +160,11 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     return counts
 
 
-def _simulated_job(config: Experiment, weights: Weights) -> Folder:
+def _simulated_job(config: Experiment, weights: Weights, workdir: Path) -> Folder:
     scan, shape = config.scan, weights.frame.image_shape
     problem = parallel_scan(scan.views, scan.bins)
     operator = problem.build(shape, 1, jax.random.key(0))
-    items = batch_job.list_items(config.measurements, (".npz",))
+    items = batch_job.list_items(config.measurements, (".npz",), workdir)
 
     def read(path: Path) -> Item:
         sinogram, sigma = batch_job.read_sinogram(path, (scan.views, scan.bins))
@@ -164,7 +175,7 @@ def _simulated_job(config: Experiment, weights: Weights) -> Folder:
     return Folder(items, operator, read, {})
 
 
-def _measured_job(config: Experiment, weights: Weights) -> Folder:
+def _measured_job(config: Experiment, weights: Weights, workdir: Path) -> Folder:
     """The geometry is that of the first file that can be read; others must have the same."""
     if config.measurement.find_centre:
         raise UserError(
@@ -172,7 +183,7 @@ def _measured_job(config: Experiment, weights: Weights) -> Folder:
             "with --measurement.path FILE, and write it into the geometry file as offset_mm"
         )
     shape = weights.frame.image_shape
-    items = batch_job.list_items(config.measurements, SUFFIXES)
+    items = batch_job.list_items(config.measurements, SUFFIXES, workdir)
 
     def load(path: Path) -> MeasuredScan:
         return load_scan(dataclasses.replace(config.measurement, path=str(path)))

@@ -32,6 +32,7 @@ from padis_jax.conversion.state_dict import import_state_dict
 from padis_jax.conversion.torch_files import read_torch
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import json_text
+from padis_jax.outputs import claimed, refuse_inputs
 from padis_jax.patches import Frame, frame_for
 from padis_jax.runs.training import provenance
 from padis_jax.serialization import from_json
@@ -95,10 +96,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if target.exists() and not given.overwrite and not (target.is_dir() and not any(target.iterdir())):
         raise UserError(f"{target} already exists: choose another name, or pass --overwrite")
     if source.is_file() and source.suffix == ".safetensors":
-        about = _to_checkpoint(load_weights(source), source, target, write=not output.dry_run)
+        about = _to_checkpoint(load_weights(source), source, target, write=not output.dry_run, lock=not output.no_lock)
     else:
         if target.suffix != ".safetensors":
             raise UserError(f"{target}: weights are written as .safetensors; give the target that suffix")
+        refuse_inputs([target], [str(checkpoint.folder(source)) if source.is_dir() else given.source])
         read = _from_checkpoint if source.is_dir() else _from_torch
         about = _to_weights(given, read(source, given), target, write=not output.dry_run)
     about = {"source": str(source), "target": str(target), "written": not output.dry_run} | about
@@ -147,14 +149,14 @@ def _from_checkpoint(source: Path, given: Conversion) -> _Found:
         raise UserError(f"{source}: not the folder of a training run: it has no checkpoints/")
     if given.image_shape or given.patch or given.low is not None or given.sigma_data or given.key:
         raise UserError(f"{source}: frame, window and network are those of the checkpoint; leave those options out")
-    with checkpoint.open_checkpoints(source) as manager:
+    with checkpoint.open_checkpoints(source, reading=True) as manager:
         saved = checkpoint.saved_config(manager)
         if saved is None:
             raise UserError(f"{source}: it has no checkpoint yet")
         config = from_json(Config, saved.get("config"), f"{source}: the checkpoint's config")
         frame = from_json(Frame, saved.get("frame"), f"{source}: the checkpoint's frame")
         window = from_json(Window, saved.get("window"), f"{source}: the checkpoint's window")
-        state = checkpoint.restore(manager, state_shapes(config.network, config.optimiser))
+        state = checkpoint.restore(manager, state_shapes(config.network, config.optimiser), aside=False)
     assert state is not None  # it has a config
     about = {"converted_from": source.name} | provenance(config, state, saved.get("start_weights"))
     return _Found(jax.device_get(state.ema), config.network, frame, window, about)
@@ -182,7 +184,7 @@ def _to_weights(given: Conversion, found: _Found, target: Path, *, write: bool) 
     }
 
 
-def _to_checkpoint(weights: Weights, source: Path, target: Path, *, write: bool) -> dict[str, Any]:
+def _to_checkpoint(weights: Weights, source: Path, target: Path, *, write: bool, lock: bool) -> dict[str, Any]:
     """A checkpoint at step 0: the parameters are the file's, the optimiser's moments are zero."""
     if target.suffix:
         raise UserError(f"{target}: a .safetensors file becomes a work folder for train.py; name a folder")
@@ -200,7 +202,10 @@ def _to_checkpoint(weights: Weights, source: Path, target: Path, *, write: bool)
         "converted_from_sha256": weights.digest,
     }
     if write:
-        with checkpoint.open_checkpoints(target) as manager:
+        with (
+            claimed(target, ["checkpoints/"], [str(source)], of="training", lock=lock),
+            checkpoint.open_checkpoints(target) as manager,
+        ):
             if manager.latest_step() is not None:
                 raise UserError(f"{target}: it has checkpoints already; choose another folder")
             checkpoint.save(manager, init_state(weights.params, config.optimiser), about)

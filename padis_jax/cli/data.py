@@ -15,6 +15,7 @@ import dataclasses
 import math
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,12 @@ from padis_jax.cli.help_text import Page
 from padis_jax.errors import UserError, one_line_errors, printable
 from padis_jax.files import json_text
 from padis_jax.images import PLAIN, ImageSet, Source, Window, open_source, read_images
+from padis_jax.outputs import refuse_inputs
 from padis_jax.split import spread
 from padis_jax.streamed import in_parallel
 from padis_jax.writers import write_png
 
+SHEET_MARK = "padis-data inspect --sheet"  # by which an earlier sheet is known, and replaced
 SHEET, CELL = 25, 160  # images on a contact sheet, and the longest side of each in pixels
 
 
@@ -73,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         window = Window(given.unit, given.low, given.high)
     elif given.low is not None or given.high is not None:
         raise UserError("--low and --high belong together: give both or neither")
+    if given.sheet:
+        _check_sheet(Path(given.sheet), given.path)
     source = open_source(given.path)
     found = describe(source)
     images, problem = None, ""
@@ -85,12 +90,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         if images is None:
             raise UserError(problem)
         if not output.dry_run:
-            write_png(given.sheet, contact_sheet(images))
+            write_png(given.sheet, contact_sheet(images), software=SHEET_MARK)
         found["sheet"] = given.sheet
     if output.json:
         print(json_text(found, indent=2))
     elif not output.quiet:
         print(_text(found, problem))
+
+
+def _check_sheet(sheet: Path, path: str) -> None:
+    """Refuses to write over an input, and over a file that is no contact sheet."""
+    refuse_inputs([sheet], [path])
+    if not sheet.exists():
+        return
+    try:
+        with Image.open(sheet, formats=("PNG",)) as picture:
+            own = picture.info.get("Software") == SHEET_MARK
+    except Exception:  # whatever Pillow raises on foreign bytes
+        own = False
+    if not own:
+        raise UserError(f"--sheet {sheet}: exists and is no contact sheet of {SHEET_MARK}; choose another name")
 
 
 def describe(source: Source) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from padis_jax.files import json_text, write_npz
 from padis_jax.runs.case import image_key
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.prior import build_prior
-from padis_jax.runs.results import write_config
+from padis_jax.runs.results import check_folder, results_folder, write_config
 from padis_jax.solvers.generate import generate
 from padis_jax.weights import load_weights
 from padis_jax.writers import write_png
@@ -24,30 +24,34 @@ def generate_images(config: Experiment, workdir: Path, output: OutputOptions) ->
     check_defaults(config)
     weights = load_weights(config.weights).computing(config.compute)
     prior = build_prior(config, weights, weights.frame)
+    names = [*(f"generated_{index:02d}.png" for index in range(config.generate)), "generated.npz", "config.json"]
+    check_folder(workdir, names, config)
     if output.dry_run:
         about = {"images": config.generate, "levels": config.generate_levels, "weights": config.weights}
         text = f"{config.generate} images of {config.generate_levels} steps with {config.weights} into {workdir}"
         print(json_text({"dry_run": True, **about, "workdir": str(workdir)}) if output.json else text)
         return
-    images = []
-    for index in range(config.generate):
-        with tqdm(total=config.generate_levels, desc=f"image {index}", unit="step", disable=output.silent) as bar:
+    with results_folder(workdir, names, config, lock=not output.no_lock):
+        images = []
+        for index in range(config.generate):
+            with tqdm(total=config.generate_levels, desc=f"image {index}", unit="step", disable=output.silent) as bar:
 
-            def progress(done: int, total: int, info: Any, bar: Any = bar) -> None:
-                bar.update(done - bar.n)
+                def progress(done: int, total: int, info: Any, bar: Any = bar) -> None:
+                    bar.update(done - bar.n)
 
-            key = image_key(config.seed, index)
-            try:
-                images.append(np.asarray(generate(key, prior, levels=config.generate_levels, progress=progress)))
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt(
-                    f"interrupted; {index} of {config.generate} images are in {workdir}. Rerun the same command for all"
-                ) from None
-        shown = images[-1][::-1] if weights.window.unit == "HU" else images[-1]  # CT is stored face down
-        write_png(workdir / f"generated_{index:02d}.png", shown)
-    in_unit = np.asarray(weights.window.from_unit(np.stack(images)), np.float32)
-    write_npz(workdir / "generated.npz", {"images": in_unit, "unit": np.asarray(weights.window.unit)})
-    write_config(workdir, config, weights.digest)
+                key = image_key(config.seed, index)
+                try:
+                    images.append(np.asarray(generate(key, prior, levels=config.generate_levels, progress=progress)))
+                except KeyboardInterrupt:
+                    raise KeyboardInterrupt(
+                        f"interrupted; {index} of {config.generate} images are in {workdir}. Rerun the same "
+                        "command for all"
+                    ) from None
+            shown = images[-1][::-1] if weights.window.unit == "HU" else images[-1]  # CT is stored face down
+            write_png(workdir / f"generated_{index:02d}.png", shown)
+        in_unit = np.asarray(weights.window.from_unit(np.stack(images)), np.float32)
+        write_npz(workdir / "generated.npz", {"images": in_unit, "unit": np.asarray(weights.window.unit)})
+        write_config(workdir, config, weights.digest)
     if output.json:
         print(json_text({"workdir": str(workdir), "images": len(images), "unit": weights.window.unit}))
     elif not output.quiet:

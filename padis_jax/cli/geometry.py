@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from padis_jax.files import json_text
 from padis_jax.measurements.geometry import ScanGeometry, write_geometry
 from padis_jax.measurements.geometry_check import Report, check_geometry, short_arc
 from padis_jax.measurements.load import MeasuredScan
+from padis_jax.outputs import claimed
 
 
-def check(path: str, scan: MeasuredScan, workdir: Path, output: OutputOptions) -> None:
+def check(path: str, scan: MeasuredScan, workdir: Path, output: OutputOptions, inputs: Sequence[str]) -> None:
     """Prints the likely fault of a scan's geometry and the correction, which is written too.
 
     Args:
@@ -22,9 +24,11 @@ def check(path: str, scan: MeasuredScan, workdir: Path, output: OutputOptions) -
       scan: line integrals with the geometry as stated.
       workdir: receives geometry_corrected.json if there is a fault.
       output: how to speak.
+      inputs: files that were read.
 
     Raises:
-      UserError: for too few views or bins.
+      UserError: for too few views or bins; if the correction would be written over one of the inputs or a file that no
+        run has written, after it is printed.
     """
     try:
         report = check_geometry(scan.geometry, scan.sinogram)
@@ -39,15 +43,22 @@ def check(path: str, scan: MeasuredScan, workdir: Path, output: OutputOptions) -
         "short_arc": short_arc(scan.geometry),
         "others": [f.correction._asdict() | {"residual": f.residual} for f in report.others],
     }
+    target, refused = workdir / "geometry_corrected.json", None
     if report.best.correction.faults and not output.dry_run:
-        write_geometry(workdir / "geometry_corrected.json", corrected)
-        about["written"] = str(workdir / "geometry_corrected.json")
+        try:
+            with claimed(workdir, [target.name], inputs, lock=not output.no_lock):
+                write_geometry(target, corrected)
+            about["written"] = str(target)
+        except UserError as error:
+            refused = error
     if output.json:
         print(json_text(about))
     elif not output.quiet:
         print(describe(report, scan.geometry))
         if "written" in about:
             print(f"corrected geometry: {about['written']}")
+    if refused is not None:
+        raise refused
 
 
 def describe(report: Report, stated: ScanGeometry) -> str:

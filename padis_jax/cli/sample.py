@@ -12,8 +12,8 @@
     python sample.py --image.path series/ --image.index 30 --save-as dicom      DICOM in, DICOM out
 
 The results folder (--workdir, by default results/) receives report.html (all of it on one page), pictures,
-reconstruction.npz (every image in the image's unit), metrics.json, config.json (the resolved settings, seed and hash of
-the weights), and the reconstruction in the formats of --save-as.
+reconstruction.npz (every image in the image's unit), metrics.json, config.json (settings, seed, hash of the weights),
+results.json (the files that runs wrote, which alone are replaced), and the reconstruction in the formats of --save-as.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ from padis_jax.devices.plan import plan_sampling
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import in_bucket, json_text
 from padis_jax.images import Shaping, read_images
-from padis_jax.measurements.geometry import write_geometry
 from padis_jax.measurements.load import MeasuredScan, load_scan
 from padis_jax.metrics import Coverage
 from padis_jax.runs.case import Case, measured_case, simulated_case
@@ -46,7 +45,7 @@ from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import first_image, plan_of
 from padis_jax.runs.outcome import Outcome
 from padis_jax.runs.prior import check_fits, patch_batch, with_prior
-from padis_jax.runs.results import check_save, save, write_results
+from padis_jax.runs.results import check_save, inputs, results_folder, write_results
 from padis_jax.runs.score import Row, score_samples, table
 from padis_jax.runs.solve import check_traced, rows_of
 from padis_jax.solvers.presets import Plan
@@ -82,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if config.measurement.check:
         scan = load_scan(config.measurement)
         tell(config, scan, output)
-        check(config.measurement.path, scan, folder, output)
+        check(config.measurement.path, scan, folder, output, inputs(config))
     elif config.measurements:
         batch.run(config, folder, output)
     elif config.generate:
@@ -127,22 +126,23 @@ def sample(config: Experiment, workdir: Path, output: OutputOptions = OutputOpti
         case = simulated_case(config, images, shapes_only=output.dry_run)
     case = with_prior(config, case, weights)
     plan = plan_of(config, case.kind, case.measurement)
-    check_save(config, workdir, case)
+    names = check_save(config, workdir, case)
     if output.dry_run or output.verbose:
         _plan(config, case, plan, weights, workdir, output)
     if output.dry_run:
         return []
 
     outcome = Outcome(dict(case.simple))
-    with solver_progress(plan.steps, plan.row.label, output) as progress:
-        try:
-            rows = rows_of(config, case, plan, progress=progress, on_memory=output.on_memory)
-            outcome.fill(case, rows)
-        except KeyboardInterrupt:
-            outcome.more["interrupted"] = True
-            write_results(workdir, config, case, plan, weights.digest, outcome)
-            raise KeyboardInterrupt(_interrupted(config, plan, progress, workdir)) from None
-    _report(config, case, plan, weights, workdir, outcome, scan, output)
+    with results_folder(workdir, names, config, lock=not output.no_lock):
+        with solver_progress(plan.steps, plan.row.label, output) as progress:
+            try:
+                rows = rows_of(config, case, plan, progress=progress, on_memory=output.on_memory)
+                outcome.fill(case, rows)
+            except KeyboardInterrupt:
+                outcome.more["interrupted"] = True
+                write_results(workdir, config, case, plan, weights.digest, outcome)
+                raise KeyboardInterrupt(_interrupted(config, plan, progress, workdir)) from None
+        _report(config, case, plan, weights, workdir, outcome, scan, output)
     return outcome.rows
 
 
@@ -162,24 +162,23 @@ def _report(
     scan: MeasuredScan | None,
     output: OutputOptions,
 ) -> None:
-    """Prints the table and writes the folder."""
+    """Writes the folder and prints the table, which a failure of either does not keep from the other."""
     held: list[Coverage] = []
     where = ""
     if outcome.samples is not None:
         about, held, where = score_samples(outcome.samples, case)
         outcome.more["samples"] = about | {"seconds": outcome.rows[-1].seconds}
-    if output.json:
-        found = {"workdir": str(workdir), "unit": case.window.unit, **case.about}
-        print(json_text(found | {"rows": [row.shown() for row in outcome.rows], **outcome.more}))
-    elif not output.quiet:
-        print(table(outcome.rows, case.window.unit))
-        for row in held:
-            print(f"{row.nominal:.1%} intervals of the samples contain {row.found:.1%} of {where}")
-    files = write_results(workdir, config, case, plan, weights.digest, outcome)
-    if scan is not None:
-        write_geometry(workdir / "geometry.json", scan.geometry)
-        files.append("geometry.json")
-    files += save(config, workdir, case, outcome)
+    geometry = scan.geometry if scan is not None else None
+    try:
+        files = write_results(workdir, config, case, plan, weights.digest, outcome, geometry=geometry)
+    finally:
+        if output.json:
+            found = {"workdir": str(workdir), "unit": case.window.unit, **case.about}
+            print(json_text(found | {"rows": [row.shown() for row in outcome.rows], **outcome.more}))
+        elif not output.quiet:
+            print(table(outcome.rows, case.window.unit))
+            for row in held:
+                print(f"{row.nominal:.1%} intervals of the samples contain {row.found:.1%} of {where}")
     if not output.silent:
         print(f"results in {workdir}: {', '.join(files)}")
 

@@ -28,8 +28,9 @@ from padis_jax.devices.mesh import is_leader
 from padis_jax.devices.plan import plan_training
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import check_bucket, json_text
-from padis_jax.runs.training import train
-from padis_jax.runs.training_data import load_data
+from padis_jax.lock import locked
+from padis_jax.runs.training import check_folder, train
+from padis_jax.runs.training_data import check_resumed, load_data
 from padis_jax.serialization import from_json
 
 HELP = Page(
@@ -60,27 +61,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_bucket(workdir)
     if given is None and not checkpoint.folder(workdir).is_dir():
         raise UserError(f"{workdir} has no checkpoint to resume from: name the settings with --config FILE")
-    if output.dry_run and not checkpoint.folder(workdir).is_dir():  # the work folder is not even made
-        assert given is not None  # without settings and checkpoint it was refused
-        _plan(given, workdir, 0, output)
-        return
-    with checkpoint.open_checkpoints(workdir) as manager:
-        config = _resolve(given, checkpoint.saved_config(manager), rest, workdir)
-        start = manager.latest_step() or 0
+    saved, start = None, 0
+    if checkpoint.folder(workdir).is_dir():
+        with locked(workdir, lock=not (output.no_lock or output.dry_run)):
+            pass  # whoever is at work there changes what is read: refused before
+        with checkpoint.open_checkpoints(workdir, reading=True) as manager:
+            saved, start = checkpoint.saved_config(manager), manager.latest_step() or 0
+    config = _resolve(given, saved, rest, workdir)
+    check_folder(config, workdir)
     if output.dry_run or output.verbose:
-        _plan(config, workdir, start, output)
+        _plan(config, workdir, start, output, saved)
     if output.dry_run:
         return
-    weights, steps = train(config, workdir, silent=output.quiet or output.json or not is_leader())
+    silent = output.quiet or output.json or not is_leader()
+    weights, steps = train(config, workdir, silent=silent, lock=not output.no_lock)
     if is_leader() and output.json:
         print(json_text({"workdir": workdir, "step": steps, "weights": str(weights)}))
     elif is_leader() and not output.quiet:
         print(f"{weights} written; reconstruct with: {sample_command(weights, config)}", file=sys.stderr)
 
 
-def _plan(config: Config, workdir: str, start: int, output: OutputOptions) -> None:
+def _plan(config: Config, workdir: str, start: int, output: OutputOptions, saved: Mapping[str, Any] | None) -> None:
     """Prints what would be done, and what it takes."""
     data = load_data(config)
+    check_resumed(saved, data, workdir)
     images = len(data.padded)
     estimate = plan_training(config, data.frame, max(config.run.steps - start, 0), timed=output.estimate)
     about = {"data": config.data.path, "training_images": images, "workdir": workdir, "from_step": start}

@@ -4,14 +4,21 @@ What a file holds is known to the function that reads it (cli/batch.py). Items a
 that one program serves all, split over the devices of the process; several processes take turns.
 
 manifest.jsonl has a line per item: {"item", "status": "done" or "failed", "reason" or "residual", ...}. What is done is
-kept when the job is started again, and what failed is tried again. A failed item does not stop the others.
+kept when the job is started again, as long as measurement and image have the digests of their line, and what failed is
+tried again. A failed item does not stop the others.
+
+The number of an item, which its random key is folded from, is made of its name: the first 31 bits of the SHA-256 of the
+name. So a new file does not change the others. Jobs begun before there was this rule, whose job.json has no "numbers",
+are finished by the places of the items in the folder.
 """
 
 from __future__ import annotations
 
 import collections
+import hashlib
 import json
 import time
+import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -24,8 +31,9 @@ import numpy as np
 from padis_jax.errors import UserError
 from padis_jax.files import json_text, read_records, write_bytes, write_json, write_npz
 from padis_jax.runs.case import Case
+from padis_jax.weights import file_hash
 
-_UNREADABLE = (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError)
+RULE = "first 31 bits of the SHA-256 of the item's name"
 
 
 class Item(NamedTuple):
@@ -39,21 +47,23 @@ Read = Callable[[Path], Item]
 Solve = Callable[[Sequence[int], Sequence[Item]], tuple[np.ndarray, np.ndarray]]
 
 
-def list_items(folder: str | Path, suffixes: Collection[str]) -> dict[str, Path]:
+def list_items(folder: str | Path, suffixes: Collection[str], workdir: Path | None = None) -> dict[str, Path]:
     """The measurements of a folder in the order of their names: {item: file}.
 
-    An item is called by its file without suffix, or with it where two files differ in nothing else.
+    An item is called by its file without suffix, or with it where another file has that name too; but one that the
+    manifest in `workdir` names keeps its name, whatever files are new.
 
     Raises:
-      UserError: if there is no such folder, or no such file in it.
+      UserError: if there is no such folder, or no such file in it, or the manifest is damaged.
     """
     known = {suffix.lower() for suffix in suffixes}
     files = (p for p in Path(folder).glob("*") if p.suffix.lower() in known and not p.name.startswith("."))
     found = sorted(p for p in files if p.is_file())  # reading a pipe may not end
     if not found:
         raise UserError(f"{folder}: no such folder, or no measurements in it ({', '.join(sorted(known))})")
-    count = collections.Counter(p.stem for p in found)
-    return {p.stem if count[p.stem] == 1 else p.name: p for p in found}
+    count = collections.Counter(name for p in found for name in {p.stem, p.name})
+    named = {(r["item"], r.get("file")) for r in (_records(workdir) if workdir else ())}
+    return {p.stem if count[p.stem] == 1 or (p.stem, p.name) in named else p.name: p for p in found}
 
 
 def read_sinogram(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, float]:
@@ -98,8 +108,8 @@ def run(
       items: from `list_items`.
       workdir: receives NAME.npz with `image` [H, W, C] for each, manifest.jsonl and job.json.
       read: a file; what it refuses with a UserError is a failed item. All sinograms have one shape.
-      solve: (numbers of the items among all, `batch` items) -> images [batch, H, W, C], residuals [batch]; the
-        numbers make random keys that do not depend on the batches.
+      solve: (numbers of the items, `batch` items) -> images [batch, H, W, C], residuals [batch]; the numbers, 31 bits
+        each, make random keys that do not depend on the batches.
       about: settings, fit for JSON; a job is only resumed with the same.
       batch: items at a time; the last batch is filled up with copies.
       report: called with every new line of the manifest.
@@ -108,16 +118,21 @@ def run(
       Counts: "done" and "failed" now, "kept" from before.
 
     Raises:
-      UserError: for results of other settings in `workdir`.
+      UserError: for results of other settings in `workdir`, and a manifest or job.json that is damaged.
     """
     names, paths = list(items), list(items.values())
-    about = json.loads(json.dumps(about))
-    _same_settings(workdir, about)
-    before = _finished(workdir)
+    rule = _same_settings(workdir, json.loads(json.dumps(about)))
+    numbers = [_number(name) for name in names] if rule else list(range(len(names)))
+    lines = _records(workdir)
     mine = range(jax.process_index(), len(paths), jax.process_count())
-    records = [before[names[i]] for i in mine if names[i] in before]
-    counts = {"done": 0, "failed": 0, "kept": len(records)}
-    due = [i for i in mine if names[i] not in before]
+    others = {
+        r["item"]: r for r in lines if r["item"] not in items and jax.process_index() == 0
+    }  # files that have gone
+    records = list(others.values())
+    kept = {i: r for i in mine if (r := _kept(workdir, names[i], paths[i], lines))}
+    records += kept.values()
+    counts = {"done": 0, "failed": 0, "kept": len(kept)}
+    due = [i for i in mine if i not in kept]
 
     def note(record: dict[str, Any]) -> None:
         records.append(record)
@@ -126,38 +141,48 @@ def run(
         write_bytes(_manifest(workdir), "".join(json_text(r) + "\n" for r in lines).encode())
         report(record)
 
-    waiting: list[tuple[int, Item]] = []
+    waiting: list[_Waiting] = []
     for position, index in enumerate(due):
+        about_file = {"item": names[index], "file": paths[index].name}
         try:
-            waiting.append((index, read(paths[index])))
-        except UserError as error:
-            note({"item": names[index], "status": "failed", "reason": str(error)})
+            about_file["measurement_sha256"] = file_hash(paths[index])
+            waiting.append(_Waiting(numbers[index], about_file, read(paths[index])))
+        except (UserError, OSError) as error:
+            note(about_file | {"status": "failed", "reason": str(error)})
         if waiting and (len(waiting) == batch or position == len(due) - 1):
-            _solve_and_write(waiting, names, workdir, solve, batch, note)
+            _solve_and_write(waiting, workdir, solve, batch, note)
             waiting = []
     return counts
 
 
+class _Waiting(NamedTuple):
+    number: int
+    about: dict[str, str]
+    item: Item
+
+
 def _solve_and_write(
-    waiting: list[tuple[int, Item]],
-    names: Sequence[str],
-    workdir: Path,
-    solve: Solve,
-    batch: int,
-    note: Callable[[dict[str, Any]], None],
+    waiting: list[_Waiting], workdir: Path, solve: Solve, batch: int, note: Callable[[dict[str, Any]], None]
 ) -> None:
     filled = waiting + waiting[-1:] * (batch - len(waiting))
     begin = time.perf_counter()
-    images, residuals = solve([index for index, _ in filled], [item for _, item in filled])
+    images, residuals = solve([w.number for w in filled], [w.item for w in filled])
     seconds = (time.perf_counter() - begin) / len(waiting)
-    for (index, item), image, residual in zip(waiting, images, residuals, strict=False):
-        name, about = names[index], dict(item.about)
+    for (_, named, item), image, residual in zip(waiting, images, residuals, strict=False):
+        line: dict[str, Any] = named | dict(item.about)
         if not np.isfinite(image).all():
             reason = "diverged: its image is not finite; lower --solver.zeta or raise --solver.consistency"
-            note({"item": name, "status": "failed", "reason": reason} | about)
+            note(line | {"status": "failed", "reason": reason})
             continue
-        write_npz(workdir / f"{name}.npz", {"image": np.asarray(image, np.float32)})
-        note({"item": name, "status": "done", "residual": float(residual), "seconds": seconds} | about)
+        output = workdir / f"{named['item']}.npz"
+        write_npz(output, {"image": np.asarray(image, np.float32)})
+        line |= {"status": "done", "residual": float(residual), "seconds": seconds}
+        note(line | {"output_sha256": file_hash(output)})
+
+
+def _number(name: str) -> int:
+    """The first 31 bits of the SHA-256 of a name."""
+    return int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:4], "big") >> 1
 
 
 def _manifest(workdir: Path) -> Path:
@@ -165,26 +190,60 @@ def _manifest(workdir: Path) -> Path:
     return workdir / f"manifest{number}.jsonl"
 
 
-def _finished(workdir: Path) -> dict[str, dict[str, Any]]:
-    """What the manifests call done, and is there."""
-    records = [r for path in sorted(workdir.glob("manifest*.jsonl")) for r in read_records(path)]
-    return {
-        str(r["item"]): r for r in records if r.get("status") == "done" and (workdir / f"{r['item']}.npz").is_file()
-    }
+def _records(workdir: Path) -> list[dict[str, Any]]:
+    """The lines of all manifests.
+
+    Raises:
+      UserError: for one that is damaged.
+    """
+    found = []
+    for path in sorted(workdir.glob("manifest*.jsonl")):
+        for record in read_records(path):
+            if not isinstance(record.get("item"), str) or record.get("status") not in ("done", "failed"):
+                raise UserError(
+                    f"{path}: a line names no item, or neither done nor failed: {json.dumps(record)[:80]}; remove it, "
+                    "and rerun the same command"
+                )
+            found.append(record)
+    return found
 
 
-def _same_settings(workdir: Path, about: dict[str, Any]) -> None:
+def _kept(workdir: Path, name: str, measurement: Path, lines: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The line of an item that is done: its measurement is the same, and its image is there as it was written."""
+    done = [r for r in lines if r["item"] == name and r["status"] == "done"]
+    output = workdir / f"{name}.npz"
+    if not done or not output.is_file():
+        return None
+    try:
+        found = {"measurement_sha256": file_hash(measurement), "output_sha256": file_hash(output)}
+    except OSError:
+        return None
+    for record in done:
+        if "output_sha256" not in record:  # of a version without digests
+            if zipfile.is_zipfile(output):
+                return record
+        elif all(record.get(field) == digest for field, digest in found.items()):
+            return record
+    return None
+
+
+def _same_settings(workdir: Path, about: dict[str, Any]) -> bool:
+    """Writes job.json, or compares with the one that is there. Returns whether numbers are made of names."""
     path = workdir / "job.json"
-    if path.exists():
-        try:
-            found = json.loads(path.read_text())
-        except _UNREADABLE as error:
-            raise UserError(f"{path}: not readable ({error}); choose another --workdir") from error
-        changed = sorted(k for k in {*found, *about} if found.get(k) != about.get(k))
-        if changed:
-            raise UserError(f"{workdir} has results of other settings ({', '.join(changed)}); choose another --workdir")
-    elif jax.process_index() == 0:
-        write_json(path, about)
+    if not path.exists():
+        if jax.process_index() == 0:
+            write_json(path, about | {"numbers": RULE})
+        return True
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not readable ({error}); choose another --workdir") from error
+    if not isinstance(found, dict) or found.get("numbers", RULE) != RULE:
+        raise UserError(f"{path}: holds no settings of a job, or those of a later version; choose another --workdir")
+    changed = sorted(k for k in {*found, *about} - {"numbers"} if found.get(k) != about.get(k))
+    if changed:
+        raise UserError(f"{workdir} has results of other settings ({', '.join(changed)}); choose another --workdir")
+    return "numbers" in found
 
 
 def stacked(items: Sequence[Item]) -> jax.Array:

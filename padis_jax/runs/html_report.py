@@ -74,7 +74,7 @@ def write_report(path: str | Path, title: str, **contents: Any) -> None:
     Raises:
       UserError: if the file cannot be written; an earlier one is unchanged then.
     """
-    write_bytes(path, report_html(title, **contents).encode("utf-8", "backslashreplace"))
+    write_bytes(path, report_html(title, **contents).encode(errors="backslashreplace"))  # names may be no UTF-8
 
 
 def _text(value: Any) -> str:

@@ -1,8 +1,10 @@
-"""The results folder of a case: pictures, reconstruction.npz, metrics.json, config.json, report.html, --save-as."""
+"""The results folder of a case: pictures, reconstruction.npz, metrics.json, config.json, --save-as; report.html."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ import numpy as np
 import padis_jax
 from padis_jax.figures import comparison, images_row, maps, save_figure
 from padis_jax.files import check_writable, write_json, write_npz
+from padis_jax.lock import Lock
+from padis_jax.measurements.geometry import ScanGeometry, write_geometry
+from padis_jax.outputs import check_outputs, claimed, has_field
 from padis_jax.runs.case import Case
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.html_report import write_report
@@ -21,9 +26,19 @@ from padis_jax.writers import check_format, result, write_result
 
 
 def write_results(
-    workdir: Path, config: Experiment, case: Case, plan: Plan, digest: str, outcome: Outcome
+    workdir: Path,
+    config: Experiment,
+    case: Case,
+    plan: Plan,
+    digest: str,
+    outcome: Outcome,
+    *,
+    geometry: ScanGeometry | None = None,
 ) -> list[str]:
-    """Writes all files of the folder but those of --save-as; returns their names."""
+    """Writes all files of the folder, those of --save-as if the run is complete; returns their names.
+
+    The report comes last: if it cannot be made, a warning says why, and the other files are there.
+    """
     window, images = case.window, outcome.images
     scale = window.high - window.low
     pictures = {}
@@ -55,17 +70,26 @@ def write_results(
     }
     write_json(workdir / "metrics.json", metrics)
     about = write_config(workdir, config, digest, plan)
+    files = [*(path.name for path in pictures.values()), "reconstruction.npz", "metrics.json", "config.json"]
+    if geometry is not None:
+        write_geometry(workdir / "geometry.json", geometry)
+        files.append("geometry.json")
+    if not outcome.more.get("interrupted"):
+        files += save(config, workdir, case, outcome)
     notes = [case.note] if case.note else []
-    write_report(
-        workdir / "report.html",
-        f"{case.name}: {list(images)[-1]} from {case.problem.description}",
-        pictures={title: path.read_bytes() for title, path in pictures.items()},
-        rows=metrics["rows"],
-        settings=about,
-        notes=[*notes, f"Unit of values and errors: {window.named}. Not for clinical use."],
-    )
-    drawn = [path.name for path in pictures.values()]
-    return ["report.html", *drawn, "reconstruction.npz", "metrics.json", "config.json"]
+    try:
+        write_report(
+            workdir / "report.html",
+            f"{case.name}: {list(images)[-1]} from {case.problem.description}",
+            pictures={title: path.read_bytes() for title, path in pictures.items()},
+            rows=metrics["rows"],
+            settings=about,
+            notes=[*notes, f"Unit of values and errors: {window.named}. Not for clinical use."],
+        )
+    except Exception as error:  # of whatever kind: all else is written
+        print(f"warning: {workdir / 'report.html'} could not be written: {error}", file=sys.stderr)
+        return files
+    return ["report.html", *files]
 
 
 def _drawn(path: Path, figure: Any) -> Path:
@@ -84,17 +108,49 @@ def write_config(workdir: Path, config: Experiment, digest: str, plan: Plan | No
     return about
 
 
-def check_save(config: Experiment, workdir: Path, case: Case) -> None:
-    """Refuses a folder that cannot be written to, and what `save` would refuse; leaves nothing behind.
+def check_save(config: Experiment, workdir: Path, case: Case) -> list[str]:
+    """Refuses what could not be written after the work; leaves nothing behind.
+
+    Returns:
+      Names of all the files that `write_results` may write.
 
     Raises:
-      UserError: for such a folder, and for a format that needs what the source does not tell.
+      UserError: for a folder that cannot be written to, for a format that needs what the source does not tell, and for
+        what `outputs.check_outputs` refuses.
     """
-    check_writable(workdir)
     blank = result(np.zeros(case.source.images.shape), case.source, "", window=case.window)
-    for kind in config.save_as:
-        for stem in _stems(config, workdir):
-            check_format(stem, kind, blank)
+    saved = [p for kind in config.save_as for stem in _stems(config, workdir) for p in check_format(stem, kind, blank)]
+    names = ["reconstruction.npz", "metrics.json", "config.json", "report.html"]
+    names += ["reconstruction.png" if case.truth is None else "comparison.png"]
+    names += ["deviation.png"] if config.samples else []
+    names += ["geometry.json"] if config.measurement.path else []
+    names += [str(path.relative_to(workdir)) for path in saved]
+    check_folder(workdir, names, config)
+    return names
+
+
+def check_folder(workdir: Path, names: list[str], config: Experiment) -> None:
+    """Refuses, before the work, a folder that cannot be written to, and what `outputs.check_outputs` refuses."""
+    check_writable(workdir)
+    check_outputs(workdir, names, inputs(config), ours=_ours(workdir))
+
+
+def inputs(config: Experiment) -> list[str]:
+    """Files and folders that a run reads."""
+    measured = config.measurement.path or config.measurements
+    read = [config.weights, config.mask, config.kernel, measured, config.measurement.geometry if measured else ""]
+    return read if measured or config.generate else [*read, config.image.path]
+
+
+def results_folder(
+    workdir: Path, names: list[str], config: Experiment, *, lock: bool = True
+) -> contextlib.AbstractContextManager[Lock | None]:
+    """`outputs.claimed` for the results of `config`."""
+    return claimed(workdir, names, inputs(config), ours=_ours(workdir), lock=lock)
+
+
+def _ours(workdir: Path) -> bool:
+    return any(has_field(workdir / name, "weights_sha256") for name in ("config.json", "job.json"))
 
 
 def save(config: Experiment, workdir: Path, case: Case, outcome: Outcome) -> list[str]:

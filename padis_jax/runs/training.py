@@ -23,47 +23,66 @@ from padis_jax.devices.parallel import check_batch, put_batch, state_sharding, s
 from padis_jax.figures import save_figure, training_curves
 from padis_jax.files import place, write_json
 from padis_jax.loss import DenoisingLoss
+from padis_jax.outputs import check_outputs, claimed, has_field
 from padis_jax.patches import Frame
 from padis_jax.runs.signals import Interruption, leave
-from padis_jax.runs.training_data import first_state, load_data
+from padis_jax.runs.training_data import check_resumed, first_state, load_data
 from padis_jax.runs.training_log import Log
 from padis_jax.runs.validation import validate, write_pictures
 from padis_jax.training import Metrics, TrainState, state_shapes
 from padis_jax.training_loop import Hook, every, fit
 from padis_jax.weights import file_hash, load_weights, save_weights
 
+WRITTEN = ("config.json", "log.jsonl", "weights.safetensors", "loss.png", "checkpoints/", "pictures/", "tensorboard/")
 
-def train(config: Config, workdir: str | Path, *, silent: bool = False) -> tuple[Path, int]:
+
+def check_folder(config: Config, workdir: str | Path) -> None:
+    """What `outputs.check_outputs` refuses of a training run."""
+    check_outputs(workdir, WRITTEN, inputs(config), of="training", ours=ours(place(workdir)))
+
+
+def inputs(config: Config) -> list[str]:
+    """Files and folders that a training run reads."""
+    return [config.data.path, config.run.start_weights]
+
+
+def ours(workdir: Path) -> bool:
+    """Whether a folder is known to be of a training run, though it has no list of its files."""
+    return has_field(workdir / "config.json", "frame") or any(checkpoint.folder(workdir).glob("*/config"))
+
+
+def train(config: Config, workdir: str | Path, *, silent: bool = False, lock: bool = True) -> tuple[Path, int]:
     """Trains until `config.run.steps`, from the newest checkpoint in `workdir` if there is one, and writes the weights.
 
     Args:
       config: all settings; those saved with the checkpoint are not looked at.
       workdir: a folder, or the address of one in a bucket.
       silent: show no bar.
+      lock: keep other runs out of `workdir`.
 
     Returns:
       The weights file, and the number of steps behind it.
 
     Raises:
-      UserError: if the loss stops being finite, or for what `load_data` and `checkpoint.restore` refuse.
+      UserError: if the loss stops being finite, if another run is at work in `workdir`, or for what `load_data`,
+        `check_resumed`, `checkpoint.restore` and `outputs.check_outputs` refuse.
       SystemExit: after SIGTERM or Ctrl-C, when the state is saved.
     """
     run, workdir = config.run, place(workdir)
-    with checkpoint.open_checkpoints(workdir, keep=run.keep) as manager:
+    with (
+        claimed(workdir, WRITTEN, inputs(config), of="training", ours=ours(workdir), lock=lock) as held,
+        checkpoint.open_checkpoints(workdir, keep=run.keep) as manager,
+    ):
         mesh = make_mesh(run.devices)
         check_batch(mesh, config.patches)
         data = load_data(config)
+        check_resumed(checkpoint.saved_config(manager), data, workdir)
         state, step = begin(config, data.frame, mesh, manager)
         origin = _origin(checkpoint.saved_config(manager), run.start_weights)
         start = int(state.step)
         if start >= run.steps and not silent:
             print(f"{workdir}: trained for {start} steps already; raise --run.steps to continue", file=sys.stderr)
-        about = {
-            "config": dataclasses.asdict(config),
-            "frame": dataclasses.asdict(data.frame),
-            "window": dataclasses.asdict(data.window),
-            "start_weights": origin,
-        }
+        about = {"config": dataclasses.asdict(config), "start_weights": origin} | data.about()
         if is_leader():
             write_json(workdir / "config.json", about)
         with (
@@ -72,6 +91,10 @@ def train(config: Config, workdir: str | Path, *, silent: bool = False) -> tuple
             tqdm(total=run.steps, initial=start, desc="training", unit="step", mininterval=1.0, disable=silent) as bar,
         ):
 
+            def check() -> None:
+                if held is not None:
+                    held.check()
+
             def batches(number: int) -> Batch:
                 batch = draw_batch(data.padded, config.patches, run.seed, number)
                 log.count(batch)
@@ -79,14 +102,17 @@ def train(config: Config, workdir: str | Path, *, silent: bool = False) -> tuple
                 return put_batch(mesh, batch)
 
             def save(state: TrainState, _: Metrics) -> None:
+                check()
                 checkpoint.save(manager, state, about)
 
             def save_and_leave(state: TrainState, _: Metrics) -> None:
+                check()
                 checkpoint.save(manager, state, about, wait=True)
                 assert stop.received is not None  # it is due
                 raise leave(stop.received, int(state.step))
 
-            hooks = [Hook(every(run.log_every), functools.partial(_log, log, bar))]
+            hooks = [Hook(every(run.log_every), lambda *_: check())]
+            hooks.append(Hook(every(run.log_every), functools.partial(_log, log, bar)))
             if data.validation:
                 look = functools.partial(_validate, config, workdir, log, data.validation)
                 hooks.append(Hook(every(run.validate_every), look))
@@ -94,6 +120,7 @@ def train(config: Config, workdir: str | Path, *, silent: bool = False) -> tuple
             hooks.append(Hook(lambda done, _: stop.due(done), save_and_leave))
             key = jax.random.fold_in(jax.random.key(run.seed), 1)
             state = fit(key, state, batches, step, run.steps, hooks)
+        check()
         path, ema = workdir / "weights.safetensors", on_host(state.ema)
         if is_leader():
             origins = provenance(config, state, origin) | {"training_images": len(data.padded)}

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import sys
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,21 +19,35 @@ from padis_jax.errors import UserError
 from padis_jax.images import CroppedImages, ImageSet, Shaping, StreamedImages, Window, read_images
 from padis_jax.patches import Frame, frame_for
 from padis_jax.runs.validation import PICTURE_PATCHES
-from padis_jax.split import Split, limited, split_of
+from padis_jax.split import Split, limited, split_of, spread
 from padis_jax.training import TrainState, init_state
 from padis_jax.unet import init_network
 from padis_jax.weights import load_weights
 
 VALIDATION_PATCHES = 64  # fewer where they are larger than 64 x 64, so that whole images fit into memory
+DIGESTED = 64  # images of a set that is read on demand
 
 
 class TrainingData(NamedTuple):
-    """What a run works on: padded training images [n, Hp, Wp, C], a fixed validation batch or None, geometry."""
+    """What a run works on: padded training images [n, Hp, Wp, C], a fixed validation batch or None, geometry.
+
+    `digest` is one of the training images: of all their values, or for a set that is read on demand, of its shape and
+    64 images.
+    """
 
     padded: np.ndarray | StreamedImages
     validation: Batch | None
     frame: Frame
     window: Window
+    digest: str
+
+    def about(self) -> dict[str, Any]:
+        """What a checkpoint says of it, fit for JSON."""
+        return {
+            "frame": dataclasses.asdict(self.frame),
+            "window": dataclasses.asdict(self.window),
+            "data": {"images": len(self.padded), "digest": self.digest},
+        }
 
 
 def load_data(config: Config) -> TrainingData:
@@ -62,8 +80,55 @@ def load_data(config: Config) -> TrainingData:
             raise UserError(f"{config.data.path}: images of {(height, width)} pixels: {error}") from error
     split = split_of(config.data, images.volumes, n)
     train_slices = limited(split.train, config.data.limit)
-    padded = pad_images(images.select(train_slices).images, frame)
-    return TrainingData(padded, _validation_batch(images, split, frame, config), frame, images.window)
+    chosen = images.select(train_slices).images
+    validation = _validation_batch(images, split, frame, config)
+    return TrainingData(pad_images(chosen, frame), validation, frame, images.window, _digest(chosen))
+
+
+def check_resumed(saved: Mapping[str, Any] | None, data: TrainingData, workdir: str | Path) -> None:
+    """Holds the data of a resumed run against those that it began with; other images are named on stderr.
+
+    Args:
+      saved: of the newest checkpoint, or None.
+      data: of now.
+      workdir: for messages.
+
+    Raises:
+      UserError: for another frame or window: the parameters would belong to both and to neither.
+    """
+    now = json.loads(json.dumps(data.about()))
+    for name in ("frame", "window"):
+        before = (saved or {}).get(name, now[name])
+        if before != now[name]:
+            changed = [
+                field for field in now[name] if not isinstance(before, dict) or before.get(field) != now[name][field]
+            ]
+            raise UserError(
+                f"{workdir}: its checkpoints are of another {name} ({', '.join(changed)}: {_values(before, changed)}) "
+                f"than these images give ({_values(now[name], changed)}); resume with the images, patches and window "
+                "that it began with, or begin in another --workdir"
+            )
+    before = (saved or {}).get("data", now["data"])
+    then = _values(before, ["images"])
+    if before != now["data"]:
+        same = isinstance(before, dict) and before.get("images") == now["data"]["images"]
+        what = "the training images have other values" if same else f"{now['data']['images']} training images"
+        print(
+            f"note: {workdir}: {what} than when its newest checkpoint was saved"
+            f"{'' if same else f' ({then})'}; the run continues with those of now",
+            file=sys.stderr,
+        )
+
+
+def _values(found: Any, names: Sequence[str]) -> str:
+    return ", ".join(str(found.get(name) if isinstance(found, dict) else found)[:60] for name in names)
+
+
+def _digest(images: np.ndarray | StreamedImages) -> str:
+    found = hashlib.sha256(str(images.shape).encode())
+    for index in range(len(images)) if isinstance(images, np.ndarray) else spread(len(images), DIGESTED):
+        found.update(np.ascontiguousarray(images[index]).tobytes())
+    return found.hexdigest()
 
 
 def first_state(config: Config, frame: Frame) -> TrainState:

@@ -5,6 +5,7 @@ Of several processes the first one writes; the others keep the same books and wr
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -40,7 +41,8 @@ class Log:
 
     def __exit__(self, *error: object) -> None:
         if self.file:
-            self.file.close()
+            with contextlib.suppress(OSError):  # what could not be written was said
+                self.file.close()
         if self.events:
             self.events.close()
 
@@ -67,8 +69,14 @@ class Log:
         """Appends a line."""
         line = json_text({"step": step, **values})
         if self.file:
-            self.file.write(line + "\n")
-            self.file.flush()
+            try:
+                self.file.write(line + "\n")
+                self.file.flush()
+            except OSError as error:
+                raise UserError(
+                    f"{self.path}: could not be written ({error.strerror or error}); free some space and rerun the "
+                    "same command to resume"
+                ) from error
         elif jax.process_index() == 0:  # objects in a bucket cannot be appended to
             self.lines.append(line)
             write_bytes(self.path, "".join(line + "\n" for line in self.lines).encode())

@@ -23,12 +23,13 @@ from padis_jax.writers.result import Result
 _DEEP = "pictures with colour of 16 bits per channel"
 
 
-def write_png(path: str | Path, image: np.ndarray | jax.Array) -> None:
+def write_png(path: str | Path, image: np.ndarray | jax.Array, *, software: str = "") -> None:
     """Writes an image in [0, 1] (clipped) as an 8-bit PNG, atomically.
 
     Args:
       path: the file.
       image: [H, W], [H, W, 1] (grey) or [H, W, 3] (colour).
+      software: text of that name in the file.
 
     Raises:
       ValueError: for another shape.
@@ -38,8 +39,10 @@ def write_png(path: str | Path, image: np.ndarray | jax.Array) -> None:
     pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
     if pixels.ndim != 2 and (pixels.ndim != 3 or pixels.shape[-1] != 3):
         raise ValueError(f"a PNG needs an image [H, W], [H, W, 1] or [H, W, 3], got {pixels.shape}")
-    buffer = io.BytesIO()
-    Image.fromarray(np.rint(pixels.clip(0.0, 1.0) * 255.0).astype(np.uint8)).save(buffer, format="PNG")
+    buffer, about = io.BytesIO(), PngImagePlugin.PngInfo()
+    if software:
+        about.add_text("Software", software)
+    Image.fromarray(np.rint(pixels.clip(0.0, 1.0) * 255.0).astype(np.uint8)).save(buffer, format="PNG", pnginfo=about)
     write_bytes(path, buffer.getvalue())
 
 

@@ -40,13 +40,13 @@ def write_result(stem: str | Path, kind: Format, result: Result) -> list[Path]:
     return list(encoded)
 
 
-def check_format(stem: str | Path, kind: Format, result: Result) -> None:
-    """Refuses, before any long work, what `write_result` would refuse; writes nothing.
+def check_format(stem: str | Path, kind: Format, result: Result) -> list[Path]:
+    """The files that `write_result` would write, before any long work; writes nothing.
 
     Raises:
       UserError: as `write_result` would.
     """
-    _encoded(Path(stem), kind, result)
+    return list(_encoded(Path(stem), kind, result))
 
 
 def _encoded(stem: Path, kind: Format, result: Result) -> dict[Path, bytes]:

@@ -1,0 +1,162 @@
+"""No command writes over an input, nor over a file that no run of it has written; a second run replaces its own."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_cli_train import CONFIG
+from tiny import refused, write_weights
+
+from padis_jax.benchmark import __main__ as benchmark
+from padis_jax.cli import convert, data, sample, train
+from padis_jax.errors import UserError
+from padis_jax.outputs import RECORD, check_outputs, claimed
+
+LINKS = {
+    "the file": lambda source, target: source.rename(target),
+    "hard link": lambda source, target: os.link(source, target),
+    "symbolic link": lambda source, target: target.symlink_to(source),
+}
+
+
+def _input(folder, name="in.npy"):
+    (folder / "data").mkdir(exist_ok=True)
+    (folder / "data" / name).write_bytes(b"precious")
+    return folder / "data" / name
+
+
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("named", ["{0}", "{0}::volume", "{1}", "{1}/*", "{2}/**/*"])
+def test_an_input_is_known_by_every_name(tmp_path, link, named):
+    source, out = _input(tmp_path), tmp_path / "out"
+    out.mkdir()
+    LINKS[link](source, out / "a.npz")
+    (out / RECORD).write_text(json.dumps({"of": "results", "files": ["a.npz"]}))  # even what the list has
+    inside = tmp_path / "link"
+    inside.symlink_to(out if link == "the file" else source.parent)
+    path = named.format(out / "a.npz" if link == "the file" else source, inside, tmp_path)
+    with pytest.raises(UserError, match="would be lost|would mix"):
+        check_outputs(out, ["b.npz", "a.npz"], ["", path])
+    assert (out / "a.npz").read_bytes() == b"precious"
+
+
+def test_only_what_is_listed_is_replaced(tmp_path):
+    foreign = tmp_path / "foreign.txt"
+    foreign.write_text("mine")
+    with claimed(tmp_path / "out", ["a.npz", "pictures/"], []):
+        (tmp_path / "out" / "a.npz").write_text("result")
+        (tmp_path / "out" / "pictures").mkdir()
+        (tmp_path / "out" / "pictures" / "1.png").touch()
+    check_outputs(tmp_path / "out", ["a.npz", "pictures/"], [])
+    (tmp_path / "out" / "b.npz").write_text("mine")
+    with pytest.raises(UserError, match="b.npz: is no result of an earlier run"):
+        check_outputs(tmp_path / "out", ["a.npz", "b.npz"], [])
+    (tmp_path / "out" / "a.npz").unlink()
+    (tmp_path / "out" / "a.npz").symlink_to(foreign)  # a listed name that leads elsewhere
+    with pytest.raises(UserError, match="a.npz: is no result"):
+        check_outputs(tmp_path / "out", ["a.npz"], [])
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '{"files": 3}', "[" * 100_000, '{"psnr": 30}', "", "1" * 5000])
+def test_a_results_json_of_somebody_else_stays(tmp_path, text):
+    (tmp_path / RECORD).write_text(text)
+    with pytest.raises(UserError, match="is no list of results of this program"):
+        check_outputs(tmp_path, ["a.npz"], [])
+
+
+def test_the_files_of_a_training_are_no_results(tmp_path):
+    with claimed(tmp_path, ["config.json"], [], of="training"):
+        pass
+    with pytest.raises(UserError, match="lists files of 'training', not of 'results'"):
+        check_outputs(tmp_path, ["config.json"], [])
+
+
+def test_folders_of_versions_without_a_list_are_taken_on(tmp_path):
+    (tmp_path / "a.npz").touch()
+    check_outputs(tmp_path, ["a.npz"], [], ours=True)
+    with pytest.raises(UserError, match="is no result"):
+        check_outputs(tmp_path, ["a.npz"], [])
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Weights, images, a config of training, and a sinogram in scans/."""
+    folder = tmp_path_factory.mktemp("files")
+    write_weights(folder / "w.safetensors")
+    rng = np.random.default_rng(0)
+    np.save(folder / "images.npy", rng.random((6, 12, 14), np.float32))
+    np.save(folder / "image.npy", rng.random((16, 16), np.float32))
+    Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)).save(folder / "photo.png")
+    (folder / "tiny.py").write_text(CONFIG.format(path=str(folder / "images.npy")))
+    (folder / "scans").mkdir()
+    np.savez(folder / "scans" / "a.npz", sinogram=np.ones((5, 24), np.float32))
+    return folder
+
+
+SIMULATED = "--weights w.safetensors --image.path image.npy --image.index 0 --scan.protocol paper --scan.bins 24"
+COMMANDS = {  # name: (main, arguments, a file that it would write)
+    "sample": (sample.main, f"{SIMULATED} --workdir out", "out/reconstruction.npz"),
+    "report": (sample.main, f"{SIMULATED} --workdir out", "out/report.html"),
+    "--save-as": (sample.main, f"{SIMULATED} --workdir out --save-as npz --save-as png", "out/dds.png"),
+    "generate": (sample.main, "--weights w.safetensors --generate 2 --workdir out", "out/generated_01.png"),
+    "batch": (
+        sample.main,
+        "--weights w.safetensors --measurements scans --scan.views 5 --scan.bins 24 --workdir out",
+        "out/a.npz",
+    ),
+    "train": (train.main, "--config tiny.py --workdir out", "out/weights.safetensors"),
+    "checkpoints": (train.main, "--config tiny.py --workdir out", "out/checkpoints/precious"),
+    "benchmark": (
+        benchmark.main,
+        "--only denoise/start --restore ct --ct image.npy --weights w.safetensors --out out",
+        "out/results_only.md",
+    ),
+    "sheet": (data.main, "inspect photo.png --sheet out/sheet.png", "out/sheet.png"),
+    "convert": (convert.main, "w.safetensors out --overwrite", "out/checkpoints/precious"),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_refuses_to_write_over_a_foreign_file(files, tmp_path, monkeypatch, capsys, name):
+    main, arguments, target = COMMANDS[name]
+    shutil.copytree(files, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / target).parent.mkdir(parents=True)
+    (tmp_path / target).write_text("precious")
+    message = refused(main, arguments.split(), capsys)
+    assert str(target).rpartition("/precious")[0] in message or target in message
+    assert (tmp_path / target).read_text() == "precious" and not list(tmp_path.glob("out/lock.json"))
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "target"),
+    [
+        (sample.main, f"{SIMULATED} --workdir . --image.path comparison.png", "comparison.png"),
+        (sample.main, f"{SIMULATED} --workdir .  --save-as png --image.path dds.png", "dds.png"),
+        (sample.main, "--weights w.safetensors --measurements scans --scan.views 5 --workdir scans", "scans"),
+        (train.main, "--config tiny.py --workdir . --run.start-weights weights.safetensors", "weights.safetensors"),
+        (data.main, "inspect photo.png --sheet photo.png", "photo.png"),
+        (data.main, "inspect photo.png --sheet link.png", "photo.png"),
+        (convert.main, "w.safetensors w.safetensors --overwrite", "w.safetensors"),
+    ],
+)  # fmt: skip
+def test_every_command_refuses_to_write_over_its_input(files, tmp_path, monkeypatch, capsys, main, arguments, target):
+    shutil.copytree(files, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    for name in ("comparison.png", "dds.png"):
+        shutil.copy("photo.png", name)
+    os.link("photo.png", "link.png")
+    shutil.copy("w.safetensors", "weights.safetensors")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    message = refused(main, arguments.split(), capsys)
+    assert target in message or "a work folder for train.py" in message
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_sheet_replaces_an_earlier_sheet(files, tmp_path):
+    for _ in range(2):
+        data.main(["inspect", str(files / "photo.png"), "--sheet", str(tmp_path / "sheet.png"), "--quiet"])
+    assert (tmp_path / "sheet.png").stat().st_size
