@@ -12,45 +12,73 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from padis_jax.operators.algebra import Composable
 from padis_jax.operators.fan import FanGeometry
+from padis_jax.operators.fan_rays import FanRays
 from padis_jax.operators.fbp import fbp
 from padis_jax.operators.least_squares import pseudo_inverse
 from padis_jax.operators.norm import lanczos_norm, operator_norm
-from padis_jax.operators.parallel import ParallelGeometry
-from padis_jax.operators.per_channel import checked, checked_size, per_channel
+from padis_jax.operators.parallel import ParallelGeometry, ParallelRays
+from padis_jax.operators.per_channel import checked, checked_size, leaf, per_channel
 
 Geometry = ParallelGeometry | FanGeometry
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["norm"], meta_fields=["geometry"])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["rays", "words", "norm"], meta_fields=["kind"])
 @dataclasses.dataclass(frozen=True, eq=False)
 class RayTransform(Composable):
-    """Line integrals over a fixed geometry, as an operator. Built by `ParallelBeam` and `FanBeam`."""
+    """Line integrals as an operator, built by `ParallelBeam` and `FanBeam`.
 
-    geometry: Geometry
+    All numbers are leaves: scans of other angles, distances and offsets are arguments of the programs compiled for one.
+
+    Attributes:
+      rays: the tables that project, in the precision that JAX had when they were built.
+      words: numbers of the geometry (`Scan.words`).
+      norm: ||A||.
+      kind: of geometry.
+    """
+
+    rays: ParallelRays | FanRays
+    words: Array
     norm: Array
+    kind: type[Geometry]
+
+    @property
+    def geometry(self) -> Geometry:
+        """The scan, but not within a trace that has this operator as an argument."""
+        return self.kind.from_words(self.image_shape, self.measurement_shape[1], self.words)
 
     @property
     def image_shape(self) -> tuple[int, int]:
         """(H, W)."""
-        return self.geometry.image_shape
+        return self.rays.image_shape
 
     @property
     def measurement_shape(self) -> tuple[int, int]:
         """(views, bins)."""
-        return self.geometry.measurement_shape
+        views, bins = self.rays.fbp.weights.shape
+        return views, bins
 
     def __call__(self, image: Array) -> Array:
         """Line integrals, in the image's unit times the unit of length: [H, W(, C)] -> [views, bins(, C)]."""
-        return per_channel(self.geometry.project, checked("image", image, self.image_shape))
+        image = checked("image", image, self.image_shape)
+        return per_channel(self.rays_for(image).project, image)
 
     def T(self, measurement: Array) -> Array:
         """The exact transpose: [views, bins(, C)] -> [H, W(, C)]."""
-        return per_channel(self.geometry.backproject, checked("measurement", measurement, self.measurement_shape))
+        measurement = checked("measurement", measurement, self.measurement_shape)
+        return per_channel(self.rays_for(measurement).backproject, measurement)
+
+    def rays_for(self, array: Array) -> ParallelRays | FanRays:
+        """The tables in the array's precision, where the geometry is at hand: built in single, used in double."""
+        single = self.rays.fbp.weights.dtype == np.float32
+        if single and jnp.finfo(array.dtype).bits > 32 and not isinstance(self.words, jax.core.Tracer):
+            return self.geometry.rays()
+        return self.rays
 
     def start(self, measurement: Array) -> Array:
         """Filtered backprojection with the Hann filter cut off at 0.9 of the Nyquist frequency."""
@@ -63,8 +91,9 @@ class RayTransform(Composable):
 
         With few views they may stop earlier, at 2000 iterations (`least_squares.pseudo_inverse`).
         """
-        solve = functools.partial(pseudo_inverse, self.geometry.project, self.geometry.backproject)
-        return per_channel(solve, checked("measurement", measurement, self.measurement_shape))
+        measurement = checked("measurement", measurement, self.measurement_shape)
+        rays = self.rays_for(measurement)
+        return per_channel(functools.partial(pseudo_inverse, rays.project, rays.backproject), measurement)
 
 
 def ParallelBeam(  # noqa: N802 (a factory named like the object it makes)
@@ -161,11 +190,13 @@ def FanBeam(  # noqa: N802 (a factory named like the object it makes)
 
 
 def _transform(geometry: Geometry) -> RayTransform:
-    if isinstance(geometry, FanGeometry):  # hundreds of views, and a slower transpose: fewer products count
+    rays = jax.tree.map(leaf, geometry.rays())
+    if isinstance(rays, FanRays):  # hundreds of views, and a slower transpose: fewer products count
         # A has no negative entry, so the singular vector that is looked for has none, and overlaps with ones.
-        return RayTransform(geometry, lanczos_norm(geometry.project, geometry.backproject, geometry.image_shape))
-    norm = operator_norm(geometry.project, geometry.backproject, image_shape=geometry.image_shape)
-    return RayTransform(geometry, norm)
+        norm = lanczos_norm(rays.project, rays.backproject, rays.image_shape)
+    else:
+        norm = operator_norm(rays.project, rays.backproject, image_shape=rays.image_shape)
+    return RayTransform(rays, jnp.asarray(geometry.words()), norm, type(geometry))
 
 
 def _checked_scan(
