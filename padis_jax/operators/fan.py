@@ -74,7 +74,7 @@ class FanGeometry(Scan):
         del transpose
         h, w = self.image_shape
         theta, distance = np.asarray(self.angles)[:, None], self.source_distance + self.detector_distance
-        y = ((h - 1) / 2 - np.arange(-(-h // LANES) * LANES)) * self.pixel_size
+        y = ((h - 1) / 2 - np.arange(-(-h // LANES) * LANES)) * self.pixel_height
         x = (np.arange(-(-w // LANES) * LANES) - (w - 1) / 2) * self.pixel_size
         middle = (self.detector_count - 1) / 2 - self.detector_offset / self.detector_spacing
         alpha, beta, steps = _lines(self)
@@ -97,9 +97,10 @@ class FanGeometry(Scan):
 
 def _widest(geometry: FanGeometry) -> float:
     """A bound on how many bins apart two rays are that pass a pixel row or column one pixel apart."""
-    p, d, a = geometry.pixel_size, geometry.source_distance, abs(geometry.rotation_offset)
+    (h, w), width, height = geometry.image_shape, geometry.pixel_size, geometry.pixel_height
+    p, d, a = max(width, height), geometry.source_distance, abs(geometry.rotation_offset)
     magnification = d + geometry.detector_distance
-    reach = p * (math.hypot(*geometry.image_shape) / 2 + 1)  # of the image and a pixel around it
+    reach = math.hypot(h * height, w * width) / 2 + p  # of the image and a pixel around it
     # |grad u| = D sqrt(L^2 + l^2) / L^2, l the lateral position, is largest on the circle around the image: it grows
     # with 1/L and with |l|. Between the samples of the circle both move by less than half a step of it.
     around = np.linspace(0, np.pi, 1000)
@@ -115,18 +116,18 @@ def _lines(geometry: FanGeometry) -> tuple[np.ndarray, np.ndarray, tuple[np.ndar
     theta = np.asarray(geometry.angles)[:, None] - gamma
     s = geometry.source_distance * np.sin(gamma) - geometry.rotation_offset * np.cos(gamma)
     cos, sin = np.cos(theta), np.sin(theta)
-    (h, w), p = geometry.image_shape, geometry.pixel_size
-    steep = np.abs(cos) >= np.abs(sin)
+    (h, w), p, aspect = geometry.image_shape, geometry.pixel_size, geometry.pixel_aspect
+    steep = np.abs(cos) >= np.abs(sin) * aspect
     run = np.where(steep, cos, sin)
-    # Counted from the pixel in the middle: small numbers lose fewer digits in float32. On line i - lines // 2, a
-    # shallow ray, y = (s - x cos t) / sin t, is at r = (H - 1)/2 - y / p, a steep one, x = (s - y sin t) / cos t, at
-    # c = x / p + (W - 1)/2.
-    beta = np.where(steep, sin, cos) / run
+    # Counted from the pixel in the middle: small numbers lose fewer digits in float32. On line i - lines // 2, a steep
+    # ray, x = (s - y sin t) / cos t, is at c = x / p + (W - 1)/2, a shallow one, y = (s - x cos t) / sin t, at
+    # r = (H - 1)/2 - y / (p aspect).
+    beta = np.where(steep, sin * aspect, cos / aspect) / run
     lines, across = np.where(steep, h, w), np.where(steep, w, h)
-    alpha = (across - 1) / 2 + np.where(steep, s, -s) / (p * run) + (lines // 2 - (lines - 1) / 2) * beta
+    alpha = (across - 1) / 2 + np.where(steep, s, -s / aspect) / (p * run) + (lines // 2 - (lines - 1) / 2) * beta
     ends = alpha + beta * np.asarray([-(lines // 2), lines - 1 - lines // 2])
     hit = (ends.min(0) < across) & (ends.max(0) > -1)
-    step = p / np.maximum(np.abs(cos), np.abs(sin))
+    step = np.where(steep, p * aspect, p) / np.abs(run)
     return alpha - across // 2, beta, (np.where(hit & steep, step, 0), np.where(hit & ~steep, step, 0))
 
 

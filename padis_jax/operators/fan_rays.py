@@ -100,7 +100,7 @@ def _bin_position(rays: FanRays, dtype: jnp.dtype, transposed: bool) -> Callable
         line, across = (term.astype(dtype) for term in (table[::-1] if transposed else table))
         # Before the loop over the views, in which recovering line and strip from an index would take half of the time.
         starts = (line[:, :lines, None] + across[:, None, ::LANES]).reshape(len(line), -1, 1)
-        terms.append((starts, across[:, :LANES] - across[:, :1]))
+        terms.append((starts, (across[:, :LANES] - across[:, :1])[:, None]))
     scale, middle, _ = rays.detector.astype(dtype)
 
     def position(v: Array) -> tuple[Array, Array]:

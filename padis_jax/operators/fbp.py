@@ -218,7 +218,7 @@ def _fbp(rays: Rays, sinogram: Array, filter: Filter, cutoff: float) -> Array:
         views = jnp.pad(plane * weights, ((0, 0), (margin, margin)))
         spectra = jnp.fft.rfft(views, size, axis=1)
         filtered = jnp.fft.irfft(spectra * factor.astype(spectra.dtype), size, axis=1)[:, :wide]
-        return rays.smear(jnp.where(rays.fbp.needed, filtered, 0), margin)
+        return rays.smear(jnp.where(rays.fbp.needed[None], filtered, 0), margin)
 
     if sinogram.ndim == 2:
         return reconstruct(sinogram)

@@ -55,7 +55,7 @@ class ParallelGeometry(Scan):
         """Bin coordinate of pixel (r, k), k < columns, in view v as row_term[v, r] + column_term[v, k]."""
         theta = np.asarray(self.angles)
         h, w = self.image_shape
-        y = ((h - 1) / 2 - np.arange(h)) * self.pixel_size
+        y = ((h - 1) / 2 - np.arange(h)) * self.pixel_height
         x = (np.arange(columns) - (w - 1) / 2) * self.pixel_size
         row_term = np.sin(theta)[:, None] * y / self.detector_spacing
         origin = (self.detector_count - 1) / 2 - self.centre / self.detector_spacing
@@ -87,16 +87,16 @@ class ParallelGeometry(Scan):
 
     def rays(self, *, transpose: bool = True) -> ParallelRays:
         """Its tables, in NumPy; those of the transpose, which are large, may be left out."""
-        theta = np.asarray(self.angles)
-        longest = np.maximum(np.abs(np.cos(theta)), np.abs(np.sin(theta)))
+        cos, sin = np.abs([np.cos(self.angles), np.sin(self.angles)])
+        p, height, shallow = self.pixel_size, self.pixel_height, _shallow(self)
         return ParallelRays(
             lines=_lines(self),
             bins=self._bins() if transpose else None,
-            step=self.pixel_size / longest,
-            slope=1 / (self.pixel_size * longest / self.detector_spacing),
+            step=np.where(shallow, p / np.where(shallow, sin, 1), height / np.where(shallow, 1, cos)),
+            slope=1 / (np.where(shallow, height * sin, p * cos) / self.detector_spacing),
             fbp=fbp_tables(self),
             image_shape=self.image_shape,
-            taps=rounded_up(math.ceil(self.pixel_size / self.detector_spacing - 1e-9)),
+            taps=rounded_up(math.ceil(max(p, height) / self.detector_spacing - 1e-9)),
         )
 
     def _bins(self) -> _Split:
@@ -171,6 +171,11 @@ class ParallelRays:
         return _smear(self, sinogram, margin)
 
 
+def _shallow(geometry: ParallelGeometry) -> np.ndarray:
+    """Of each view, whether its rays are summed over columns, which they cross at the shorter distance: [views]."""
+    return np.abs(np.cos(geometry.angles)) < np.abs(np.sin(geometry.angles)) * geometry.pixel_aspect
+
+
 def _lines(geometry: ParallelGeometry) -> _Lines:
     views, bins = geometry.measurement_shape
     parts = [_steep(geometry, transposed) for transposed in (False, True)]
@@ -197,15 +202,15 @@ def _steep(geometry: ParallelGeometry, transposed: bool) -> tuple[np.ndarray, ..
     """
     theta = np.asarray(geometry.angles)
     cos, sin = np.cos(theta), np.sin(theta)
-    views = np.flatnonzero((np.abs(cos) >= np.abs(sin)) != transposed)
+    views = np.flatnonzero(_shallow(geometry) == transposed)
     cos, sin = cos[views, None], sin[views, None]
-    (h, w), p, bins = geometry.image_shape, geometry.pixel_size, geometry.detector_count
+    (h, w), p, height, bins = geometry.image_shape, geometry.pixel_size, geometry.pixel_height, geometry.detector_count
     longer = np.arange(bins + LANES)  # a strip may run over the detector's end; what it finds there is dropped
     u = (longer - (bins - 1) / 2) * geometry.detector_spacing + geometry.centre
-    if transposed:  # the row hit in column k: y = (u - x cos t) / sin t, r = (H - 1)/2 - y / p
-        lines, across, rise, run, per_bin = w, h, cos, sin, (h - 1) / 2 - u / (p * sin)
+    if transposed:  # the row hit in column k: y = (u - x cos t) / sin t, r = (H - 1)/2 - y / height
+        lines, across, rise, run, per_bin = w, h, cos, sin * geometry.pixel_aspect, (h - 1) / 2 - u / (height * sin)
     else:  # the column hit in row r
-        lines, across, rise, run, per_bin = h, w, sin, cos, u / (p * cos) + (w - 1) / 2
+        lines, across, rise, run, per_bin = h, w, sin * geometry.pixel_aspect, cos, u / (p * cos) + (w - 1) / 2
     line = (np.arange(lines) - (lines - 1) / 2) * rise / run
     hits = (per_bin + line.min(1, keepdims=True) < across) & (per_bin + line.max(1, keepdims=True) > -1)
     middle = side((h, w)) // 2  # the image's own lines among those of the square
@@ -218,7 +223,8 @@ def _steep(geometry: ParallelGeometry, transposed: bool) -> tuple[np.ndarray, ..
             strips += [(row, first) for first in range(met[0], met[-1] + 1, LANES)]
     rows, first = np.asarray(strips, np.int64).reshape(-1, 2).T
     strip = per_bin[rows[:, None], first[:, None] + np.arange(LANES)]
-    return line[rows], strip, p / np.maximum(np.abs(cos), np.abs(sin))[rows, 0], views[rows], first
+    step = p / np.abs(sin) if transposed else height / np.abs(cos)
+    return line[rows], strip, step[rows, 0], views[rows], first
 
 
 def _project_plain(rays: ParallelRays, image: Array) -> Array:

@@ -25,8 +25,14 @@ class Scan:
     pixel_size: float
     detector_offset: float
     rotation_offset: float = 0.0
+    pixel_aspect: float = 1.0
 
     rays: ClassVar[Any]  # (transpose=True) -> a pytree with project, backproject and smear
+
+    @property
+    def pixel_height(self) -> float:
+        """Distance of two rows, `pixel_size` being that of two columns."""
+        return self.pixel_size * self.pixel_aspect
 
     @property
     def measurement_shape(self) -> tuple[int, int]:

@@ -105,6 +105,7 @@ def ParallelBeam(  # noqa: N802 (a factory named like the object it makes)
     pixel_size: float = 1.0,
     detector_offset: float = 0.0,
     rotation_offset: float = 0.0,
+    pixel_aspect: float = 1.0,
 ) -> RayTransform:
     """A parallel-beam scan.
 
@@ -119,18 +120,20 @@ def ParallelBeam(  # noqa: N802 (a factory named like the object it makes)
       angles: [views] in radians, in any order, repeated or beyond pi if need be. Ray: x cos t + y sin t = u.
       detector_count: bins per view.
       detector_spacing: distance of two bins.
-      pixel_size: side of a pixel, in the unit of `detector_spacing`; line integrals come out in it.
+      pixel_size: width of a pixel, in the unit of `detector_spacing`; line integrals come out in it.
       detector_offset: u of the detector's centre, in the same unit.
       rotation_offset: where the rotation axis, and with it the image's centre, is seen on the detector: at this u, in
         every view. Ray: x cos t + y sin t + rotation_offset = u, so that here, unlike in `FanBeam`, it is the same as
         a detector offset of the other sign.
+      pixel_aspect: height of a pixel over its width.
 
     Raises:
       ValueError: a size that is not positive, or angles that are not a non-empty list of finite numbers.
     """
     name, lengths = "ParallelBeam", {"detector_spacing": detector_spacing, "pixel_size": pixel_size}
+    lengths["pixel_aspect"] = pixel_aspect
     offsets = {"detector_offset": detector_offset, "rotation_offset": rotation_offset}
-    return _transform(ParallelGeometry(**_checked_scan(name, image_shape, angles, detector_count, lengths, offsets)))
+    return ray_transform(ParallelGeometry(**_checked_scan(name, image_shape, angles, detector_count, lengths, offsets)))
 
 
 def FanBeam(  # noqa: N802 (a factory named like the object it makes)
@@ -144,6 +147,7 @@ def FanBeam(  # noqa: N802 (a factory named like the object it makes)
     pixel_size: float = 1.0,
     detector_offset: float = 0.0,
     rotation_offset: float = 0.0,
+    pixel_aspect: float = 1.0,
 ) -> RayTransform:
     """A fan-beam scan with a flat detector.
 
@@ -164,32 +168,36 @@ def FanBeam(  # noqa: N802 (a factory named like the object it makes)
       detector_distance: e, from the same line; not negative. The pixels of a detector in the isocentre have e = 0.
       detector_count: bins per view.
       detector_spacing: distance of two bins, on the detector.
-      pixel_size: side of a pixel, in the unit of all lengths; line integrals come out in it.
+      pixel_size: width of a pixel, in the unit of all lengths; line integrals come out in it.
       detector_offset: position of the detector's centre along (cos t, sin t), seen from the foot of the perpendicular
         from the source.
       rotation_offset: position of the rotation axis, and with it of the image's centre, along (cos t, sin t), seen
         from that perpendicular. On the detector it is seen at rotation_offset (d + e) / d.
+      pixel_aspect: height of a pixel over its width.
 
     Raises:
       ValueError: a size that is not positive, a source within the image's corners, or angles that are not a non-empty
         list of finite numbers.
     """
     lengths = {"detector_spacing": detector_spacing, "pixel_size": pixel_size, "source_distance": source_distance}
+    lengths["pixel_aspect"] = pixel_aspect
     offsets = {"detector_offset": detector_offset, "rotation_offset": rotation_offset}
     offsets |= {"detector_distance": detector_distance}
     scan = _checked_scan("FanBeam", image_shape, angles, detector_count, lengths, offsets)
     if detector_distance < 0:
         raise ValueError(f"FanBeam: detector_distance must not be negative, got {detector_distance}")
-    corner = pixel_size * (math.hypot(*image_shape) / 2 + 1)
+    height = pixel_size * pixel_aspect
+    corner = math.hypot(image_shape[0] * height, image_shape[1] * pixel_size) / 2 + max(height, pixel_size)
     if source_distance <= corner:
         raise ValueError(
             f"FanBeam: source_distance {source_distance} must be more than {corner:g}, the half diagonal of the image "
             "and a pixel: the source may not turn through the image"
         )
-    return _transform(FanGeometry(**scan))
+    return ray_transform(FanGeometry(**scan))
 
 
-def _transform(geometry: Geometry) -> RayTransform:
+def ray_transform(geometry: Geometry) -> RayTransform:
+    """The operator of a geometry, which nobody checks."""
     rays = jax.tree.map(leaf, geometry.rays())
     if isinstance(rays, FanRays):  # hundreds of views, and a slower transpose: fewer products count
         # A has no negative entry, so the singular vector that is looked for has none, and overlaps with ones.
