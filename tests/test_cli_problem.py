@@ -139,6 +139,19 @@ def test_photons_see_the_window_of_the_image(problem):
     assert weakest[0] < 8e4
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(1.5, 0.5), (0.5, 1.5), (1.0, 1.0)])
+def test_pixels_that_are_not_square_are_as_long_to_photons_as_the_file_says(rows, columns):
+    """A rectangle of water, 0.02 per mm: down the middle of its rows, and along them."""
+    images = ImageSet(np.full((1, 16, 16, 1), 0.5, np.float32), ("x",), HOUNSFIELD, spacing=(2.0, rows, columns))
+    case = simulated_case(Experiment(image=ImageConfig("x", 0)), images)
+    per_unit = 0.04 * columns / case.operator.geometry.pixel_size
+    middle = (np.asarray(case.measurement.y)[[0, 9], 256, 0] * per_unit, np.asarray([16 * rows, 16 * columns]))
+    angle = np.pi / 40  # of the first view to the columns, and of the tenth to the rows
+    np.testing.assert_allclose(middle[0], 0.02 * middle[1] / np.cos(angle), atol=0.015)
+    square = simulated_case(Experiment(image=ImageConfig("x", 0), scan=ScanConfig(pixel_mm=1.0)), images)
+    assert square.operator.geometry.pixel_aspect == 1
+
+
 def test_a_kernel_of_ones_own(folder, tmp_path):
     flags = ("--kernel", str(folder / "kernel.npy"), "--boundary", "zero", "--noise", "0")
     arrays, _ = run(folder, tmp_path, "deblur", *flags)

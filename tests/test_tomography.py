@@ -27,6 +27,10 @@ AWKWARD = {
     "axis beside the middle": dict(
         image_shape=(9, 12), angles=[0.5, 1.2, 4.0], detector_count=20, detector_offset=0.4, rotation_offset=2.3
     ),
+    "pixels three times as high as wide": dict(
+        image_shape=(7, 12), angles=[0.1, 0.4, 1.0, 1.5, 2.6], detector_count=25, pixel_size=0.7, pixel_aspect=3.0
+    ),
+    "flat pixels": dict(image_shape=(12, 7), angles=[0.1, 0.4, 1.0, 1.5, 2.6], detector_count=25, pixel_aspect=0.4),
     "one view, one bin": dict(image_shape=(5, 5), angles=[0.7], detector_count=1),
 }
 
@@ -45,24 +49,25 @@ def joseph(
     pixel_size=1.0,
     detector_offset=0.0,
     rotation_offset=0.0,
+    pixel_aspect=1.0,
 ):
     """The definition, one ray at a time."""
-    (h, w), p = image_shape, pixel_size
+    (h, w), p, q = image_shape, pixel_size, pixel_size * pixel_aspect
     sinogram = np.zeros((len(angles), detector_count))
     for v, t in enumerate(angles):
         cos, sin = np.cos(t), np.sin(t)
         for b in range(detector_count):
             u = (b - (detector_count - 1) / 2) * detector_spacing + detector_offset - rotation_offset
-            if abs(cos) >= abs(sin):
-                y = ((h - 1) / 2 - np.arange(h)) * p
+            if p * abs(cos) >= q * abs(sin):
+                y = ((h - 1) / 2 - np.arange(h)) * q
                 position, lines = (u - y * sin) / cos / p + (w - 1) / 2, image
             else:
                 x = (np.arange(w) - (w - 1) / 2) * p
-                position, lines = (h - 1) / 2 - (u - x * cos) / sin / p, image.T
+                position, lines = (h - 1) / 2 - (u - x * cos) / sin / q, image.T
             for line, c in zip(lines, position, strict=True):
                 padded = np.concatenate([[0.0], line, [0.0]])  # fades to zero within one pixel of the edge
                 sinogram[v, b] += np.interp(c, np.arange(-1, len(line) + 1), padded, left=0, right=0)
-            sinogram[v, b] *= p / max(abs(cos), abs(sin))
+            sinogram[v, b] *= 1 / max(abs(cos) / q, abs(sin) / p)
     return sinogram
 
 
@@ -148,7 +153,7 @@ def test_jit_vmap_and_channels_agree_with_one_plane_at_a_time():
     assert operator.start(operator(jnp.moveaxis(x, 0, 2))).shape == (12, 15, 3)
 
 
-def test_the_operator_is_a_pytree_with_the_norm_as_its_leaf():
+def test_the_operator_is_a_pytree():
     @jax.jit
     @chex.assert_max_traces(n=1)
     def apply(operator, x):
@@ -157,7 +162,6 @@ def test_the_operator_is_a_pytree_with_the_norm_as_its_leaf():
     # Built twice, the same geometry is the same program.
     one, two = (ParallelBeam(image_shape=(12, 12), angles=[0.1, 0.9], detector_count=20) for _ in range(2))
     np.testing.assert_array_equal(apply(one, jnp.ones((12, 12))), apply(two, jnp.ones((12, 12))))
-    assert len(jax.tree.leaves(one)) == 1
 
 
 def matrix(operator):

@@ -21,7 +21,7 @@ import numpy as np
 from jax import Array
 
 from padis_jax.measurements.geometry import ScanGeometry
-from padis_jax.operators.tomography import Geometry
+from padis_jax.operators.tomography import RayTransform
 
 BINS, VIEWS = 80, 120  # of the problem that is solved
 
@@ -115,13 +115,13 @@ def residual_of(geometry: ScanGeometry, sinogram: np.ndarray) -> Residual:
 
 
 @functools.lru_cache(maxsize=8)
-def _coarse_scan(coarse: ScanGeometry, pixel: float) -> Geometry:
-    return coarse.operator((coarse.bins, coarse.bins), pixel).geometry
+def _coarse_scan(coarse: ScanGeometry, pixel: float) -> RayTransform:
+    return coarse.operator((coarse.bins, coarse.bins), pixel)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _misfit(scan: Geometry, data: Array, steps: int) -> Array:
-    return jnp.linalg.norm(_cg_residual(scan.project, scan.backproject, data, steps))
+@jax.jit
+def _misfit(scan: RayTransform, data: Array, steps: int) -> Array:
+    return jnp.linalg.norm(_cg_residual(scan, scan.T, data, steps))
 
 
 def _cg_residual(

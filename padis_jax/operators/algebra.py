@@ -181,12 +181,16 @@ def gives_real(operator: Any, image_shape: Shape, dtype: Any) -> bool:
     return not jnp.issubdtype(measured.dtype, jnp.complexfloating)
 
 
-@jax.jit
 def with_norm(operator: Any) -> Any:
     """The operator with the norm that power iteration finds."""
+    return dataclasses.replace(operator, norm=_norm(operator))
+
+
+@jax.jit
+def _norm(operator: Any) -> Array:
     fixed = jax.tree.map(lax.stop_gradient, operator)
     v = leading_image(fixed, fixed.T, image_shape=fixed.image_shape, dtype=fixed.dtype)
-    return dataclasses.replace(operator, norm=jnp.linalg.norm(operator(v).ravel()))
+    return jnp.linalg.norm(operator(v).ravel())
 
 
 def fits(shape: Shape, plane: Shape, *, channels: bool) -> bool:

@@ -13,6 +13,7 @@ window on the spectrum of h tames noise:
 from __future__ import annotations
 
 import functools
+import math
 from typing import Literal, NamedTuple, Protocol, get_args
 
 import jax
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from padis_jax.operators.joseph import Table
 from padis_jax.operators.per_channel import at_least_single
 
 WEDGE = 8.0, 0.25  # a gap between two views of more typical ones, or a larger share of all angles, is a missing wedge
@@ -28,11 +30,6 @@ Filter = Literal["ram-lak", "shepp-logan", "cosine", "hamming", "hann"]
 
 class Geometry(Protocol):
     """What filtered backprojection asks of a scan."""
-
-    @property
-    def angles(self) -> tuple[float, ...]:
-        """Radians."""
-        ...
 
     @property
     def detector_count(self) -> int:
@@ -44,6 +41,11 @@ class Geometry(Protocol):
         """Distance of two bins."""
         ...
 
+    @property
+    def measurement_shape(self) -> tuple[int, int]:
+        """(views, bins)."""
+        ...
+
     def fbp_weights(self) -> np.ndarray:
         """Weight of every ray before filtering, [views, bins] or [views, 1]."""
         ...
@@ -52,17 +54,47 @@ class Geometry(Protocol):
         """The scan with more bins on either side, where filtered views are needed too, and how many more."""
         ...
 
-    def smear(self, sinogram: Array) -> Array:
-        """Sum over the views, each interpolated at every pixel: [views, bins] -> [H, W]."""
+
+class FbpTables(NamedTuple):
+    """Of a scan, for views with a margin of bins on either side."""
+
+    weights: Table  # [views, bins], of every ray before filtering, per bin spacing
+    needed: Table  # [margin + bins + margin], where filtered views are
+
+
+def fbp_tables(geometry: Geometry) -> FbpTables:
+    """The margin is 0 or a power of two of at least a quarter of the detector, so that few shapes serve all offsets."""
+    bins, more = geometry.detector_count, geometry.widened()[1]
+    margin = 2 ** math.ceil(math.log2(max(more, bins / 4))) if more else 0
+    needed = np.abs(np.arange(bins + 2 * margin) - (bins - 1) / 2 - margin) < bins / 2 + more
+    return FbpTables(
+        np.broadcast_to(geometry.fbp_weights() / geometry.detector_spacing, geometry.measurement_shape), needed
+    )
+
+
+class Rays(Protocol):
+    """The tables of a scan."""
+
+    @property
+    def fbp(self) -> FbpTables:
+        """Weights and margin."""
+        ...
+
+    def smear(self, sinogram: Array, margin: int = 0) -> Array:
+        """Sum over the views, each interpolated at every pixel: [views, margin + bins + margin] -> [H, W]."""
         ...
 
 
 class Projector(Protocol):
-    """An operator with a geometry."""
+    """An operator with tables."""
 
     @property
-    def geometry(self) -> Geometry:
-        """Angles, detector, and backprojection."""
+    def measurement_shape(self) -> tuple[int, int]:
+        """(views, bins)."""
+        ...
+
+    def rays_for(self, array: Array) -> Rays:
+        """What to weigh, filter and backproject with, in the array's precision."""
         ...
 
 
@@ -163,30 +195,30 @@ def fbp(operator: Projector, sinogram: Array, *, filter: Filter = "hann", cutoff
     Raises:
       ValueError: a sinogram of the wrong shape, an unknown filter, or a cut-off out of range.
     """
-    views, bins = len(operator.geometry.angles), operator.geometry.detector_count
+    views, bins = operator.measurement_shape
     sinogram = jnp.asarray(sinogram)
     if sinogram.ndim not in (2, 3) or sinogram.shape[:2] != (views, bins):
         raise ValueError(
             f"fbp: expected a sinogram of shape {(views, bins)} or {(views, bins, 'C')}, got {sinogram.shape}"
         )
     sinogram = sinogram.astype(at_least_single(sinogram.dtype))
-    return _fbp(operator.geometry, sinogram, filter, cutoff)
+    return _fbp(operator.rays_for(sinogram), sinogram, filter, cutoff)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2, 3))
-def _fbp(geometry: Geometry, sinogram: Array, filter: Filter, cutoff: float) -> Array:
-    wide, margin = geometry.widened()
-    bins = wide.detector_count
-    size = 2 ** int(np.ceil(np.log2(2 * bins)))  # room for the whole of h, so that views do not wrap around
-    spectrum = ramp_spectrum(size, geometry.detector_spacing, filter=filter, cutoff=cutoff)
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _fbp(rays: Rays, sinogram: Array, filter: Filter, cutoff: float) -> Array:
+    wide, bins = rays.fbp.needed.size, sinogram.shape[1]
+    margin = (wide - bins) // 2
+    size = 2 ** int(np.ceil(np.log2(2 * wide)))  # room for the whole of h, so that views do not wrap around
+    spectrum = ramp_spectrum(size, 1.0, filter=filter, cutoff=cutoff)
     factor = jnp.asarray(spectrum[None].astype(sinogram.dtype))
-    weights = jnp.asarray(geometry.fbp_weights().astype(sinogram.dtype))
+    weights = rays.fbp.weights.astype(sinogram.dtype)
 
     def reconstruct(plane: Array) -> Array:
         views = jnp.pad(plane * weights, ((0, 0), (margin, margin)))
         spectra = jnp.fft.rfft(views, size, axis=1)
-        filtered = jnp.fft.irfft(spectra * factor.astype(spectra.dtype), size, axis=1)[:, :bins]
-        return wide.smear(filtered)
+        filtered = jnp.fft.irfft(spectra * factor.astype(spectra.dtype), size, axis=1)[:, :wide]
+        return rays.smear(jnp.where(rays.fbp.needed[None], filtered, 0), margin)
 
     if sinogram.ndim == 2:
         return reconstruct(sinogram)

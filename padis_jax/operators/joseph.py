@@ -14,9 +14,8 @@ of XLA turns into vector instructions.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +30,23 @@ LANES = 32
 
 # (index, weight) of the left one of two neighbours, for the block `i` of lines: each [n, ROW_SPLIT, LANES].
 Position = Callable[[Array], tuple[Array, Array]]
+Table = Any  # an array, of NumPy where it is made and of JAX in a trace
+
+
+def rounded_up(count: int, least: int = 1) -> int:
+    """The next multiple of `least` or of a 32nd to a 16th of `count`: what differs by less has tables of one shape."""
+    step = max(least, 2 ** (int(count).bit_length() - 5))
+    return -(-count // step) * step
+
+
+def side(image_shape: tuple[int, ...]) -> int:
+    """Of the square that both the image and its transpose are put in the middle of: pixel n // 2 on `side` // 2."""
+    return max(image_shape)
+
+
+def padded(values: np.ndarray, strips: int) -> np.ndarray:
+    """[n, ...] -> [strips, ...], with zeros."""
+    return np.pad(values, ((0, strips - len(values)), *((0, 0),) * (values.ndim - 1)))
 
 
 def line_table(values: np.ndarray) -> np.ndarray:
@@ -39,82 +55,85 @@ def line_table(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(rearrange(padded, "n (split block) -> block n split 1", split=ROW_SPLIT))
 
 
-def line_sums(image: Array, position: Position, step: np.ndarray) -> Array:
-    """Sums of interpolated values over all lines of an image [lines, across], times `step`, for n strips of rays.
+def line_sums(image: Array, position: Position, shallow: Array, step: Array) -> Array:
+    """Sums of interpolated values over all lines of an image, times `step`, for n strips of rays.
 
     Args:
-      image: its lines are crossed once by each ray.
-      position: where. Lines past the last one are zero.
+      image: [H, W].
+      position: where on line i of the square (see `side`) that has the image, or its transpose, in the middle.
+      shallow: [n], whether the strip's rays cross the columns, so that these are the lines.
       step: length of a ray within one line, broadcast to [n, LANES].
 
     Returns:
       [n, LANES].
     """
-    lines, across = image.shape
-    blocks = -(-lines // ROW_SPLIT)
+    across = side(image.shape)
+    blocks = -(-across // ROW_SPLIT)
     # Two zero pixels on either side: a clipped position reads zeros with both of its taps. Clipping once, before the
     # padding is added, lets the compiler drop its own two bounds checks.
-    plane = jnp.pad(image, ((0, blocks * ROW_SPLIT - lines), (2, 2)))
-    plane = rearrange(plane, "(split block) across -> split block across", split=ROW_SPLIT)
+    before = [across // 2 - n // 2 for n in image.shape]
+    square = jnp.pad(image, [(b, across - n - b) for n, b in zip(image.shape, before, strict=True)])
+    plane = jnp.pad(jnp.stack([square, square.T]), ((0, 0), (0, blocks * ROW_SPLIT - across), (2, 2)))
+    plane = rearrange(plane, "kind (split block) across -> kind split block across", split=ROW_SPLIT)
     split = np.arange(ROW_SPLIT)[None, :, None]
+    kind = shallow[:, None, None].astype(jnp.int32)
 
     def body(i: Array, total: Array) -> Array:
-        rows = lax.dynamic_index_in_dim(plane, i, 1, keepdims=False)
+        rows = lax.dynamic_index_in_dim(plane, i, 2, keepdims=False)
         index, weight = position(i)
         index = jnp.clip(index, -2, across) + 2
-        left = rows.at[split, index].get(mode="promise_in_bounds", wrap_negative_indices=False)
-        right = rows.at[split, index + 1].get(mode="promise_in_bounds", wrap_negative_indices=False)
+        left = rows.at[kind, split, index].get(mode="promise_in_bounds", wrap_negative_indices=False)
+        right = rows.at[kind, split, index + 1].get(mode="promise_in_bounds", wrap_negative_indices=False)
         return total + (left + weight * (right - left))
 
-    zero = jnp.zeros((step.shape[0], ROW_SPLIT, LANES), image.dtype)
-    return lax.fori_loop(0, blocks, body, zero).sum(1) * jnp.asarray(step.astype(image.dtype))
+    zero = jnp.zeros((shallow.shape[0], ROW_SPLIT, LANES), image.dtype)
+    return lax.fori_loop(0, blocks, body, zero).sum(1) * step
 
 
-def place(parts: Sequence[Array], places: Sequence[np.ndarray], shape: tuple[int, int]) -> Array:
-    """A sinogram of `shape` of the values of `parts`; where no part has a value, zero.
+def source_table(places: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Which of the values of `line_sums` each entry of a sinogram is: [views, bins]; where none is, one past the last.
 
     Args:
-      parts: values.
       places: of each value, its index in the flattened sinogram, or one outside of it, where the value is dropped.
       shape: (views, bins).
     """
-    # One gather puts all in their places; bins no ray of which meets the image read the final zero.
-    total = sum(part.size for part in parts)
-    source = np.full(shape[0] * shape[1], total, np.int32)
-    first = 0
-    for where in places:
-        kept = (where >= 0) & (where < len(source))
-        source[where[kept]] = first + np.flatnonzero(kept)
-        first += where.size
-    values = jnp.concatenate([*(part.ravel() for part in parts), jnp.zeros(1, parts[0].dtype)])
-    return values.at[source.reshape(shape)].get(mode="promise_in_bounds", wrap_negative_indices=False)
+    kept = np.flatnonzero((places >= 0) & (places < shape[0] * shape[1]))
+    source = np.full(shape[0] * shape[1], places.size, np.int32)
+    source[places[kept]] = kept
+    return source.reshape(shape)
 
 
-G = TypeVar("G")  # a geometry: static, hashable
+def placed(values: Array, source: Array) -> Array:
+    """The sinogram of `values` by its `source_table`; where it has none, zero."""
+    values = jnp.concatenate([values.ravel(), jnp.zeros(1, values.dtype)])
+    return values.at[source].get(mode="promise_in_bounds", wrap_negative_indices=False)
+
+
+R = TypeVar("R")  # the tables of a scan: a pytree
 
 
 def transposes(
-    forward: Callable[[G, Array], Array], back: Callable[[G, Array], Array]
-) -> tuple[Callable[[G, Array], Array], Callable[[G, Array], Array]]:
-    """Two linear maps (geometry, array) -> array, each the transpose of the other, of which autodiff knows.
+    forward: Callable[[R, Array], Array], back: Callable[[R, Array], Array]
+) -> tuple[Callable[[R, Array], Array], Callable[[R, Array], Array]]:
+    """Two linear maps (tables, array) -> array, each the transpose of the other, of which autodiff knows.
 
-    Both are compiled once per geometry: called outside jit, a loop would be compiled again every time.
+    Both are compiled: called outside jit, a loop would be compiled again every time. The tables have no derivative.
     """
 
-    @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-    def project(geometry: G, image: Array) -> Array:
-        return forward(geometry, image)
+    @jax.custom_vjp
+    def project(rays: R, image: Array) -> Array:
+        return forward(rays, image)
 
-    @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-    def backproject(geometry: G, sinogram: Array) -> Array:
-        return back(geometry, sinogram)
+    @jax.custom_vjp
+    def backproject(rays: R, sinogram: Array) -> Array:
+        return back(rays, sinogram)
 
     project.defvjp(
-        lambda geometry, image: (project(geometry, image), None),
-        lambda geometry, _, cotangent: (backproject(geometry, cotangent),),
+        lambda rays, image: (project(rays, image), rays),
+        lambda rays, cotangent: (None, backproject(rays, cotangent)),
     )
     backproject.defvjp(
-        lambda geometry, sinogram: (backproject(geometry, sinogram), None),
-        lambda geometry, _, cotangent: (project(geometry, cotangent),),
+        lambda rays, sinogram: (backproject(rays, sinogram), rays),
+        lambda rays, cotangent: (None, project(rays, cotangent)),
     )
-    return jax.jit(project, static_argnums=0), jax.jit(backproject, static_argnums=0)
+    return jax.jit(project), jax.jit(backproject)

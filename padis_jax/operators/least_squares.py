@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.tree_util import Partial
 
 Map = Callable[[Array], Array]
 CgState = tuple[Array, Array, Array, Array, Array]  # count, x, residual, direction, squared gradient
@@ -42,7 +44,6 @@ def conjugate_gradient(
     return x
 
 
-@functools.partial(jax.jit, static_argnames=("forward", "adjoint", "tolerance", "max_iterations"))
 def pseudo_inverse(
     forward: Map, adjoint: Map, measurement: Array, *, tolerance: float | None = None, max_iterations: int = 2000
 ) -> Array:
@@ -52,22 +53,45 @@ def pseudo_inverse(
     or, without a word, after `max_iterations`: the smallest singular values of a blur or of few views may want more.
 
     The transpose of A+ is (A')+, computed in the same way, so that y can be differentiated in reverse mode. What
-    `forward` and `adjoint` hold cannot.
+    `forward` and `adjoint` hold cannot. Methods of operators, and `Partial`s, compile nothing for other arrays.
     """
+    return _pseudo_inverse(as_partial(forward), as_partial(adjoint), measurement, tolerance, max_iterations)
 
+
+def as_partial(function: Any) -> Partial:
+    """A pytree, with the arrays of the operator as leaves where `function` is one or a method of one."""
+    if isinstance(function, Partial):
+        return function
+    owner = getattr(function, "__self__", function)
+    if not jax.tree.leaves(owner) or jax.tree_util.all_leaves([owner]):
+        return Partial(function)
+    return Partial(getattr(function, "__func__", type(function).__call__), owner)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _pseudo_inverse(
+    forward: Partial, adjoint: Partial, measurement: Array, tolerance: float | None, max_iterations: int
+) -> Array:
     @jax.custom_vjp  # autodiff cannot run a loop of unknown length backwards
-    def solve(y: Array) -> Array:
+    def solve(forward: Partial, adjoint: Partial, y: Array) -> Array:
         gradient = adjoint(y)
         share = 8 * float(jnp.finfo(gradient.dtype).eps) if tolerance is None else tolerance
         limit = share * jnp.sqrt(jnp.real(jnp.vdot(gradient, gradient)))
         return least_squares(forward, adjoint, y, limit=limit, max_iterations=max_iterations)[0]
 
-    def pull(_: None, cotangent: Array) -> tuple[Array]:  # conjugated: a cotangent pairs without conjugation
-        back = pseudo_inverse(adjoint, forward, jnp.conj(cotangent), tolerance=tolerance, max_iterations=max_iterations)
-        return (jnp.conj(back),)
+    def run(forward: Partial, adjoint: Partial, y: Any) -> tuple[Array, tuple[Partial, Partial]]:
+        if any(leaf.perturbed for leaf in jax.tree.leaves((forward, adjoint))):
+            raise ValueError("pinv: it has a derivative in the measurement only, not in what the operator holds")
+        forward, adjoint = jax.tree.map(lambda leaf: leaf.value, (forward, adjoint))
+        return solve(forward, adjoint, y.value), (forward, adjoint)
 
-    solve.defvjp(lambda y: (solve(y), None), pull)
-    return solve(measurement)
+    def pull(maps: tuple[Partial, Partial], cotangent: Array) -> tuple[None, None, Array]:
+        # Conjugated: a cotangent pairs without conjugation.
+        back = _pseudo_inverse(*maps[::-1], jnp.conj(cotangent), tolerance, max_iterations)
+        return None, None, jnp.conj(back)
+
+    solve.defvjp(run, pull, symbolic_zeros=True)
+    return solve(forward, adjoint, measurement)
 
 
 def least_squares(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from padis_jax.operators.least_squares import Map
+from padis_jax.operators.least_squares import Map, as_partial
 
 TOLERANCE = 1e-3  # of a norm
 LanczosState = tuple[Array, Array, Array, Array, Array, Array]  # count, basis, matrix, next vector, value, residual
@@ -42,7 +44,27 @@ def _power(
     forward: Map, adjoint: Map, image_shape: tuple[int, ...], dtype: Any, max_iterations: int = 1000
 ) -> tuple[Array, Array]:
     """(A'A v, ||A v||) of the last unit image v."""
+    start = jax.random.normal(jax.random.key(0), image_shape, dtype)
+    return _compiled(_iterate, forward, adjoint, max_iterations)(start)
 
+
+def _compiled(method: Callable[..., Any], forward: Map, adjoint: Map, *numbers: Any) -> Callable[[Array], Any]:
+    """`method` as one program, for all operators of one kind where `forward` and `adjoint` are methods of them.
+
+    For other functions it is dropped with its result, as another function is another program.
+    """
+    forward, adjoint = as_partial(forward), as_partial(adjoint)
+    if jax.tree.leaves(forward):
+        return functools.partial(_shared, method, numbers, forward, adjoint)
+    return jax.jit(lambda v: method(forward, adjoint, v, *numbers))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _shared(method: Callable[..., Any], numbers: tuple[Any, ...], forward: Map, adjoint: Map, v: Array) -> Any:
+    return method(forward, adjoint, v, *numbers)
+
+
+def _iterate(forward: Map, adjoint: Map, v: Array, max_iterations: int) -> tuple[Array, Array]:
     def normal(v: Array) -> tuple[Array, Array, Array]:
         w = adjoint(forward(v)).astype(v.dtype)
         s = jnp.real(jnp.vdot(v, w))
@@ -57,13 +79,9 @@ def _power(
         length = jnp.maximum(jnp.linalg.norm(w.ravel()), jnp.finfo(w.dtype).tiny)
         return i + 1, *normal(w / length.astype(w.dtype))
 
-    @jax.jit  # whole: called outside jit, each piece would be compiled by itself
-    def iterate(v: Array) -> tuple[Array, Array]:
-        first = (jnp.zeros((), jnp.int32), *normal(v / jnp.linalg.norm(v.ravel()).astype(v.dtype)))
-        _, w, s, _ = lax.while_loop(unfinished, step, first)
-        return w, jnp.sqrt(jnp.maximum(s, 0))
-
-    return iterate(jax.random.normal(jax.random.key(0), image_shape, dtype))
+    first = (jnp.zeros((), jnp.int32), *normal(v / jnp.linalg.norm(v.ravel()).astype(v.dtype)))
+    _, w, s, _ = lax.while_loop(unfinished, step, first)
+    return w, jnp.sqrt(jnp.maximum(s, 0))
 
 
 def lanczos_norm(
@@ -81,7 +99,20 @@ def lanczos_norm(
     ||A'A v - s v|| is what is left of the last product times the last component of v. After `basis` products it
     restarts from v. Golub and Van Loan, Matrix Computations, section 10.1.
     """
+    n = math.prod(image_shape)
+    start = jnp.full((n,), n**-0.5)
+    return _compiled(_lanczos, forward, adjoint, image_shape, tolerance, max_iterations, basis)(start)
 
+
+def _lanczos(
+    forward: Map,
+    adjoint: Map,
+    v: Array,
+    image_shape: tuple[int, ...],
+    tolerance: float,
+    max_iterations: int,
+    basis: int,
+) -> Array:
     def unfinished(state: LanczosState) -> Array:
         i, _, _, _, s, residual = state
         return (residual > 2 * tolerance * s) & (i < max_iterations)
@@ -103,11 +134,6 @@ def lanczos_norm(
         vectors, matrix = jnp.where(full, 0, vectors), jnp.where(full, 0, matrix)
         return i + 1, vectors, matrix, following, values[-1], left * jnp.abs(parts[j, -1])
 
-    @jax.jit
-    def iterate(v: Array) -> Array:
-        zeros, one = jnp.zeros((basis, v.size), v.dtype), jnp.ones((), v.dtype)
-        first = (jnp.zeros((), jnp.int32), zeros, jnp.zeros((basis, basis), v.dtype), v, 0 * one, one)
-        return jnp.sqrt(jnp.maximum(lax.while_loop(unfinished, step, first)[4], 0))
-
-    n = math.prod(image_shape)
-    return iterate(jnp.full((n,), n**-0.5))
+    zeros, one = jnp.zeros((basis, v.size), v.dtype), jnp.ones((), v.dtype)
+    first = (jnp.zeros((), jnp.int32), zeros, jnp.zeros((basis, basis), v.dtype), v, 0 * one, one)
+    return jnp.sqrt(jnp.maximum(lax.while_loop(unfinished, step, first)[4], 0))

@@ -19,13 +19,25 @@ import functools
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from jax import Array, lax
 
-from padis_jax.operators.fbp import view_weights
-from padis_jax.operators.joseph import LANES, line_sums, line_table, place, transposes
+from padis_jax.operators.fbp import FbpTables, fbp_tables, view_weights
+from padis_jax.operators.joseph import (
+    LANES,
+    Table,
+    line_sums,
+    line_table,
+    padded,
+    placed,
+    rounded_up,
+    side,
+    source_table,
+    transposes,
+)
 from padis_jax.operators.scan import Scan
 from padis_jax.operators.shares import TURN, depth_in_scan, ray_shares
 
@@ -43,19 +55,11 @@ class ParallelGeometry(Scan):
         """Bin coordinate of pixel (r, k), k < columns, in view v as row_term[v, r] + column_term[v, k]."""
         theta = np.asarray(self.angles)
         h, w = self.image_shape
-        y = ((h - 1) / 2 - np.arange(h)) * self.pixel_size
+        y = ((h - 1) / 2 - np.arange(h)) * self.pixel_height
         x = (np.arange(columns) - (w - 1) / 2) * self.pixel_size
         row_term = np.sin(theta)[:, None] * y / self.detector_spacing
         origin = (self.detector_count - 1) / 2 - self.centre / self.detector_spacing
         return row_term, np.cos(theta)[:, None] * x / self.detector_spacing + origin
-
-    def project(self, image: Array) -> Array:
-        """[H, W] -> [views, bins]."""
-        return _project(self, image)
-
-    def backproject(self, sinogram: Array) -> Array:
-        """[views, bins] -> [H, W], the transpose of `project`."""
-        return _backproject(self, sinogram)
 
     def fbp_weights(self) -> np.ndarray:
         """Weight of every ray before filtering: [views, 1], or [views, bins] if it differs in a view."""
@@ -81,19 +85,36 @@ class ParallelGeometry(Scan):
         beside = abs(self.centre) > self.detector_spacing
         return beside and bool(depth_in_scan(np.asarray(self.angles) + np.pi, self.angles).any())
 
-    def smear(self, sinogram: Array) -> Array:
-        """[views, bins] -> [H, W]: each view interpolated linearly at every pixel, then summed (for FBP)."""
-        ones = np.ones(len(self.angles))
-        return _gather_bins(self, sinogram, half_width=ones)
+    def rays(self, *, transpose: bool = True) -> ParallelRays:
+        """Its tables, in NumPy; those of the transpose, which are large, may be left out."""
+        cos, sin = np.abs([np.cos(self.angles), np.sin(self.angles)])
+        p, height, shallow = self.pixel_size, self.pixel_height, _shallow(self)
+        return ParallelRays(
+            lines=_lines(self),
+            bins=self._bins() if transpose else None,
+            step=np.where(shallow, p / np.where(shallow, sin, 1), height / np.where(shallow, 1, cos)),
+            slope=1 / (np.where(shallow, height * sin, p * cos) / self.detector_spacing),
+            fbp=fbp_tables(self),
+            image_shape=self.image_shape,
+            taps=rounded_up(math.ceil(max(p, height) / self.detector_spacing - 1e-9)),
+        )
+
+    def _bins(self) -> _Split:
+        h, w = self.image_shape
+        strips = -(-w // LANES)
+        row_term, column_term = self.bin_position(strips * LANES)
+        # A row is cut into strips: position = (row's + strip's term) + the lane's.
+        starts = (row_term[:, :, None] + column_term[:, None, ::LANES]).reshape(-1, h * strips)
+        return _split(starts, column_term[:, :LANES] - column_term[:, :1])
 
 
 class _Split(NamedTuple):
     """Positions a[v, i] + b[v, j] as integers and fractions, ready for one carry: see `_split`."""
 
-    a_int: np.ndarray
-    a_frac: np.ndarray
-    b_int: np.ndarray
-    b_frac: np.ndarray
+    a_int: Table
+    a_frac: Table
+    b_int: Table
+    b_frac: Table
 
 
 def _split(a: np.ndarray, b: np.ndarray) -> _Split:
@@ -101,51 +122,114 @@ def _split(a: np.ndarray, b: np.ndarray) -> _Split:
     return _Split(a_int.astype(np.int32), a - a_int, b_int.astype(np.int32), b - b_int)
 
 
-class _Steep(NamedTuple):
-    """Tables of the views whose rays cross every line of an image [lines, across] once.
+class _Lines(NamedTuple):
+    """Where rays cross the lines of the square, in strips of LANES bins: [n] of all views."""
 
-    Only bins whose rays can meet the image are looked at, in strips of LANES: [n] strips of all these views.
+    position: _Split  # lines [blocks, n, ROW_SPLIT, 1], bins [n, LANES]
+    shallow: Table  # [n]
+    step: Table  # [n]: length of a ray within one line
+    source: Table  # [views, bins]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["lines", "bins", "step", "slope", "fbp"],
+    meta_fields=["image_shape", "taps"],
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class ParallelRays:
+    """The tables of a `ParallelGeometry`.
+
+    Attributes:
+      lines: of the projection.
+      bins: bin coordinates of the pixels, [views, H * strips] and [views, LANES], where there is a use for them.
+      step: [views], length of a ray within one line.
+      slope: [views], by which the weight of a pixel falls from one bin to the next.
+      fbp: for filtered backprojection.
+      image_shape: (H, W).
+      taps: bins on either side of a pixel that its weights can reach.
     """
 
-    position: _Split  # lines [n, lines], bins [n, LANES]
-    view: np.ndarray  # [n]: the view of each strip, an index into the sinogram
-    first_bin: np.ndarray  # [n]: its first bin
-    step: np.ndarray  # [n]: length of a ray within one line
+    lines: _Lines
+    bins: _Split | None
+    step: Table
+    slope: Table
+    fbp: FbpTables
+    image_shape: tuple[int, int]
+    taps: int
+
+    def project(self, image: Array) -> Array:
+        """[H, W] -> [views, bins]."""
+        return _project(self, image)
+
+    def backproject(self, sinogram: Array) -> Array:
+        """[views, bins] -> [H, W], the transpose of `project`."""
+        return _backproject(self, sinogram)
+
+    def smear(self, sinogram: Array, margin: int = 0) -> Array:
+        """Views with `margin` more bins on either side -> [H, W]: interpolated at every pixel, then summed."""
+        return _smear(self, sinogram, margin)
 
 
-@functools.lru_cache(maxsize=16)
-def _steep_tables(geometry: ParallelGeometry, transposed: bool) -> _Steep:
-    """Tables of the rays that cross rows, or, `transposed`, of those that cross columns."""
+def _shallow(geometry: ParallelGeometry) -> np.ndarray:
+    """Of each view, whether its rays are summed over columns, which they cross at the shorter distance: [views]."""
+    return np.abs(np.cos(geometry.angles)) < np.abs(np.sin(geometry.angles)) * geometry.pixel_aspect
+
+
+def _lines(geometry: ParallelGeometry) -> _Lines:
+    views, bins = geometry.measurement_shape
+    parts = [_steep(geometry, transposed) for transposed in (False, True)]
+    line, per_bin, step, view, first = (np.concatenate(both) for both in zip(*parts, strict=True))
+    shallow = np.repeat([False, True], [len(part[0]) for part in parts])
+    n = rounded_up(len(line), 8)
+    b = first[:, None] + np.arange(LANES)
+    places = padded(np.where(b < bins, view[:, None] * bins + b, -1) + 1, n) - 1
+    split = _split(padded(line, n), padded(per_bin, n))
+    return _Lines(
+        split._replace(a_int=line_table(split.a_int), a_frac=line_table(split.a_frac)),
+        padded(shallow, n),
+        padded(step, n),
+        source_table(places.ravel(), (views, bins)),
+    )
+
+
+def _steep(geometry: ParallelGeometry, transposed: bool) -> tuple[np.ndarray, ...]:
+    """The rays that cross rows (or, `transposed`, columns) in strips, only those that can meet the image.
+
+    Returns:
+      Their position on every line of the square as a term of the line [n, side] and one of the bin [n, LANES]; the
+      length of a ray within one line, the view and the first bin: [n] each.
+    """
     theta = np.asarray(geometry.angles)
     cos, sin = np.cos(theta), np.sin(theta)
-    views = np.flatnonzero((np.abs(cos) >= np.abs(sin)) != transposed)
+    views = np.flatnonzero(_shallow(geometry) == transposed)
     cos, sin = cos[views, None], sin[views, None]
-    (h, w), p, bins = geometry.image_shape, geometry.pixel_size, geometry.detector_count
-    padded = np.arange(bins + LANES)  # a strip may run over the detector's end; what it finds there is dropped
-    u = (padded - (bins - 1) / 2) * geometry.detector_spacing + geometry.centre
-    if transposed:  # the row hit in column k: y = (u - x cos t) / sin t, r = (H - 1)/2 - y / p
-        x = np.arange(w) - (w - 1) / 2
-        line, per_bin, across = x * cos / sin, (h - 1) / 2 - u / (p * sin), h
+    (h, w), p, height, bins = geometry.image_shape, geometry.pixel_size, geometry.pixel_height, geometry.detector_count
+    longer = np.arange(bins + LANES)  # a strip may run over the detector's end; what it finds there is dropped
+    u = (longer - (bins - 1) / 2) * geometry.detector_spacing + geometry.centre
+    if transposed:  # the row hit in column k: y = (u - x cos t) / sin t, r = (H - 1)/2 - y / height
+        lines, across, rise, run, per_bin = w, h, cos, sin * geometry.pixel_aspect, (h - 1) / 2 - u / (height * sin)
     else:  # the column hit in row r
-        y = (h - 1) / 2 - np.arange(h)
-        line, per_bin, across = -y * sin / cos, u / (p * cos) + (w - 1) / 2, w
+        lines, across, rise, run, per_bin = h, w, sin * geometry.pixel_aspect, cos, u / (p * cos) + (w - 1) / 2
+    line = (np.arange(lines) - (lines - 1) / 2) * rise / run
     hits = (per_bin + line.min(1, keepdims=True) < across) & (per_bin + line.max(1, keepdims=True) > -1)
+    middle = side((h, w)) // 2  # the image's own lines among those of the square
+    line = (np.arange(side((h, w))) - middle + lines // 2 - (lines - 1) / 2) * rise / run
+    per_bin = per_bin + (middle - across // 2)
     strips = []
     for row, hit in enumerate(hits[:, :bins]):
         met = np.flatnonzero(hit)
         if len(met):
             strips += [(row, first) for first in range(met[0], met[-1] + 1, LANES)]
     rows, first = np.asarray(strips, np.int64).reshape(-1, 2).T
-    position = _split(line[rows], per_bin[rows[:, None], first[:, None] + np.arange(LANES)])
-    step = p / np.maximum(np.abs(cos), np.abs(sin))[rows, 0]
-    return _Steep(position, views[rows], first, step)
+    strip = per_bin[rows[:, None], first[:, None] + np.arange(LANES)]
+    step = p / np.abs(sin) if transposed else height / np.abs(cos)
+    return line[rows], strip, step[rows, 0], views[rows], first
 
 
-def _project_steep(image: Array, tables: _Steep) -> Array:
-    """Line sums of an image [lines, across] for every strip: [n, LANES]."""
-    split = tables.position
-    a_int, a_frac = jnp.asarray(line_table(split.a_int)), jnp.asarray(line_table(split.a_frac.astype(image.dtype)))
-    b_int, b_frac = jnp.asarray(split.b_int)[:, None], jnp.asarray(split.b_frac.astype(image.dtype))[:, None]
+def _project_plain(rays: ParallelRays, image: Array) -> Array:
+    (a_int, a_frac, b_int, b_frac), shallow, step, source = rays.lines
+    a_frac, b_frac, b_int = a_frac.astype(image.dtype), b_frac.astype(image.dtype)[:, None], b_int[:, None]
 
     def position(i: Array) -> tuple[Array, Array]:
         t = lax.dynamic_index_in_dim(a_frac, i, 0, keepdims=False) + b_frac
@@ -153,36 +237,17 @@ def _project_steep(image: Array, tables: _Steep) -> Array:
         whole = lax.dynamic_index_in_dim(a_int, i, 0, keepdims=False) + b_int + carry.astype(b_int.dtype)
         return whole, t - carry.astype(t.dtype)
 
-    return line_sums(image, position, tables.step[:, None])
+    return placed(line_sums(image, position, shallow, step.astype(image.dtype)[:, None]), source)
 
 
-def _project_plain(geometry: ParallelGeometry, image: Array) -> Array:
-    views, bins = geometry.measurement_shape
-    parts, places = [jnp.zeros(0, image.dtype)], [np.zeros(0, np.int64)]
-    for transposed in (False, True):
-        tables = _steep_tables(geometry, transposed)
-        if not len(tables.view):
-            continue
-        parts.append(_project_steep(image.T if transposed else image, tables))
-        b = tables.first_bin[:, None] + np.arange(LANES)
-        places.append(np.where(b < bins, tables.view[:, None] * bins + b, -1).ravel())
-    return place(parts, places, (views, bins))
-
-
-def _gather_bins(geometry: ParallelGeometry, sinogram: Array, *, half_width: np.ndarray) -> Array:
-    """sum_v sum_b max(0, 1 - |b - q_v[r, k]| / half_width[v]) sinogram[v, b]: [H, W]."""
-    h, w = geometry.image_shape
+def _gather_bins(rays: ParallelRays, sinogram: Array, *, slope: Array, taps: int, margin: int = 0) -> Array:
+    """sum_v sum_b max(0, 1 - |b - q_v[r, k]| slope[v]) sinogram[v, b]: [H, W]."""
+    (h, w), dtype, bins = rays.image_shape, sinogram.dtype, sinogram.shape[1]
     strips = -(-w // LANES)
-    row_term, column_term = geometry.bin_position(strips * LANES)
-    # A row is cut into strips: position = (row's + strip's term) + the lane's.
-    starts = (row_term[:, :, None] + column_term[:, None, ::LANES]).reshape(len(row_term), h * strips)
-    position = _split(starts, column_term[:, :LANES] - column_term[:, :1])
-    bins, dtype = geometry.detector_count, sinogram.dtype
-    taps = math.ceil(float(half_width.max()) - 1e-9)  # bins on either side that can be within the half-width
     rows = jnp.pad(sinogram, ((0, 0), (2 * taps, 2 * taps)))  # where all taps of a clipped position read zeros
-    a_int, b_int = jnp.asarray(position.a_int), jnp.asarray(position.b_int)
-    a_frac, b_frac = jnp.asarray(position.a_frac.astype(dtype)), jnp.asarray(position.b_frac.astype(dtype))
-    slope = jnp.asarray((1 / half_width).astype(dtype))
+    assert rays.bins is not None
+    a_int, a_frac, b_int, b_frac = rays.bins
+    a_frac, b_frac = a_frac.astype(dtype), b_frac.astype(dtype)
 
     def body(v: Array, total: Array) -> Array:
         at = functools.partial(lax.dynamic_index_in_dim, index=v, axis=0, keepdims=False)
@@ -190,23 +255,28 @@ def _gather_bins(geometry: ParallelGeometry, sinogram: Array, *, half_width: np.
         t = at(a_frac)[:, None] + at(b_frac)[None]
         carry = t >= 1
         whole = at(a_int)[:, None] + at(b_int)[None] + carry.astype(b_int.dtype)
-        index = jnp.clip(whole, -taps - 1, bins + taps - 1) + 2 * taps
+        index = jnp.clip(whole + margin, -taps - 1, bins + taps - 1) + 2 * taps
         distance = t - carry.astype(dtype)
         for tap in range(1 - taps, taps + 1):
             weight = jnp.maximum(0, 1 - jnp.abs(distance - tap) * steep)
             total = total + weight * row.at[index + tap].get(mode="promise_in_bounds", wrap_negative_indices=False)
         return total
 
-    total = lax.fori_loop(0, len(geometry.angles), body, jnp.zeros((h * strips, LANES), dtype))
+    total = lax.fori_loop(0, len(sinogram), body, jnp.zeros((h * strips, LANES), dtype))
     return rearrange(total, "(h strip) lane -> h (strip lane)", h=h)[:, :w]
 
 
-def _backproject_plain(geometry: ParallelGeometry, sinogram: Array) -> Array:
-    theta = np.asarray(geometry.angles)
-    longest = np.maximum(np.abs(np.cos(theta)), np.abs(np.sin(theta)))
-    step = (geometry.pixel_size / longest).astype(sinogram.dtype)
-    half_width = geometry.pixel_size * longest / geometry.detector_spacing
-    return _gather_bins(geometry, sinogram * step[:, None], half_width=half_width)
+def _backproject_plain(rays: ParallelRays, sinogram: Array) -> Array:
+    if rays.bins is None:  # rarely wanted, and slower
+        image = jax.ShapeDtypeStruct(rays.image_shape, sinogram.dtype)
+        return jax.linear_transpose(functools.partial(_project_plain, rays), image)(sinogram)[0]
+    scaled = sinogram * rays.step.astype(sinogram.dtype)[:, None]
+    return _gather_bins(rays, scaled, slope=rays.slope.astype(sinogram.dtype), taps=rays.taps)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _smear(rays: ParallelRays, sinogram: Array, margin: int) -> Array:
+    return _gather_bins(rays, sinogram, slope=jnp.ones(len(sinogram), sinogram.dtype), taps=1, margin=margin)
 
 
 _project, _backproject = transposes(_project_plain, _backproject_plain)

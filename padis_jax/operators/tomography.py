@@ -12,45 +12,73 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from padis_jax.operators.algebra import Composable
 from padis_jax.operators.fan import FanGeometry
+from padis_jax.operators.fan_rays import FanRays
 from padis_jax.operators.fbp import fbp
 from padis_jax.operators.least_squares import pseudo_inverse
 from padis_jax.operators.norm import lanczos_norm, operator_norm
-from padis_jax.operators.parallel import ParallelGeometry
-from padis_jax.operators.per_channel import checked, checked_size, per_channel
+from padis_jax.operators.parallel import ParallelGeometry, ParallelRays
+from padis_jax.operators.per_channel import checked, checked_size, leaf, per_channel
 
 Geometry = ParallelGeometry | FanGeometry
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["norm"], meta_fields=["geometry"])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["rays", "words", "norm"], meta_fields=["kind"])
 @dataclasses.dataclass(frozen=True, eq=False)
 class RayTransform(Composable):
-    """Line integrals over a fixed geometry, as an operator. Built by `ParallelBeam` and `FanBeam`."""
+    """Line integrals as an operator, built by `ParallelBeam` and `FanBeam`.
 
-    geometry: Geometry
+    All numbers are leaves: scans of other angles, distances and offsets are arguments of the programs compiled for one.
+
+    Attributes:
+      rays: the tables that project, in the precision that JAX had when they were built.
+      words: numbers of the geometry (`Scan.words`).
+      norm: ||A||.
+      kind: of geometry.
+    """
+
+    rays: ParallelRays | FanRays
+    words: Array
     norm: Array
+    kind: type[Geometry]
+
+    @property
+    def geometry(self) -> Geometry:
+        """The scan, but not within a trace that has this operator as an argument."""
+        return self.kind.from_words(self.image_shape, self.measurement_shape[1], self.words)
 
     @property
     def image_shape(self) -> tuple[int, int]:
         """(H, W)."""
-        return self.geometry.image_shape
+        return self.rays.image_shape
 
     @property
     def measurement_shape(self) -> tuple[int, int]:
         """(views, bins)."""
-        return self.geometry.measurement_shape
+        views, bins = self.rays.fbp.weights.shape
+        return views, bins
 
     def __call__(self, image: Array) -> Array:
         """Line integrals, in the image's unit times the unit of length: [H, W(, C)] -> [views, bins(, C)]."""
-        return per_channel(self.geometry.project, checked("image", image, self.image_shape))
+        image = checked("image", image, self.image_shape)
+        return per_channel(self.rays_for(image).project, image)
 
     def T(self, measurement: Array) -> Array:
         """The exact transpose: [views, bins(, C)] -> [H, W(, C)]."""
-        return per_channel(self.geometry.backproject, checked("measurement", measurement, self.measurement_shape))
+        measurement = checked("measurement", measurement, self.measurement_shape)
+        return per_channel(self.rays_for(measurement).backproject, measurement)
+
+    def rays_for(self, array: Array) -> ParallelRays | FanRays:
+        """The tables in the array's precision, where the geometry is at hand: built in single, used in double."""
+        single = self.rays.fbp.weights.dtype == np.float32
+        if single and jnp.finfo(array.dtype).bits > 32 and not isinstance(self.words, jax.core.Tracer):
+            return self.geometry.rays()
+        return self.rays
 
     def start(self, measurement: Array) -> Array:
         """Filtered backprojection with the Hann filter cut off at 0.9 of the Nyquist frequency."""
@@ -63,8 +91,9 @@ class RayTransform(Composable):
 
         With few views they may stop earlier, at 2000 iterations (`least_squares.pseudo_inverse`).
         """
-        solve = functools.partial(pseudo_inverse, self.geometry.project, self.geometry.backproject)
-        return per_channel(solve, checked("measurement", measurement, self.measurement_shape))
+        measurement = checked("measurement", measurement, self.measurement_shape)
+        rays = self.rays_for(measurement)
+        return per_channel(functools.partial(pseudo_inverse, rays.project, rays.backproject), measurement)
 
 
 def ParallelBeam(  # noqa: N802 (a factory named like the object it makes)
@@ -76,6 +105,7 @@ def ParallelBeam(  # noqa: N802 (a factory named like the object it makes)
     pixel_size: float = 1.0,
     detector_offset: float = 0.0,
     rotation_offset: float = 0.0,
+    pixel_aspect: float = 1.0,
 ) -> RayTransform:
     """A parallel-beam scan.
 
@@ -90,18 +120,20 @@ def ParallelBeam(  # noqa: N802 (a factory named like the object it makes)
       angles: [views] in radians, in any order, repeated or beyond pi if need be. Ray: x cos t + y sin t = u.
       detector_count: bins per view.
       detector_spacing: distance of two bins.
-      pixel_size: side of a pixel, in the unit of `detector_spacing`; line integrals come out in it.
+      pixel_size: width of a pixel, in the unit of `detector_spacing`; line integrals come out in it.
       detector_offset: u of the detector's centre, in the same unit.
       rotation_offset: where the rotation axis, and with it the image's centre, is seen on the detector: at this u, in
         every view. Ray: x cos t + y sin t + rotation_offset = u, so that here, unlike in `FanBeam`, it is the same as
         a detector offset of the other sign.
+      pixel_aspect: height of a pixel over its width.
 
     Raises:
       ValueError: a size that is not positive, or angles that are not a non-empty list of finite numbers.
     """
     name, lengths = "ParallelBeam", {"detector_spacing": detector_spacing, "pixel_size": pixel_size}
+    lengths["pixel_aspect"] = pixel_aspect
     offsets = {"detector_offset": detector_offset, "rotation_offset": rotation_offset}
-    return _transform(ParallelGeometry(**_checked_scan(name, image_shape, angles, detector_count, lengths, offsets)))
+    return ray_transform(ParallelGeometry(**_checked_scan(name, image_shape, angles, detector_count, lengths, offsets)))
 
 
 def FanBeam(  # noqa: N802 (a factory named like the object it makes)
@@ -115,6 +147,7 @@ def FanBeam(  # noqa: N802 (a factory named like the object it makes)
     pixel_size: float = 1.0,
     detector_offset: float = 0.0,
     rotation_offset: float = 0.0,
+    pixel_aspect: float = 1.0,
 ) -> RayTransform:
     """A fan-beam scan with a flat detector.
 
@@ -135,37 +168,43 @@ def FanBeam(  # noqa: N802 (a factory named like the object it makes)
       detector_distance: e, from the same line; not negative. The pixels of a detector in the isocentre have e = 0.
       detector_count: bins per view.
       detector_spacing: distance of two bins, on the detector.
-      pixel_size: side of a pixel, in the unit of all lengths; line integrals come out in it.
+      pixel_size: width of a pixel, in the unit of all lengths; line integrals come out in it.
       detector_offset: position of the detector's centre along (cos t, sin t), seen from the foot of the perpendicular
         from the source.
       rotation_offset: position of the rotation axis, and with it of the image's centre, along (cos t, sin t), seen
         from that perpendicular. On the detector it is seen at rotation_offset (d + e) / d.
+      pixel_aspect: height of a pixel over its width.
 
     Raises:
       ValueError: a size that is not positive, a source within the image's corners, or angles that are not a non-empty
         list of finite numbers.
     """
     lengths = {"detector_spacing": detector_spacing, "pixel_size": pixel_size, "source_distance": source_distance}
+    lengths["pixel_aspect"] = pixel_aspect
     offsets = {"detector_offset": detector_offset, "rotation_offset": rotation_offset}
     offsets |= {"detector_distance": detector_distance}
     scan = _checked_scan("FanBeam", image_shape, angles, detector_count, lengths, offsets)
     if detector_distance < 0:
         raise ValueError(f"FanBeam: detector_distance must not be negative, got {detector_distance}")
-    corner = pixel_size * (math.hypot(*image_shape) / 2 + 1)
+    height = pixel_size * pixel_aspect
+    corner = math.hypot(image_shape[0] * height, image_shape[1] * pixel_size) / 2 + max(height, pixel_size)
     if source_distance <= corner:
         raise ValueError(
             f"FanBeam: source_distance {source_distance} must be more than {corner:g}, the half diagonal of the image "
             "and a pixel: the source may not turn through the image"
         )
-    return _transform(FanGeometry(**scan))
+    return ray_transform(FanGeometry(**scan))
 
 
-def _transform(geometry: Geometry) -> RayTransform:
-    if isinstance(geometry, FanGeometry):  # hundreds of views, and a slower transpose: fewer products count
+def ray_transform(geometry: Geometry) -> RayTransform:
+    """The operator of a geometry, which nobody checks."""
+    rays = jax.tree.map(leaf, geometry.rays())
+    if isinstance(rays, FanRays):  # hundreds of views, and a slower transpose: fewer products count
         # A has no negative entry, so the singular vector that is looked for has none, and overlaps with ones.
-        return RayTransform(geometry, lanczos_norm(geometry.project, geometry.backproject, geometry.image_shape))
-    norm = operator_norm(geometry.project, geometry.backproject, image_shape=geometry.image_shape)
-    return RayTransform(geometry, norm)
+        norm = lanczos_norm(rays.project, rays.backproject, rays.image_shape)
+    else:
+        norm = operator_norm(rays.project, rays.backproject, image_shape=rays.image_shape)
+    return RayTransform(rays, jnp.asarray(geometry.words()), norm, type(geometry))
 
 
 def _checked_scan(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -15,9 +16,11 @@ from jax import Array
 
 from padis_jax.errors import UserError
 from padis_jax.images import ImageSet, Window
+from padis_jax.images.source import Spacing
 from padis_jax.measurements.load import MeasuredScan, scaled_scan
 from padis_jax.measurements.simulate import Measurement
 from padis_jax.operators import Masking
+from padis_jax.operators.tomography import RayTransform, ray_transform
 from padis_jax.prior import Prior
 from padis_jax.problems.registry import NamedProblem, measure_image, parallel_scan
 from padis_jax.runs.config import Experiment
@@ -121,8 +124,11 @@ def simulated_case(
         noise = {"photons": config.scan.photons, "pixel_mm": _pixel_mm(config, chosen), "window": chosen.window}
     key = image_key(config.seed, config.image.index) if key is None else key
     try:
+        if operator is None:
+            operator = problem.build((height, width), truth.shape[-1], jax.random.fold_in(key, 2))
+            if problem.tomography and not config.scan.pixel_mm and chosen.spacing:
+                operator = _stretched(operator, chosen.spacing)
         if shapes_only:
-            operator = operator or problem.build((height, width), truth.shape[-1], jax.random.fold_in(key, 2))
             y, noise_std = jax.eval_shape(
                 lambda k, x: measure_image(problem, k, x, operator=operator, **noise)[1][:2], key, jnp.asarray(truth)
             )
@@ -135,6 +141,15 @@ def simulated_case(
         raise UserError(f"{config.image.path}: {flag}{error}") from error
     about = {"problem": config.problem, "measured": problem.description} if config.problem else {}
     return Case(operator, measurement, chosen.window, chosen, problem, truth, about=about)
+
+
+def _stretched(scan: RayTransform, spacing: Spacing) -> RayTransform:
+    """The scan of pixels that are not square where `spacing` says so, their longer side being as long as before."""
+    aspect = spacing[1] / spacing[2]
+    if math.isclose(aspect, 1, rel_tol=1e-3):
+        return scan
+    width = scan.geometry.pixel_size / max(1, aspect)
+    return ray_transform(dataclasses.replace(scan.geometry, pixel_size=width, pixel_aspect=aspect))
 
 
 def _pixel_mm(config: Experiment, chosen: ImageSet) -> float:

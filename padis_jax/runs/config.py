@@ -60,7 +60,7 @@ class ScanConfig:
       protocol: simulation with ("paper") or without ("honest") an inverse crime. Honest: object on a 4x finer grid,
         bins with a width, photon counts. Paper: noiseless, by the same projector that reconstructs.
       photons: photons per ray without an object. Honest protocol only.
-      pixel_mm: side of a pixel in mm, for the attenuation; 0 takes it from the image file.
+      pixel_mm: side of a pixel in mm, for the attenuation; 0 takes width and height from the image file.
     """
 
     views: int = 20
