@@ -17,6 +17,7 @@ import padis_jax
 from padis_jax.cli.help_text import Page, attributes, flag, table
 from padis_jax.devices.memory import Memory
 from padis_jax.errors import UserError
+from padis_jax.images.limit import set_max_memory
 
 T = TypeVar("T")
 
@@ -49,6 +50,7 @@ class OutputOptions(NamedTuple):
       json: print one JSON object on stdout, and nothing else there.
       quiet: print errors only.
       verbose: print more than usual.
+      max_memory: what a file may take when decoded, such as 8G (default: half of the free memory).
     """
 
     dry_run: bool = False
@@ -56,6 +58,7 @@ class OutputOptions(NamedTuple):
     json: bool = False
     quiet: bool = False
     verbose: bool = False
+    max_memory: str = ""
 
     @property
     def silent(self) -> bool:
@@ -82,7 +85,7 @@ def split_output_options(args: Sequence[str], page: Page | None = None) -> tuple
       page: what --help shows; None leaves --help to `parse`.
 
     Raises:
-      UserError: for --quiet together with --verbose, and --estimate without --dry-run.
+      UserError: for --quiet together with --verbose, --estimate without --dry-run, and a --max-memory that is no size.
       SystemExit: with code 0 after --help or --version.
     """
     if "--version" in args:
@@ -91,11 +94,15 @@ def split_output_options(args: Sequence[str], page: Page | None = None) -> tuple
     if page is not None and {"-h", "--help"} & set(args):
         print(page.short(OUTPUT_HELP))
         raise SystemExit(0)
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in OutputOptions._fields:
-        own.add_argument("--" + name.replace("_", "-"), action="store_true")
-    known, rest = own.parse_known_args(args)
+        own.add_argument(flag(name), **({"default": ""} if name == "max_memory" else {"action": "store_true"}))
+    try:
+        known, rest = own.parse_known_args(args)
+    except argparse.ArgumentError as error:
+        raise UserError(str(error)) from None
     output = OutputOptions(**vars(known))
+    set_max_memory(output.max_memory)
     if output.quiet and output.verbose:
         raise UserError("--quiet and --verbose contradict each other: give one of them")
     if output.estimate and not output.dry_run:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import gc
-import os
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -65,7 +66,7 @@ def free_memory() -> int:
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
     try:
-        return _available()
+        return available()
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(
             f"the free memory of {device.device_kind} is not known here ({error}): give --patch-batch a number"
@@ -96,9 +97,15 @@ def _status(name: str) -> int:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
-def _available() -> int:
+def available() -> int:
+    """Bytes of the machine's memory that can still be taken, or of the container's where that has less (Linux)."""
     with open("/proc/meminfo", encoding="ascii") as lines:
-        for line in lines:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+        found = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
+    free = found.get("MemAvailable", found.get("MemFree", 0))
+    group = Path("/sys/fs/cgroup")
+    try:
+        most, taken = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        files = re.search(r"^inactive_file (\d+)", (group / "memory.stat").read_text(), re.MULTILINE)
+    except (OSError, ValueError):  # no control group, or one without a limit ("max")
+        return free
+    return max(0, min(free, most - taken + (int(files[1]) if files else 0)))
