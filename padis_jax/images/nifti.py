@@ -17,6 +17,8 @@ from padis_jax.errors import UserError
 from padis_jax.images.guard import check_size, decoding, library, quiet
 from padis_jax.images.source import Origin, Source, full_scale
 
+# NIfTI's code of the unit of length -> mm; 0 is "unknown", which programs that leave it out mean mm by.
+_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 # The affine's axes (0 right, 1 anterior, 2 superior) of slices, rows and columns, and their sense.
 _SHOWN = ((2, 1), (1, -1), (0, -1))
 
@@ -56,6 +58,7 @@ def open_nifti(path: Path) -> Source:
         shape = tuple(int(n) for n in image.shape)
         dtype = np.dtype(image.get_data_dtype())
         affine = np.asarray(image.affine, float)
+        millimetres = _MM.get(int(image.header["xyzt_units"]) & 7)
         slope, intercept, offset = image.dataobj.slope, image.dataobj.inter, int(image.dataobj.offset)
     if len(shape) > 3 and set(shape[3:]) == {1}:
         shape = shape[:3]
@@ -63,8 +66,11 @@ def open_nifti(path: Path) -> Source:
         raise UserError(f"{path}: has {len(shape)} axes {shape}, expected a volume with 3; save one frame of it")
     if dtype.kind not in "fiub":
         raise UserError(f"{path}: voxels of type {dtype} are not real numbers")
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if not (np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 1e-6 * np.prod(lengths) > 0.0):
         raise UserError(f"{path}: its affine {affine.tolist()} is singular; repair the header")
+    if millimetres is None:
+        raise UserError(f"{path}: its unit of length (xyzt_units) is none of NIfTI's; repair the header")
     if not (np.isfinite(slope) and np.isfinite(intercept)):
         raise UserError(f"{path}: scl_slope {slope} and scl_inter {intercept} must be finite; repair the header")
     gzipped = path.name.lower().endswith(".gz")
@@ -73,7 +79,11 @@ def open_nifti(path: Path) -> Source:
     order = layout(affine)
     count, height, width = (shape[axis] for axis in order.axes)
     check_size(path, (count, height, width, 1), 0, 0)
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    axes = millimetres * affine[:3, :3]
+    rows, columns = (millimetres * float(lengths[axis]) for axis in order.axes[1:])
+    # Slices of a tilted gantry are sheared: what counts is their distance along the normal of their plane.
+    normal = np.cross(axes[:, order.axes[1]], axes[:, order.axes[2]])
+    between = float(abs(np.linalg.det(axes)) / np.linalg.norm(normal))
     whole: list[np.ndarray] = []
     lock = threading.Lock()
 
@@ -91,8 +101,7 @@ def open_nifti(path: Path) -> Source:
                 plane = plane if (slope, intercept) == (1.0, 0.0) else plane * slope + intercept
             else:
                 plane = np.asarray(image.dataobj[tuple(place)])
-        rows, columns = order.axes[1:]
-        plane = plane.T if rows > columns else plane
+        plane = plane.T if order.axes[1] > order.axes[2] else plane
         return plane[:: -1 if order.reversed[1] else 1, :: -1 if order.reversed[2] else 1, None]
 
     return Source(
@@ -103,5 +112,5 @@ def open_nifti(path: Path) -> Source:
         names=tuple(f"slice {index}" for index in range(count)),
         origins=tuple(Origin(path, index, "") for index in range(count)),
         full=full_scale(dtype) if (slope, intercept) == (1.0, 0.0) else None,
-        spacing=(float(lengths[order.axes[0]]), float(lengths[order.axes[1]]), float(lengths[order.axes[2]])),
+        spacing=(between, rows, columns),
     )

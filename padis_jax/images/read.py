@@ -18,7 +18,7 @@ from padis_jax.images.locate import locate, unique
 from padis_jax.images.matlab import open_mat
 from padis_jax.images.nifti import open_nifti
 from padis_jax.images.pictures import open_pictures
-from padis_jax.images.source import Source, join
+from padis_jax.images.source import Source, clipping, join
 from padis_jax.streamed import StreamedImages, in_parallel
 from padis_jax.window import PLAIN, Window
 
@@ -79,7 +79,7 @@ def read_images(
       memory: bytes; a set that would take more as float32 is read as it is needed. 0: every set is.
 
     Returns:
-      An ImageSet; its values do not depend on `memory`.
+      An ImageSet; its values do not depend on `memory`. What the window clips is among the notes of a set in memory.
 
     Raises:
       UserError: one line which names the file, what is wrong with it, and the remedy.
@@ -92,16 +92,26 @@ def read_images(
         return source.scaled(index, stored, strict=strict)
 
     images: np.ndarray | StreamedImages
+    notes = source.notes
     if 4 * math.prod(source.shape) > memory:
         images = StreamedImages(scaled, source.shape)
     else:
-        array = np.empty(source.shape, np.float32)
+        array, outside = np.empty(source.shape, np.float32), np.zeros(source.shape[0], np.int64)
 
         def fill(index: int) -> None:
-            array[index] = scaled(index)
+            values = source.read(index)
+            array[index] = source.converted(index, values, stored, strict=strict)
+            outside[index] = np.count_nonzero((values < stored.low) | (values > stored.high))
 
         in_parallel(fill, range(len(array)))
-        images = array
+        images, notes = array, (*notes, *clipping(source.path, outside, array.size, stored))
     return ImageSet(
-        images, source.names, reported, source.spacing, source.origins, rows_up=source.rows_up, notes=source.notes
+        images,
+        source.names,
+        reported,
+        source.spacing,
+        source.origins,
+        rows_up=source.rows_up,
+        notes=notes,
+        stored=stored,
     )

@@ -65,6 +65,8 @@ class Source:
         """
         if window is not None:
             return window, window
+        if fit is not None and fit != PLAIN and fit.unit == PLAIN.unit and self.unit is None and self.dtype.kind != "f":
+            return fit, fit  # of the user's own --data.low and --data.high
         if self.full is not None:
             return Window(PLAIN.unit, 0.0, self.full), PLAIN
         if self.unit == PLAIN.unit:
@@ -96,7 +98,10 @@ class Source:
         Raises:
           UserError: if a value is not finite, or outside the window where that is strict.
         """
-        values = self.read(index)
+        return self.converted(index, self.read(index), window, strict=strict)
+
+    def converted(self, index: int, values: np.ndarray, window: Window, *, strict: bool) -> np.ndarray:
+        """As `scaled`, of the values of slice `index`."""
         where = f"{self.origins[index].file}: {self.names[index]}"
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             bad = tuple(int(axis) for axis in np.argwhere(~np.isfinite(values))[0])
@@ -107,6 +112,12 @@ class Source:
             if low < window.low or high > window.high:
                 raise UserError(f"{where} has values {low:g} to {high:g}, not within [0, 1]; give a window (low, high)")
         return window.to_unit(values.astype(np.float32)).astype(np.float32, copy=False)
+
+
+def clipping(path: str, counts: np.ndarray, size: int, window: Window) -> list[str]:
+    """The note on values that a window clips: `counts` of each image, of `size` values in all."""
+    total = int(counts.sum())
+    return [f"{path}: {total / size:.3g} of the values lie outside {window} and are clipped"] if total else []
 
 
 def array_source(

@@ -21,13 +21,14 @@ import numpy as np
 
 import padis_jax
 from padis_jax.errors import UserError
+from padis_jax.images.dicom_slice import HEADER, opened
 from padis_jax.images.guard import decoding, library
 from padis_jax.writers.dicom_header import plain_header, uid
 from padis_jax.writers.result import Result
 
 # What described the source's pixels and does not describe the new ones.
 _STALE = """PixelPaddingValue PixelPaddingRangeLimit SmallestImagePixelValue LargestImagePixelValue
- SmallestPixelValueInSeries LargestPixelValueInSeries ModalityLUTSequence VOILUTSequence VOILUTFunction
+ SmallestPixelValueInSeries LargestPixelValueInSeries ModalityLUTSequence VOILUTSequence VOILUTFunction PresentationLUTShape
  WindowCenterWidthExplanation IconImageSequence DigitalSignaturesSequence MACParametersSequence
  InstanceCreationDate InstanceCreationTime ExtendedOffsetTable ExtendedOffsetTableLengths""".split()
 
@@ -49,11 +50,16 @@ def dicom_files(result: Result) -> list[bytes]:
         for origin in origins:
             with decoding(origin.file, "DICOM header that is to be carried over"):
                 try:
-                    header = pydicom.dcmread(origin.file, stop_before_pixels=True)
+                    with opened(pydicom, origin.file, HEADER) as (handle, bare):
+                        header = pydicom.dcmread(handle, stop_before_pixels=True, force=bare)
                 except pydicom.errors.InvalidDicomError as error:
                     raise UserError(
                         f"{origin.file}: is not DICOM, and DICOM results need its header; use nifti, tiff or npz"
                     ) from error
+                if "PerFrameFunctionalGroupsSequence" in header:
+                    raise UserError(
+                        f"{origin.file}: is an enhanced file, whose header is not that of a slice; use nifti, tiff or npz"
+                    )
                 if (int(header.Rows), int(header.Columns)) != result.values.shape[1:3]:
                     raise UserError(f"{origin.file}: has {header.Rows} x {header.Columns} pixels, unlike the result")
             headers.append(header)
