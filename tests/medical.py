@@ -64,7 +64,9 @@ def write_enhanced(path, volume, *, order, modality="CT"):
         "CT": "1.2.840.10008.5.1.4.1.1.2.1",
         "MR": "1.2.840.10008.5.1.4.1.1.4.1",
     }[modality]
-    for name in "ImagePositionPatient ImageOrientationPatient PixelSpacing SliceThickness RescaleSlope RescaleType".split():
+    for (
+        name
+    ) in "ImagePositionPatient ImageOrientationPatient PixelSpacing SliceThickness RescaleSlope RescaleType".split():
         delattr(data, name)
     del data.RescaleIntercept
     data.NumberOfFrames, data.PixelData = len(order), np.stack(stored).tobytes()

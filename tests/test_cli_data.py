@@ -44,7 +44,11 @@ def test_a_missing_window_is_told_with_all_the_rest(tmp_path, capsys):
 
 def test_what_training_refuses_or_clips_is_told(tmp_path, capsys):
     """As `read_images` says, which training calls."""
-    for name, values in {"far": [0.0, 0.5, 3.0, 1.0], "nan": [0.0, np.nan, 1.0, 1.0], "fine": [0.0, 0.5, 1.0, 1.0]}.items():
+    for name, values in {
+        "far": [0.0, 0.5, 3.0, 1.0],
+        "nan": [0.0, np.nan, 1.0, 1.0],
+        "fine": [0.0, 0.5, 1.0, 1.0],
+    }.items():
         np.save(tmp_path / f"{name}.npy", np.tile(np.array(values, np.float32), (3, 8, 2)))
         about = found(capsys, tmp_path / f"{name}.npy")
         try:

@@ -188,7 +188,10 @@ BAD = {
     "no position": (lambda d: pair(d, ImagePositionPatient=None), "b.dcm: has no ImagePositionPatient"),
     "is invalid": (lambda d: one(d, RescaleSlope=None), "a.dcm: a CT slice without RescaleSlope"),
     "zero slope": (lambda d: one(d, RescaleSlope=0), "a.dcm: RescaleSlope 0.0 .* is invalid"),
-    "frames": (lambda d: one(d, NumberOfFrames=2), r"a.dcm: has 2 frames, and 0 functional groups .*save its frames as an"),
+    "frames": (
+        lambda d: one(d, NumberOfFrames=2),
+        r"a.dcm: has 2 frames, and 0 functional groups .*save its frames as an",
+    ),
     "colour": (
         lambda d: one(d, PhotometricInterpretation="RGB"),
         "a.dcm: photometric interpretation 'RGB' .*convert them",

@@ -19,6 +19,7 @@ from padis_jax.images.dicom_slice import Slice, read_headers, read_values
 from padis_jax.images.source import Origin, Source, Spacing
 from padis_jax.streamed import in_parallel
 
+
 def open_dicom(files: Sequence[Path]) -> Source:
     """The slices of one series, in the order of their positions. Only the headers are read here.
 
@@ -103,8 +104,8 @@ def _sorted(slices: list[Slice], folder: str) -> tuple[list[Slice], float | None
     for item in slices:
         if item.position is None or item.orientation is None:
             raise UserError(
-                f"{_named(item)}: has no ImagePositionPatient or ImageOrientationPatient, so its place in the series is "
-                "not known; name the file alone"
+                f"{_named(item)}: has no ImagePositionPatient or ImageOrientationPatient, so its place in the series "
+                "is not known; name the file alone"
             )
         along.append(float(item.position @ np.cross(item.orientation[:3], item.orientation[3:])))
     order = np.argsort(along, kind="stable")

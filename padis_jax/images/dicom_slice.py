@@ -20,6 +20,7 @@ import numpy as np
 
 from padis_jax.errors import UserError
 from padis_jax.images.guard import MAX_SLICE, decoding, library
+from padis_jax.images.limit import check_decoded_bytes
 from padis_jax.window import HOUNSFIELD
 
 HEADER = 2**24  # bytes of a deflated file that are unpacked for its header
@@ -89,6 +90,7 @@ def read_headers(file: Path) -> list[Slice]:
         padding = [_whole(found.get(name)) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
         series = str(found.get("SeriesInstanceUID", ""))
         description = " ".join(f"{found.get('SeriesNumber', '')} {found.get('SeriesDescription', '')}".split())
+        unpacked = isinstance(handle, io.BytesIO)
         syntax = found.file_meta.get("TransferSyntaxUID")
     if not rows or not columns:
         raise UserError(f"{file}: a DICOM file without an image (no Rows and Columns); leave it out")
@@ -107,8 +109,12 @@ def read_headers(file: Path) -> list[Slice]:
             "its frames as an array [frames, rows, columns] (pydicom's pixel_array and numpy.save), and name that"
         )
     if syntax is None:
-        raise UserError(f"{file}: does not say how its pixels are stored (no file meta information); dcmtk's dcmconv adds it")
+        raise UserError(
+            f"{file}: does not say how its pixels are stored (no file meta information); dcmtk's dcmconv adds it"
+        )
     dtype = np.dtype(f"{'int' if signed else 'uint'}{bits}")
+    at_once = frames if unpacked else 1
+    check_decoded_bytes(file, at_once * rows * columns * dtype.itemsize, f"{at_once}x{rows}x{columns} of {dtype}")
     common = {
         "file": file,
         "frames": frames,

@@ -41,7 +41,9 @@ def decoding(path: str | Path, what: str) -> Iterator[None]:
         raise UserError(f"{path}: cannot be read ({error.strerror}); change its permissions") from error
     except Exception as error:
         where = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
-        reason = error.strerror if isinstance(error, OSError) else str(error) if where.startswith("padis_jax.") else None
+        reason = (
+            error.strerror if isinstance(error, OSError) else str(error) if where.startswith("padis_jax.") else None
+        )
         reason = f": {' '.join(reason.split())[:200]}" if reason else ", or of a kind that is not supported"
         raise UserError(f"{path}: not a readable {what}; it is damaged or truncated{reason}") from error
 

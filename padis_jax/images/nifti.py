@@ -7,6 +7,8 @@ images. Axes are permuted and reversed for that, never interpolated; an oblique 
 
 from __future__ import annotations
 
+import gzip
+import math
 import threading
 from pathlib import Path
 from typing import NamedTuple
@@ -15,12 +17,16 @@ import numpy as np
 
 from padis_jax.errors import UserError
 from padis_jax.images.guard import check_size, decoding, library, quiet
+from padis_jax.images.limit import check_decoded_bytes
 from padis_jax.images.source import Origin, Source, full_scale
 
 # NIfTI's code of the unit of length -> mm; 0 is "unknown", which programs that leave it out mean mm by.
 _MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 # The affine's axes (0 right, 1 anterior, 2 superior) of slices, rows and columns, and their sense.
 _SHOWN = ((2, 1), (1, -1), (0, -1))
+
+
+_EXTENSIONS = 2**24  # bytes between the header and the values: nibabel unpacks all of them
 
 
 class Layout(NamedTuple):
@@ -52,6 +58,7 @@ def open_nifti(path: Path) -> Source:
     """
     nibabel = library("nibabel", "medical", "NIfTI files")
     with decoding(path, "NIfTI file"), quiet(nibabel.imageglobals.logger):
+        _check_start(path)
         image = nibabel.load(path, mmap=True)
         if not isinstance(image, nibabel.Nifti1Image):
             raise UserError(f"{path}: is {type(image).__name__}, not NIfTI; convert it")
@@ -76,6 +83,9 @@ def open_nifti(path: Path) -> Source:
     gzipped = path.name.lower().endswith(".gz")
     stored = path.stat().st_size - (0 if gzipped else offset)
     check_size(path, (shape[0], shape[1], shape[2], 1), dtype.itemsize, max(stored, 0), compressed=gzipped)
+    if gzipped:  # which is unpacked whole
+        size = "x".join(str(n) for n in shape)
+        check_decoded_bytes(path, math.prod(shape) * dtype.itemsize, f"{size} of {dtype}")
     order = layout(affine)
     count, height, width = (shape[axis] for axis in order.axes)
     check_size(path, (count, height, width, 1), 0, 0)
@@ -114,3 +124,17 @@ def open_nifti(path: Path) -> Source:
         full=full_scale(dtype) if (slope, intercept) == (1.0, 0.0) else None,
         spacing=(between, rows, columns),
     )
+
+
+def _check_start(path: Path) -> None:
+    """Refuses values that begin further behind the header than any extension reaches."""
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    with opener(path, "rb") as handle:
+        start = handle.read(540)
+    for order in "<>":
+        size = np.frombuffer(start[:4], f"{order}i4")
+        form = {348: ("f4", 108), 540: ("i8", 168)}.get(int(size[0]) if len(size) else 0)
+        if form is not None and len(start) >= form[1] + 8:
+            offset = float(np.frombuffer(start, f"{order}{form[0]}", 1, form[1])[0])
+            if not offset <= _EXTENSIONS:
+                raise ValueError(f"its values begin at byte {offset:g}")

@@ -14,6 +14,7 @@ from padis_jax.images.arrays import open_npy, open_npz
 from padis_jax.images.dicom import open_dicom
 from padis_jax.images.hdf5 import open_hdf5
 from padis_jax.images.image_set import ImageSet
+from padis_jax.images.limit import check_decoded_bytes
 from padis_jax.images.locate import locate, unique
 from padis_jax.images.matlab import open_mat
 from padis_jax.images.nifti import open_nifti
@@ -50,6 +51,12 @@ def open_source(path: str | Path) -> Source:
         with warnings.catch_warnings():  # decoders warn of what is repaired or refused
             warnings.simplefilter("ignore")
             source = _OPENERS[group.kind](group.files, variable)
+        slice_size = "x".join(str(n) for n in source.shape[1:])
+        check_decoded_bytes(
+            source.path,
+            math.prod(source.shape[1:]) * source.dtype.itemsize,
+            f"a slice of {slice_size} of {source.dtype}",
+        )
         origins = tuple(
             origin._replace(volume="/".join(filter(None, (group.name, origin.volume)))) for origin in source.origins
         )

@@ -91,7 +91,7 @@ def check_save(config: Experiment, workdir: Path, case: Case) -> None:
       UserError: for such a folder, and for a format that needs what the source does not tell.
     """
     check_writable(workdir)
-    blank = result(np.zeros(case.source.images.shape), case.source, "", window=case.window)
+    blank = result(np.zeros(case.source.images.shape), case.source, "", window=case.window, anonymise=config.anonymise)
     for kind in config.save_as:
         for stem in _stems(config, workdir):
             check_format(stem, kind, blank)
@@ -107,10 +107,10 @@ def save(config: Experiment, workdir: Path, case: Case, outcome: Outcome) -> lis
     about = (
         f"{name}: reconstruction from {case.task.description} by padis_jax {padis_jax.__version__}; not for diagnosis"
     )
-    made = [result(np.asarray(image)[None], case.source, about, window=case.window)]
+    made = [result(np.asarray(image)[None], case.source, about, window=case.window, anonymise=config.anonymise)]
     if outcome.samples is not None:
         spread, of = np.asarray(outcome.samples.deviation)[None], f"Standard deviation of {about}"
-        made.append(result(spread, case.source, of, window=case.window, deviation=True))
+        made.append(result(spread, case.source, of, window=case.window, deviation=True, anonymise=config.anonymise))
     stems = _stems(config, workdir)
     return [
         str(write_result(stem, kind, one)[0].relative_to(workdir))

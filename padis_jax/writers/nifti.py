@@ -44,7 +44,9 @@ def nifti_bytes(result: Result) -> bytes:
             image = _like_nifti(nibabel, result)
         else:
             affine = _dicom_affine(result) if kind == "dicom" else _plain_affine(result)
-            image = nibabel.Nifti1Image(result.stored_values[..., 0].transpose(2, 1, 0), affine)  # [columns, rows, slices]
+            image = nibabel.Nifti1Image(
+                result.stored_values[..., 0].transpose(2, 1, 0), affine
+            )  # [columns, rows, slices]
             image.set_sform(affine, code=1)
             # Slices of a tilted gantry are sheared, which a quaternion cannot say: code 0, to be ignored.
             image.set_qform(affine, code=int(_turned(affine)))
@@ -75,6 +77,11 @@ def _like_nifti(nibabel: Any, result: Result) -> Any:
     for affine in (source.affine, forms[0][0], forms[1][0]):
         if affine is not None:
             affine[:, 3] = affine @ start
+    if result.anonymous:
+        header.extensions.clear()  # which may hold all of a DICOM header
+        for name in ("data_type", "db_name", "aux_file", "intent_name"):
+            if name in header:  # version 2 has only some
+                header[name] = b""
     header.set_data_dtype(np.float32)
     header.set_data_shape(data.shape)
     header.set_slope_inter(1.0, 0.0)

@@ -20,6 +20,7 @@ class Result:
       source: the N images that the result is of: spacing, and files whose headers are carried over.
       description: what was done, one line; goes into the headers.
       stored: what `window` is in the source's file.
+      anonymous: what the source's header says of the patient is left out.
     """
 
     values: np.ndarray
@@ -27,6 +28,7 @@ class Result:
     source: ImageSet
     description: str
     stored: Window
+    anonymous: bool = False
 
     @property
     def stored_values(self) -> np.ndarray:
@@ -38,7 +40,13 @@ class Result:
 
 
 def result(
-    images: np.ndarray | jax.Array, source: ImageSet, description: str, *, window: Window, deviation: bool = False
+    images: np.ndarray | jax.Array,
+    source: ImageSet,
+    description: str,
+    *,
+    window: Window,
+    deviation: bool = False,
+    anonymise: bool = False,
 ) -> Result:
     """A Result from images in [0, 1].
 
@@ -47,6 +55,7 @@ def result(
       source: the N images that they are of.
       description: what was done, one line.
       window: of the prior: v = low + x (high - low), for standard deviations s (high - low).
+      anonymise: leave out what the source's header says of the patient.
       deviation: the images are standard deviations, which have no offset; black is 0 then.
 
     Raises:
@@ -61,6 +70,6 @@ def result(
     stored = source.stored if source.stored is not None and source.window == window else window
     if deviation:
         width = Window(stored.unit, 0.0, stored.high - stored.low)
-        return Result(array * np.float32(scale), Window(window.unit, 0.0, scale), source, description, width)
+        return Result(array * np.float32(scale), Window(window.unit, 0.0, scale), source, description, width, anonymise)
     values = (window.low + array.astype(np.float64) * scale).astype(np.float32)
-    return Result(values, window, source, description, stored)
+    return Result(values, window, source, description, stored, anonymise)
