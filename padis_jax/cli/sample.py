@@ -1,7 +1,6 @@
 """Reconstructs an image from simulated or measured data with a trained patch prior.
 
     python sample.py                                   demo: held-out slice 41, 20 views
-    python sample.py --image.index 62 --scan.views 60  another slice, more views
     python sample.py --scan.protocol paper             noiseless, by the projector that reconstructs
     python sample.py --solver dps --solver.zeta 1      another method, one of its settings
     python sample.py --problem deblur9 --image.path photo.png --weights photos.safetensors

@@ -27,12 +27,7 @@ def open_npy(path: Path) -> Source:
     Raises:
       UserError: for a damaged file, objects, or another shape.
     """
-    with decoding(path, ".npy of numbers"):
-        _check_magic(path, npy.MAGIC_PREFIX)
-        with open(path, "rb") as handle:
-            if _array_header(handle)[1].hasobject:
-                raise ValueError("it holds Python objects, which are not read")
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    array = map_npy(path)
     stacked = stack_arrays(path, array)
     check_size(path, stacked.shape, array.dtype.itemsize, path.stat().st_size)
     source = array_source(path, stacked, names=[f"{path.stem} {index}" for index in range(len(stacked))])
@@ -49,6 +44,20 @@ def open_npy(path: Path) -> Source:
         return source.read(index)
 
     return dataclasses.replace(source, read=read)
+
+
+def map_npy(path: Path) -> np.ndarray:
+    """The array of a .npy file, mapped from the disk.
+
+    Raises:
+      UserError: for a damaged file, or objects.
+    """
+    with decoding(path, ".npy of numbers"):
+        _check_magic(path, npy.MAGIC_PREFIX)
+        with open(path, "rb") as handle:
+            if _array_header(handle)[1].hasobject:
+                raise ValueError("it holds Python objects, which are not read")
+        return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def open_npz(path: Path, variable: str | None = None) -> Source:
@@ -110,6 +119,8 @@ def header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dty
     """(shape, type) of a member; the archive's and the array's own statement of its size must agree."""
     member = name if name in archive.namelist() else f"{name}.npy"
     about = archive.getinfo(member)
+    if about.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others are unpacked without a bound
+        raise UserError(f"{archive.filename}: `{name}` is compressed in a way that NumPy does not write; save it again")
     with archive.open(member) as handle:
         shape, dtype = _array_header(handle)
     if dtype.hasobject:
@@ -118,6 +129,6 @@ def header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dty
         needed = int(np.prod(shape, dtype=object)) * dtype.itemsize
         if needed > about.file_size:
             raise UserError(f"{archive.filename}: `{name}` declares {needed} bytes, but holds {about.file_size}")
-        slices = shape if len(shape) > 2 else (1, *shape)
-        check_size(f"{archive.filename}", slices, dtype.itemsize, about.compress_size + 64, compressed=True)
+        stored = about.compress_size + 64
+        check_size(f"{archive.filename}", (math.prod(shape), 1), dtype.itemsize, stored, compressed=True)
     return shape, dtype

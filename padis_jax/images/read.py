@@ -14,8 +14,7 @@ from padis_jax.images.arrays import open_npy, open_npz
 from padis_jax.images.dicom import open_dicom
 from padis_jax.images.hdf5 import open_hdf5
 from padis_jax.images.image_set import ImageSet
-from padis_jax.images.limit import check_decoded_bytes
-from padis_jax.images.locate import locate, unique
+from padis_jax.images.locate import kind_of, locate, unique
 from padis_jax.images.matlab import open_mat
 from padis_jax.images.nifti import open_nifti
 from padis_jax.images.pictures import open_pictures
@@ -51,12 +50,6 @@ def open_source(path: str | Path) -> Source:
         with warnings.catch_warnings():  # decoders warn of what is repaired or refused
             warnings.simplefilter("ignore")
             source = _OPENERS[group.kind](group.files, variable)
-        slice_size = "x".join(str(n) for n in source.shape[1:])
-        check_decoded_bytes(
-            source.path,
-            math.prod(source.shape[1:]) * source.dtype.itemsize,
-            f"a slice of {slice_size} of {source.dtype}",
-        )
         origins = tuple(
             origin._replace(volume="/".join(filter(None, (group.name, origin.volume)))) for origin in source.origins
         )
@@ -100,6 +93,9 @@ def read_images(
 
     images: np.ndarray | StreamedImages
     notes = source.notes
+    if stored != reported and kind_of(source.origins[0].file) != "picture":
+        inside = f"values of {stored.low:g} to {stored.high:g} are read as {reported.low:g} to {reported.high:g}"
+        notes = (*notes, f"{source.path}: {inside}, in which results are given, but for NIfTI's")
     if 4 * math.prod(source.shape) > memory:
         images = StreamedImages(scaled, source.shape)
     else:

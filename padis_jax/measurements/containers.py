@@ -15,7 +15,7 @@ import numpy as np
 
 from padis_jax.errors import UserError
 from padis_jax.images import open_source
-from padis_jax.images.arrays import check_array, header
+from padis_jax.images.arrays import check_array, header, map_npy
 from padis_jax.images.guard import check_size, decoding, library
 from padis_jax.images.limit import check_decoded_bytes
 from padis_jax.images.mat_file import STRUCTURES, list_variables, load
@@ -56,8 +56,8 @@ def _held(array: np.ndarray) -> Stored:
 
 
 def _npy(file: Path) -> dict[str, Stored]:
-    open_source(file)  # which looks at size and type
-    return {"sinogram": _held(np.load(file, mmap_mode="r", allow_pickle=False))}
+    array = map_npy(file)
+    return {"sinogram": _held(array)} if array.dtype.kind in "fiub" and array.size else {}
 
 
 def _tiff(file: Path) -> dict[str, Stored]:
@@ -109,7 +109,7 @@ def _hdf5(file: Path) -> dict[str, Stored]:
                         f"{file}: the values of {name} are in other files; copy them into this one (h5repack)"
                     )
                 kept = data.id.get_storage_size()
-                check_size(file, (1, *(shape or (1,)), 1), data.dtype.itemsize, kept, compressed=True)
+                check_size(file, (math.prod(shape), 1), data.dtype.itemsize, kept, compressed=True)
                 full = (*place, *(slice(None) for _ in range(len(shape) - len(place))))
                 part = math.prod(
                     n for n, at in zip(shape[::-1] if matlab else shape, full, strict=True) if at == slice(None)
@@ -135,7 +135,7 @@ def _mat(file: Path) -> dict[str, Stored]:
     variables = list_variables(file)
 
     def stored(variable: Any) -> Stored:
-        check_size(file, (1, *variable.shape, 1), 1, file.stat().st_size, compressed=True)
+        check_size(file, (math.prod(variable.shape), 1), 1, file.stat().st_size, compressed=True)
         return Stored(
             variable.shape,
             np.dtype(float),

@@ -140,8 +140,8 @@ def _counts(config: MeasurementConfig, found: Measured) -> tuple[bool, str]:
         return config.counts or config.kind == "counts", ""
     if found.name.rpartition("/")[2] == "counts":
         return True, ""
-    values = found.sinogram
-    largest = float(np.nanmax(values, initial=0.0))
+    values = found.sinogram[np.isfinite(found.sinogram)]
+    largest = float(values.max(initial=0.0))
     whole = values.dtype.kind in "iub" or bool((values == np.rint(values)).all())
     remedy = "give --measurement.kind counts or --measurement.kind line-integrals"
     if found.flat is not None or config.flat:
