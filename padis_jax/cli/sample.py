@@ -1,6 +1,7 @@
 """Reconstructs an image from simulated or measured data with a trained patch prior.
 
     python sample.py                                   demo: held-out slice 41, 20 views
+    python sample.py --image.index 62 --scan.views 60  another slice, more views
     python sample.py --scan.protocol paper             noiseless, by the projector that reconstructs
     python sample.py --solver dps --solver.zeta 1      another method, one of its settings
     python sample.py --problem deblur9 --image.path photo.png --weights photos.safetensors
@@ -56,8 +57,7 @@ HELP = Page(
     f"{__doc__}\n{cluster.__doc__}",
     Experiment,
     "weights=FILE image.path=PATH image.index=N scan.views=N scan.photons=X scan.protocol=honest|paper "
-    "problem=NAME measurement.path=FILE measurements=DIR samples=N generate=N save_as=FORMAT... anonymise new_frame "
-    "patch_batch=N",
+    "problem=NAME measurement.path=FILE measurements=DIR samples=N save_as=FORMAT... anonymise new_frame",
     own=(
         ("--config FILE", "Python file with `config`, an Experiment (examples in configs/)"),
         ("--workdir DIR", "folder for the results (default results)"),
