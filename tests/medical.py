@@ -54,6 +54,43 @@ def write_series(folder, volume, *, spacing=1.5, series="1.2.3", **fields):
     return folder
 
 
+def write_enhanced(path, volume, *, order, modality="CT"):
+    """The named slices of a volume as the frames of one enhanced file."""
+    values = np.stack([volume[index] for index in order]).astype(float)
+    slopes = [0.5**index if modality == "CT" else 1.0 for index in order]
+    stored = [np.rint((v + 1024) / s).astype("<u2") for v, s in zip(values, slopes, strict=True)]
+    data = pydicom.dcmread(write_slice(path, volume[0], Modality=modality))
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = {
+        "CT": "1.2.840.10008.5.1.4.1.1.2.1",
+        "MR": "1.2.840.10008.5.1.4.1.1.4.1",
+    }[modality]
+    for (
+        name
+    ) in "ImagePositionPatient ImageOrientationPatient PixelSpacing SliceThickness RescaleSlope RescaleType".split():
+        delattr(data, name)
+    del data.RescaleIntercept
+    data.NumberOfFrames, data.PixelData = len(order), np.stack(stored).tobytes()
+    shared, frames = pydicom.Dataset(), []
+    shared.PlaneOrientationSequence = [_item(ImageOrientationPatient=list(AXIAL))]
+    shared.PixelMeasuresSequence = [_item(PixelSpacing=[0.9, 0.8], SliceThickness=1.5)]
+    for index, slope in zip(order, slopes, strict=True):
+        frame = _item(PlanePositionSequence=[_item(ImagePositionPatient=[10.0, 20.0, 1.5 * index])])
+        if modality == "CT":
+            scaling = _item(RescaleSlope=slope, RescaleIntercept=-1024.0, RescaleType="HU")
+            frame.PixelValueTransformationSequence = [scaling]
+        frames.append(frame)
+    data.SharedFunctionalGroupsSequence, data.PerFrameFunctionalGroupsSequence = [shared], frames
+    pydicom.dcmwrite(path, data, enforce_file_format=True)
+    return path
+
+
+def _item(**fields):
+    item = pydicom.Dataset()
+    for name, value in fields.items():
+        setattr(item, name, value)
+    return item
+
+
 def write_nifti(path, volume, *, axes="LPS", spacing=(1.5, 0.9, 0.8), slope=None):
     """An axial volume [slices, rows to the back, columns to the left], stored along the named axes (RAS, SAL ...)."""
     between, rows, columns = spacing

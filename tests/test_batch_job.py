@@ -206,7 +206,7 @@ def test_an_image_that_is_not_finite_is_a_failure_of_its_item(seven):
         ({"other": np.ones((2, 3))}, "has no `sinogram`"),
         ({"sinogram": np.ones((2, 3)), "noise_sigma": -1.0}, "one number, not negative"),
         ({"sinogram": np.ones((2, 3)), "noise_sigma": np.ones(3)}, "one number"),
-        ({"sinogram": np.array([[{}] * 3] * 2, object)}, "not a readable"),
+        ({"sinogram": np.array([[{}] * 3] * 2, object)}, "type object"),
     ],
 )
 def test_measurements_that_cannot_be_used(tmp_path, content, message):

@@ -10,7 +10,8 @@ from PIL import Image
 from tiny import refused
 
 from padis_jax.cli.data import main
-from padis_jax.images import read_images
+from padis_jax.errors import UserError
+from padis_jax.images import Window, read_images
 
 
 def found(capsys, *args):
@@ -39,6 +40,26 @@ def test_a_missing_window_is_told_with_all_the_rest(tmp_path, capsys):
     assert about["window"] == {"unit": "HU", "low": -1000.0, "high": 0.0}
     main(["inspect", str(path)])
     assert "none: " in (text := capsys.readouterr().out) and "give a window" in text
+
+
+def test_what_training_refuses_or_clips_is_told(tmp_path, capsys):
+    """As `read_images` says, which training calls."""
+    for name, values in {
+        "far": [0.0, 0.5, 3.0, 1.0],
+        "nan": [0.0, np.nan, 1.0, 1.0],
+        "fine": [0.0, 0.5, 1.0, 1.0],
+    }.items():
+        np.save(tmp_path / f"{name}.npy", np.tile(np.array(values, np.float32), (3, 8, 2)))
+        about = found(capsys, tmp_path / f"{name}.npy")
+        try:
+            read_images(tmp_path / f"{name}.npy")
+            assert about["problem"] is None and about["window"] is not None
+        except UserError as error:
+            assert about["problem"] == str(error) and about["window"] is None
+    assert found(capsys, tmp_path / "fine.npy")["problem"] is None
+    about = found(capsys, tmp_path / "far.npy", "--low", 0, "--high", 2)
+    assert about["notes"] == [f"{tmp_path / 'far.npy'}: 0.25 of the values lie outside 0 to 2 and are clipped"]
+    assert list(read_images(tmp_path / "far.npy", window=Window("1", 0.0, 2.0)).notes) == about["notes"]
 
 
 def test_values_that_are_not_finite_are_counted(tmp_path, capsys):

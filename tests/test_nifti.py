@@ -8,7 +8,8 @@ import pytest
 from medical import ramp, write_nifti, write_series
 
 from padis_jax.errors import UserError
-from padis_jax.images import HOUNSFIELD, open_source, read_images
+from padis_jax.images import HOUNSFIELD, Window, open_source, read_images
+from padis_jax.writers import result, write_result
 
 VOLUME = ramp()
 
@@ -35,6 +36,27 @@ def test_the_headers_scaling_is_applied(tmp_path, suffix):
     source = open_source(write_nifti(tmp_path / f"x{suffix}", VOLUME.astype(float), slope=0.5))
     np.testing.assert_allclose(source.read(2)[..., 0], VOLUME[2], atol=0.26)
     assert abs(source.read(2)).max() > 300
+
+
+@pytest.mark.parametrize(("unit", "scale"), [("mm", 1.0), ("micron", 1e3), ("meter", 1e-3), ("unknown", 1.0)])
+def test_spacing_is_in_millimetres_whatever_the_unit(tmp_path, unit, scale):
+    image = nibabel.Nifti1Image(VOLUME, np.diag([0.005 * scale, 0.006 * scale, 0.007 * scale, 1.0]))
+    image.header.set_xyzt_units(unit, "sec")
+    nibabel.save(image, tmp_path / "x.nii")
+    read = read_images(tmp_path / "x.nii", fit=HOUNSFIELD)
+    np.testing.assert_allclose(read.spacing, (0.007, 0.006, 0.005), rtol=1e-6)
+    made = result(read.images, read, "test", window=HOUNSFIELD)
+    again = read_images(write_result(tmp_path / "out", "nifti", made)[0], fit=HOUNSFIELD)
+    np.testing.assert_allclose(again.spacing, read.spacing, rtol=1e-6)
+
+
+def test_a_window_of_plain_numbers_that_the_user_trained_with_is_taken(tmp_path):
+    window = Window("1", -1000.0, 200.0)
+    for kind in (np.int16, np.uint8):
+        volume = VOLUME.astype(kind)
+        read = read_images(_saved(tmp_path / "x.nii", volume), fit=window)
+        assert read.window == window == read.stored
+        np.testing.assert_allclose(np.sort(read.images.ravel()), np.sort(window.to_unit(volume.astype(float)).ravel()))
 
 
 def test_the_unit_is_not_guessed(tmp_path):
@@ -74,7 +96,16 @@ def _text(path):
     return path
 
 
+def _unit(path):
+    write_nifti(path, VOLUME)
+    data = bytearray(path.read_bytes())
+    data[123] = 7
+    path.write_bytes(data)
+    return path
+
+
 BAD = {
+    "unit": (lambda d: _unit(d / "x.nii"), "x.nii: its unit of length .* is none of NIfTI's"),
     "four axes": (lambda d: _saved(d / "x.nii", np.zeros((4, 4, 4, 2), np.int16)), r"x.nii: has 4 axes \(4, 4, 4, 2\)"),
     "complex": (lambda d: _saved(d / "x.nii", np.zeros((4, 4, 4), np.complex64)), "complex64 are not real numbers"),
     "cut": (lambda d: _cut(d / "x.nii", 0.8), "x.nii: declares 240 bytes of values .* but holds 121; truncated"),

@@ -6,6 +6,8 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
+import tifffile
 from PIL import Image
 
 from padis_jax.errors import UserError
@@ -77,6 +79,136 @@ def test_counts_become_line_integrals(tmp_path):
     scan = load_scan(MeasurementConfig(path=str(tmp_path / "c.npz"), geometry=str(tmp_path / "g.json")))
     np.testing.assert_allclose(scan.sinogram, LINES, atol=1e-5)
     assert scan.repaired == 0
+
+
+COUNTS = np.rint(np.exp(-LINES) * 50000 + 100).astype(np.uint16)
+PARALLEL = ScanGeometry("parallel", tuple(ANGLES), "degrees", 8, 1.0)
+
+
+def _geometry(folder, **fields):
+    write_geometry(folder / "g.json", dataclasses.replace(PARALLEL, **fields))
+    return str(folder / "g.json")
+
+
+def _exchange(path, *, rows=3, theta="degrees"):
+    with h5py.File(path, "w") as file:
+        for name, values in {
+            "data": COUNTS,
+            "data_white": np.full((4, 8), 50100),
+            "data_dark": np.full((2, 8), 100),
+        }.items():
+            file[f"exchange/{name}"] = np.stack([values + 7] * (rows - 1) + [values], 1).astype(np.uint16)
+        file["exchange/theta"] = ANGLES if theta == "degrees" else np.radians(ANGLES)
+        file["exchange/theta"].attrs["units"] = theta
+    return str(path)
+
+
+@pytest.mark.parametrize("theta", ["degrees", "radians"])
+def test_data_exchange_files_are_counts_with_their_fields_and_angles(tmp_path, theta):
+    path = _exchange(tmp_path / "dx.h5", theta=theta)
+    (tmp_path / "no.json").write_text('{"beam": "parallel", "bins": 8, "spacing_mm": 1.0}')
+    for geometry in ("no.json", "g.json"):
+        _geometry(tmp_path)
+        scan = load_scan(MeasurementConfig(path=path, geometry=str(tmp_path / geometry), row=2))
+        np.testing.assert_allclose(scan.sinogram, LINES, atol=1e-4)
+        np.testing.assert_allclose(scan.geometry.radians, np.radians(ANGLES), atol=1e-6)
+        assert scan.notes == ("exchange/data is taken for counts, since there is a flat field: see --measurement.kind",)
+    with pytest.raises(UserError, match="has 3 detector rows; there is no row 3"):
+        load_scan(MeasurementConfig(path=path, geometry=str(tmp_path / "g.json"), row=3))
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "mat", "h5", "tif"])
+@pytest.mark.parametrize("axes", ["bins,views", "rows,views,bins", "bins,views,rows"])
+def test_axes_in_any_order(tmp_path, kind, axes):
+    """With the flat and dark fields in the same order; the geometry refuses a wrong one and names the right one."""
+    names = axes.split(",")
+    counts, flat, dark = COUNTS, np.full((4, 8), 50100, np.uint16), np.full((2, 8), 100, np.uint16)
+
+    def laid(values):
+        stack = np.stack([values + 3, values, values + 5], 1) if "rows" in names else values
+        order = ("views", "rows", "bins") if "rows" in names else ("views", "bins")
+        return np.ascontiguousarray(stack.transpose([order.index(name) for name in names]))
+
+    arrays = {"projections": laid(counts), "flat": laid(flat), "dark": laid(dark)}
+    path, config = tmp_path / f"s.{kind}", {"geometry": _geometry(tmp_path), "row": 1 if "rows" in names else 0}
+    if kind == "npz":
+        np.savez(path, **arrays)
+    elif kind == "mat":
+        scipy.io.savemat(path, arrays, do_compression=True)
+    elif kind == "h5":
+        with h5py.File(path, "w") as file:
+            for name, values in arrays.items():
+                file[name] = values
+    else:
+        values = laid(LINES)
+        tifffile.imwrite(path, values, photometric="minisblack") if kind == "tif" else np.save(path, values)
+    scan = load_scan(MeasurementConfig(path=str(path), axes=axes, **config))
+    np.testing.assert_allclose(scan.sinogram, LINES, atol=1e-4)
+    with pytest.raises(
+        UserError, match=rf"views of .* bins, but the geometry has 5 of 8; read as {axes} it fits: give"
+    ):
+        load_scan(MeasurementConfig(path=str(path), **config))
+
+
+def test_an_order_that_nothing_decides_is_told(tmp_path):
+    np.save(tmp_path / "s.npy", np.random.default_rng(0).random((8, 8)))
+    geometry = _geometry(tmp_path, angles=tuple(np.arange(8.0)))
+    scan = load_scan(MeasurementConfig(path=str(tmp_path / "s.npy"), geometry=geometry))
+    assert scan.notes == ("sinogram (8, 8) was read as views,bins; bins,views would fit too: see --measurement.axes",)
+    other = load_scan(MeasurementConfig(path=str(tmp_path / "s.npy"), geometry=geometry, axes="bins,views"))
+    np.testing.assert_array_equal(other.sinogram, scan.sinogram.T)
+    for axes in ("views", "views,views", "views,rows", "views,bins,bins", "x,y,z", "views,rows,bins,rows"):
+        with pytest.raises(UserError, match="measurement.axes is"):
+            MeasurementConfig(axes=axes)
+    np.save(tmp_path / "v.npy", np.ones((8, 2, 8)))
+    with pytest.raises(UserError, match="has 3 axes, but --measurement.axes bins,views names 2"):
+        load_scan(MeasurementConfig(path=str(tmp_path / "v.npy"), geometry=geometry, axes="bins,views"))
+
+
+def test_counts_are_told_from_line_integrals_or_asked_for(tmp_path):
+    def load(arrays, **config):
+        np.savez(tmp_path / "s.npz", **arrays)
+        return load_scan(MeasurementConfig(path=str(tmp_path / "s.npz"), geometry=_geometry(tmp_path), **config))
+
+    for values in (COUNTS, COUNTS.astype(np.float32), COUNTS.astype(">i4")):
+        with pytest.raises(UserError, match=r"whole numbers up to .* look like counts.*--measurement.kind counts or"):
+            load({"sinogram": values})
+        for config in ({"kind": "counts"}, {"counts": True}, {}):
+            scan = load({"sinogram": values}, flat=50100.0, dark=100.0, **config)
+            np.testing.assert_allclose(scan.sinogram, LINES, atol=1e-4)
+            assert bool(scan.notes) == (not config)
+        np.testing.assert_array_equal(load({"sinogram": values}, kind="line-integrals").sinogram, values)
+    np.testing.assert_array_equal(load({"sinogram": LINES}).sinogram, LINES)
+    np.testing.assert_array_equal(load({"sinogram": (LINES * 900).astype(int)}).sinogram, (LINES * 900).astype(int))
+    with pytest.raises(UserError, match="has a flat field beside it, but no value beyond .*; give --measurement.kind"):
+        load({"sinogram": LINES, "flat": np.full(8, 50000.0)})
+    with pytest.raises(UserError, match="measurement.kind is 'line-integrals'"):
+        MeasurementConfig(counts=True, kind="line-integrals")
+
+
+def test_a_sparse_matrix_beside_the_sinogram_is_left_in_the_file(tmp_path):
+    """As in the FIPS data: the system matrix A, of any size, beside m [bins, views]."""
+    rng = np.random.default_rng(0)
+    places = rng.integers(0, 39360, 4000), rng.integers(0, 107584, 4000)
+    matrix = scipy.sparse.csc_matrix((rng.random(4000), places), (39360, 107584))
+    scipy.io.savemat(tmp_path / "f.mat", {"A": matrix, "m": LINES.T}, do_compression=True)
+    config = MeasurementConfig(path=str(tmp_path / "f.mat"), geometry=_geometry(tmp_path), axes="bins,views")
+    np.testing.assert_array_equal(load_scan(config).sinogram, LINES)
+
+
+def test_a_geometry_without_angles_names_what_was_looked_for(tmp_path):
+    (tmp_path / "g.json").write_text('{"beam": "parallel", "bins": 8, "spacing_mm": 1.0}')
+    config = MeasurementConfig(path=str(tmp_path / "s.npz"), geometry=str(tmp_path / "g.json"))
+    np.savez(tmp_path / "s.npz", sinogram=LINES)
+    with pytest.raises(
+        UserError, match=r"no `angles`, and beside the sinogram none of angles_degrees, .*theta.* was found"
+    ):
+        load_scan(config)
+    np.savez(tmp_path / "s.npz", sinogram=LINES, theta=ANGLES)
+    with pytest.raises(UserError, match='does not tell the unit of its angles: add "angle_unit"'):
+        load_scan(config)
+    (tmp_path / "g.json").write_text('{"beam": "parallel", "bins": 8, "spacing_mm": 1.0, "angle_unit": "degrees"}')
+    assert load_scan(config).geometry == PARALLEL
 
 
 def test_angles_may_be_in_the_sinograms_file(tmp_path):

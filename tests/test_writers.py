@@ -1,12 +1,13 @@
 """Results out: in the unit and the format that the source came in, headers carried over, nothing half written."""
 
+import gzip
 import hashlib
 
 import nibabel
 import numpy as np
 import pydicom
 import pytest
-from medical import ramp, write_nifti, write_series
+from medical import ramp, write_nifti, write_series, write_slice
 from PIL import Image
 
 from padis_jax.errors import UserError
@@ -122,6 +123,62 @@ def test_nifti_goes_back_into_the_place_and_the_axes_of_its_source(tmp_path, axe
         write_result(tmp_path / "no", "nifti", result(images[[0, 2]], source.select([0, 2]), TEXT, window=HOUNSFIELD))
 
 
+def test_an_anonymous_result_does_not_say_who_the_patient_is(tmp_path):
+    """PS3.15, table E.1-1: attributes of each kind, in sequences too; identifiers stay the same for the same."""
+    secret = (
+        "Phantom",
+        "19500102",
+        "Ward",
+        "Street",
+        "20200203",
+        "private",
+        "Sister",
+        "thin",
+        "1.2.1",
+        "1.2.2",
+        "1.2.3",
+    )
+    for file in write_series(tmp_path / "ct", VOLUME, PatientBirthDate="19500102", StudyDate="20200203").iterdir():
+        data = pydicom.dcmread(file)
+        data.InstitutionName, data.PatientAddress, data.OperatorsName = "Ward", "Street", "Sister"
+        data.AcquisitionDateTime, data.PatientSex, data.KVP = "20200203101112", "F", "120"
+        item = pydicom.Dataset()
+        item.PatientName, item.ReferencedSOPInstanceUID, item.ReferencedSOPClassUID = (
+            "Phantom",
+            "1.2.3.4",
+            data.SOPClassUID,
+        )
+        data.ReferencedStudySequence, data.RelatedSeriesSequence = [item], [pydicom.Dataset(item)]
+        data.add_new(0x50000010, "US", 1)
+        data.add_new(0x60004000, "LT", "Phantom")
+        data.save_as(file)
+    source = read_images(tmp_path / "ct")
+    made = result(source.images, source, TEXT, window=HOUNSFIELD, anonymise=True)
+    new = [pydicom.dcmread(file) for file in write_result(tmp_path / "out", "dicom", made)]
+    for data in new:
+        assert not [text for text in secret if text in str(data).replace("2.25.", "")]
+        missing = {name for name in TYPE_1 if name not in data or data[name].is_empty}
+        assert missing == {"PatientPosition"}  # which the source has not either
+        assert data.PatientName == data.PatientID == data.PatientSex == data.StudyDate == "" and data.KVP == 120
+        assert data.PatientIdentityRemoved == "YES" and data.DeidentificationMethodCodeSequence[0].CodeValue == "113100"
+        assert data.RelatedSeriesSequence[0].ReferencedSOPInstanceUID.startswith("2.25.")
+        assert data.SourceImageSequence[0].ReferencedSOPInstanceUID.startswith("2.25.")
+    assert len({data.StudyInstanceUID for data in new}) == len({data.SeriesInstanceUID for data in new}) == 1
+    assert len({data.SOPInstanceUID for data in new}) == 4 and read_images(tmp_path / "out").spacing == source.spacing
+    plain = pydicom.dcmread(write_result(tmp_path / "plain", "dicom", reconstruction(source)[1])[0])
+    assert plain.PatientName == "Phantom^A" and not [e for e in plain if e.tag.group in (0x5000, 0x6000)]
+
+    image = nibabel.Nifti1Image(VOLUME, np.eye(4))
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"Phantom"))
+    image.header["db_name"] = b"Phantom"
+    nibabel.save(image, tmp_path / "x.nii")
+    source = read_images(tmp_path / "x.nii", fit=HOUNSFIELD)
+    for anonymous in (True, False):
+        made = result(source.images, source, TEXT, window=HOUNSFIELD, anonymise=anonymous)
+        kept = gzip.decompress(write_result(tmp_path / "out", "nifti", made)[0].read_bytes())
+        assert kept.count(b"Phantom") == (0 if anonymous else 2)
+
+
 def test_nifti_of_a_dicom_series_lies_where_the_series_lay(series, tmp_path):
     images, made = reconstruction(series)
     image = nibabel.load(write_result(tmp_path / "out", "nifti", made)[0])
@@ -132,6 +189,53 @@ def test_nifti_of_a_dicom_series_lies_where_the_series_lay(series, tmp_path):
     np.testing.assert_allclose(
         read_images(tmp_path / "out.nii.gz", fit=HOUNSFIELD).images, images.clip(0, 1), atol=1e-6
     )
+
+
+@pytest.mark.parametrize("deviation", [False, True])
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32])
+def test_nifti_of_a_nifti_has_the_sources_values(tmp_path, kind, deviation):
+    volume = (
+        np.arange(120).reshape(4, 6, 5) * (2 if kind is np.uint8 else 1 / 119 if kind is np.float32 else 1)
+    ).astype(kind)
+    source = read_images(write_nifti(tmp_path / "x.nii", volume), window=HOUNSFIELD if kind is np.int16 else None)
+    made = result(source.images, source, TEXT, window=source.window, deviation=deviation)
+    image = nibabel.load(write_result(tmp_path / "out", "nifti", made)[0])
+    shift = 1000.0 if deviation and kind is np.int16 else 0.0  # deviations have no offset
+    np.testing.assert_allclose(image.dataobj, nibabel.load(tmp_path / "x.nii").get_fdata() + shift, atol=1e-3)
+
+
+def test_the_forms_of_a_nifti_do_not_contradict_each_other(tmp_path):
+    """A tilted gantry's slices are sheared, which only the sform can say; those of a NIfTI are kept as they were."""
+    tilt = np.deg2rad(20)
+    for i, values in enumerate(VOLUME):
+        turned = [1, 0, 0, 0, round(np.cos(tilt), 6), round(-np.sin(tilt), 6)]
+        write_slice(
+            tmp_path / "ct" / f"{i}.dcm",
+            values,
+            ImageOrientationPatient=turned,
+            ImagePositionPatient=[-10, -20, 5.0 * i],
+        )
+    source = read_images(tmp_path / "ct")
+    made = result(source.images, source, TEXT, window=HOUNSFIELD)
+    image = nibabel.load(write_result(tmp_path / "out", "nifti", made)[0])
+    place = np.array([-10, -20, 20.0]) + 5 * 0.8 * np.array([1, 0, 0]) + 3 * 0.9 * np.array([0, *turned[4:]])
+    np.testing.assert_allclose(
+        nibabel.affines.apply_affine(image.get_sform(), [5, 3, 4]), place * [-1, -1, 1], atol=1e-4
+    )
+    assert image.get_qform(coded=True)[1] == 0 and image.get_sform(coded=True)[1] == 1
+    np.testing.assert_allclose(read_images(tmp_path / "out.nii.gz", fit=HOUNSFIELD).spacing, source.spacing, rtol=1e-5)
+
+    volume = nibabel.Nifti1Image(VOLUME, np.diag([2.0, 2.0, 2.0, 1.0]))
+    scanner = np.array([[0, -2.0, 0, 5], [2, 0, 0, 6], [0, 0, 2, 7], [0, 0, 0, 1]])
+    volume.set_sform(volume.affine, code=4)
+    volume.set_qform(scanner, code=1)
+    nibabel.save(volume, tmp_path / "two.nii")
+    part = read_images(tmp_path / "two.nii", fit=HOUNSFIELD).select([1, 2])
+    kept = nibabel.load(write_result(tmp_path / "part", "nifti", result(part.images, part, TEXT, window=HOUNSFIELD))[0])
+    for name, (affine, code) in {"sform": (volume.affine, 4), "qform": (scanner, 1)}.items():
+        found, kept_code = getattr(kept, f"get_{name}")(coded=True)
+        np.testing.assert_allclose(found, affine @ nibabel.affines.from_matvec(np.eye(3), [0, 0, 1]), atol=1e-5)
+        assert kept_code == code
 
 
 def test_pictures_of_sixteen_bits(series, tmp_path):

@@ -6,7 +6,7 @@
     padis-data inspect scan.mat::recon --json             one variable; the answer as JSON
 
 A path is a file, a folder, a folder of folders or a glob; FILE::NAME names an array in a .npz, .mat or .hdf5 file.
-Every image is read once, so what cannot be read is found here and not in the middle of a training run.
+Every image is read once, as training reads it: what it would refuse or clip is found here.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from padis_jax.cli.help_text import Page
 from padis_jax.errors import UserError, one_line_errors, printable
 from padis_jax.files import json_text
 from padis_jax.images import PLAIN, ImageSet, Source, Window, open_source, read_images
+from padis_jax.images.source import clipping
 from padis_jax.outputs import refuse_inputs
 from padis_jax.split import spread
 from padis_jax.streamed import in_parallel
@@ -79,23 +80,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     if given.sheet:
         _check_sheet(Path(given.sheet), given.path)
     source = open_source(given.path)
-    found = describe(source)
-    images, problem = None, ""
-    try:
-        images = read_images(given.path, window=window, memory=0)
-        found["window"] = {"unit": images.window.unit, "low": images.window.low, "high": images.window.high}
-    except UserError as error:  # all else is known, and worth printing: a window is what is missing
-        problem, found["window"] = str(error), None
+    found = describe(source, window)
     if given.sheet:
-        if images is None:
-            raise UserError(problem)
+        if found["problem"]:
+            raise UserError(found["problem"])
         if not output.dry_run:
-            write_png(given.sheet, contact_sheet(images), software=SHEET_MARK)
+            write_png(given.sheet, contact_sheet(read_images(given.path, window=window, memory=0)), software=SHEET_MARK)
         found["sheet"] = given.sheet
     if output.json:
         print(json_text(found, indent=2))
     elif not output.quiet:
-        print(_text(found, problem))
+        print(_text(found))
 
 
 def _check_sheet(sheet: Path, path: str) -> None:
@@ -112,24 +107,47 @@ def _check_sheet(sheet: Path, path: str) -> None:
         raise UserError(f"--sheet {sheet}: exists and is no contact sheet of {SHEET_MARK}; choose another name")
 
 
-def describe(source: Source) -> dict[str, Any]:
+def describe(source: Source, window: Window | None = None) -> dict[str, Any]:
     """What a source holds, as JSON can hold it; reads every image once.
+
+    Args:
+      source: of `open_source`.
+      window: from the user, or None for the file's own.
+
+    Returns:
+      Among others `window`, and `problem`: why training would refuse these images, or None.
 
     Raises:
       UserError: for an image that cannot be read.
     """
     count, height, width, channels = source.shape
-    low, high, bad = np.full(count, math.inf), np.full(count, -math.inf), np.zeros(count, np.int64)
+    low, high = np.full(count, math.inf), np.full(count, -math.inf)
+    bad, outside = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    problems: dict[int, str] = {}
+    stored: Window | None = None
+    reported: Window | None = None
+    try:
+        stored, reported = source.windows(window, None)
+    except UserError as error:  # all else is known, and worth printing: a window is what is missing
+        problems[0] = str(error)
+    strict = stored == PLAIN and window is None
 
     def measure(index: int) -> None:
         values = source.read(index)
-        if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
-            values = values[finite]
-            bad[index] = finite.size - values.size
-        if values.size:
-            low[index], high[index] = float(values.min()), float(values.max())
+        finite = np.isfinite(values)
+        bad[index] = values.size - np.count_nonzero(finite)
+        if bad[index] < values.size:
+            within = values if bad[index] == 0 else values[finite]
+            low[index], high[index] = float(within.min()), float(within.max())
+        if stored is not None:
+            outside[index] = np.count_nonzero((values < stored.low) | (values > stored.high))
+            try:
+                source.converted(index, values, stored, strict=strict)
+            except UserError as error:
+                problems[index] = str(error)
 
     in_parallel(measure, range(count), workers=source.workers)
+    problem = problems[min(problems)] if problems else None
     volumes: dict[str, int] = {}
     for origin in source.origins:
         volumes[origin.volume] = volumes.get(origin.volume, 0) + 1
@@ -137,6 +155,8 @@ def describe(source: Source) -> dict[str, Any]:
     if bad.any():
         index = int(np.argmax(bad > 0))
         notes.append(f"{int(bad.sum())} values are not finite, the first in {source.names[index]} (image {index})")
+    if stored is not None and not problem:
+        notes += clipping(source.path, outside, math.prod(source.shape), stored)
     seen = bool(np.isfinite(low).any())
     return {
         "path": source.path,
@@ -148,6 +168,8 @@ def describe(source: Source) -> dict[str, Any]:
         "range": [float(low.min()), float(high.max())] if seen else None,
         "unit": source.unit,
         "full_scale": source.full,
+        "window": None if problem or reported is None else dataclasses.asdict(reported),
+        "problem": problem,
         "spacing_mm": None if source.spacing is None else list(source.spacing),
         "gigabytes_in_memory": round(4 * math.prod(source.shape) / 1e9, 6),
         "volumes": volumes,
@@ -183,7 +205,7 @@ def contact_sheet(images: ImageSet, count: int = SHEET, cell: int = CELL) -> np.
     return sheet
 
 
-def _text(found: dict[str, Any], problem: str) -> str:
+def _text(found: dict[str, Any]) -> str:
     unit = "none: grey values" if found["full_scale"] else "unknown: the file has none"
     if found["unit"]:
         unit = "none: plain numbers" if found["unit"] == PLAIN.unit else found["unit"]
@@ -195,7 +217,7 @@ def _text(found: dict[str, Any], problem: str) -> str:
         ("range", f"{spread[0]:g} to {spread[1]:g}" if spread else "no finite value"),
         ("unit", unit),
         ("spacing", " x ".join(f"{s:g}" for s in spacing) + " mm (slices, rows, columns)" if spacing else "unknown"),
-        ("window", str(Window(**window)) if window else f"none: {problem}"),
+        ("window", str(Window(**window)) if window else f"none: {found['problem']}"),
         ("in memory", f"{found['gigabytes_in_memory']:.3g} GB"),
         ("first, last", f"{found['first']}, {found['last']}"),
         *(("volume", f"{name}: {count} images") for name, count in found["volumes"].items()),

@@ -56,8 +56,7 @@ HELP = Page(
     f"{__doc__}\n{cluster.__doc__}",
     Experiment,
     "weights=FILE image.path=PATH image.index=N scan.views=N scan.photons=X scan.protocol=honest|paper "
-    "problem=NAME measurement.path=FILE measurements=DIR samples=N generate=N save_as=FORMAT... new_frame "
-    "patch_batch=N",
+    "problem=NAME measurement.path=FILE measurements=DIR samples=N save_as=FORMAT... anonymise new_frame",
     own=(
         ("--config FILE", "Python file with `config`, an Experiment (examples in configs/)"),
         ("--workdir DIR", "folder for the results (default results)"),
@@ -98,6 +97,8 @@ def tell(config: Experiment, scan: MeasuredScan, output: OutputOptions) -> None:
     print(f"{config.measurement.path}: {views} views of {bins} bins")
     if scan.repaired:
         print(f"{scan.repaired} of {scan.sinogram.size} counts were unusable and were filled from their neighbours")
+    for note in scan.notes:
+        print(note)
     if config.measurement.find_centre:
         print(f"the rotation axis was found at offset_mm = {scan.geometry.offset_mm:.4f}")
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import zipfile
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
 
 from padis_jax.errors import UserError
 from padis_jax.images.guard import check_size, decoding
+from padis_jax.images.limit import check_decoded_bytes
 from padis_jax.images.source import Source, array_source, stack_arrays
 from padis_jax.images.variables import as_spacing, as_unit, choose
 from padis_jax.window import HOUNSFIELD
+
+_LONGEST = 2**16  # bytes of an array's header
 
 
 def open_npy(path: Path) -> Source:
@@ -22,9 +27,7 @@ def open_npy(path: Path) -> Source:
     Raises:
       UserError: for a damaged file, objects, or another shape.
     """
-    with decoding(path, ".npy of numbers"):
-        _check_magic(path, npy.MAGIC_PREFIX)
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    array = map_npy(path)
     stacked = stack_arrays(path, array)
     check_size(path, stacked.shape, array.dtype.itemsize, path.stat().st_size)
     source = array_source(path, stacked, names=[f"{path.stem} {index}" for index in range(len(stacked))])
@@ -43,6 +46,20 @@ def open_npy(path: Path) -> Source:
     return dataclasses.replace(source, read=read)
 
 
+def map_npy(path: Path) -> np.ndarray:
+    """The array of a .npy file, mapped from the disk.
+
+    Raises:
+      UserError: for a damaged file, or objects.
+    """
+    with decoding(path, ".npy of numbers"):
+        _check_magic(path, npy.MAGIC_PREFIX)
+        with open(path, "rb") as handle:
+            if _array_header(handle)[1].hasobject:
+                raise ValueError("it holds Python objects, which are not read")
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
 def open_npz(path: Path, variable: str | None = None) -> Source:
     """`volume` [N, H, W] in Hounsfield units, or the one array of images, or the named one.
 
@@ -57,8 +74,10 @@ def open_npz(path: Path, variable: str | None = None) -> Source:
             headers = {name: header(archive.zip, name) for name in archive.files}
             numeric = {name: shape for name, (shape, dtype) in headers.items() if dtype.kind in "fiub"}
             name = choose(path, numeric, variable, usual="volume")
-            array = archive[name]
-            beside = {key: archive[key] for key in ("spacing", "unit") if key in headers and key != name}
+            near = [key for key in ("spacing", "unit") if key in headers and key != name]
+            for key in (name, *near):
+                check_array(path, key, *headers[key])
+            array, beside = archive[name], {key: archive[key] for key in near}
     if name == "volume" and (array.ndim != 3 or 0 in array.shape):
         raise UserError(f"{path}: `volume` has shape {array.shape}, expected [slices, rows, columns]")
     stacked = array[..., None] if name == "volume" else stack_arrays(path, array, f"`{name}`")
@@ -72,6 +91,12 @@ def open_npz(path: Path, variable: str | None = None) -> Source:
     return dataclasses.replace(source, rows_up=name == "volume" and "unit" not in beside)
 
 
+def check_array(path: str | Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Raises UserError for an array that takes more memory than the limit."""
+    size = "x".join(str(n) for n in shape)
+    check_decoded_bytes(path, math.prod(shape) * dtype.itemsize, f"{name}, {size} of {dtype}")
+
+
 def _check_magic(path: Path, magic: bytes) -> None:
     """NumPy takes a file that starts in any other way for a pickle, and then suggests to allow that."""
     with open(path, "rb") as handle:
@@ -79,20 +104,31 @@ def _check_magic(path: Path, magic: bytes) -> None:
             raise ValueError(f"it does not start with {magic!r}")
 
 
+def _array_header(handle: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    start = handle.read(12)
+    if start[6:7] != b"\1" and int.from_bytes(start[8:12], "little") > _LONGEST:  # NumPy would read all of it
+        raise ValueError("the header of an array is longer than any that NumPy writes")
+    handle.seek(0)
+    version = npy.read_magic(handle)
+    read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
+    shape, _, dtype = read(handle)
+    return shape, dtype
+
+
 def header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
     """(shape, type) of a member; the archive's and the array's own statement of its size must agree."""
     member = name if name in archive.namelist() else f"{name}.npy"
     about = archive.getinfo(member)
+    if about.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others are unpacked without a bound
+        raise UserError(f"{archive.filename}: `{name}` is compressed in a way that NumPy does not write; save it again")
     with archive.open(member) as handle:
-        version = npy.read_magic(handle)
-        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
-        shape, _, dtype = read(handle)
+        shape, dtype = _array_header(handle)
     if dtype.hasobject:
         return shape, dtype
     if 0 not in shape:
         needed = int(np.prod(shape, dtype=object)) * dtype.itemsize
         if needed > about.file_size:
             raise UserError(f"{archive.filename}: `{name}` declares {needed} bytes, but holds {about.file_size}")
-        slices = shape if len(shape) > 2 else (1, *shape)
-        check_size(f"{archive.filename}", slices, dtype.itemsize, about.compress_size + 64, compressed=True)
+        stored = about.compress_size + 64
+        check_size(f"{archive.filename}", (math.prod(shape), 1), dtype.itemsize, stored, compressed=True)
     return shape, dtype

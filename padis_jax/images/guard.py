@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import logging
 import math
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ MAX_RATIO = 1100  # deflate, the strongest compression in these formats, does no
 def decoding(path: str | Path, what: str) -> Iterator[None]:
     """Turns every exception of a decoder into a UserError; to be put around library calls on foreign bytes only.
 
+    A library's own message is not passed on: it speaks to programmers ("use force=True"). Ours are.
+
     Decoders of medical and picture formats raise whatever they stumble over (struct.error, KeyError, RecursionError,
     AttributeError ...), so no shorter list of exceptions would be complete.
     """
@@ -38,8 +41,12 @@ def decoding(path: str | Path, what: str) -> Iterator[None]:
     except PermissionError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); change its permissions") from error
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path}: not a readable {what}; it is damaged or truncated: {reason}") from error
+        where = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+        reason = (
+            error.strerror if isinstance(error, OSError) else str(error) if where.startswith("padis_jax.") else None
+        )
+        reason = f": {' '.join(reason.split())[:200]}" if reason else ", or of a kind that is not supported"
+        raise UserError(f"{path}: not a readable {what}; it is damaged or truncated{reason}") from error
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from padis_jax.errors import UserError
 from padis_jax.images.guard import check_size, decoding, library
+from padis_jax.images.limit import check_decoded_bytes
 from padis_jax.images.source import Origin, Source, full_scale
 from padis_jax.images.variables import as_spacing, as_unit, choose
 
@@ -41,6 +43,8 @@ def open_hdf5(path: Path, variable: str | None = None, *, matlab: bool = False) 
         data = file[name]
         if data.external or data.is_virtual:
             raise UserError(f"{path}: the values of {name} are in other files; copy them into this one (h5repack)")
+        pieces = math.prod(data.chunks or ()) * data.dtype.itemsize  # HDF5 unpacks whole chunks
+        check_decoded_bytes(path, pieces if data.chunks else 0, f"a chunk of {name}, {data.chunks} of {data.dtype}")
         shape, dtype, stored = tuple(data.shape), data.dtype, data.id.get_storage_size()
         spacing = data.attrs.get("spacing")
         if spacing is None and shapes.get("spacing") is not None and int(np.prod(shapes["spacing"])) == 3:

@@ -25,6 +25,7 @@ class ImageSet:
       origins: N Origins (file, number in the file, volume); empty for images that come from no file.
       rows_up: row 0 is to be shown at the bottom.
       notes: what a user should know about the files, each a line.
+      stored: what 0 and 1 stand for in the file: of bytes, whose `window` is 0 to 1, 0 to 255. None without a file.
     """
 
     images: np.ndarray | StreamedImages
@@ -34,6 +35,7 @@ class ImageSet:
     origins: tuple[Origin, ...] = ()
     rows_up: bool = False
     notes: tuple[str, ...] = ()
+    stored: Window | None = None
 
     @property
     def volumes(self) -> dict[str, int]:

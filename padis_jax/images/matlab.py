@@ -5,17 +5,17 @@ MATLAB counts the slices last: [rows, columns, slices], or [rows, columns, chann
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 
-from padis_jax.images.guard import MAX_RATIO, check_size, decoding
+from padis_jax.errors import UserError
+from padis_jax.images.guard import check_size, decoding
 from padis_jax.images.hdf5 import open_hdf5
+from padis_jax.images.mat_file import list_variables, load
 from padis_jax.images.source import Source, array_source, stack_arrays
 from padis_jax.images.variables import as_spacing, choose
-
-_NUMERIC = {"double", "single", "logical", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
 
 
 def open_mat(path: Path, variable: str | None = None) -> Source:
@@ -29,20 +29,20 @@ def open_mat(path: Path, variable: str | None = None) -> Source:
     if hdf5:
         return open_hdf5(path, variable, matlab=True)
     with decoding(path, ".mat file"):
-        contents = scipy.io.whosmat(str(path), appendmat=False)
-    shapes = {name: tuple(int(n) for n in shape) for name, shape, kind in contents if kind in _NUMERIC}
-    name = choose(path, shapes, variable)
-    # At least a byte per value is stored, before compression.
-    check_size(path, slices_first(shapes[name]), 1, path.stat().st_size * MAX_RATIO)
+        variables = {variable.name: variable for variable in list_variables(path) if variable.numeric}
+    name = choose(path, {n: v.shape for n, v in variables.items()}, variable)
+    check_size(path, slices_first(variables[name].shape), 1, path.stat().st_size, compressed=True)
+    beside = variables.get("spacing")
+    near = [beside] if beside is not None and name != "spacing" and math.prod(beside.shape) == 3 else []
     with decoding(path, f"variable {name} of a .mat file"):
-        loaded = scipy.io.loadmat(
-            str(path), appendmat=False, variable_names=[name, "spacing"], verify_compressed_data_integrity=True
-        )
+        loaded = load(path, [variables[name], *near])
         array = np.asarray(loaded[name])
-        if array.shape != shapes[name]:
+        if array.shape != variables[name].shape:
             raise ValueError(f"its shape {array.shape} is not that of the header")
+    if beside is not None and not near and name != "spacing":
+        raise UserError(f"{path}: `spacing` has shape {beside.shape}, expected three positive lengths in mm")
     stacked = stack_arrays(path, _slices_first(array), f"`{name}`")
-    spacing = as_spacing(path, loaded["spacing"]) if "spacing" in loaded and name != "spacing" else None
+    spacing = as_spacing(path, loaded["spacing"]) if near else None
     return array_source(path, stacked, names=[f"{name} {i}" for i in range(len(stacked))], spacing=spacing)
 
 

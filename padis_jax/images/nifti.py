@@ -7,6 +7,8 @@ images. Axes are permuted and reversed for that, never interpolated; an oblique 
 
 from __future__ import annotations
 
+import gzip
+import math
 import threading
 from pathlib import Path
 from typing import NamedTuple
@@ -15,10 +17,16 @@ import numpy as np
 
 from padis_jax.errors import UserError
 from padis_jax.images.guard import check_size, decoding, library, quiet
+from padis_jax.images.limit import check_decoded_bytes
 from padis_jax.images.source import Origin, Source, full_scale
 
+# NIfTI's code of the unit of length -> mm; 0 is "unknown", which programs that leave it out mean mm by.
+_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 # The affine's axes (0 right, 1 anterior, 2 superior) of slices, rows and columns, and their sense.
 _SHOWN = ((2, 1), (1, -1), (0, -1))
+
+
+_EXTENSIONS = 2**24  # bytes between the header and the values: nibabel unpacks all of them
 
 
 class Layout(NamedTuple):
@@ -52,12 +60,14 @@ def open_nifti(path: Path, variable: str | None = None) -> Source:
     """
     nibabel = library("nibabel", "medical", "NIfTI files")
     with decoding(path, "NIfTI file"), quiet(nibabel.imageglobals.logger):
+        _check_start(path)
         image = nibabel.load(path, mmap=True)
         if not isinstance(image, nibabel.Nifti1Image):
             raise UserError(f"{path}: is {type(image).__name__}, not NIfTI; convert it")
         shape = tuple(int(n) for n in image.shape)
         dtype = np.dtype(image.get_data_dtype())
         affine = np.asarray(image.affine, float)
+        millimetres = _MM.get(int(image.header["xyzt_units"]) & 7)
         slope, intercept, offset = image.dataobj.slope, image.dataobj.inter, int(image.dataobj.offset)
     frames = max(shape[3:4] + (1,))
     if len(shape) < 3 or min(shape) < 1 or max((*shape[4:], 1)) > 1:
@@ -68,17 +78,27 @@ def open_nifti(path: Path, variable: str | None = None) -> Source:
     frame = int(variable or 0)
     if dtype.kind not in "fiub":
         raise UserError(f"{path}: voxels of type {dtype} are not real numbers")
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if not (np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 1e-6 * np.prod(lengths) > 0.0):
         raise UserError(f"{path}: its affine {affine.tolist()} is singular; repair the header")
+    if millimetres is None:
+        raise UserError(f"{path}: its unit of length (xyzt_units) is none of NIfTI's; repair the header")
     if not (np.isfinite(slope) and np.isfinite(intercept)):
         raise UserError(f"{path}: scl_slope {slope} and scl_inter {intercept} must be finite; repair the header")
     gzipped = path.name.lower().endswith(".gz")
     stored = path.stat().st_size - (0 if gzipped else offset)
     check_size(path, (shape[0] * frames, shape[1], shape[2], 1), dtype.itemsize, max(stored, 0), compressed=gzipped)
+    if gzipped:  # which is unpacked whole
+        size = "x".join(str(n) for n in shape)
+        check_decoded_bytes(path, math.prod(shape) * dtype.itemsize, f"{size} of {dtype}")
     order = layout(affine)
     count, height, width = (shape[axis] for axis in order.axes)
     check_size(path, (count, height, width, 1), 0, 0)
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    axes = millimetres * affine[:3, :3]
+    rows, columns = (millimetres * float(lengths[axis]) for axis in order.axes[1:])
+    # Slices of a tilted gantry are sheared: what counts is their distance along the normal of their plane.
+    normal = np.cross(axes[:, order.axes[1]], axes[:, order.axes[2]])
+    between = float(abs(np.linalg.det(axes)) / np.linalg.norm(normal))
     whole: list[np.ndarray] = []
     lock = threading.Lock()
 
@@ -96,8 +116,7 @@ def open_nifti(path: Path, variable: str | None = None) -> Source:
                 plane = plane if (slope, intercept) == (1.0, 0.0) else plane * slope + intercept
             else:
                 plane = np.asarray(image.dataobj[tuple(place)])
-        rows, columns = order.axes[1:]
-        plane = plane.T if rows > columns else plane
+        plane = plane.T if order.axes[1] > order.axes[2] else plane
         return plane[:: -1 if order.reversed[1] else 1, :: -1 if order.reversed[2] else 1, None]
 
     return Source(
@@ -108,5 +127,19 @@ def open_nifti(path: Path, variable: str | None = None) -> Source:
         names=tuple(f"slice {index}" for index in range(count)),
         origins=tuple(Origin(path, index, variable or "") for index in range(count)),
         full=full_scale(dtype) if (slope, intercept) == (1.0, 0.0) else None,
-        spacing=(float(lengths[order.axes[0]]), float(lengths[order.axes[1]]), float(lengths[order.axes[2]])),
+        spacing=(between, rows, columns),
     )
+
+
+def _check_start(path: Path) -> None:
+    """Refuses values that begin further behind the header than any extension reaches."""
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    with opener(path, "rb") as handle:
+        start = handle.read(540)
+    for order in "<>":
+        size = np.frombuffer(start[:4], f"{order}i4")
+        form = {348: ("f4", 108), 540: ("i8", 168)}.get(int(size[0]) if len(size) else 0)
+        if form is not None and len(start) >= form[1] + 8:
+            offset = float(np.frombuffer(start, f"{order}{form[0]}", 1, form[1])[0])
+            if not offset <= _EXTENSIONS:
+                raise ValueError(f"its values begin at byte {offset:g}")

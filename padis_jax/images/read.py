@@ -16,12 +16,12 @@ from padis_jax.images.dicom import open_dicom
 from padis_jax.images.hdf5 import open_hdf5
 from padis_jax.images.image_set import ImageSet
 from padis_jax.images.limit import max_memory
-from padis_jax.images.locate import locate, unique
+from padis_jax.images.locate import kind_of, locate, unique
 from padis_jax.images.matlab import open_mat
 from padis_jax.images.nifti import open_nifti
 from padis_jax.images.pictures import open_pictures
 from padis_jax.images.shaping import Shaping, shaped
-from padis_jax.images.source import Source, join
+from padis_jax.images.source import Source, clipping, join
 from padis_jax.streamed import CroppedImages, StreamedImages, in_parallel
 from padis_jax.window import PLAIN, Window
 
@@ -96,7 +96,7 @@ def read_images(
       shaping: what is done to the images, so that those of several sizes fit one frame (for training).
 
     Returns:
-      An ImageSet; its values do not depend on `memory`.
+      An ImageSet; its values do not depend on `memory`. What the window clips is among the notes of a set in memory.
 
     Raises:
       UserError: one line which names the file, what is wrong with it, and the remedy.
@@ -109,18 +109,31 @@ def read_images(
         return source.scaled(index, stored, strict=strict)
 
     images: np.ndarray | StreamedImages
+    notes, memory = source.notes, min(memory, max_memory())
+    if stored != reported and kind_of(source.origins[0].file) != "picture":
+        inside = f"values of {stored.low:g} to {stored.high:g} are read as {reported.low:g} to {reported.high:g}"
+        notes = (*notes, f"{source.path}: {inside}, in which results are given, but for NIfTI's")
     if source.sizes:
-        images = CroppedImages(scaled, source.shape, source.sizes, min(memory, max_memory()))
-    elif 4 * math.prod(source.shape) > min(memory, max_memory()):
+        images = CroppedImages(scaled, source.shape, source.sizes, memory)
+    elif 4 * math.prod(source.shape) > memory:
         images = StreamedImages(scaled, source.shape)
     else:
-        array = np.empty(source.shape, np.float32)
+        array, outside = np.empty(source.shape, np.float32), np.zeros(source.shape[0], np.int64)
 
         def fill(index: int) -> None:
-            array[index] = scaled(index)
+            values = source.read(index)
+            array[index] = source.converted(index, values, stored, strict=strict)
+            outside[index] = np.count_nonzero((values < stored.low) | (values > stored.high))
 
         in_parallel(fill, range(len(array)), workers=source.workers)
-        images = array
+        images, notes = array, (*notes, *clipping(source.path, outside, array.size, stored))
     return ImageSet(
-        images, source.names, reported, source.spacing, source.origins, rows_up=source.rows_up, notes=source.notes
+        images,
+        source.names,
+        reported,
+        source.spacing,
+        source.origins,
+        rows_up=source.rows_up,
+        notes=notes,
+        stored=stored,
     )

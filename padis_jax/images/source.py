@@ -78,6 +78,8 @@ class Source:
         """
         if window is not None:
             return window, window
+        if fit is not None and fit != PLAIN and fit.unit == PLAIN.unit and self.unit is None and self.dtype.kind != "f":
+            return fit, fit  # of the user's own --data.low and --data.high
         if self.full is not None:
             return Window(PLAIN.unit, 0.0, self.full), PLAIN
         if self.unit == PLAIN.unit:
@@ -109,7 +111,10 @@ class Source:
         Raises:
           UserError: if a value is not finite, or outside the window where that is strict.
         """
-        values = self.read(index)
+        return self.converted(index, self.read(index), window, strict=strict)
+
+    def converted(self, index: int, values: np.ndarray, window: Window, *, strict: bool) -> np.ndarray:
+        """As `scaled`, of the values of slice `index`."""
         where = f"{self.origins[index].file}: {self.names[index]}"
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             bad = tuple(int(axis) for axis in np.argwhere(~np.isfinite(values))[0])
@@ -123,6 +128,12 @@ class Source:
         image -= np.float32(window.low)
         image /= np.float32(window.high - window.low)
         return np.clip(image, 0.0, 1.0, out=image)
+
+
+def clipping(path: str, counts: np.ndarray, size: int, window: Window) -> list[str]:
+    """The note on values that a window clips: `counts` of each image, of `size` values in all."""
+    total = int(counts.sum())
+    return [f"{path}: {total / size:.3g} of the values lie outside {window} and are clipped"] if total else []
 
 
 def array_source(

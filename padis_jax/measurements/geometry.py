@@ -21,6 +21,15 @@ from padis_jax.operators.tomography import FanBeam, ParallelBeam, RayTransform
 from padis_jax.serialization import from_json
 
 MAX_BYTES = 64 * 2**20
+# Names under which angles lie beside a sinogram, and their unit where the name tells it.
+ANGLES = {
+    "angles_degrees": "degrees",
+    "angles_deg": "degrees",
+    "angles_radians": "radians",
+    "angles_rad": "radians",
+    "theta": "",
+    "angles": "",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +123,7 @@ def read_geometry(
     Args:
       path: JSON, of the fields of `ScanGeometry`, or an ASTRA geometry dictionary with its arrays as lists.
       angles: those in the sinogram's file, for a geometry file that has none.
-      angle_unit: of `angles`.
+      angle_unit: of `angles`; "" for that of the geometry file.
 
     Raises:
       UserError: naming the file and the field.
@@ -134,11 +143,21 @@ def read_geometry(
     try:
         if "type" in value and "beam" not in value:
             return from_astra(value)
-        if "angles" not in value and angles is not None:
-            value = {**value, "angles": angles, "angle_unit": angle_unit}
+        if "angles" not in value:
+            value = {**value, **_beside(value, angles, angle_unit)}
         return from_json(ScanGeometry, value, "geometry")
     except (ValueError, OverflowError) as error:
         raise UserError(f"{path}: {cut(error)}") from error
+
+
+def _beside(value: Mapping[str, Any], angles: tuple[float, ...] | None, unit: str) -> dict[str, Any]:
+    """The angles in the sinogram's file, as fields of the geometry."""
+    if angles is None:
+        names = ", ".join(ANGLES)
+        raise ValueError(f"it has no `angles`, and beside the sinogram none of {names} or parameters/angles was found")
+    if not unit and "angle_unit" not in value:
+        raise ValueError('the sinogram\'s file does not tell the unit of its angles: add "angle_unit" to the geometry')
+    return {"angles": angles, "angle_unit": unit or value["angle_unit"]}
 
 
 def write_geometry(path: str | Path, geometry: ScanGeometry) -> None:

@@ -8,7 +8,7 @@ rest.
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,9 +19,12 @@ from padis_jax.measurements.geometry import ScanGeometry, read_geometry
 from padis_jax.measurements.geometry_check import check_shape, find_offset
 from padis_jax.measurements.line_integrals import line_integrals
 from padis_jax.measurements.simulate import MU_WATER, Measurement
-from padis_jax.measurements.sinogram_files import read_sinogram
+from padis_jax.measurements.sinogram_files import AXES, Measured, open_sinogram
 from padis_jax.operators.tomography import RayTransform
 from padis_jax.window import HOUNSFIELD, Window
+
+LARGEST = 1000  # whole numbers beyond it are no line integrals
+_KIND = Literal["auto", "line-integrals", "counts"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +36,10 @@ class MeasurementConfig:
         chooses one of several; empty to simulate.
       geometry: geometry file (JSON); not needed where the sinogram's file tells it.
       row: detector row, where the file has several.
-      counts: the file holds photon counts; its flat and dark fields are used, or --measurement.flat.
+      axes: of the stored array, in their order; `rows` is passed over where there are two.
+      kind: "line-integrals", or photon "counts", whose flat and dark fields are used, or --measurement.flat; "auto" for
+        counts where the array is called so or a flat field lies beside it.
+      counts: the same as kind "counts".
       flat: counts without an object, for a file without a flat field.
       dark: counts without rays, likewise.
       pixel_mm: side of a pixel; 0 fits the field of view into the image.
@@ -47,6 +53,8 @@ class MeasurementConfig:
     path: str = ""
     geometry: str = ""
     row: int = 0
+    axes: str = ",".join(AXES)
+    kind: _KIND = "auto"
     counts: bool = False
     flat: float = 0.0
     dark: float = 0.0
@@ -60,6 +68,12 @@ class MeasurementConfig:
         for name in ("row", "flat", "dark", "pixel_mm", "attenuation", "noise"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UserError(f"measurement.{name} is {getattr(self, name)}: it must not be negative")
+        if sorted(self.axes.replace(" ", "").split(",")) not in (["bins", "views"], sorted(AXES)):
+            raise UserError(
+                f"measurement.axes is {self.axes[:40]!r}: name views, rows and bins, once each, in their order"
+            )
+        if self.kind not in get_args(_KIND) or (self.counts and self.kind == "line-integrals"):
+            raise UserError(f"measurement.kind is {self.kind!r}: use auto, line-integrals or counts, without .counts")
         if self.check and not self.path:
             raise UserError("measurement.check needs a measurement: name it with --measurement.path")
 
@@ -71,11 +85,13 @@ class MeasuredScan(NamedTuple):
       sinogram: float32, dimensionless.
       geometry: centred, if that was asked for.
       repaired: unusable counts that were filled.
+      notes: how the file was understood where it could be read in several ways.
     """
 
     sinogram: np.ndarray
     geometry: ScanGeometry
     repaired: int
+    notes: tuple[str, ...] = ()
 
 
 def load_scan(config: MeasurementConfig) -> MeasuredScan:
@@ -84,16 +100,19 @@ def load_scan(config: MeasurementConfig) -> MeasuredScan:
     Raises:
       UserError: naming the file and what is wrong with it.
     """
-    found = read_sinogram(config.path, row=config.row)
+    held = open_sinogram(config.path)
     if config.geometry:
-        geometry = read_geometry(config.geometry, angles=found.angles, angle_unit=found.angle_unit)
-    elif found.geometry is not None:
-        geometry = found.geometry
+        geometry = read_geometry(config.geometry, angles=held.angles, angle_unit=held.angle_unit)
+    elif held.geometry is not None:
+        geometry = held.geometry
     else:
         raise UserError(f"{config.path}: it has no geometry; give a file with --measurement.geometry")
+    order, axes_note = held.order(config.axes, len(geometry.angles), geometry.bins)
+    found = held.read(order, row=config.row)
     values, repaired = found.sinogram, 0
     try:
-        if config.counts or found.name.rpartition("/")[2] == "counts":
+        counts, kind_note = _counts(config, found)
+        if counts:
             flat = found.flat if found.flat is not None else config.flat
             if flat is config.flat and not config.flat:
                 raise UserError(
@@ -108,7 +127,35 @@ def load_scan(config: MeasurementConfig) -> MeasuredScan:
         raise
     except ValueError as error:
         raise UserError(f"{config.path}: {error}") from error
-    return MeasuredScan(values, geometry, repaired)
+    return MeasuredScan(values, geometry, repaired, tuple(filter(None, (axes_note, kind_note))))
+
+
+def _counts(config: MeasurementConfig, found: Measured) -> tuple[bool, str]:
+    """(whether the values are counts, a note or "").
+
+    Raises:
+      UserError: where `auto` cannot tell.
+    """
+    if config.kind != "auto" or config.counts:
+        return config.counts or config.kind == "counts", ""
+    if found.name.rpartition("/")[2] == "counts":
+        return True, ""
+    values = found.sinogram[np.isfinite(found.sinogram)]
+    largest = float(values.max(initial=0.0))
+    whole = values.dtype.kind in "iub" or bool((values == np.rint(values)).all())
+    remedy = "give --measurement.kind counts or --measurement.kind line-integrals"
+    if found.flat is not None or config.flat:
+        if not whole and largest < 1e-3 * np.median(config.flat if found.flat is None else found.flat):
+            raise UserError(
+                f"{config.path}: {found.name} has a flat field beside it, but no value beyond {largest:g}; {remedy}"
+            )
+        return True, f"{found.name} is taken for counts, since there is a flat field: see --measurement.kind"
+    if whole and largest > LARGEST:
+        raise UserError(
+            f"{config.path}: {found.name} holds whole numbers up to {largest:g}, which look like counts, and no flat "
+            f"field; {remedy} (counts with --measurement.flat)"
+        )
+    return False, ""
 
 
 class ScaledScan(NamedTuple):

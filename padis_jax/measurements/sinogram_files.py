@@ -1,33 +1,33 @@
-"""Measured sinograms from files: .npy, .npz, .mat (versions 5 and 7.3), HDF5 and TIFF, with what is stored beside them.
+"""Measured sinograms from files, with what is stored beside them.
 
 Arrays go by their names, groups and MATLAB structures by paths such as tb_75_165/sinogram. Read are
 
-    sinogram [views, bins]          line integrals, or `counts` with `flat` and `dark`
-    angles_degrees, angles_radians  [views], optional
+    sinogram, counts, data ...      of two or three axes: views, bins and, where there are several, detector rows
+    flat, dark                      counts without an object, and without rays
+    angles_degrees, angles_radians  [views], optional; or theta, in degrees in a Data Exchange file
     parameters                      optional: HelTomo's structure, as in the Helsinki Tomography Challenge's .mat files
-
-Nothing in a file is executed; sizes are checked before memory is taken.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import scipy.io
 
 from padis_jax.errors import UserError
-from padis_jax.images import open_source
-from padis_jax.images.arrays import header
-from padis_jax.images.guard import check_size, decoding, library
-from padis_jax.measurements.geometry import ScanGeometry
+from padis_jax.images.guard import decoding
+from padis_jax.measurements.containers import SUFFIXES, Stored, open_arrays
+from padis_jax.measurements.geometry import ANGLES, ScanGeometry
 
-SUFFIXES = (".npy", ".npz", ".mat", ".h5", ".hdf5", ".tif", ".tiff")
+__all__ = ["AXES", "SUFFIXES", "Held", "Measured", "open_sinogram", "read_sinogram"]
+
+AXES = ("views", "rows", "bins")
 _SINOGRAMS = ("sinogram", "counts", "projections", "proj", "data")
-_ANGLES = {"angles_degrees": "degrees", "angles_deg": "degrees", "angles_radians": "radians", "angles_rad": "radians"}
+_FLAT = ("flat", "flat_field", "flats", "data_white")
+_DARK = ("dark", "dark_field", "darks", "data_dark")
 # Names in HelTomo's `parameters`: what they are to us. The detector may have been binned after the scan ("Post").
 _HELTOMO = {
     "source_distance_mm": ("distanceSourceOrigin",),
@@ -46,7 +46,7 @@ class Measured(NamedTuple):
       flat: counts without an object, [bins] or [n, bins], or None.
       dark: counts without rays, or None.
       angles: [views], or None.
-      angle_unit: of `angles`.
+      angle_unit: of `angles`; "" where the file does not tell.
       geometry: where the file tells all of it.
     """
 
@@ -59,13 +59,91 @@ class Measured(NamedTuple):
     geometry: ScanGeometry | None = None
 
 
-def read_sinogram(path: str | Path, *, row: int = 0) -> Measured:
-    """Reads a measured sinogram.
+class Held(NamedTuple):
+    """A sinogram that is still in its file; `beside` is what lies in the same group, the rest as in `Measured`."""
+
+    file: Path
+    name: str
+    stored: Stored
+    beside: Mapping[str, Stored]
+    angles: tuple[float, ...] | None
+    angle_unit: str
+    geometry: ScanGeometry | None
+
+    def order(self, axes: str, views: int | None = None, bins: int | None = None) -> tuple[tuple[str, ...], str]:
+        """(axes of the stored array, a note or "").
+
+        Args:
+          axes: names in their order; `rows` is passed over where the array has two axes.
+          views: of the geometry, or None.
+          bins: likewise.
+
+        Raises:
+          UserError: if only another order fits to the geometry, or the names are not enough.
+        """
+        shape = self.stored.shape
+        names = tuple(name for name in axes.replace(" ", "").split(",") if len(shape) == 3 or name != "rows")
+        if len(names) != len(shape):
+            raise UserError(
+                f"{self.file}: {self.name} {shape} has {len(shape)} axes, but --measurement.axes {axes} names "
+                f"{len(names)}; name all"
+            )
+        if views is None or bins is None:
+            return names, ""
+
+        def read_as(order: tuple[str, ...]) -> tuple[int, int]:
+            return shape[order.index("views")], shape[order.index("bins")]
+
+        fits = [o for o in itertools.permutations(sorted(names, key=AXES.index)) if read_as(o) == (views, bins)]
+        if fits and names not in fits:
+            found = read_as(names)
+            raise UserError(
+                f"{self.file}: {self.name} {shape} read as {','.join(names)} has {found[0]} views of {found[1]} bins, "
+                f"but the geometry has {views} of {bins}; read as {','.join(fits[0])} it fits: give --measurement.axes "
+                f"{','.join(fits[0])}"
+            )
+        others = " or ".join(",".join(order) for order in fits if order != names)
+        note = f"{self.name} {shape} was read as {','.join(names)}; {others} would fit too: see --measurement.axes"
+        return names, note if others else ""
+
+    def read(self, order: tuple[str, ...], *, row: int = 0) -> Measured:
+        """The values of a detector row.
+
+        Raises:
+          UserError: if there is no such row, or the values cannot be read.
+        """
+        rows = self.stored.shape[order.index("rows")] if "rows" in order else 1
+        if not 0 <= row < rows:
+            raise UserError(
+                f"{self.file}: {self.name} {self.stored.shape} has {rows} detector rows; there is no row {row}"
+            )
+        with decoding(self.file, "measurement file"):
+            sinogram = _plane(self.stored, order, row)
+            flat, dark = (self._field(names, order, row) for names in (_FLAT, _DARK))
+        return Measured(sinogram, self.name, flat, dark, self.angles, self.angle_unit, self.geometry)
+
+    def _field(self, names: tuple[str, ...], order: tuple[str, ...], row: int) -> np.ndarray | None:
+        """A flat or dark field, laid out as the sinogram is, or without its views."""
+        stored = next((self.beside[name] for name in names if name in self.beside), None)
+        if stored is None:
+            return None
+        if len(stored.shape) == 3 and "rows" in order:
+            at = 0 if stored.shape[order.index("rows")] == 1 else row
+            return _plane(stored, order, at)
+        without = tuple(name for name in order if name != "views")
+        size = tuple(self.stored.shape[order.index(name)] for name in without)
+        if len(stored.shape) == 2 and "rows" in order and stored.shape == size:
+            return stored.read(tuple(row if name == "rows" else slice(None) for name in without))
+        field = np.squeeze(stored.read(()))
+        return field.T if field.ndim == 2 and order.index("bins") < order.index("views") else field
+
+
+def open_sinogram(path: str | Path) -> Held:
+    """Finds the sinogram of a file by its headers, and reads what is said of its geometry.
 
     Args:
       path: the file, with `::NAME` for one of several arrays or groups. A TIFF of one page is [views, bins]; one of
         several pages has a view on each, [rows, bins].
-      row: detector row, where there are several: arrays [views, rows, bins].
 
     Raises:
       UserError: naming the file, what is wrong with it, and the remedy.
@@ -74,136 +152,77 @@ def read_sinogram(path: str | Path, *, row: int = 0) -> Measured:
     file = Path(name)
     if not file.is_file():
         raise UserError(f"{file}: no such file")
-    with decoding(file, "measurement file"):
-        arrays = _arrays(file)
-    return _choose(file, arrays, wanted, row)
-
-
-def _arrays(file: Path) -> dict[str, np.ndarray]:
-    """Every numeric array of a file by its path in it."""
-    suffix = file.suffix.lower()
-    if suffix == ".npy" or suffix in (".tif", ".tiff"):
-        return {"sinogram": _slices(file)}
-    if suffix == ".npz":
-        return _npz(file)
-    with open(file, "rb") as handle:
-        head = handle.read(520)
-    if b"\x89HDF\r\n\x1a\n" in (head[:8], head[512:]):
-        return _hdf5(file)
-    if suffix == ".mat":
-        shapes = [shape for _, shape, _ in scipy.io.whosmat(str(file), appendmat=False)]
-        check_size(file, (1, sum(math.prod(shape) for shape in shapes), 1), 1, file.stat().st_size, compressed=True)
-        loaded = scipy.io.loadmat(
-            str(file), appendmat=False, simplify_cells=True, verify_compressed_data_integrity=True
-        )
-        return dict(_flat(loaded, ""))
-    raise UserError(f"{file}: not a known type of measurement; use {', '.join(SUFFIXES)}")
-
-
-def _slices(file: Path) -> np.ndarray:
-    """[views, bins] of one page or array, [views, rows, bins] of several."""
-    source = open_source(file)
-    pages = [source.read(index)[..., 0] for index in range(source.shape[0])]
-    return pages[0] if len(pages) == 1 else np.stack(pages)
-
-
-def _npz(file: Path) -> dict[str, np.ndarray]:
-    arrays = {}
-    with open(file, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
-        declared = sum(info.file_size for info in archive.zip.infolist())
-        check_size(file, (1, max(declared, 1), 1), 1, file.stat().st_size, compressed=True)
-        for name in archive.files:
-            shape, dtype = header(archive.zip, name)
-            if dtype.kind in "fiub" and 0 not in shape:
-                arrays[name] = archive[name]
-    return arrays
-
-
-def _hdf5(file: Path) -> dict[str, np.ndarray]:
-    h5py = library("h5py", "medical", "HDF5 files and MATLAB files of version 7.3")
-    arrays: dict[str, np.ndarray] = {}
-    with h5py.File(file, "r") as opened:
-        matlab = file.suffix.lower() == ".mat"  # whose axes are reversed
-
-        def visit(name: str, item: Any) -> None:  # follows no links into other files
-            if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "fiub" or name.startswith("#"):
-                return
-            if item.external or item.is_virtual:
-                raise UserError(f"{file}: the values of {name} are in other files; copy them into this one (h5repack)")
-            if not item.size:
-                return
-            stored = item.id.get_storage_size()
-            check_size(file, (1, *(item.shape or (1,)), 1), item.dtype.itemsize, stored, compressed=True)
-            values = np.asarray(item[()])
-            arrays[name] = values.T if matlab else values
-
-        opened.visititems(visit)
-    return arrays
-
-
-def _flat(value: Any, name: str, depth: int = 0) -> Iterator[tuple[str, np.ndarray]]:
-    """The numeric leaves of nested dicts."""
-    if isinstance(value, Mapping) and depth < 8:
-        for key, item in value.items():
-            if not str(key).startswith("__"):
-                yield from _flat(item, f"{name}/{key}" if name else str(key), depth + 1)
-    elif not isinstance(value, (str, bytes)):
-        array = np.asarray(value)
-        if array.dtype.kind in "fiub":
-            yield name, array
-
-
-def _choose(file: Path, arrays: Mapping[str, np.ndarray], wanted: str, row: int) -> Measured:
+    arrays = open_arrays(file)
     listed = ", ".join(f"{n} {a.shape}" for n, a in list(arrays.items())[:8]) or "nothing"
-    planes = {n: a for n, a in arrays.items() if a.ndim in (2, 3) and min(a.shape) > 1}
+    planes = {n: a for n, a in arrays.items() if len(a.shape) in (2, 3) and sum(size > 1 for size in a.shape) > 1}
     if wanted:
         named = [n for n in planes if n == wanted or n in {f"{wanted}/{last}" for last in _SINOGRAMS}]
     else:
-        named = [n for n in planes if n.rsplit("/", 1)[-1].lower() in _SINOGRAMS] or list(planes)
+        named = [n for n in planes if n.rpartition("/")[2].lower() in _SINOGRAMS]
+        named = named or [n for n in planes if n.rpartition("/")[2] not in (*_FLAT, *_DARK, *ANGLES)]
     if len(named) != 1:
         which = f"no array or group {wanted!r}" if wanted else "several arrays" if named else "no array [views, bins]"
         hint = f"; name one: {file}::{named[0]}" if named else ""
         raise UserError(f"{file}: holds {listed}: {which} that could be the sinogram{hint}")
-    name = named[0]
-    array = planes[name]
-    if array.ndim == 3:
-        if not 0 <= row < array.shape[1]:
-            raise UserError(f"{file}: {name} {array.shape} has {array.shape[1]} detector rows; there is no row {row}")
-        array = array[:, row]
-    group = name.rpartition("/")[0]
+    group = named[0].rpartition("/")[0]
     prefix = f"{group}/" if group else ""
     beside = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
-    flat, dark = (_field(beside, kind, row) for kind in ("flat", "dark"))
-    angles, unit = None, "degrees"
-    for key, angle_unit in _ANGLES.items():
-        if key in beside:
-            angles, unit = tuple(float(a) for a in np.atleast_1d(beside[key]).ravel()), angle_unit
-    found = Measured(np.asarray(array), name, flat, dark, angles, unit)
+    with decoding(file, "measurement file"):
+        angles, unit = _angles(beside, exchange=group.rpartition("/")[2] == "exchange")
+        parameters = {
+            n.rpartition("/")[2]: a.read(())
+            for n, a in beside.items()
+            if n.startswith("parameters/") and n.rpartition("/")[2] in {"angles", *itertools.chain(*_HELTOMO.values())}
+        }
     try:
-        geometry = _heltomo(beside, found)
+        geometry = _heltomo(parameters, angles)
     except (ValueError, TypeError) as error:
-        raise UserError(f"{file}: the parameters next to {name}: {error}") from error
-    if geometry is None:
-        return found
-    return found._replace(geometry=geometry, angles=geometry.angles, angle_unit=geometry.angle_unit)
+        raise UserError(f"{file}: the parameters next to {named[0]}: {error}") from error
+    if geometry is not None:
+        angles, unit = geometry.angles, geometry.angle_unit
+    return Held(file, named[0], planes[named[0]], beside, angles, unit, geometry)
 
 
-def _field(beside: Mapping[str, np.ndarray], kind: str, row: int) -> np.ndarray | None:
-    found = next((beside[n] for n in (kind, f"{kind}_field", f"{kind}s") if n in beside), None)
-    if found is None:
-        return None
-    return found[:, row] if found.ndim == 3 and row < found.shape[1] else np.squeeze(found)
+def read_sinogram(path: str | Path, *, row: int = 0, axes: str = ",".join(AXES)) -> Measured:
+    """Reads a measured sinogram.
+
+    Args:
+      path: as in `open_sinogram`.
+      row: detector row, where there are several.
+      axes: of the stored array, in their order.
+
+    Raises:
+      UserError: naming the file, what is wrong with it, and the remedy.
+    """
+    held = open_sinogram(path)
+    return held.read(held.order(axes)[0], row=row)
 
 
-def _heltomo(beside: Mapping[str, np.ndarray], found: Measured) -> ScanGeometry | None:
-    values = {n.rpartition("/")[2]: a for n, a in beside.items() if n.startswith("parameters/")}
+def _plane(stored: Stored, order: tuple[str, ...], row: int) -> np.ndarray:
+    """[views, bins] of a detector row."""
+    values = stored.read(tuple(row if name == "rows" else slice(None) for name in order))
+    return values.T if order.index("bins") < order.index("views") else values
+
+
+def _angles(beside: Mapping[str, Stored], *, exchange: bool) -> tuple[tuple[float, ...] | None, str]:
+    """(angles, unit or "") by the first of the known names, None without."""
+    for name, unit in ANGLES.items():
+        if name in beside:
+            told = beside[name].unit.lower()
+            unit = unit or ("degrees" if told.startswith("deg") else "radians" if told.startswith("rad") else "")
+            unit = unit or ("degrees" if exchange else "")
+            return tuple(float(angle) for angle in np.ravel(beside[name].read(()))), unit
+    return None, ""
+
+
+def _heltomo(values: Mapping[str, np.ndarray], angles: tuple[float, ...] | None) -> ScanGeometry | None:
     about: dict[str, float] = {}
     for ours, theirs in _HELTOMO.items():
         name = next((n for n in theirs if n in values and np.size(values[n]) == 1), None)
         if name is None:
             return None
         about[ours] = float(np.ravel(values[name])[0])
-    angles = found.angles or tuple(float(a) for a in np.ravel(values["angles"])) if "angles" in values else found.angles
+    angles = angles or tuple(float(a) for a in np.ravel(values["angles"])) if "angles" in values else angles
     if angles is None:
         return None
     detector = about.pop("source_to_detector") - about["source_distance_mm"]

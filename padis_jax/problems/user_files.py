@@ -8,7 +8,7 @@ import numpy as np
 
 from padis_jax.errors import UserError
 from padis_jax.images import open_source
-from padis_jax.images.guard import decoding
+from padis_jax.images.arrays import map_npy
 from padis_jax.images.locate import kind_of
 
 
@@ -57,12 +57,11 @@ def read_kernel(path: str, image_shape: tuple[int, int]) -> np.ndarray:
         raise UserError(f"--kernel {path}: must be a .npy file of [h, w]; write one with numpy.save")
     if not Path(path).is_file():
         raise UserError(f"--kernel {path}: no such file")
-    with decoding(path, ".npy of numbers"):
-        kernel = np.load(path, allow_pickle=False)
+    kernel = map_npy(Path(path))
     if kernel.dtype.kind not in "fiub" or kernel.ndim != 2 or kernel.size == 0:
         raise UserError(f"--kernel {path}: {kernel.dtype} of shape {kernel.shape}; a kernel is [h, w] of real numbers")
-    if not np.isfinite(kernel).all() or not kernel.any():
-        raise UserError(f"--kernel {path}: must be finite and not all 0")
     if kernel.shape[0] > image_shape[0] or kernel.shape[1] > image_shape[1]:
         raise UserError(f"--kernel {path}: {kernel.shape} is larger than the image of {image_shape}; crop the kernel")
-    return kernel.astype(np.float64)
+    if not np.isfinite(kernel).all() or not kernel.any():
+        raise UserError(f"--kernel {path}: must be finite and not all 0")
+    return np.array(kernel, np.float64)

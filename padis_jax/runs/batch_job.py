@@ -30,6 +30,8 @@ import numpy as np
 
 from padis_jax.errors import UserError
 from padis_jax.files import json_text, read_records, write_bytes, write_json, write_npz
+from padis_jax.images.arrays import check_array, header
+from padis_jax.images.guard import decoding
 from padis_jax.runs.case import Case
 from padis_jax.weights import file_hash
 
@@ -72,19 +74,22 @@ def read_sinogram(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, float
     Raises:
       UserError: if it cannot be read, has another shape, or is not finite; names file and field.
     """
-    try:
-        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
-            held = {name: archive[name] for name in ("sinogram", "noise_sigma") if name in archive}
-    except Exception as error:  # zip, zlib, header and pickle errors: a damaged file can raise nearly anything
-        raise UserError(f"{path}: not a readable .npz of arrays: {error}") from error
-    if "sinogram" not in held:
-        raise UserError(f"{path}: has no `sinogram`")
+    with decoding(path, ".npz of arrays"), open(path, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
+        about = {name: header(archive.zip, name) for name in ("sinogram", "noise_sigma") if name in archive}
+        if "sinogram" not in about:
+            raise UserError(f"{path}: has no `sinogram`")
+        found, dtype = about["sinogram"]
+        if found != shape or dtype.kind not in "fiu":
+            raise UserError(
+                f"{path}: `sinogram` has shape {found} and type {dtype}, but the scan has numbers {shape} [views, "
+                "bins]; set --scan.views and --scan.bins"
+            )
+        for name, (size, kind) in about.items():
+            check_array(path, name, size, kind)
+            if name == "noise_sigma" and size != ():
+                raise UserError(f"{path}: `noise_sigma` has shape {size}: expected one number, not negative")
+        held = {name: archive[name] for name in about}
     sinogram, noise = held["sinogram"], held.get("noise_sigma", np.zeros(()))
-    if sinogram.shape != shape or sinogram.dtype.kind not in "fiu":
-        raise UserError(
-            f"{path}: `sinogram` has shape {sinogram.shape} and type {sinogram.dtype}, but the scan has numbers "
-            f"{shape} [views, bins]; set --scan.views and --scan.bins"
-        )
     if noise.shape != () or noise.dtype.kind not in "fiu" or not 0 <= noise < np.inf:
         raise UserError(f"{path}: `noise_sigma` is {noise}: expected one number, not negative")
     if not np.isfinite(sinogram).all():

@@ -125,7 +125,9 @@ class Experiment:
       generate: number of images to draw from the prior alone; 0 for none.
       generate_levels: steps of annealed Langevin dynamics for each of them.
       save_as: also write the result as dicom, nifti, png, tiff or npz, in its unit. DICOM needs a DICOM image, whose
-        header is carried over; png and tiff have 16 bits.
+        header is carried over, with the patient's name, ID, birth date and address; png and tiff have 16 bits.
+      anonymise: results without the patient, whose name and ID DICOM carries over. DICOM and NIfTI, by the basic
+        profile of PS3.15 (docs/formats.md).
       new_frame: allow an image of another size than the weights were trained on. It gets a new frame, to which
         positions are rescaled.
       devices: devices that share the patches of the image, or the files of `measurements`; 0 for all available.
@@ -154,6 +156,7 @@ class Experiment:
     generate: int = 0
     generate_levels: int = 300
     save_as: tuple[Format, ...] = ()
+    anonymise: bool = False
     new_frame: bool = False
     devices: int = 0
     measurements: str = ""

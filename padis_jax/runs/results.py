@@ -118,7 +118,7 @@ def check_save(config: Experiment, workdir: Path, case: Case) -> list[str]:
       UserError: for a folder that cannot be written to, for a format that needs what the source does not tell, and for
         what `outputs.check_outputs` refuses.
     """
-    blank = result(np.zeros(case.source.images.shape), case.source, "", window=case.window)
+    blank = result(np.zeros(case.source.images.shape), case.source, "", window=case.window, anonymise=config.anonymise)
     saved = [p for kind in config.save_as for stem in _stems(config, workdir) for p in check_format(stem, kind, blank)]
     names = ["reconstruction.npz", "metrics.json", "config.json", "report.html"]
     names += ["reconstruction.png" if case.truth is None else "comparison.png"]
@@ -162,10 +162,10 @@ def save(config: Experiment, workdir: Path, case: Case, outcome: Outcome) -> lis
     name, image = list(outcome.images.items())[-1]
     made_by = f"padis_jax {padis_jax.__version__}; not for diagnosis"
     about = f"{name}: reconstruction from {case.problem.description} by {made_by}"
-    made = [result(np.asarray(image)[None], case.source, about, window=case.window)]
+    made = [result(np.asarray(image)[None], case.source, about, window=case.window, anonymise=config.anonymise)]
     if outcome.samples is not None:
         spread, of = np.asarray(outcome.samples.deviation)[None], f"Standard deviation of {about}"
-        made.append(result(spread, case.source, of, window=case.window, deviation=True))
+        made.append(result(spread, case.source, of, window=case.window, deviation=True, anonymise=config.anonymise))
     stems = _stems(config, workdir)
     return [
         str(write_result(stem, kind, one)[0].relative_to(workdir))

@@ -5,8 +5,8 @@ A result of no image file, such as a measured scan, gets the header of `dicom_he
     stored = round(v / RescaleSlope) as int16,  RescaleIntercept = 0
 
 The slope is the smallest power of ten that lets the largest value fit, so values within 3276 HU are kept to 0.05 HU.
-Patient, study, frame of reference and geometry stay; series and instances get new identifiers, which depend on the
-source and on the pixels alone, so that the same result has the same files.
+Patient (unless the result is anonymous), study, frame of reference and geometry stay; series and instances get new
+identifiers, which depend on the source and on the pixels alone, so that the same result has the same files.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ import numpy as np
 
 import padis_jax
 from padis_jax.errors import UserError
+from padis_jax.images.dicom_slice import HEADER, opened
 from padis_jax.images.guard import decoding, library
+from padis_jax.writers.anonymise import anonymise, remove_graphics
 from padis_jax.writers.dicom_header import plain_header, uid
 from padis_jax.writers.result import Result
 
 # What described the source's pixels and does not describe the new ones.
 _STALE = """PixelPaddingValue PixelPaddingRangeLimit SmallestImagePixelValue LargestImagePixelValue
  SmallestPixelValueInSeries LargestPixelValueInSeries ModalityLUTSequence VOILUTSequence VOILUTFunction
- WindowCenterWidthExplanation IconImageSequence DigitalSignaturesSequence MACParametersSequence
+ PresentationLUTShape WindowCenterWidthExplanation IconImageSequence DigitalSignaturesSequence MACParametersSequence
  InstanceCreationDate InstanceCreationTime ExtendedOffsetTable ExtendedOffsetTableLengths""".split()
 
 
@@ -49,11 +51,17 @@ def dicom_files(result: Result) -> list[bytes]:
         for origin in origins:
             with decoding(origin.file, "DICOM header that is to be carried over"):
                 try:
-                    header = pydicom.dcmread(origin.file, stop_before_pixels=True)
+                    with opened(pydicom, origin.file, HEADER) as (handle, bare):
+                        header = pydicom.dcmread(handle, stop_before_pixels=True, force=bare)
                 except pydicom.errors.InvalidDicomError as error:
                     raise UserError(
                         f"{origin.file}: is not DICOM, and DICOM results need its header; use nifti, tiff or npz"
                     ) from error
+                if "PerFrameFunctionalGroupsSequence" in header:
+                    raise UserError(
+                        f"{origin.file}: is an enhanced file, whose header is not that of a slice; use nifti, tiff or "
+                        "npz"
+                    )
                 if (int(header.Rows), int(header.Columns)) != result.values.shape[1:3]:
                     raise UserError(f"{origin.file}: has {header.Rows} x {header.Columns} pixels, unlike the result")
             headers.append(header)
@@ -77,15 +85,15 @@ def _slope(largest: float) -> float:
 
 def _derive(pydicom: Any, header: Any, values: np.ndarray, result: Result, slope: float, digest: str) -> None:
     """Turns the header of a source slice into a derived image of these values, in place."""
-    source_class, source_instance = str(header.SOPClassUID), str(header.SOPInstanceUID)
     for name in _STALE:
         if name in header:
             delattr(header, name)
     header.remove_private_tags()
-    for group in range(0x6000, 0x6020, 2):  # overlays were drawn on the source
-        for element in header.group_dataset(group):
-            del header[element.tag]
+    remove_graphics(header)
+    if result.anonymous:
+        anonymise(pydicom, header)
 
+    source_class, source_instance = str(header.SOPClassUID), str(header.SOPInstanceUID)
     header.SeriesInstanceUID = uid(f"{header.SeriesInstanceUID} {digest}")
     header.SOPInstanceUID = uid(f"{source_instance} {digest}")
     header.file_meta = pydicom.dataset.FileMetaDataset()

@@ -13,7 +13,7 @@ from typing import Any
 from padis_jax.errors import UserError
 from padis_jax.images import ImageSet
 
-_EMPTY = """PatientName PatientID PatientBirthDate PatientSex StudyDate StudyTime AccessionNumber ReferringPhysicianName
+EMPTY = """PatientName PatientID PatientBirthDate PatientSex StudyDate StudyTime AccessionNumber ReferringPhysicianName
  StudyID PositionReferenceIndicator SliceThickness KVP AcquisitionNumber""".split()
 
 
@@ -33,7 +33,7 @@ def plain_header(pydicom: Any, source: ImageSet, index: int) -> Any:
     between, rows, columns = source.spacing
     height, width = source.images.shape[1:3]
     header = pydicom.Dataset()
-    for name in _EMPTY:
+    for name in EMPTY:
         setattr(header, name, "")
     header.SOPClassUID = pydicom.uid.CTImageStorage
     header.SOPInstanceUID = uid(f"{source.names[0]} {index}")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from padis_jax.errors import UserError
-from padis_jax.images.dicom import read_header
+from padis_jax.images.dicom_slice import read_headers
 from padis_jax.images.guard import decoding, library
 from padis_jax.images.locate import kind_of
 from padis_jax.images.nifti import layout
@@ -34,8 +34,8 @@ def nifti_bytes(result: Result) -> bytes:
       UserError: if the source tells no spacing, or its images are not neighbours in one volume, or are colour.
     """
     nibabel = library("nibabel", "medical", "NIfTI files")
-    source, values = result.source, result.values
-    if values.shape[-1] != 1:
+    source = result.source
+    if result.values.shape[-1] != 1:
         raise UserError("colour results cannot be written as NIfTI; use png, tiff or npz")
     kind = kind_of(source.origins[0].file) if source.origins else None
     with warnings.catch_warnings():
@@ -44,9 +44,12 @@ def nifti_bytes(result: Result) -> bytes:
             image = _like_nifti(nibabel, result)
         else:
             affine = _dicom_affine(result) if kind == "dicom" else _plain_affine(result)
-            image = nibabel.Nifti1Image(values[..., 0].transpose(2, 1, 0), affine)  # [columns, rows, slices]
+            image = nibabel.Nifti1Image(
+                result.stored_values[..., 0].transpose(2, 1, 0), affine
+            )  # [columns, rows, slices]
             image.set_sform(affine, code=1)
-            image.set_qform(affine, code=1)
+            # Slices of a tilted gantry are sheared, which a quaternion cannot say: code 0, to be ignored.
+            image.set_qform(affine, code=int(_turned(affine)))
             image.header.set_xyzt_units("mm")
         image.header["descrip"] = result.description.encode("ascii", "replace")[:79]
     buffer = io.BytesIO()
@@ -62,29 +65,38 @@ def _like_nifti(nibabel: Any, result: Result) -> Any:
         raise UserError(f"{file}: the images of a NIfTI result must be neighbouring slices of one volume; use npz")
     with decoding(file, "NIfTI header that is to be carried over"):
         source = nibabel.load(file)
-        affine, header, order = np.array(source.affine), source.header.copy(), layout(source.affine)
+        header, order = source.header.copy(), layout(source.affine)
         count = source.shape[order.axes[0]]
-        codes = int(header["sform_code"]), int(header["qform_code"])
-    data = result.values[..., 0]
+        forms = header.get_sform(coded=True), header.get_qform(coded=True)
+    data = result.stored_values[..., 0]
     data = data[tuple(slice(None, None, -1 if flip else 1) for flip in order.reversed)]
     data = data.transpose([order.axes.index(axis) for axis in range(3)])
     start = np.zeros(4)
     start[order.axes[0]] = count - first - len(origins) if order.reversed[0] else first
     start[3] = 1.0
-    affine[:, 3] = affine @ start
+    for affine in (source.affine, forms[0][0], forms[1][0]):
+        if affine is not None:
+            affine[:, 3] = affine @ start
+    if result.anonymous:
+        header.extensions.clear()  # which may hold all of a DICOM header
+        for name in ("data_type", "db_name", "aux_file", "intent_name"):
+            if name in header:  # version 2 has only some
+                header[name] = b""
     header.set_data_dtype(np.float32)
     header.set_data_shape(data.shape)
     header.set_slope_inter(1.0, 0.0)
     header["cal_min"] = header["cal_max"] = 0.0  # the source's display range
-    image = nibabel.Nifti1Image(data, affine, header)
-    image.set_sform(affine, code=codes[0] or 1)
-    image.set_qform(affine, code=codes[1])
+    image = nibabel.Nifti1Image(data, source.affine, header)
+    for (affine, code), place in zip(forms, (image.set_sform, image.set_qform), strict=True):
+        place(affine, code=int(code))
+    if not forms[0][1] and not forms[1][1]:
+        image.set_sform(source.affine, code=1)
     return image
 
 
 def _dicom_affine(result: Result) -> np.ndarray:
     origins = result.source.origins
-    slices = [read_header(origin.file) for origin in (origins[0], origins[-1])]
+    slices = [read_headers(origin.file)[origin.number] for origin in (origins[0], origins[-1])]
     first = slices[0]
     if first.position is None or first.orientation is None or first.pixel_spacing is None:
         raise UserError(f"{first.file}: has no position, orientation or pixel spacing, which NIfTI needs; use npz")
@@ -98,6 +110,12 @@ def _dicom_affine(result: Result) -> np.ndarray:
     affine[:3, 2] = step
     affine[:3, 3] = first.position
     return _LPS_TO_RAS @ affine
+
+
+def _turned(affine: np.ndarray) -> bool:
+    """Whether the axes of an affine are at right angles."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(np.allclose(axes.T @ axes, np.eye(3), atol=1e-4))
 
 
 def _plain_affine(result: Result) -> np.ndarray:

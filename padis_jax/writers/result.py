@@ -19,16 +19,34 @@ class Result:
       window: the values that become black and white in formats of integers without a scale (PNG, TIFF).
       source: the N images that the result is of: spacing, and files whose headers are carried over.
       description: what was done, one line; goes into the headers.
+      stored: what `window` is in the source's file.
+      anonymous: what the source's header says of the patient is left out.
     """
 
     values: np.ndarray
     window: Window
     source: ImageSet
     description: str
+    stored: Window
+    anonymous: bool = False
+
+    @property
+    def stored_values(self) -> np.ndarray:
+        """The values as the source's file has them, where it does not tell what white is: bytes from 0 to 255."""
+        if self.stored == self.window:
+            return self.values
+        scale = (self.stored.high - self.stored.low) / (self.window.high - self.window.low)
+        return (self.stored.low + (self.values.astype(np.float64) - self.window.low) * scale).astype(np.float32)
 
 
 def result(
-    images: np.ndarray | jax.Array, source: ImageSet, description: str, *, window: Window, deviation: bool = False
+    images: np.ndarray | jax.Array,
+    source: ImageSet,
+    description: str,
+    *,
+    window: Window,
+    deviation: bool = False,
+    anonymise: bool = False,
 ) -> Result:
     """A Result from images in [0, 1].
 
@@ -37,6 +55,7 @@ def result(
       source: the N images that they are of.
       description: what was done, one line.
       window: of the prior: v = low + x (high - low), for standard deviations s (high - low).
+      anonymise: leave out what the source's header says of the patient.
       deviation: the images are standard deviations, which have no offset; black is 0 then.
 
     Raises:
@@ -48,7 +67,9 @@ def result(
     if not np.isfinite(array).all():
         raise ValueError("a result to be written must be finite")
     scale = window.high - window.low
+    stored = source.stored if source.stored is not None and source.window == window else window
     if deviation:
-        return Result(array * np.float32(scale), Window(window.unit, 0.0, scale), source, description)
+        width = Window(stored.unit, 0.0, stored.high - stored.low)
+        return Result(array * np.float32(scale), Window(window.unit, 0.0, scale), source, description, width, anonymise)
     values = (window.low + array.astype(np.float64) * scale).astype(np.float32)
-    return Result(values, window, source, description)
+    return Result(values, window, source, description, stored, anonymise)
