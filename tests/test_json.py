@@ -12,7 +12,12 @@ from padis_jax.cli import data
 from padis_jax.files import json_text
 from padis_jax.runs.training_log import Log
 
-HASHED = {"benchmark/cells.py", "checkpoint.py"}  # text that is hashed, or compared, and never parsed by others
+HASHED = {
+    "benchmark/cells.py",
+    "checkpoint.py",
+    "lock.py",
+    "runs/training_data.py",
+}  # text that is hashed, or compared, and never parsed by others
 OTHER = {"files.py", "weights.py", "runs/html_report.py", "runs/batch_job.py"}
 
 

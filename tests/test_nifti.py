@@ -111,7 +111,7 @@ BAD = {
     "cut": (lambda d: _cut(d / "x.nii", 0.8), "x.nii: declares 240 bytes of values .* but holds 121; truncated"),
     "cut header": (lambda d: _cut(d / "x.nii", 0.4), "x.nii: not a readable NIfTI file"),
     "cut gz": (lambda d: _cut(d / "x.nii.gz", 0.8), "x.nii.gz: not a readable NIfTI file"),
-    "huge": (lambda d: _declares(d / "x.nii", 30000), "x.nii: declares slices of 900000000 values"),
+    "huge": (lambda d: _declares(d / "x.nii", 30000), "x.nii: declares a slice of 900000000 values"),
     "too large": (lambda d: _declares(d / "x.nii", 1000), "x.nii: declares 2000000000 bytes .* but holds 240"),
     "text": (lambda d: _text(d / "x.nii"), "x.nii: not a readable NIfTI file"),
     "packed text": (lambda d: _text(d / "x.nii.gz"), "x.nii.gz: not a readable NIfTI file"),

@@ -77,6 +77,7 @@ OUTPUT_HELP = [
     *table([*((flag(name), text) for name, text in attributes(OutputOptions).items()), VERSION]),
     "Exit codes: 0 done, 2 a mistake in files or settings (one line on stderr), 130 stopped by Ctrl-C.",
 ]
+RARE = ("--max-memory", "--no-lock")  # in --help-all only
 
 
 def split_output_options(args: Sequence[str], page: Page | None = None) -> tuple[OutputOptions, list[str]]:
@@ -94,7 +95,7 @@ def split_output_options(args: Sequence[str], page: Page | None = None) -> tuple
         print(f"padis_jax {padis_jax.__version__}, jax {jax.__version__}")
         raise SystemExit(0)
     if page is not None and {"-h", "--help"} & set(args):
-        print(page.short(OUTPUT_HELP))
+        print(page.short([line for line in OUTPUT_HELP if not line.lstrip().startswith(RARE)]))
         raise SystemExit(0)
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name, default in OutputOptions._field_defaults.items():
