@@ -50,7 +50,7 @@ class OutputOptions(NamedTuple):
       json: print one JSON object on stdout, and nothing else there.
       quiet: print errors only.
       verbose: print more than usual.
-      max_memory: what a file may take when decoded, such as 8G (default: half of the free memory).
+      max_memory: bytes that a file may take when decoded, such as 8G; half of the free ones.
     """
 
     dry_run: bool = False
@@ -71,8 +71,16 @@ class OutputOptions(NamedTuple):
             print(memory.text(), file=sys.stderr)
 
 
+_TEXTS = {flag(name): text for name, text in attributes(OutputOptions).items()}
+_PAIR = ("--quiet", "--verbose")
 OUTPUT_HELP = [
-    *table([*((flag(name), text) for name, text in attributes(OutputOptions).items()), VERSION]),
+    *table(
+        [
+            *((name, text) for name, text in _TEXTS.items() if name not in _PAIR),
+            (", ".join(_PAIR), "; ".join(_TEXTS[name] for name in _PAIR)),
+            VERSION,
+        ]
+    ),
     "Exit codes: 0 done, 2 a mistake in files or settings (one line on stderr), 130 stopped by Ctrl-C.",
 ]
 
