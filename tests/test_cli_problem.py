@@ -239,7 +239,7 @@ MISTAKES = {
     "no mask file": ("inpaint", lambda f, t: ["--mask", t / "no.png"], "no.png: no such file"),
     "mask of another size": ("inpaint", own_mask(HALF[:, :9]), "m.png: (16, 9) pixels, but the image has (16, 16)"),
     "mask in colour": ("inpaint", own_mask(HALF[..., None] * [1, 1, 0]), "is in colour"),
-    "mask of 0 and 1": ("inpaint", own_mask(HALF // 255), "no pixel is above half of white"),
+    "mask of 0 and 100": ("inpaint", own_mask(HALF // 255 * 100), "no pixel is above half of white"),
     "mask all white": ("inpaint", own_mask(np.full((16, 16), 255)), "every pixel is above half of white"),
     "kernel as text": ("deblur", lambda f, t: ["--kernel", t / "k.txt"], "must be a .npy file of [h, w]"),
     "no kernel file": ("deblur", lambda f, t: ["--kernel", t / "k.npy"], "k.npy: no such file"),

@@ -82,7 +82,7 @@ def test_extras_are_what_is_asked_for_by_name(root, setup):
     asked = set()
     for path in (root / "padis_jax").rglob("*.py"):
         asked |= set(re.findall(r'\blibrary\("(\w+)", "(\w+)"', path.read_text()))
-    assert len(asked) >= 5
+    assert len(asked) >= 4
     for extra in {extra for _, extra in asked}:
         wanted = {names.get(module, module) for module, of in asked if of == extra}
         assert wanted == requirement_names(setup["options.extras_require"][extra])

@@ -1,6 +1,7 @@
 """Pictures in: depth, colour, pages, rotation, transparency, masks, and what is no picture."""
 
 import functools
+import importlib
 import os
 import sys
 import zlib
@@ -173,6 +174,7 @@ STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.posix_spawn
 @functools.cache
 def watch():
     """Notes every start of a program in this process from now on."""
+    importlib.import_module("h5py")  # which asks uname for the processor, whatever the file
     sys.addaudithook(lambda event, _: events.append(event) if event in STARTS else None)
 
 
