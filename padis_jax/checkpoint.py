@@ -105,7 +105,9 @@ def _not_of_orbax(record: logging.LogRecord) -> bool:
 
 
 def _unraisable(args: Any) -> None:
-    if "orbax" not in getattr(getattr(args.object, "cr_code", None), "co_filename", ""):
+    """TensorStore's answers to tasks that Orbax gave up, and these tasks, are of no use to anybody."""
+    of_orbax = "orbax" in getattr(getattr(args.object, "cr_code", None), "co_filename", "")
+    if not of_orbax and "Event loop is closed" not in str(args.exc_value):
         _HOOKS[0](args)
 
 
