@@ -91,7 +91,7 @@ def split_output_options(args: Sequence[str], page: Page | None = None) -> tuple
         print(f"padis_jax {padis_jax.__version__}, jax {jax.__version__}")
         raise SystemExit(0)
     if page is not None and {"-h", "--help"} & set(args):
-        print(page.short(OUTPUT_HELP))
+        print(page.short([line for line in OUTPUT_HELP if "--no-lock" not in line]))  # a page, not all
         raise SystemExit(0)
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in OutputOptions._fields:
