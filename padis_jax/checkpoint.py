@@ -8,14 +8,12 @@ whose content does not have its digests is set aside, and the one before it is u
 from __future__ import annotations
 
 import contextlib
-import gc
 import hashlib
 import json
 import logging
 import shutil
 import sys
 import threading
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,29 +83,32 @@ def open_checkpoints(workdir: str | Path, *, keep: int = 3, reading: bool = Fals
 @contextmanager
 def _muted() -> Iterator[None]:
     """Keeps Orbax, its threads and its tasks from printing the tracebacks of what is said here in one line."""
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    before = [logger.disabled for logger in loggers], threading.excepthook, sys.unraisablehook
+    absl = logging.getLogger("absl")
+    before = absl.disabled, threading.excepthook
+    # Tasks that nobody waited for say so when they are freed, which may be as the program ends.
+    logging.getLogger("asyncio").addFilter(_not_of_orbax)
+    if not _HOOKS:
+        _HOOKS.append(sys.unraisablehook)
+        sys.unraisablehook = _unraisable
     try:
-        for logger in loggers:
-            logger.disabled = True
-        threading.excepthook = lambda _: None
-        sys.unraisablehook = lambda _: None
+        absl.disabled, threading.excepthook = True, lambda _: None
         yield
-    except BaseException as error:
-        _forget_tasks(error)
-        raise
     finally:
-        gc.collect()  # tasks print their exception when they are freed
-        disabled, threading.excepthook, sys.unraisablehook = before
-        for logger, value in zip(loggers, disabled, strict=True):
-            logger.disabled = value
+        absl.disabled, threading.excepthook = before
 
 
-def _forget_tasks(error: BaseException | None) -> None:
-    """Frees what the frames behind an exception hold."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
+_HOOKS: list[Any] = []  # what was there before
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.getMessage()
+
+
+def _unraisable(args: Any) -> None:
+    """TensorStore's answers to tasks that Orbax gave up, and these tasks, are of no use to anybody."""
+    of_orbax = "orbax" in getattr(getattr(args.object, "cr_code", None), "co_filename", "")
+    if not of_orbax and "Event loop is closed" not in str(args.exc_value):
+        _HOOKS[0](args)
 
 
 def save(manager: ocp.CheckpointManager, state: TrainState, about: dict[str, Any], *, wait: bool = False) -> None:

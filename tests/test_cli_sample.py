@@ -188,7 +188,7 @@ def test_images_from_the_prior_alone(folder, tmp_path):
         images = file["images"]
     assert images.shape == (2, 16, 16, 1) and np.isfinite(images).all() and np.abs(images[0] - images[1]).max() > 1e-3
     names = {p.name for p in tmp_path.iterdir()}
-    assert names == {"generated_00.png", "generated_01.png", "generated.npz", "config.json"}
+    assert names == {"generated_00.png", "generated_01.png", "generated.npz", "config.json", "results.json"}
 
 
 def _truncated(folder, tmp_path):

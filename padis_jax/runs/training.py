@@ -69,16 +69,17 @@ def train(config: Config, workdir: str | Path, *, silent: bool = False, lock: bo
       SystemExit: after SIGTERM or Ctrl-C, when the state is saved.
     """
     run, workdir = config.run, place(workdir)
+    mesh = make_mesh(run.devices)
+    check_batch(mesh, config.patches)
+    data = load_data(config)  # what cannot be read leaves no trace
     with (
         claimed(workdir, WRITTEN, inputs(config), of="training", ours=ours(workdir), lock=lock) as held,
         checkpoint.open_checkpoints(workdir, keep=run.keep) as manager,
     ):
-        mesh = make_mesh(run.devices)
-        check_batch(mesh, config.patches)
-        data = load_data(config)
-        check_resumed(checkpoint.saved_config(manager), data, workdir)
         state, step = begin(config, data.frame, mesh, manager)
-        origin = _origin(checkpoint.saved_config(manager), run.start_weights)
+        saved = checkpoint.saved_config(manager)
+        check_resumed(saved, data, workdir)
+        origin = _origin(saved, run.start_weights)
         start = int(state.step)
         if start >= run.steps and not silent:
             print(f"{workdir}: trained for {start} steps already; raise --run.steps to continue", file=sys.stderr)

@@ -112,10 +112,10 @@ def check_resumed(saved: Mapping[str, Any] | None, data: TrainingData, workdir: 
     then = _values(before, ["images"])
     if before != now["data"]:
         same = isinstance(before, dict) and before.get("images") == now["data"]["images"]
-        what = "the training images have other values" if same else f"{now['data']['images']} training images"
+        count = now["data"]["images"]
+        what = "the training images have other values than" if same else f"{count} training images, not {then} as"
         print(
-            f"note: {workdir}: {what} than when its newest checkpoint was saved"
-            f"{'' if same else f' ({then})'}; the run continues with those of now",
+            f"note: {workdir}: {what} when its newest checkpoint was saved; the run continues with those of now",
             file=sys.stderr,
         )
 
