@@ -1,0 +1,187 @@
+"""How well the two measurements of a line agree, that from one side and that from the other: no image is needed.
+
+With the symbols of `fan`, u from the foot of the perpendicular on the detector, the ray (t, u) runs along the line of
+
+    (t', -u),     t' = t + pi - 2 g,     tan g = u / D     (g = 0 for a parallel beam),
+
+whatever the object is. The values p and p' of both are compared:
+
+    r^2 = sum (p - p')^2 / sum ((p - m)^2 + (p' - m)^2),     m the mean of all; 0 if they agree, 1 if not at all.
+
+Views are interpolated linearly, then smoothed over a view's gap, and bins over the way that a point at the edge moves
+within half of one. So all angles have one resolution, and no geometry gains by where its rays fall between the views.
+
+Where the axis is on the detector, q in bins, tells -u; the pitch tells g alone. Both are fitted by Gauss and Newton's
+method; their covariance is H^-1 (sum_k g_k g_k') H^-1, H = J'J, with the gradients g_k of BLOCKS of neighbouring views,
+which are independent of each other (errors within one need not be: White, Econometrica 48, 817, 1980), doubled, as each
+pair is there twice.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d, map_coordinates, spline_filter
+
+from padis_jax.measurements.geometry import ScanGeometry
+from padis_jax.operators.fbp import gaps
+from padis_jax.operators.shares import END, TURN
+
+BLOCKS, ROWS, COLUMNS = 24, 360, 128  # of views, of them and of bins that are compared
+FEWEST = 300  # pairs of smooth values that tell anything
+PITCHES = np.log(0.5), np.log(2.0)
+
+
+class Agreement(NamedTuple):
+    """How well views agree.
+
+    Attributes:
+      residual: r.
+      blocks: [BLOCKS], what each adds to r^2.
+    """
+
+    residual: float
+    blocks: np.ndarray
+
+
+class Fit(NamedTuple):
+    """The axis and the pitch that make views agree best.
+
+    Attributes:
+      axis: q, offset of the detector's centre in bins.
+      pitch: factor of the spacing.
+      uncertainty: [2], standard deviations of both; 0 of what was not fitted.
+      agreement: what is left.
+    """
+
+    axis: float
+    pitch: float
+    uncertainty: np.ndarray
+    agreement: Agreement
+
+
+class Pairs:
+    """The lines of a scan that are measured twice.
+
+    Args:
+      geometry: of which the views' angles are taken, and the detector as stated.
+      sinogram: [views, bins].
+      reverse: whether the detector is read backwards, or the source goes round the other way.
+    """
+
+    def __init__(self, geometry: ScanGeometry, sinogram: np.ndarray, *, reverse: bool = False) -> None:
+        self.geometry, self.sign = geometry, -1 if reverse else 1
+        order, _, _, typical = gaps(tuple(geometry.radians), TURN)
+        folded = np.mod(geometry.radians, TURN)[order]
+        grid = int(np.clip(4 * round(TURN / typical), 4 * BLOCKS, 4 * ROWS))
+        at = np.arange(grid) * TURN / grid
+        reach = geometry.bins / 2 + abs(geometry.offset_mm) / geometry.spacing_mm
+        smooth = float(np.clip(reach * typical / 2, 0.5, geometry.bins / 32))
+        rows = gaussian_filter1d(np.asarray(sinogram, np.float64)[order], smooth, axis=1, mode="nearest")
+        around = np.concatenate([folded[-1:] - TURN, folded, folded[:1] + TURN])
+        left = np.searchsorted(around, at, "right") - 1
+        gap = np.diff(around)[left]
+        weight = ((at - around[left]) / np.maximum(gap, 1e-12))[:, None]
+        rows = rows[left - 1] * (1 - weight) + rows[left % len(rows)] * weight
+        width = max(typical * grid / TURN, 1.0)
+        self.values = gaussian_filter1d(rows, width, axis=0, mode="wrap")
+        self.spline = spline_filter(self.values, 3, mode="nearest")
+        self.there = gaussian_filter1d((gap <= END * typical).astype(float), width, mode="wrap") > 0.99
+        self.rows = np.flatnonzero(self.there)[:: -(-int(self.there.sum()) // ROWS) or 1]
+        first = 1.5 * smooth  # nearer to the detector's ends the smooth values miss what is beyond
+        self.ends = first, geometry.bins - 1 - first
+        inside = np.arange(int(np.ceil(first)), int(self.ends[1]) + 1)
+        self.columns = inside[:: max(1, int(smooth), geometry.bins // COLUMNS)]
+
+    def agreement(self, axis: float, pitch: float = 1.0) -> Agreement | None:
+        """What is left with the axis and the pitch; None where too few lines are measured twice."""
+        found = self._compare(axis, pitch, self._shared(axis))
+        if found is None:
+            return None
+        p, other, use = found
+        mean = (p[use].sum() + other[use].sum()) / (2 * use.sum())
+        size = np.sum(((p - mean) ** 2 + (other - mean) ** 2)[use])
+        blocks = self._blocks(np.where(use, (p - other) ** 2, 0).sum(1)) / max(size, 1e-300)
+        return Agreement(float(np.sqrt(blocks.sum())), blocks)
+
+    def fit(self, axis: float, *, pitch: bool) -> Fit | None:
+        """The axis, and the pitch if that is asked for, that make the views agree best, near a start."""
+        which = [0, 1] if pitch and self.geometry.beam == "fan" else [0]
+        at, best = np.asarray([axis, 0.0]), self.agreement(axis)  # the axis and the logarithm of the pitch
+        uncertainty, done = np.zeros(2), False
+        while best is not None and not done:
+            if (linear := self._linear(at, which)) is None:
+                return None
+            gradients, inverse = linear
+            uncertainty[which] = np.sqrt(2 * np.diag(inverse @ gradients @ gradients.T @ inverse))
+            move = np.zeros(2)
+            move[which] = -inverse @ gradients.sum(1)
+            move, done = np.clip(move, [-2.0, -0.1], [2.0, 0.1]), True
+            while (np.abs(move) > [1e-3, 1e-4]).any():
+                new = np.clip(at + move, [-np.inf, PITCHES[0]], [np.inf, PITCHES[1]])
+                now = self.agreement(new[0], np.exp(new[1]))
+                if now is not None and now.residual < 0.9999 * best.residual:
+                    at, best, done = new, now, False
+                    break
+                move = move / 4
+        factor = float(np.exp(at[1]))
+        return best and Fit(float(at[0]), factor, uncertainty * [1.0, factor], best)
+
+    def _linear(self, at: np.ndarray, which: list[int]) -> tuple[np.ndarray, np.ndarray] | None:
+        """g_k, [numbers, BLOCKS], and H^-1 of p - p' as a function of the numbers `which` of `at`."""
+        columns = self._shared(at[0])
+        if (found := self._compare(at[0], np.exp(at[1]), columns)) is None:
+            return None
+        p, other, use = found
+        slopes = []
+        for step in np.diag([0.1, 0.005])[which]:
+            after, before = (self._compare(q, np.exp(log), columns) for q, log in (at + step, at - step))
+            if after is None or before is None:
+                return None
+            slopes.append(np.where(use, before[1] - after[1], 0) / (2 * step.sum()))
+        gradients = np.stack([self._blocks((slope * np.where(use, p - other, 0)).sum(1)) for slope in slopes])
+        return gradients, np.linalg.pinv(np.einsum("irc,jrc->ij", slopes, slopes))
+
+    def _shared(self, axis: float) -> np.ndarray:
+        """The columns whose lines the detector sees from the other side too."""
+        other = self.geometry.bins - 1 - self.columns - 2 * axis
+        return self.columns[(other >= self.ends[0]) & (other <= self.ends[1])]
+
+    def _compare(
+        self, axis: float, pitch: float, columns: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """p, p' and which of them are there, [rows, columns] each."""
+        u = columns - (self.geometry.bins - 1) / 2 + axis
+        far = self.geometry.source_distance_mm + self.geometry.detector_distance_mm
+        tangent = u * self.geometry.spacing_mm * pitch / far if self.geometry.beam == "fan" else 0 * u
+        grid = len(self.values)
+        t = self.rows[:, None] + (np.pi - 2 * self.sign * np.arctan(tangent)) * grid / TURN
+        use = self.there[np.round(t).astype(int) % grid]
+        if use.sum() < FEWEST:
+            return None
+        other = np.broadcast_to(self.geometry.bins - 1 - columns - 2 * axis, t.shape)
+        across = map_coordinates(self.spline, [t, other], order=3, mode="grid-wrap", prefilter=False)
+        return self.values[np.ix_(self.rows, columns)], across, use
+
+    def _blocks(self, values: np.ndarray) -> np.ndarray:
+        return np.bincount(self.rows * BLOCKS // len(self.values), values, BLOCKS)
+
+
+def lowering(before: Agreement, after: Agreement) -> float:
+    """By how many of its standard deviations r^2 falls from one to the other."""
+    fall = before.blocks - after.blocks
+    return float(fall.sum() / max(np.sqrt(2 * np.sum((fall - fall.mean()) ** 2)), 1e-300))
+
+
+def axis_of(geometry: ScanGeometry) -> float:
+    """q as stated."""
+    return geometry.offset_mm / geometry.spacing_mm
+
+
+def best_axis(pairs: Pairs) -> Fit | None:
+    """The axis with which views agree best, wherever on the detector; None where no line is measured twice."""
+    places = np.arange(-0.45, 0.451, 0.01) * pairs.geometry.bins
+    found = [(pairs.agreement(q), q) for q in (*places, axis_of(pairs.geometry))]
+    there = [(a.residual, q) for a, q in found if a is not None]
+    return pairs.fit(min(there)[1], pitch=False) if there else None
