@@ -19,6 +19,7 @@ pair is there twice.
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -38,11 +39,11 @@ class Agreement(NamedTuple):
 
     Attributes:
       residual: r.
-      blocks: [BLOCKS], what each adds to r^2.
+      left: [rows, columns], (p - p') over the size of the data, so that r^2 is the sum of squares.
     """
 
     residual: float
-    blocks: np.ndarray
+    left: np.ndarray
 
 
 class Fit(NamedTuple):
@@ -89,6 +90,7 @@ class Pairs:
         self.spline = spline_filter(self.values, 3, mode="nearest")
         self.there = gaussian_filter1d((gap <= END * typical).astype(float), width, mode="wrap") > 0.99
         self.rows = np.flatnonzero(self.there)[:: -(-int(self.there.sum()) // ROWS) or 1]
+        self.fewest = FEWEST
         first = 1.5 * smooth  # nearer to the detector's ends the smooth values miss what is beyond
         self.ends = first, geometry.bins - 1 - first
         inside = np.arange(int(np.ceil(first)), int(self.ends[1]) + 1)
@@ -96,14 +98,15 @@ class Pairs:
 
     def agreement(self, axis: float, pitch: float = 1.0) -> Agreement | None:
         """What is left with the axis and the pitch; None where too few lines are measured twice."""
-        found = self._compare(axis, pitch, self._shared(axis))
-        if found is None:
+        columns = self._shared(axis)
+        if (found := self._compare(axis, pitch, columns)) is None:
             return None
         p, other, use = found
         mean = (p[use].sum() + other[use].sum()) / (2 * use.sum())
         size = np.sum(((p - mean) ** 2 + (other - mean) ** 2)[use])
-        blocks = self._blocks(np.where(use, (p - other) ** 2, 0).sum(1)) / max(size, 1e-300)
-        return Agreement(float(np.sqrt(blocks.sum())), blocks)
+        left = np.zeros((len(self.rows), len(self.columns)))
+        left[:, np.isin(self.columns, columns)] = np.where(use, p - other, 0) / np.sqrt(max(size, 1e-300))
+        return Agreement(float(np.linalg.norm(left)), left)
 
     def fit(self, axis: float, *, pitch: bool) -> Fit | None:
         """The axis, and the pitch if that is asked for, that make the views agree best, near a start."""
@@ -140,7 +143,7 @@ class Pairs:
             if after is None or before is None:
                 return None
             slopes.append(np.where(use, before[1] - after[1], 0) / (2 * step.sum()))
-        gradients = np.stack([self._blocks((slope * np.where(use, p - other, 0)).sum(1)) for slope in slopes])
+        gradients = np.stack([_blocks(slope * np.where(use, p - other, 0)) for slope in slopes])
         return gradients, np.linalg.pinv(np.einsum("irc,jrc->ij", slopes, slopes))
 
     def _shared(self, axis: float) -> np.ndarray:
@@ -158,20 +161,27 @@ class Pairs:
         grid = len(self.values)
         t = self.rows[:, None] + (np.pi - 2 * self.sign * np.arctan(tangent)) * grid / TURN
         use = self.there[np.round(t).astype(int) % grid]
-        if use.sum() < FEWEST:
+        if use.sum() < self.fewest:
             return None
         other = np.broadcast_to(self.geometry.bins - 1 - columns - 2 * axis, t.shape)
         across = map_coordinates(self.spline, [t, other], order=3, mode="grid-wrap", prefilter=False)
         return self.values[np.ix_(self.rows, columns)], across, use
 
-    def _blocks(self, values: np.ndarray) -> np.ndarray:
-        return np.bincount(self.rows * BLOCKS // len(self.values), values, BLOCKS)
+
+def _blocks(values: np.ndarray) -> np.ndarray:
+    """Sums over the columns and the rows of each block, [BLOCKS]."""
+    return np.bincount(np.arange(len(values)) * BLOCKS // len(values), values.sum(1), BLOCKS)
 
 
 def lowering(before: Agreement, after: Agreement) -> float:
-    """By how many of its standard deviations r^2 falls from one to the other."""
-    fall = before.blocks - after.blocks
-    return float(fall.sum() / max(np.sqrt(2 * np.sum((fall - fall.mean()) ** 2)), 1e-300))
+    """By how many of its standard deviations r^2 falls from one to the other.
+
+    With e what is left after, and e + d before, it falls by the sum of 2 e d + d^2, of which e makes 2 e d uncertain.
+    """
+    fall = before.residual**2 - after.residual**2
+    change = before.left - after.left if before.left.shape == after.left.shape else after.left
+    error = 2 * np.sqrt(2 * np.sum(_blocks(after.left * change) ** 2))
+    return float(fall / max(error, 1e-300))
 
 
 def axis_of(geometry: ScanGeometry) -> float:
@@ -181,7 +191,9 @@ def axis_of(geometry: ScanGeometry) -> float:
 
 def best_axis(pairs: Pairs) -> Fit | None:
     """The axis with which views agree best, wherever on the detector; None where no line is measured twice."""
+    thin = copy.copy(pairs)
+    thin.rows, thin.fewest = pairs.rows[::4], FEWEST // 4
     places = np.arange(-0.45, 0.451, 0.01) * pairs.geometry.bins
-    found = [(pairs.agreement(q), q) for q in (*places, axis_of(pairs.geometry))]
+    found = [(thin.agreement(q), q) for q in (*places, axis_of(pairs.geometry))]
     there = [(a.residual, q) for a, q in found if a is not None]
     return pairs.fit(min(there)[1], pitch=False) if there else None
