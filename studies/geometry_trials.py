@@ -74,7 +74,7 @@ def random_scan(key: np.random.Generator) -> tuple[ScanGeometry, np.ndarray]:
     """A scan, and its line integrals with noise of up to 1% of the largest."""
     beam: Literal["fan", "parallel"] = "parallel" if key.uniform() < 0.25 else "fan"
     bins, views = int(key.integers(64, 400)), int(key.integers(60, 400))
-    span = float(key.choice([360.0, 360.0, 360.0, 270.0, 180.0, 120.0]))
+    span = float(key.choice([360.0] * 7 + [270.0, 270.0] + [180.0 if beam == "parallel" else 150.0]))
     radius = float(10 ** key.uniform(1, 2))
     magnification, d = 1.0, 0.0
     if beam == "fan":

@@ -176,12 +176,14 @@ def _blocks(values: np.ndarray) -> np.ndarray:
 def lowering(before: Agreement, after: Agreement) -> float:
     """By how many of its standard deviations r^2 falls from one to the other.
 
-    With e what is left after, and e + d before, it falls by the sum of 2 e d + d^2, of which e makes 2 e d uncertain.
+    With e what is left after, and e + d before, it falls by the sum of 2 e d + d^2, of which e makes 2 e d uncertain; nor
+    is it more uncertain than its scatter from block to block says, which for large d is that of the object.
     """
-    fall = before.residual**2 - after.residual**2
+    fall = _blocks(before.left**2) - _blocks(after.left**2)
     change = before.left - after.left if before.left.shape == after.left.shape else after.left
-    error = 2 * np.sqrt(2 * np.sum(_blocks(after.left * change) ** 2))
-    return float(fall / max(error, 1e-300))
+    remainder = 2 * np.linalg.norm(_blocks(after.left * change))
+    scatter = np.linalg.norm(fall - fall.mean())
+    return float(fall.sum() / max(np.sqrt(2) * min(remainder, scatter), 1e-300))
 
 
 def axis_of(geometry: ScanGeometry) -> float:
