@@ -122,11 +122,8 @@ def _by_pairs(geometry: ScanGeometry, sinogram: np.ndarray) -> Report | None:
     if geometry.beam == "fan":
         tried.append(_trial(Correction(reverse_bins=True), Pairs(geometry, sinogram, reverse=True)))
     trials = [t for t in tried if t is not None]
-    best = min(trials, key=lambda t: t.residual)
     # Of evenly spaced views the reverse order is the other sense of rotation: then it is called that.
-    for other in trials:
-        if other.correction.reverse_bins and not _clearly(other.fit.agreement, best.fit.agreement):
-            best = other
+    best = min(trials, key=lambda t: t.residual / (CLEARER if t.correction.reverse_views else 1))
     now = plain.pairs.agreement(axis_of(geometry))
     stated = now.residual if now else float("nan")
     fitted = [Finding(_correction(t.correction, geometry, t.fit.axis, t.fit.pitch), t.residual) for t in trials]

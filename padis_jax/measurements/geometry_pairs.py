@@ -176,8 +176,8 @@ def _blocks(values: np.ndarray) -> np.ndarray:
 def lowering(before: Agreement, after: Agreement) -> float:
     """By how many of its standard deviations r^2 falls from one to the other.
 
-    With e what is left after, and e + d before, it falls by the sum of 2 e d + d^2, of which e makes 2 e d uncertain; nor
-    is it more uncertain than its scatter from block to block says, which for large d is that of the object.
+    With e what is left after, and e + d before, it falls by the sum of 2 e d + d^2, of which e makes 2 e d uncertain;
+    nor is it more uncertain than its scatter from block to block, which for large d is that of the object.
     """
     fall = _blocks(before.left**2) - _blocks(after.left**2)
     change = before.left - after.left if before.left.shape == after.left.shape else after.left
