@@ -5,8 +5,8 @@ sense of rotation, and for a wide enough fan the pitch. Where none are, a parall
 of the centre of mass, and for a fan beam's short arc an image is fitted (`geometry_residual`), which shows gross faults
 only. The unit of the angles is always told by the image.
 
-A correction is reported if it lowers the residual, and differs from what is stated, by more than SURE standard
-deviations; what this scan does not tell is named with the reason.
+A correction is reported if it differs from what is stated by more than SURE standard deviations, and lowers the
+residual by more than half as many; what this scan does not tell is named with the reason.
 
 What no measurement can tell: the image's rotation; its mirror image (both the sense of rotation and the direction of
 the detector reversed); and, for parallel beams, the pitch (the image's size) and each of the two reversals alone, where
@@ -35,7 +35,7 @@ from padis_jax.measurements.geometry_arcs import (
 from padis_jax.measurements.geometry_pairs import Agreement, Fit, Pairs, axis_of, best_axis, lowering
 from padis_jax.measurements.geometry_residual import Correction, Finding, Report
 
-CLEARER = 0.95  # a correction must lower the residual to this part at least
+CLEARER = 0.95  # a reversal must lower the residual to this part at least
 NOTHING = 0.5  # a residual that tells nothing
 PITCH = 0.02  # less is a matter of tuning
 LARGE_SHIFT, LARGE_PITCH = 0.02, 0.1  # parts of the detector and of the pitch: what a check should tell
@@ -132,7 +132,7 @@ def _by_pairs(geometry: ScanGeometry, sinogram: np.ndarray) -> Report | None:
         why = f"the geometry (opposite views differ by {best.residual:.2f} of their size, whatever is corrected)"
         return Report(stated, Finding(Correction(), stated), others, (why,))
     unknown = []
-    if not _clearly(plain.fit.agreement, best.fit.agreement):
+    if best.residual > CLEARER * plain.residual or not _clearly(plain.fit.agreement, best.fit.agreement):
         best = plain
     if best is plain and any(
         t.correction.reverse_bins and not _clearly(t.fit.agreement, best.fit.agreement) for t in trials
@@ -171,8 +171,11 @@ def _significant(geometry: ScanGeometry, pairs: Pairs, fit: Fit) -> tuple[float,
 
 
 def _clearly(before: Agreement | None, after: Agreement) -> bool:
-    """Whether the residual falls by more than its uncertainty. Without lines to compare before, yes."""
-    return before is None or (after.residual < CLEARER * before.residual and lowering(before, after) > SURE)
+    """Whether the residual falls by more than its uncertainty. Without lines to compare before, yes.
+
+    A number that is n standard deviations from its best value raises r^2 by n / 2 of those of r^2.
+    """
+    return before is None or lowering(before, after) > SURE / 2
 
 
 def _correction(start: Correction, geometry: ScanGeometry, axis: float, pitch: float) -> Correction:
