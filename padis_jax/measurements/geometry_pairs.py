@@ -29,7 +29,7 @@ from padis_jax.measurements.geometry import ScanGeometry
 from padis_jax.operators.fbp import gaps
 from padis_jax.operators.shares import END, TURN
 
-BLOCKS, ROWS, COLUMNS = 24, 360, 128  # of views, of them and of bins that are compared
+BLOCKS, ROWS, COLUMNS = 24, 300, 96  # of views, of them and of bins that are compared
 FEWEST = 300  # pairs of smooth values that tell anything
 PITCHES = np.log(0.5), np.log(2.0)
 
@@ -90,7 +90,7 @@ class Pairs:
         self.spline = spline_filter(self.values, 3, mode="nearest")
         self.there = gaussian_filter1d((gap <= END * typical).astype(float), width, mode="wrap") > 0.99
         self.rows = np.flatnonzero(self.there)[:: -(-int(self.there.sum()) // ROWS) or 1]
-        self.fewest = FEWEST
+        self.fewest, self.order = FEWEST, 3
         first = 1.5 * smooth  # nearer to the detector's ends the smooth values miss what is beyond
         self.ends = first, geometry.bins - 1 - first
         inside = np.arange(int(np.ceil(first)), int(self.ends[1]) + 1)
@@ -164,7 +164,7 @@ class Pairs:
         if use.sum() < self.fewest:
             return None
         other = np.broadcast_to(self.geometry.bins - 1 - columns - 2 * axis, t.shape)
-        across = map_coordinates(self.spline, [t, other], order=3, mode="grid-wrap", prefilter=False)
+        across = map_coordinates(self.spline, [t, other], order=self.order, mode="grid-wrap", prefilter=False)
         return self.values[np.ix_(self.rows, columns)], across, use
 
 
@@ -194,7 +194,7 @@ def axis_of(geometry: ScanGeometry) -> float:
 def best_axis(pairs: Pairs) -> Fit | None:
     """The axis with which views agree best, wherever on the detector; None where no line is measured twice."""
     thin = copy.copy(pairs)
-    thin.rows, thin.fewest = pairs.rows[::4], FEWEST // 4
+    thin.rows, thin.fewest, thin.spline, thin.order = pairs.rows[::6], FEWEST // 6, pairs.values, 1
     places = np.arange(-0.45, 0.451, 0.01) * pairs.geometry.bins
     found = [(thin.agreement(q), q) for q in (*places, axis_of(pairs.geometry))]
     there = [(a.residual, q) for a, q in found if a is not None]
