@@ -30,7 +30,7 @@ from padis_jax.operators.fbp import gaps
 from padis_jax.operators.shares import END, TURN
 
 BLOCKS, ROWS, COLUMNS = 24, 300, 96  # of views, of them and of bins that are compared
-FEWEST = 300  # pairs of smooth values that tell anything
+FEWEST, FAINTEST = 300, 1e-3  # pairs of smooth values that tell anything, and their part of all variance
 PITCHES = np.log(0.5), np.log(2.0)
 
 
@@ -104,8 +104,10 @@ class Pairs:
         p, other, use = found
         mean = (p[use].sum() + other[use].sum()) / (2 * use.sum())
         size = np.sum(((p - mean) ** 2 + (other - mean) ** 2)[use])
+        if size <= FAINTEST * use.sum() * self.values.var():
+            return None
         left = np.zeros((len(self.rows), len(self.columns)))
-        left[:, np.isin(self.columns, columns)] = np.where(use, p - other, 0) / np.sqrt(max(size, 1e-300))
+        left[:, np.isin(self.columns, columns)] = np.where(use, p - other, 0) / np.sqrt(size)
         return Agreement(float(np.linalg.norm(left)), left)
 
     def fit(self, axis: float, *, pitch: bool) -> Fit | None:
