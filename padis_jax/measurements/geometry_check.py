@@ -38,7 +38,7 @@ from padis_jax.measurements.geometry_residual import Correction, Finding, Report
 CLEARER = 0.95  # a reversal must lower the residual to this part at least
 NOTHING = 0.5  # a residual that tells nothing
 PITCH = 0.02  # less is a matter of tuning
-LARGE_SHIFT, LARGE_PITCH = 0.02, 0.1  # parts of the detector and of the pitch: what a check should tell
+LARGE_SHIFT, LARGE_PITCH = 0.013, 0.06  # parts of the detector and of the pitch; more leaves 2% and 10% in doubt
 
 
 def check_geometry(geometry: ScanGeometry, sinogram: np.ndarray) -> Report:

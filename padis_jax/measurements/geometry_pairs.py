@@ -11,10 +11,10 @@ whatever the object is. The values p and p' of both are compared:
 Views are interpolated linearly, then smoothed over a view's gap, and bins over the way that a point at the edge moves
 within half of one. So all angles have one resolution, and no geometry gains by where its rays fall between the views.
 
-Where the axis is on the detector, q in bins, tells -u; the pitch tells g alone. Both are fitted by Gauss and Newton's
-method; their covariance is H^-1 (sum_k g_k g_k') H^-1, H = J'J, with the gradients g_k of BLOCKS of neighbouring views,
-which are independent of each other (errors within one need not be: White, Econometrica 48, 817, 1980), doubled, as each
-pair is there twice.
+Where the axis is on the detector, q in bins, tells -u; the pitch tells g alone: so they are fitted one after the other.
+The variance of each is 2 sum_k g_k^2 / h^2, with the gradients g_k of the sums of BLOCKS of neighbouring views, which
+are independent of each other (errors within one need not be: White, Econometrica 48, 817, 1980), and the curvature h of
+the sum of all; 2, as each pair is there twice.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d, map_coordinates, spline_filter
+from scipy.optimize import minimize_scalar
 
 from padis_jax.measurements.geometry import ScanGeometry
 from padis_jax.operators.fbp import gaps
@@ -32,6 +33,7 @@ from padis_jax.operators.shares import END, TURN
 BLOCKS, ROWS, COLUMNS = 24, 300, 96  # of views, of them and of bins that are compared
 FEWEST, FAINTEST = 300, 1e-3  # pairs of smooth values that tell anything, and their part of all variance
 PITCHES = np.log(0.5), np.log(2.0)
+STEPS = 0.3, 0.03  # of derivatives, in bins and of the logarithm of the pitch
 
 
 class Agreement(NamedTuple):
@@ -112,41 +114,37 @@ class Pairs:
 
     def fit(self, axis: float, *, pitch: bool) -> Fit | None:
         """The axis, and the pitch if that is asked for, that make the views agree best, near a start."""
-        which = [0, 1] if pitch and self.geometry.beam == "fan" else [0]
-        at, best = np.asarray([axis, 0.0]), self.agreement(axis)  # the axis and the logarithm of the pitch
-        uncertainty, done = np.zeros(2), False
-        while best is not None and not done:
-            if (linear := self._linear(at, which)) is None:
-                return None
-            gradients, inverse = linear
-            uncertainty[which] = np.sqrt(2 * np.diag(inverse @ gradients @ gradients.T @ inverse))
-            move = np.zeros(2)
-            move[which] = -inverse @ gradients.sum(1)
-            move, done = np.clip(move, [-2.0, -0.1], [2.0, 0.1]), True
-            while (np.abs(move) > [1e-3, 1e-4]).any():
-                new = np.clip(at + move, [-np.inf, PITCHES[0]], [np.inf, PITCHES[1]])
-                now = self.agreement(new[0], np.exp(new[1]))
-                if now is not None and now.residual < 0.9999 * best.residual:
-                    at, best, done = new, now, False
-                    break
-                move = move / 4
-        factor = float(np.exp(at[1]))
-        return best and Fit(float(at[0]), factor, uncertainty * [1.0, factor], best)
-
-    def _linear(self, at: np.ndarray, which: list[int]) -> tuple[np.ndarray, np.ndarray] | None:
-        """g_k, [numbers, BLOCKS], and H^-1 of p - p' as a function of the numbers `which` of `at`."""
-        columns = self._shared(at[0])
-        if (found := self._compare(at[0], np.exp(at[1]), columns)) is None:
+        at = np.asarray([axis, 0.0])  # and the logarithm of the pitch
+        reach = 1 + 0.01 * self.geometry.bins
+        for k, low, high in ((0, axis - reach, axis + reach), (1, *PITCHES)) * 2:
+            if k == 0 or (pitch and self.geometry.beam == "fan"):
+                at[k] = self._least(at, k, low, high)
+        if (best := self.agreement(at[0], np.exp(at[1]))) is None:
             return None
-        p, other, use = found
-        slopes = []
-        for step in np.diag([0.1, 0.005])[which]:
-            after, before = (self._compare(q, np.exp(log), columns) for q, log in (at + step, at - step))
-            if after is None or before is None:
-                return None
-            slopes.append(np.where(use, before[1] - after[1], 0) / (2 * step.sum()))
-        gradients = np.stack([_blocks(slope * np.where(use, p - other, 0)) for slope in slopes])
-        return gradients, np.linalg.pinv(np.einsum("irc,jrc->ij", slopes, slopes))
+        errors = [self._error(at, 0), self._error(at, 1) if pitch and self.geometry.beam == "fan" else 0.0]
+        return Fit(float(at[0]), float(np.exp(at[1])), np.asarray(errors) * [1.0, np.exp(at[1])], best)
+
+    def _least(self, at: np.ndarray, k: int, low: float, high: float) -> float:
+        def residual(value: float) -> float:
+            axis, log = np.where(np.arange(2) == k, value, at)
+            found = self.agreement(float(axis), float(np.exp(log)))
+            return 2.0 if found is None else found.residual
+
+        found = minimize_scalar(residual, bounds=(low, high), method="bounded", options={"xatol": (1e-3, 2e-4)[k]})
+        return float(found.x) if found.fun < residual(float(at[k])) else float(at[k])
+
+    def _error(self, at: np.ndarray, k: int) -> float:
+        """Standard deviation of a number; infinite if the sum of (p - p')^2 does not rise beside it."""
+        columns, step = self._shared(at[0]), STEPS[k]
+        sums = []
+        for side in (-1, 0, 1):
+            axis, log = at + side * step * (np.arange(2) == k)
+            if (found := self._compare(axis, np.exp(log), columns)) is None:
+                return np.inf
+            sums.append(_blocks(np.where(found[2], (found[0] - found[1]) ** 2, 0)))
+        below, here, above = sums
+        curvature = (above - 2 * here + below).sum() / (2 * step**2)
+        return float(np.sqrt(2) * np.linalg.norm((above - below) / (4 * step)) / curvature) if curvature > 0 else np.inf
 
     def _shared(self, axis: float) -> np.ndarray:
         """The columns whose lines the detector sees from the other side too."""
