@@ -155,18 +155,20 @@ def _significant(geometry: ScanGeometry, pairs: Pairs, fit: Fit) -> tuple[float,
     stated, unknown = axis_of(geometry), []
     axis_error, pitch_error = SURE * fit.uncertainty
     axis, pitch = fit.axis, fit.pitch
-    if abs(pitch - 1) < max(PITCH, pitch_error) or not _clearly(pairs.agreement(axis), fit.agreement):
-        pitch = 1.0
-    if abs(axis - stated) < max(SHIFT, axis_error) or not _clearly(pairs.agreement(stated, pitch), fit.agreement):
-        axis = stated
-    if axis_error > max(SHIFT, LARGE_SHIFT * geometry.bins):
-        unknown.append(f"the axis (uncertain by {axis_error:.1f} bins: noise, or hardly a line is measured twice)")
+    least = max(SHIFT, LARGE_SHIFT * geometry.bins)
     if geometry.beam == "parallel":
         unknown.append(NO_PITCH)
     elif pitch_error > LARGE_PITCH:
-        unknown.append(
-            f"the pitch (uncertain by {100 * pitch_error:.0f}%: a narrow fan, noise, or few lines seen twice)"
-        )
+        why = f"uncertain by {100 * pitch_error:.0f}%: a narrow fan, noise, or few lines seen twice"
+        unknown.append(f"the pitch ({why})")
+    sure = pitch_error <= LARGE_PITCH and abs(pitch - 1) >= max(PITCH, pitch_error)
+    if not (sure and _clearly(pairs.agreement(axis), fit.agreement)):
+        pitch = 1.0
+    if axis_error > least:
+        unknown.append(f"the axis (uncertain by {axis_error:.1f} bins: noise, or hardly a line is measured twice)")
+    sure = axis_error <= least and abs(axis - stated) >= max(SHIFT, axis_error)
+    if not (sure and _clearly(pairs.agreement(stated, pitch), fit.agreement)):
+        axis = stated
     return axis, pitch, unknown
 
 

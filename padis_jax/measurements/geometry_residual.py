@@ -128,9 +128,9 @@ def residual_of(geometry: ScanGeometry, sinogram: np.ndarray) -> Residual:
         fine = np.stack([np.interp(at, places, row) for row in rows[views]])
         data = sign * np.diff(fine, axis=1) * (spacing / coarse.spacing_mm)
         inside = np.abs(at) <= geometry.bins / 2 + 1e-6
-        there = jnp.asarray(inside[1:] & inside[:-1], jnp.float32) if geometry.offset_mm else jnp.ones(bins)
-        left = _misfit(scan, jnp.asarray(data, jnp.float32) * there, there, steps)
-        return float(left) / max(float(np.linalg.norm(data * np.asarray(there))), 1e-30)
+        there = (inside[1:] & inside[:-1] if geometry.offset_mm else np.ones(bins))[None].astype(np.float32)
+        left = _misfit(scan, jnp.asarray(data * there, jnp.float32), jnp.asarray(there), steps)
+        return float(left) / max(float(np.linalg.norm(data * there)), 1e-30)
 
     return residual
 
