@@ -138,7 +138,7 @@ def _by_pairs(geometry: ScanGeometry, sinogram: np.ndarray) -> Report | None:
         t.correction.reverse_bins and not _clearly(t.fit.agreement, best.fit.agreement) for t in trials
     ):
         unknown.append("the sense of rotation and the detector's direction (views agree as well with the other one)")
-    axis, pitch, reasons = _significant(geometry, best.pairs, best.fit)
+    axis, pitch, reasons = _significant(geometry, sinogram, best)
     after = best.pairs.agreement(axis, pitch)
     correction = _correction(best.correction, geometry, axis, pitch)
     return Report(stated, Finding(correction, after.residual if after else stated), others, (*unknown, *reasons))
@@ -150,11 +150,15 @@ def _trial(correction: Correction, pairs: Pairs) -> _Trial | None:
     return fit and _Trial(correction, pairs, fit)
 
 
-def _significant(geometry: ScanGeometry, pairs: Pairs, fit: Fit) -> tuple[float, float, list[str]]:
+def _significant(geometry: ScanGeometry, sinogram: np.ndarray, trial: _Trial) -> tuple[float, float, list[str]]:
     """Axis and pitch, as stated unless the fitted ones are clearly others; and what is too uncertain."""
-    stated, unknown = axis_of(geometry), []
-    axis_error, pitch_error = SURE * fit.uncertainty
-    axis, pitch = fit.axis, fit.pitch
+    _, pairs, fit = trial
+    stated, axis, pitch, unknown = axis_of(geometry), fit.axis, fit.pitch, list[str]()
+    # What discrete views bias is at most what leaving out every other one changes.
+    fewer = dataclasses.replace(pairs.geometry, angles=pairs.geometry.angles[::2])
+    half = Pairs(fewer, sinogram[::2], reverse=pairs.sign < 0).fit(axis, pitch=True)
+    change = (abs(half.axis - axis), abs(half.pitch - pitch)) if half else (np.inf, np.inf)
+    axis_error, pitch_error = SURE * fit.uncertainty + change
     least = max(SHIFT, LARGE_SHIFT * geometry.bins)
     if geometry.beam == "parallel":
         unknown.append(NO_PITCH)
