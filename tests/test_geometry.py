@@ -70,6 +70,15 @@ def test_the_field_of_view_is_seen_by_the_outermost_bins():
     assert PARALLEL.field_mm == 6.0 and PARALLEL.magnification == 1.0 and FAN.magnification == 1.5
     # The ray of a bin at u passes the axis at d u / sqrt(u^2 + D^2).
     assert FAN.field_mm == pytest.approx(2 * 40 * 2.75 / np.hypot(2.75, 60))
+    # On a full turn each half of the object is seen by the longer side of the detector.
+    turn = tuple(np.arange(0.0, 360.0, 30.0).tolist())
+    beside = dataclasses.replace(PARALLEL, angles=turn, angle_unit="degrees", offset_mm=1.0)
+    assert beside.field_mm == 8.0
+    assert dataclasses.replace(beside, offset_mm=-1.0).field_mm == 8.0
+    assert dataclasses.replace(beside, offset_mm=3.1).field_mm == 0.0  # the middle is not seen
+    assert dataclasses.replace(beside, angles=turn[:7], offset_mm=1.0).field_mm == 4.0
+    fan = dataclasses.replace(FAN, angles=turn, angle_unit="degrees")
+    assert fan.field_mm == pytest.approx(2 * 40 * 3.25 / np.hypot(3.25, 60))
 
 
 GOOD = {"beam": "parallel", "angles": [0, 1], "angle_unit": "radians", "bins": 4, "spacing_mm": 1.0}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from padis_jax.cli.arguments import OutputOptions
 from padis_jax.errors import UserError
 from padis_jax.files import json_text
 from padis_jax.measurements.geometry import ScanGeometry, write_geometry
-from padis_jax.measurements.geometry_check import Report, check_geometry, short_arc
+from padis_jax.measurements.geometry_check import check_geometry
+from padis_jax.measurements.geometry_residual import Report
 from padis_jax.measurements.load import MeasuredScan
 from padis_jax.outputs import claimed
 
@@ -35,12 +35,12 @@ def check(path: str, scan: MeasuredScan, workdir: Path, output: OutputOptions, i
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     corrected = report.best.correction.geometry(scan.geometry)
-    about = {
+    about: dict[str, Any] = {
         "faults": report.best.correction.faults,
         "correction": report.best.correction._asdict(),
-        "residual_as_stated": report.stated,
+        "residual_as_stated": report.stated if report.stated == report.stated else None,
         "residual_corrected": report.best.residual,
-        "short_arc": short_arc(scan.geometry),
+        "cannot_tell": report.unknown,
         "others": [f.correction._asdict() | {"residual": f.residual} for f in report.others],
     }
     target, refused = workdir / "geometry_corrected.json", None
@@ -64,11 +64,11 @@ def check(path: str, scan: MeasuredScan, workdir: Path, output: OutputOptions, i
 def describe(report: Report, stated: ScanGeometry) -> str:
     """A report as text, for people."""
     correction = report.best.correction
+    unknown = "".join(f"\ncannot tell {what}" for what in report.unknown)
     if not correction.faults:
-        fits = f"the geometry fits: residual {report.stated:.4f}; no correction lowers it clearly"
-        span = np.degrees(np.ptp(stated.radians))
-        doubt = f" (its views span {span:.0f} degrees only, which shows gross faults and no others)"
-        return fits + (doubt if short_arc(stated) else "")
+        if any(what.startswith("the geometry ") for what in report.unknown):
+            return unknown.strip()
+        return f"the geometry fits: residual {report.stated:.4f}; no correction lowers it clearly{unknown}"
     right = correction.geometry(stated)
     words = []
     if correction.other_unit:
@@ -83,5 +83,5 @@ def describe(report: Report, stated: ScanGeometry) -> str:
         words.append(f"offset_mm {stated.offset_mm:g} -> {right.offset_mm:.4g}")
     return (
         f"likely fault: {', '.join(correction.faults)}. Correction: {'; '.join(words)}. "
-        f"Residual {report.stated:.4f} -> {report.best.residual:.4f}"
+        f"Residual {report.stated:.4f} -> {report.best.residual:.4f}{unknown}"
     )

@@ -17,6 +17,7 @@ import numpy as np
 
 from padis_jax.errors import UserError, cut
 from padis_jax.files import write_json
+from padis_jax.operators.shares import full_turn
 from padis_jax.operators.tomography import FanBeam, ParallelBeam, RayTransform
 from padis_jax.serialization import from_json
 
@@ -81,8 +82,12 @@ class ScanGeometry:
 
     @property
     def field_mm(self) -> float:
-        """Side of the square around the disc that every view sees whole."""
-        half = max(0.0, (self.bins * self.spacing_mm) / 2 - abs(self.offset_mm))
+        """Side of the square around the disc that every view sees whole; on a full turn, whose views complete each
+        other, the disc that half of them see to its edge."""
+        width, beside = self.bins * self.spacing_mm / 2, abs(self.offset_mm)
+        half = max(0.0, width - beside)
+        if half and full_turn(tuple(self.radians)):
+            half = width + beside
         if self.beam == "parallel":
             return 2 * half
         d = self.source_distance_mm

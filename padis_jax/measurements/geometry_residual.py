@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +24,6 @@ from padis_jax.measurements.geometry import ScanGeometry
 from padis_jax.operators.tomography import RayTransform
 
 BINS, VIEWS = 80, 120  # of the problem that is solved
-
-Field = Literal["shift_mm", "pitch"]
 
 
 class Correction(NamedTuple):
@@ -74,9 +72,28 @@ class Correction(NamedTuple):
             spacing_mm=wrong.spacing_mm * self.pitch,
         )
 
-    def change(self, field: Field, value: float) -> Correction:
-        """With another shift or pitch."""
-        return self._replace(shift_mm=value) if field == "shift_mm" else self._replace(pitch=value)
+
+class Finding(NamedTuple):
+    """A candidate: its correction and the residual that remains with it."""
+
+    correction: Correction
+    residual: float
+
+
+class Report(NamedTuple):
+    """Result of a check.
+
+    Attributes:
+      stated: residual of the geometry as it is stated; NaN if there is none.
+      best: the simplest correction that explains the measurements; without faults where the stated one does.
+      others: the best of each other kind, by residual.
+      unknown: what this scan cannot tell, with the reason.
+    """
+
+    stated: float
+    best: Finding
+    others: tuple[Finding, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 Residual = Callable[[Correction, int], float]  # of a correction, after so many steps
@@ -91,7 +108,8 @@ def residual_of(geometry: ScanGeometry, sinogram: np.ndarray) -> Residual:
     """
     views = np.unique(np.linspace(0, len(geometry.angles) - 1, min(VIEWS, len(geometry.angles))).round().astype(int))
     bins = min(BINS, geometry.bins // 2)
-    width = geometry.bins * geometry.spacing_mm
+    measured = geometry.bins * geometry.spacing_mm
+    width = measured + 2 * abs(geometry.offset_mm)  # around the axis; what is not measured there is left out
     coarse = dataclasses.replace(
         geometry, angles=tuple(np.asarray(geometry.angles)[views]), bins=bins, spacing_mm=width / bins, offset_mm=0.0
     )
@@ -109,7 +127,10 @@ def residual_of(geometry: ScanGeometry, sinogram: np.ndarray) -> Residual:
         rows = sums[::-1] if correction.reverse_views else sums
         fine = np.stack([np.interp(at, places, row) for row in rows[views]])
         data = sign * np.diff(fine, axis=1) * (spacing / coarse.spacing_mm)
-        return float(_misfit(scan, jnp.asarray(data, jnp.float32), steps) / max(float(np.linalg.norm(data)), 1e-30))
+        inside = np.abs(at) <= geometry.bins / 2 + 1e-6
+        there = (inside[1:] & inside[:-1] if geometry.offset_mm else np.ones(bins))[None].astype(np.float32)
+        left = _misfit(scan, jnp.asarray(data * there, jnp.float32), jnp.asarray(there), steps)
+        return float(left) / max(float(np.linalg.norm(data * there)), 1e-30)
 
     return residual
 
@@ -120,8 +141,11 @@ def _coarse_scan(coarse: ScanGeometry, pixel: float) -> RayTransform:
 
 
 @jax.jit
-def _misfit(scan: RayTransform, data: Array, steps: int) -> Array:
-    return jnp.linalg.norm(_cg_residual(scan, scan.T, data, steps))
+def _misfit(scan: RayTransform, data: Array, there: Array, steps: int) -> Array:
+    def project(image: Array) -> Array:
+        return scan(image) * there
+
+    return jnp.linalg.norm(_cg_residual(project, lambda y: scan.T(y * there), data, steps))
 
 
 def _cg_residual(

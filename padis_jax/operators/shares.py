@@ -57,3 +57,9 @@ def depth_in_scan(theta: np.ndarray, angles: tuple[float, ...]) -> np.ndarray:
         along = np.mod(theta - first, TURN)
         depth = np.maximum(depth, np.minimum(along, length - along))
     return depth
+
+
+def full_turn(angles: tuple[float, ...]) -> bool:
+    """Whether the views have no end: all lines of an object are seen from both sides by a detector that covers it."""
+    _, after, _, typical = gaps(angles, TURN)
+    return bool(after.max() <= END * typical and after.max() < np.pi)
