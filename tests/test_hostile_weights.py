@@ -167,7 +167,7 @@ def test_no_field_takes_any_number(kind):
     for field in start:
         for value in VALUES:
             line = outcome(from_json, kind, start | {field: value}, "file: it")
-            if line == "value" and type(value) is int and type(start[field]) is int:
+            if line == "value" and type(value) is int and kind.__annotations__[field] == "int":
                 assert abs(value) < 2**63
     assert outcome(parse_json, DIGITS, "file") != "value"
 
