@@ -51,9 +51,14 @@ def bucket(tmp_path, monkeypatch):
     root = tmp_path / "bucket"
     monkeypatch.setitem(gpath._PREFIX_TO_BACKEND, "gs", _Bucket(root))
     monkeypatch.setattr(gpath, "_is_tf_installed", lambda: False)
-    store = tensorstore.KvStore.open  # of the lock
-    at = lambda address: {"driver": "file", "path": address.replace("gs://", f"{root}/")}  # noqa: E731
-    monkeypatch.setattr(tensorstore.KvStore, "open", lambda address: store(at(address)))
+    opened = tensorstore.KvStore.open
+
+    def opens(spec, **options):  # of the lock; Orbax opens its own, which lie on the disk
+        if isinstance(spec, str) and spec.startswith("gs://"):
+            spec = {"driver": "file", "path": spec.replace("gs://", f"{root}/")}
+        return opened(spec, **options)
+
+    monkeypatch.setattr(tensorstore.KvStore, "open", opens)
     return root
 
 
