@@ -37,13 +37,13 @@ class RayTransform(Composable):
 
     Attributes:
       rays: the tables that project, in the precision that JAX had when they were built.
-      words: numbers of the geometry (`Scan.words`).
+      words: numbers of the geometry (`Scan.words`), of NumPy, which an operator that is built in a trace can read.
       norm: ||A||.
       kind: of geometry.
     """
 
     rays: ParallelRays | FanRays
-    words: Array
+    words: np.ndarray | Array
     norm: Array
     kind: type[Geometry]
 
@@ -204,7 +204,7 @@ def ray_transform(geometry: Geometry) -> RayTransform:
         norm = lanczos_norm(rays.project, rays.backproject, rays.image_shape)
     else:
         norm = operator_norm(rays.project, rays.backproject, image_shape=rays.image_shape)
-    return RayTransform(rays, jnp.asarray(geometry.words()), norm, type(geometry))
+    return RayTransform(rays, geometry.words(), norm, type(geometry))
 
 
 def _checked_scan(
