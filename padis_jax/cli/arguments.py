@@ -50,7 +50,7 @@ class OutputOptions(NamedTuple):
       json: print one JSON object on stdout, and nothing else there.
       quiet: print errors only.
       verbose: print more than usual.
-      max_memory: what a file may take when decoded, such as 8G (default: half of the free memory).
+      max_memory: bytes that a file may take when decoded, such as 8G; half of the free ones.
     """
 
     dry_run: bool = False
@@ -71,8 +71,16 @@ class OutputOptions(NamedTuple):
             print(memory.text(), file=sys.stderr)
 
 
+_TEXTS = {flag(name): text for name, text in attributes(OutputOptions).items()}
+_PAIR = ("--quiet", "--verbose")
 OUTPUT_HELP = [
-    *table([*((flag(name), text) for name, text in attributes(OutputOptions).items()), VERSION]),
+    *table(
+        [
+            *((name, text) for name, text in _TEXTS.items() if name not in _PAIR),
+            (", ".join(_PAIR), "; ".join(_TEXTS[name] for name in _PAIR)),
+            VERSION,
+        ]
+    ),
     "Exit codes: 0 done, 2 a mistake in files or settings (one line on stderr), 130 stopped by Ctrl-C.",
 ]
 
@@ -95,8 +103,8 @@ def split_output_options(args: Sequence[str], page: Page | None = None) -> tuple
         print(page.short(OUTPUT_HELP))
         raise SystemExit(0)
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in OutputOptions._fields:
-        own.add_argument(flag(name), **({"default": ""} if name == "max_memory" else {"action": "store_true"}))
+    for name, default in OutputOptions._field_defaults.items():
+        own.add_argument(flag(name), action="store" if name == "max_memory" else "store_true", default=default)
     try:
         known, rest = own.parse_known_args(args)
     except argparse.ArgumentError as error:
@@ -128,7 +136,8 @@ def parse(kind: type[T], args: Sequence[str], *, default: T, prog: str, descript
     args = ["--help" if word == "--help-all" else word for word in args]
     try:
         if {"-h", "--help"} & set(args):
-            return tyro.cli(kind, args=args, prog=prog, description=description, default=default)
+            with contextlib.redirect_stdout(getattr(sys.stdout, "stream", sys.stdout)):  # which may have colours
+                return tyro.cli(kind, args=args, prog=prog, description=description, default=default)
         with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
             return tyro.cli(kind, args=args, prog=prog, description=description, default=default)
     except SystemExit as stop:
