@@ -65,7 +65,15 @@ def test_a_problem_in_colour_writes_the_whole_folder(folder, tmp_path):
     arrays, metrics = run(folder, tmp_path, "deblur9", "--save-as", "png", kind="rgb")
     assert set(arrays) == {"truth", "blurred", "TV", "DDS", "unit"} and arrays["DDS"].shape == (16, 16, 3)
     names = {p.name for p in tmp_path.iterdir()}
-    assert names == {"report.html", "comparison.png", "reconstruction.npz", "metrics.json", "config.json", "dds.png"}
+    assert names == {
+        "report.html",
+        "results.json",
+        "comparison.png",
+        "reconstruction.npz",
+        "metrics.json",
+        "config.json",
+        "dds.png",
+    }
     assert metrics["problem"] == "deblur9" and metrics["measured"] == PROBLEMS["deblur9"].description
     assert [row["method"] for row in metrics["rows"]] == ["blurred", "TV", "DDS"]
     assert "deblurring, uniform 9 x 9" in (tmp_path / "report.html").read_text()
