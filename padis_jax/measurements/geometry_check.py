@@ -37,7 +37,7 @@ from padis_jax.measurements.geometry_residual import Correction, Finding, Report
 
 CLEARER = 0.95  # a reversal must lower the residual to this part at least
 NOTHING = 0.5  # a residual that tells nothing
-PITCH = 0.02  # less is a matter of tuning
+PITCH = 0.03  # less is a matter of tuning, and of few views and bins
 LARGE_SHIFT, LARGE_PITCH = 0.013, 0.06  # parts of the detector and of the pitch; more leaves 2% and 10% in doubt
 
 
