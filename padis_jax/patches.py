@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from einops import rearrange
 from jax import Array, lax
 
+from padis_jax.fields import check_count
+
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
@@ -86,6 +88,8 @@ class Frame:
 
 def frame_for(image_shape: tuple[int, int], patch: int) -> Frame:
     """The frame with the fewest tiles that leave at least P/4 offsets per axis; for patch 0 that of the whole image."""
+    for side, least in ((patch, 0), *((side, 1) for side in image_shape[:2])):
+        check_count("frame: a side", side, least)
     if patch == 0:
         return Frame((image_shape[0], image_shape[1]), 0, (1, 1))
     h, w = (-(-(4 * n + patch) // (4 * patch)) for n in image_shape)  # ceil((N + P/4) / P) in integers
@@ -94,7 +98,7 @@ def frame_for(image_shape: tuple[int, int], patch: int) -> Frame:
 
 def random_offset(key: Array, frame: Frame) -> Array:
     """One of the M_y x M_x offsets, uniformly: int32 [2]; 0 where there is no margin."""
-    return jax.random.randint(key, (2,), 0, jnp.maximum(jnp.asarray(frame.margin), 1))
+    return jax.random.randint(key, (2,), 0, jnp.maximum(jnp.asarray(frame.margin, jnp.int32), 1), jnp.int32)
 
 
 def tile(frame: Frame, plane: Array, offset: Array) -> Array:

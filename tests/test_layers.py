@@ -31,7 +31,7 @@ ROOMS = {
     "experiment": "experiment",  # re-exports, for users' own files
 }
 MATHEMATICS = (
-    "batches checkpoint config convolution denoiser errors files loss metrics noise patches positions "
+    "batches checkpoint config convolution denoiser errors fields files loss metrics noise patches positions "
     "prior serialization streamed tilings training training_loop unet weights window"
 ).split()
 MODULES_OF = {**dict.fromkeys(MATHEMATICS, "mathematics"), "split": "images", "benchmark.__main__": "cli"}

@@ -15,6 +15,7 @@ from jax import Array, lax
 
 Map = Callable[[Array], Array]
 CgState = tuple[Array, Array, Array, Array, Array]  # count, x, residual, direction, squared gradient
+SETTLED = 1e-10  # share of the first squared residual below which steps have no derivative
 
 
 def conjugate_gradient(
@@ -22,23 +23,35 @@ def conjugate_gradient(
 ) -> Array:
     """`iterations` steps of conjugate gradients on M x = rhs from x0, M symmetric positive semi-definite.
 
-    A pure loop of fixed length, differentiable in both modes. Where the residual reaches 0 exactly, the rest of the
-    steps leave x as it is; and so they do from the first direction p on with p'Mp <= least p'p, as M is not what it
-    should be there (Steihaug 1983 ends at negative curvature): a step along it would be as long as chance has it.
+    A pure loop of fixed length. Where the residual reaches 0 exactly, the rest of the steps leave x as it is; and so
+    they do from the first direction p on with p'Mp <= least p'p, as M is not what it should be there (Steihaug 1983
+    ends at negative curvature): a step along it would be as long as chance has it.
+
+    Differentiable in both modes, as what it computes: where few steps are far from the solution, so is their
+    derivative from that of the solution. Steps after the residual has fallen by 1e5 follow rounding, and their
+    derivatives would be quotients of nothing by nothing: they count as constants, so that the derivative of a system
+    that is solved is M^-1 (db - dM x) to about that.
     """
 
-    def step(carry: tuple[Array, Array, Array, Array], _: None) -> tuple[tuple[Array, Array, Array, Array], None]:
-        x, r, p, rr = carry
+    def step(carry: CgState, _: None) -> tuple[CgState, None]:
+        x, r, p, rr, live = carry
+        live = live & (rr > SETTLED * first)
+
+        def kept(value: Array) -> Array:
+            return jnp.where(live, value, lax.stop_gradient(value))
+
         mp = normal_matvec(p)
         curvature = jnp.real(jnp.vdot(p, mp))
         sound = curvature > least * jnp.real(jnp.vdot(p, p))
         alpha = jnp.where(sound, _ratio(rr, curvature), 0).astype(p.dtype)
-        x, r = x + alpha * p, r - alpha * mp
+        x, r = x + kept(alpha * p), r - kept(alpha * mp)
         rr_next = jnp.real(jnp.vdot(r, r))
-        return (x, r, jnp.where(sound, r + _ratio(rr_next, rr).astype(p.dtype) * p, 0), rr_next), None
+        p = jnp.where(sound, r + kept(_ratio(rr_next, rr).astype(p.dtype) * p), 0)
+        return (x, r, p, rr_next, live), None
 
     r = rhs - normal_matvec(x0)
-    (x, _, _, _), _ = lax.scan(step, (x0, r, r, jnp.real(jnp.vdot(r, r))), None, length=iterations)
+    first = jnp.real(jnp.vdot(r, r))
+    (x, *_), _ = lax.scan(step, (x0, r, r, first, first > 0), None, length=iterations)
     return x
 
 
@@ -101,6 +114,13 @@ def least_squares(
     return x, count
 
 
+@jax.custom_jvp
 def _ratio(a: Array, b: Array) -> Array:
     """a / b, and 0 where b is 0: conjugate gradients that have converged exactly stand still."""
     return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)
+
+
+@_ratio.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (_, b), (da, db), ratio = primals, tangents, _ratio(*primals)
+    return ratio, jnp.where(b > 0, (da - ratio * db) / jnp.where(b > 0, b, 1), 0)  # without b^2, which underflows

@@ -110,4 +110,4 @@ def lanczos_norm(
         return jnp.sqrt(jnp.maximum(lax.while_loop(unfinished, step, first)[4], 0))
 
     n = math.prod(image_shape)
-    return iterate(jnp.full((n,), n**-0.5))
+    return iterate(jnp.full((n,), n**-0.5, jnp.float32))
