@@ -83,7 +83,7 @@ def _wanted(hint: Any, value: Any, *, infinite: bool = False) -> str:
         each = [_wanted(kind, item) for kind, item in zip(kinds, value, strict=False)]
         return next(filter(None, each), "" if len(kinds) == len(value) else f"it must have {len(kinds)} entries")
     if hint is Array:
-        return "" if _of_numbers(value) and _finite(value) else "it must be an array of finite numbers"
+        return "" if _of_numbers(value) and _finite(value, infinite) else "it must be an array of finite numbers"
     if hint is int:
         whole = isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_))
         return "" if whole and -(2**63) <= value < 2**64 else "it must be a whole number of at most 64 bits"
@@ -101,13 +101,14 @@ def _of_numbers(value: Any) -> bool:
     return not isinstance(value, (str, bytes, bool, complex, list, types.NoneType, numbers.Real))
 
 
-def _finite(value: Any) -> bool:
+def _finite(value: Any, infinite: bool) -> bool:
     """Whether the values are; True for what has none to look at."""
     if isinstance(value, jax.core.Tracer) or not isinstance(value, (np.ndarray, np.generic, jax.Array)):
         return True
     if value.dtype.kind not in "iuf":
         return value.dtype.kind != "c"  # what JAX puts in their place, and the small floats of ml_dtypes
-    return bool(np.all(np.abs(np.asarray(value)) <= LARGEST))
+    size = np.abs(np.asarray(value))
+    return bool(np.all((size <= LARGEST) | (infinite & np.isinf(size))))
 
 
 def _short(value: Any) -> str:

@@ -117,7 +117,7 @@ def tile(frame: Frame, plane: Array, offset: Array) -> Array:
     """
     frame.check_plane(plane)
     (ny, nx), (ph, pw), c = frame.tiles, frame.tile_shape, plane.shape[-1]
-    covered = lax.dynamic_slice(plane, (offset[0], offset[1], 0), (ny * ph, nx * pw, c))
+    covered = lax.dynamic_slice(plane, _corner(offset), (ny * ph, nx * pw, c))
     return rearrange(covered, "(ny ph) (nx pw) c -> (ny nx) ph pw c", ny=ny, nx=nx)
 
 
@@ -140,4 +140,9 @@ def untile(frame: Frame, patches: Array, offset: Array) -> Array:
         raise ValueError(f"frame: expected patches of shape {(ny * nx, ph, pw, 'C')}, got {patches.shape}")
     covered = rearrange(patches, "(ny nx) ph pw c -> (ny ph) (nx pw) c", ny=ny)
     plane = jnp.zeros((*frame.padded_shape, c), patches.dtype)
-    return lax.dynamic_update_slice(plane, covered, (offset[0], offset[1], 0))
+    return lax.dynamic_update_slice(plane, covered, _corner(offset))
+
+
+def _corner(offset: Array) -> tuple[Array, Array, Array]:
+    at = jnp.asarray(offset, jnp.int32)
+    return at[0], at[1], jnp.int32(0)

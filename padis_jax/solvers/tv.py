@@ -107,6 +107,8 @@ def total_variation(measurement: ArrayLike, operator: Any, *, settings: TV | Non
         if (expected := getattr(operator, "measurement_shape", None)) is not None:
             for channels in ((), y.shape[-1:]):
                 refuse_batch("total_variation", y.shape, (*expected, *channels), "measurements")
+        if jnp.iscomplexobj(y):
+            measured_by(jnp.float32, y)
         raise
     if again.shape != y.shape:
         raise ValueError(
