@@ -27,10 +27,9 @@ def conjugate_gradient(
     they do from the first direction p on with p'Mp <= least p'p, as M is not what it should be there (Steihaug 1983
     ends at negative curvature): a step along it would be as long as chance has it.
 
-    Differentiable in both modes, as what it computes: where few steps are far from the solution, so is their
-    derivative from that of the solution. Steps after the residual has fallen by 1e5 follow rounding, and their
-    derivatives would be quotients of nothing by nothing: they count as constants, so that the derivative of a system
-    that is solved is M^-1 (db - dM x) to about that.
+    Differentiable in both modes. Where the steps do not reach the solution, the derivative is that of the steps. Once
+    the residual has fallen by 1e5 steps follow rounding, and their derivatives would be quotients of nothing by
+    nothing: they count as constants, and the implicit derivative of the system, M^-1 (db - dM x), adds what is left.
     """
 
     def step(carry: CgState, _: None) -> tuple[CgState, None]:
@@ -51,8 +50,39 @@ def conjugate_gradient(
 
     r = rhs - normal_matvec(x0)
     first = jnp.real(jnp.vdot(r, r))
-    (x, *_), _ = lax.scan(step, (x0, r, r, first, first > 0), None, length=iterations)
-    return x
+    (x, r, _, _, live), _ = lax.scan(step, (x0, r, r, first, first > 0), None, length=iterations)
+    nothing = jnp.where(live, 0, r - lax.stop_gradient(r))  # but for its derivative
+    return x + _implicit(normal_matvec, nothing, lax.stop_gradient(jnp.asarray(least, first.dtype)))
+
+
+def _implicit(matvec: Map, rhs: Array, least: Array) -> Array:
+    """M^-1 rhs by conjugate gradients, which `custom_linear_solve` differentiates; of 0 it costs nothing.
+
+    It ends where directions have next to no curvature: a cotangent need not be in the range of a singular M.
+    """
+
+    def solve(matvec: Map, b: Array) -> Array:
+        def unfinished(state: tuple[Array, *CgState]) -> Array:
+            i, _, _, _, rr, _ = state
+            return (rr > SETTLED * size) & (i < 200)
+
+        def step(state: tuple[Array, *CgState]) -> tuple[Array, *CgState]:
+            i, x, r, p, rr, best = state
+            mp = matvec(p)
+            curvature = jnp.real(jnp.vdot(p, mp))
+            rayleigh = _ratio(curvature, jnp.real(jnp.vdot(p, p)))
+            best = jnp.maximum(best, rayleigh)
+            sound = rayleigh > jnp.maximum(least, 1e-6 * best)
+            alpha = jnp.where(sound, _ratio(rr, curvature), 0).astype(p.dtype)
+            x, r = x + alpha * p, r - alpha * mp
+            rr_next = jnp.real(jnp.vdot(r, r))
+            return jnp.where(sound, i + 1, 200), x, r, r + _ratio(rr_next, rr).astype(p.dtype) * p, rr_next, best
+
+        size = jnp.real(jnp.vdot(b, b))
+        state = (jnp.zeros((), jnp.int32), jnp.zeros_like(b), b, b, size, jnp.zeros_like(size))
+        return lax.while_loop(unfinished, step, state)[1]
+
+    return lax.custom_linear_solve(matvec, rhs, solve, symmetric=True)
 
 
 @functools.partial(jax.jit, static_argnames=("forward", "adjoint", "tolerance", "max_iterations"))
