@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 
 from padis_jax.batches import PatchConfig
 from padis_jax.errors import UserError
+from padis_jax.fields import check_fields
 from padis_jax.noise import NoiseConfig
 from padis_jax.unet import NetworkConfig
 
@@ -161,6 +162,7 @@ class Config:
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for size in self.patches.sizes:
             if size:  # the sides of whole images are known when they are read
                 self.network.check_patch(size)

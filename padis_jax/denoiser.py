@@ -12,6 +12,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
+from padis_jax.fields import single
 from padis_jax.unet import NetworkConfig, Params, apply_network
 
 
@@ -43,6 +44,7 @@ def denoise_patches(
     """
     if patches.ndim != 4:
         raise ValueError(f"patches must be [b, p, p, c], got {patches.shape}")
+    patches, positions, sigma = single(patches), single(positions), single(sigma)
     b, *sides, c = patches.shape
     if c != config.image_channels:
         raise ValueError(f"patches have {c} channels, but the network was made for {config.image_channels}")
@@ -53,7 +55,7 @@ def denoise_patches(
         )
     for side in sides:
         config.check_patch(side)
-    s2, d2 = jnp.square(sigma.astype(jnp.float32))[:, None, None, None], config.sigma_data**2
+    s2, d2 = jnp.square(sigma)[:, None, None, None], config.sigma_data**2
     scaled = patches / jnp.sqrt(s2 + d2)
     x = jnp.concatenate([scaled, positions], axis=-1) if config.position_channels else scaled
     raw = apply_network(config, params, x, jnp.log(sigma) / 4, dropout_key=dropout_key)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from padis_jax.denoiser import denoise_patches
+from padis_jax.fields import single
 from padis_jax.noise import NoiseConfig, draw_sigma, loss_weight
 from padis_jax.unet import NetworkConfig, Params
 
@@ -42,9 +43,10 @@ def denoising_loss(
     Returns:
       A scalar.
     """
+    patches = single(patches)
     sigma_key, noise_key, dropout_key = jax.random.split(key, 3)
     sigma = draw_sigma(sigma_key, noise, patches.shape[0])
-    noisy = patches + sigma[:, None, None, None] * jax.random.normal(noise_key, patches.shape)
+    noisy = patches + sigma[:, None, None, None] * jax.random.normal(noise_key, patches.shape, jnp.float32)
     clean = denoise_patches(network, params, noisy, positions, sigma, dropout_key=dropout_key if train else None)
     weight = loss_weight(sigma, network.sigma_data)[:, None, None, None]
     return jnp.mean(weight * jnp.square(clean - patches))

@@ -9,14 +9,17 @@ EDM ladder:        sigma_i = (sigma_max^(1/rho) + i / (L - 1) (sigma_min^(1/rho)
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from padis_jax.errors import UserError
+from padis_jax.fields import check_count
+
 RHO = 7.0
+SIGMA_RANGE = 1e-8, 1e8  # in which a ladder may be
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +53,7 @@ class NoiseConfig:
 
 def draw_sigma(key: Array, config: NoiseConfig, count: int) -> Array:
     """Noise levels for a training batch: float32 [count]."""
-    sigma = jnp.exp(config.log_mean + config.log_std * jax.random.normal(key, (count,)))
+    sigma = jnp.exp(config.log_mean + config.log_std * jax.random.normal(key, (count,), jnp.float32))
     return jnp.clip(sigma, config.sigma_min, config.sigma_max)
 
 
@@ -61,18 +64,22 @@ def loss_weight(sigma: Array, sigma_data: float) -> Array:
 
 def geometric_ladder(levels: int, sigma_max: float, sigma_min: float) -> np.ndarray:
     """`levels` sigmas from sigma_max down to sigma_min with a constant ratio: float32 [levels]."""
-    _check_ladder(levels, sigma_max, sigma_min)
+    check_ladder(levels, sigma_max, sigma_min)
     return np.geomspace(sigma_max, sigma_min, levels).astype(np.float32)
 
 
 def edm_ladder(levels: int, sigma_max: float, sigma_min: float) -> np.ndarray:
     """`levels` sigmas from sigma_max down to sigma_min, denser at the low end than evenly spaced: float32 [levels]."""
-    _check_ladder(levels, sigma_max, sigma_min)
+    check_ladder(levels, sigma_max, sigma_min)
     return (np.linspace(sigma_max ** (1 / RHO), sigma_min ** (1 / RHO), levels) ** RHO).astype(np.float32)
 
 
-def _check_ladder(levels: int, sigma_max: float, sigma_min: float) -> None:
-    if levels < 1:
-        raise ValueError(f"levels is {levels}: a ladder needs at least one level")
-    if not 0 < sigma_min <= sigma_max < math.inf:
-        raise ValueError(f"sigma_max is {sigma_max} and sigma_min {sigma_min}: 0 < sigma_min <= sigma_max is needed")
+def check_ladder(levels: int, sigma_max: float, sigma_min: float) -> None:
+    """Raises UserError unless the levels are a whole number of them, descend, and are such as float32 can square."""
+    check_count("levels", levels)
+    low, high = SIGMA_RANGE
+    if not low <= sigma_min <= sigma_max <= high or (levels > 1 and sigma_min == sigma_max):
+        raise UserError(
+            f"sigma_max is {sigma_max} and sigma_min {sigma_min}: they must be positive and descend (0 < sigma_min <= "
+            f"sigma_max), between {low:g} and {high:g}, whose squares float32 can hold"
+        )

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from einops import rearrange
 from jax import Array, lax
 
+from padis_jax.fields import check_count
+
 MAX_PIXELS = 2**28  # of a padded plane, 16384 x 16384
 
 
@@ -94,6 +96,8 @@ class Frame:
 
 def frame_for(image_shape: tuple[int, int], patch: int) -> Frame:
     """The frame with the fewest tiles that leave at least P/4 offsets per axis; for patch 0 that of the whole image."""
+    for side, least in ((patch, 0), *((side, 1) for side in image_shape[:2])):
+        check_count("frame: a side", side, least)
     if patch == 0:
         return Frame((image_shape[0], image_shape[1]), 0, (1, 1))
     h, w = (-(-(4 * n + patch) // (4 * patch)) for n in image_shape)  # ceil((N + P/4) / P) in integers
@@ -102,7 +106,7 @@ def frame_for(image_shape: tuple[int, int], patch: int) -> Frame:
 
 def random_offset(key: Array, frame: Frame) -> Array:
     """One of the M_y x M_x offsets, uniformly: int32 [2]; 0 where there is no margin."""
-    return jax.random.randint(key, (2,), 0, jnp.maximum(jnp.asarray(frame.margin), 1))
+    return jax.random.randint(key, (2,), 0, jnp.maximum(jnp.asarray(frame.margin, jnp.int32), 1), jnp.int32)
 
 
 def tile(frame: Frame, plane: Array, offset: Array) -> Array:
@@ -121,7 +125,7 @@ def tile(frame: Frame, plane: Array, offset: Array) -> Array:
     """
     frame.check_plane(plane)
     (ny, nx), (ph, pw), c = frame.tiles, frame.tile_shape, plane.shape[-1]
-    covered = lax.dynamic_slice(plane, (offset[0], offset[1], 0), (ny * ph, nx * pw, c))
+    covered = lax.dynamic_slice(plane, _corner(offset), (ny * ph, nx * pw, c))
     return rearrange(covered, "(ny ph) (nx pw) c -> (ny nx) ph pw c", ny=ny, nx=nx)
 
 
@@ -144,4 +148,9 @@ def untile(frame: Frame, patches: Array, offset: Array) -> Array:
         raise ValueError(f"frame: expected patches of shape {(ny * nx, ph, pw, 'C')}, got {patches.shape}")
     covered = rearrange(patches, "(ny nx) ph pw c -> (ny ph) (nx pw) c", ny=ny)
     plane = jnp.zeros((*frame.padded_shape, c), patches.dtype)
-    return lax.dynamic_update_slice(plane, covered, (offset[0], offset[1], 0))
+    return lax.dynamic_update_slice(plane, covered, _corner(offset))
+
+
+def _corner(offset: Array) -> tuple[Array, Array, Array]:
+    at = jnp.asarray(offset, jnp.int32)
+    return at[0], at[1], jnp.int32(0)

@@ -113,7 +113,7 @@ def step(
     proposed = TrainState(state.step, seen, params, ema, moments)
     kept = jax.tree.map(functools.partial(jnp.where, good), proposed, state)
     rate = learning_rate(optimiser, steps)(state.step)
-    return kept._replace(step=state.step + 1), Metrics(value, norm, jnp.asarray(rate), ~good)
+    return kept._replace(step=state.step + 1), Metrics(value, norm, jnp.asarray(rate, jnp.float32), ~good)
 
 
 train_step = jax.jit(step, static_argnums=(0, 1, 2), donate_argnums=4)

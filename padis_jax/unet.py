@@ -202,7 +202,8 @@ class Block(nn.Module):
         h = Conv3x3(self.features, dtype=dtype, name="conv0")(h)
         h = h + nn.Dense(self.features, kernel_init=_uniform, dtype=dtype, name="affine")(embedding)[:, None, None]
         h = jax.nn.silu(GroupNorm(dtype, name="norm1")(h))
-        h = nn.Dropout(self.config.dropout, deterministic=not train)(h)
+        with jax.enable_x64(False):  # Flax draws in the default precision, and would drop others
+            h = nn.Dropout(self.config.dropout, deterministic=not train)(h)
         h = Conv3x3(self.features, init=_near_zero, dtype=dtype, name="conv1")(h)
         skip = resample(x)
         if self.resample != "none" or x.shape[-1] != self.features:
@@ -269,8 +270,9 @@ class UNet(nn.Module):
 def init_network(key: Array, config: NetworkConfig) -> Params:
     """Random parameters: a nested dict of float32 arrays."""
     side = 2 ** (config.levels - 1)
-    x = jnp.zeros((1, side, side, config.image_channels + config.position_channels))
-    return UNet(config).init(key, x, jnp.zeros((1,)))["params"]
+    with jax.enable_x64(False):
+        x = jnp.zeros((1, side, side, config.image_channels + config.position_channels))
+        return UNet(config).init(key, x, jnp.zeros((1,)))["params"]
 
 
 def apply_network(

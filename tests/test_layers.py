@@ -31,7 +31,7 @@ ROOMS = {
     "experiment": "experiment",  # re-exports, for users' own files
 }
 MATHEMATICS = (
-    "batches checkpoint config convolution denoiser digest errors files lock loss metrics noise outputs patches "
+    "batches checkpoint config convolution denoiser digest errors fields files lock loss metrics noise outputs patches "
     "positions prior serialization streamed tilings training training_loop unet weights window"
 ).split()
 MODULES_OF = {**dict.fromkeys(MATHEMATICS, "mathematics"), "split": "images", "benchmark.__main__": "cli"}

@@ -101,9 +101,9 @@ def cnn_loss(config: CNNConfig, params: Params, key: Array, images: Array) -> Ar
     """The training loss on clean images [b, h, w, C]: a scalar."""
     sigma_key, noise_key = jax.random.split(key)
     low, high = math.log(config.sigma_min), math.log(config.sigma_max)
-    sigma = jnp.exp(jax.random.uniform(sigma_key, (images.shape[0],), minval=low, maxval=high))
+    sigma = jnp.exp(jax.random.uniform(sigma_key, (images.shape[0],), jnp.float32, minval=low, maxval=high))
     level = sigma[:, None, None, None]
-    noisy = images + level * jax.random.normal(noise_key, images.shape)
+    noisy = images + level * jax.random.normal(noise_key, images.shape, jnp.float32)
     return jnp.mean(jnp.square((denoise_images(config, params, noisy, sigma) - images) / level))
 
 

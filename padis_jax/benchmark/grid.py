@@ -12,6 +12,7 @@ from padis_jax.benchmark.data import Pictures
 from padis_jax.benchmark.methods import METHODS, refusal
 from padis_jax.benchmark.networks import Networks
 from padis_jax.errors import UserError
+from padis_jax.fields import check_fields
 from padis_jax.problems.registry import PROBLEMS
 from padis_jax.runs.config import DEFAULT_IMAGE, DEFAULT_WEIGHTS
 
@@ -93,6 +94,7 @@ class Benchmark:
     out: str = "results/benchmark"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.images < 0 or self.evaluations < 0:
             raise UserError(
                 f"images {self.images} and evaluations {self.evaluations} must be at least 1, or 0 for the preset's"

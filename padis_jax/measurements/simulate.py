@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from einops import reduce
 from jax import Array
 
+from padis_jax.fields import single
 from padis_jax.operators.linear import Operator
 from padis_jax.operators.per_channel import per_channel
 from padis_jax.operators.tomography import RayTransform
@@ -74,7 +75,7 @@ def paper_measurement(key: Array, image: Array, operator: Operator, *, sigma: fl
     """
     if sigma < 0:
         raise ValueError(f"measurement: sigma must not be negative, got {sigma}")
-    sinogram = operator(image)
+    sinogram = single(operator(single(image)))
     noise_std = jnp.full(sinogram.shape, sigma, sinogram.dtype)
     measured = getattr(operator, "measured", None)
     if measured is not None:
@@ -148,6 +149,7 @@ def honest_measurement(
             raise ValueError(f"measurement: {name} must be positive and below {HUGE:g}, got {value}")
     if not abs(background) < HUGE:
         raise ValueError(f"measurement: background must be finite, got {background}")
+    image = single(image)
     lines = fine_line_integrals(image, operator, refinement=refinement, rays=rays)
     # From the unit of A x to a pure number: operator length -> mm, image value -> mu.
     per_unit = attenuation * pixel_mm / operator.geometry.pixel_size
@@ -162,6 +164,7 @@ def honest_measurement(
 
 def _counts(key: Array, mean: Array) -> Array:
     """Poisson counts of these means, in their type; at least 1, as if a photon had come: the logarithm must exist."""
-    few = jax.random.poisson(key, jnp.minimum(mean, MANY)).astype(mean.dtype)
+    with jax.enable_x64(False):  # the draws of 64 bits are others
+        few = jax.random.poisson(key, jnp.minimum(mean, MANY)).astype(mean.dtype)
     many = mean + jnp.sqrt(mean) * jax.random.normal(jax.random.fold_in(key, 1), mean.shape, mean.dtype)
     return jnp.maximum(jnp.where(mean > MANY, many, few), 1)

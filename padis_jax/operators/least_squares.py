@@ -17,6 +17,7 @@ from jax.tree_util import Partial
 
 Map = Callable[[Array], Array]
 CgState = tuple[Array, Array, Array, Array, Array]  # count, x, residual, direction, squared gradient
+SETTLED = 1e-10  # share of the first squared residual below which steps have no derivative
 
 
 def conjugate_gradient(
@@ -24,24 +25,66 @@ def conjugate_gradient(
 ) -> Array:
     """`iterations` steps of conjugate gradients on M x = rhs from x0, M symmetric positive semi-definite.
 
-    A pure loop of fixed length, differentiable in both modes. Where the residual reaches 0 exactly, the rest of the
-    steps leave x as it is; and so they do from the first direction p on with p'Mp <= least p'p, as M is not what it
-    should be there (Steihaug 1983 ends at negative curvature): a step along it would be as long as chance has it.
+    A pure loop of fixed length. Where the residual reaches 0 exactly, the rest of the steps leave x as it is; and so
+    they do from the first direction p on with p'Mp <= least p'p, as M is not what it should be there (Steihaug 1983
+    ends at negative curvature): a step along it would be as long as chance has it.
+
+    Differentiable in both modes. Where the steps do not reach the solution, the derivative is that of the steps. Once
+    the residual has fallen by 1e5 steps follow rounding, and their derivatives would be quotients of nothing by
+    nothing: they count as constants, and the implicit derivative of the system, M^-1 (db - dM x), adds what is left.
     """
 
-    def step(carry: tuple[Array, Array, Array, Array], _: None) -> tuple[tuple[Array, Array, Array, Array], None]:
-        x, r, p, rr = carry
+    def step(carry: CgState, _: None) -> tuple[CgState, None]:
+        x, r, p, rr, live = carry
+        live = live & (rr > SETTLED * first)
+
+        def kept(value: Array) -> Array:
+            return jnp.where(live, value, lax.stop_gradient(value))
+
         mp = normal_matvec(p)
         curvature = jnp.real(jnp.vdot(p, mp))
         sound = curvature > least * jnp.real(jnp.vdot(p, p))
         alpha = jnp.where(sound, _ratio(rr, curvature), 0).astype(p.dtype)
-        x, r = x + alpha * p, r - alpha * mp
+        x, r = x + kept(alpha * p), r - kept(alpha * mp)
         rr_next = jnp.real(jnp.vdot(r, r))
-        return (x, r, jnp.where(sound, r + _ratio(rr_next, rr).astype(p.dtype) * p, 0), rr_next), None
+        p = jnp.where(sound, r + kept(_ratio(rr_next, rr).astype(p.dtype) * p), 0)
+        return (x, r, p, rr_next, live), None
 
     r = rhs - normal_matvec(x0)
-    (x, _, _, _), _ = lax.scan(step, (x0, r, r, jnp.real(jnp.vdot(r, r))), None, length=iterations)
-    return x
+    first = jnp.real(jnp.vdot(r, r))
+    (x, r, _, _, live), _ = lax.scan(step, (x0, r, r, first, first > 0), None, length=iterations)
+    nothing = jnp.where(live, 0, r - lax.stop_gradient(r))  # but for its derivative
+    return x + _implicit(normal_matvec, nothing, lax.stop_gradient(jnp.asarray(least, first.dtype)))
+
+
+def _implicit(matvec: Map, rhs: Array, least: Array) -> Array:
+    """M^-1 rhs by conjugate gradients, which `custom_linear_solve` differentiates; of 0 it costs nothing.
+
+    It ends where directions have next to no curvature: a cotangent need not be in the range of a singular M.
+    """
+
+    def solve(matvec: Map, b: Array) -> Array:
+        def unfinished(state: tuple[Array, *CgState]) -> Array:
+            i, _, _, _, rr, _ = state
+            return (rr > SETTLED * size) & (i < 200)
+
+        def step(state: tuple[Array, *CgState]) -> tuple[Array, *CgState]:
+            i, x, r, p, rr, best = state
+            mp = matvec(p)
+            curvature = jnp.real(jnp.vdot(p, mp))
+            rayleigh = _ratio(curvature, jnp.real(jnp.vdot(p, p)))
+            best = jnp.maximum(best, rayleigh)
+            sound = rayleigh > jnp.maximum(least, 1e-6 * best)
+            alpha = jnp.where(sound, _ratio(rr, curvature), 0).astype(p.dtype)
+            x, r = x + alpha * p, r - alpha * mp
+            rr_next = jnp.real(jnp.vdot(r, r))
+            return jnp.where(sound, i + 1, 200), x, r, r + _ratio(rr_next, rr).astype(p.dtype) * p, rr_next, best
+
+        size = jnp.real(jnp.vdot(b, b))
+        state = (jnp.zeros((), jnp.int32), jnp.zeros_like(b), b, b, size, jnp.zeros_like(size))
+        return lax.while_loop(unfinished, step, state)[1]
+
+    return lax.custom_linear_solve(matvec, rhs, solve, symmetric=True)
 
 
 def pseudo_inverse(
@@ -125,6 +168,13 @@ def least_squares(
     return x, count
 
 
+@jax.custom_jvp
 def _ratio(a: Array, b: Array) -> Array:
     """a / b, and 0 where b is 0: conjugate gradients that have converged exactly stand still."""
     return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)
+
+
+@_ratio.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (_, b), (da, db), ratio = primals, tangents, _ratio(*primals)
+    return ratio, jnp.where(b > 0, (da - ratio * db) / jnp.where(b > 0, b, 1), 0)  # without b^2, which underflows

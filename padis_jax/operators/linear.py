@@ -144,7 +144,9 @@ def _derived_adjoint(forward: Map, template: jax.ShapeDtypeStruct) -> Map:
 
     @jax.jit  # which drops the forward map at zero that comes with the derivative
     def adjoint(y: Array) -> Array:
-        return jnp.conj(jax.vjp(forward, zeros)[1](jnp.conj(y))[0])
+        measured, pull = jax.vjp(forward, zeros)
+        of_its_kind = jnp.iscomplexobj(measured) or not jnp.iscomplexobj(y)
+        return jnp.conj(pull(jnp.conj(y.astype(measured.dtype) if of_its_kind else y))[0])
 
     return adjoint
 

@@ -106,7 +106,7 @@ def random_mask(key: Array, image_shape: tuple[int, int], *, known: float = 0.3)
     """[H, W], True where known: each pixel by itself with probability `known`, in (0, 1)."""
     if not 0 < known < 1:
         raise ValueError(f"random_mask: known is a probability in (0, 1), got {known}")
-    return jax.random.bernoulli(key, known, checked_size("random_mask", image_shape))
+    return jax.random.bernoulli(key, jnp.float32(known), checked_size("random_mask", image_shape))
 
 
 def box_mask(key: Array, image_shape: tuple[int, int], *, size: tuple[int, int], boxes: int = 1) -> Array:
@@ -115,8 +115,8 @@ def box_mask(key: Array, image_shape: tuple[int, int], *, size: tuple[int, int],
     if boxes < 1 or not (1 <= tall <= h and 1 <= wide <= w) or (tall, wide) == (h, w):
         raise ValueError(f"box_mask: {boxes} boxes of {size} do not leave and cover a part of an image of {(h, w)}")
     top_key, left_key = jax.random.split(key)
-    top = jax.random.randint(top_key, (boxes, 1, 1), 0, h - tall + 1)
-    left = jax.random.randint(left_key, (boxes, 1, 1), 0, w - wide + 1)
+    top = jax.random.randint(top_key, (boxes, 1, 1), 0, h - tall + 1, jnp.int32)
+    left = jax.random.randint(left_key, (boxes, 1, 1), 0, w - wide + 1, jnp.int32)
     rows, columns = jnp.arange(h)[None, :, None], jnp.arange(w)[None, None, :]
     inside = (rows >= top) & (rows < top + tall) & (columns >= left) & (columns < left + wide)
     return ~inside.any(0)
@@ -141,13 +141,15 @@ def stroke_mask(
     if strokes < 1 or steps < 1 or not 0 < width < 1:
         raise ValueError(f"stroke_mask: strokes {strokes} and steps {steps} at least 1, width {width} in (0, 1)")
     start_key, turn_key, width_key = jax.random.split(key, 3)
-    begin = jax.random.uniform(start_key, (strokes, 1, 2)) * jnp.asarray([[[h, w]]], jnp.float32)
-    turns = jax.random.normal(turn_key, (strokes, steps)) * jnp.where(jnp.arange(steps) == 0, 10.0, 0.5)[None]
-    wide = width * min(h, w) * jax.random.uniform(width_key, (strokes, 1), minval=0.5)
+    begin = jax.random.uniform(start_key, (strokes, 1, 2), jnp.float32) * jnp.asarray([[[h, w]]], jnp.float32)
+    turns = (
+        jax.random.normal(turn_key, (strokes, steps), jnp.float32) * jnp.where(jnp.arange(steps) == 0, 10.0, 0.5)[None]
+    )
+    wide = width * min(h, w) * jax.random.uniform(width_key, (strokes, 1), jnp.float32, 0.5)
     heading = jnp.cumsum(turns, 1)
     pieces = 1.5 * wide[..., None] * jnp.stack([jnp.sin(heading), jnp.cos(heading)], -1)
     ends = begin + jnp.cumsum(pieces, 1)
-    rows, columns = jnp.arange(0.5, h)[:, None], jnp.arange(0.5, w)[None]
+    rows, columns = jnp.arange(0.5, h, dtype=jnp.float32)[:, None], jnp.arange(0.5, w, dtype=jnp.float32)[None]
 
     def covered(end: Array, way: Array, width: Array) -> Array:
         """Pixels whose centres are within half the width of a piece."""

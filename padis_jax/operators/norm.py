@@ -100,7 +100,7 @@ def lanczos_norm(
     restarts from v. Golub and Van Loan, Matrix Computations, section 10.1.
     """
     n = math.prod(image_shape)
-    start = jnp.full((n,), n**-0.5)
+    start = jnp.full((n,), n**-0.5, jnp.float32)
     return _compiled(_lanczos, forward, adjoint, image_shape, tolerance, max_iterations, basis)(start)
 
 

@@ -26,6 +26,7 @@ from padis_jax.problems.registry import NamedProblem, measure_image, parallel_sc
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import problem_of
 from padis_jax.solvers.presets import Kind, kind_of
+from padis_jax.solvers.sampling import root_key
 from padis_jax.weights import Weights
 
 SSIM_WINDOW = 11  # pixels: smaller images have no SSIM
@@ -85,7 +86,7 @@ class Case:
 
 def image_key(seed: int, index: int) -> Array:
     """The key of one image: independent of the batch that it is computed in."""
-    return jax.random.fold_in(jax.random.key(seed), index)
+    return jax.random.fold_in(root_key(seed), index)
 
 
 def simulated_case(

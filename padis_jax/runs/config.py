@@ -12,6 +12,7 @@ from typing import Literal
 
 from padis_jax.config import check_shaping
 from padis_jax.errors import UserError
+from padis_jax.fields import check_count, check_fields
 from padis_jax.measurements.load import MeasurementConfig
 from padis_jax.operators.blur import Boundary
 from padis_jax.prior import TilingName
@@ -163,6 +164,8 @@ class Experiment:
     batch: int = 8
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        check_count("generate_levels", self.generate_levels)
         if (self.patch_batch != "auto" and self.patch_batch < 0) or self.tilings < 1:
             raise UserError(
                 f"patch_batch {self.patch_batch} must be at least 1, 0 or 'auto'; tilings {self.tilings} at least 1"

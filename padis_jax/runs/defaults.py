@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from padis_jax.errors import UserError
 from padis_jax.measurements.simulate import Measurement
+from padis_jax.noise import check_ladder
 from padis_jax.problems.registry import PROBLEMS, NamedProblem, blurred_problem, masked_problem
 from padis_jax.problems.user_files import read_kernel, read_mask
 from padis_jax.runs.config import Experiment
@@ -40,8 +41,8 @@ def plan_of(config: Experiment, kind: Kind, measurement: Measurement | None = No
     if plan.row.begin is None:
         plan = plan._replace(average=CHAINS)
     plan = plan._replace(**solver.run_fields)
-    if not 0 < plan.sigma_min < plan.sigma_max < float("inf"):
-        raise UserError(f"solver: 0 < sigma_min < sigma_max is needed, got {plan.sigma_min} and {plan.sigma_max}")
+    if plan.row.begin is None:
+        check_ladder(plan.levels, plan.sigma_max, plan.sigma_min)
     if getattr(plan.settings, "prior_step", "") == "ancestral" and plan.inner > 1:
         raise UserError(
             f"solver.inner is {plan.inner}: ancestral steps are one per level; use 1, or --solver.prior-step langevin"

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from padis_jax.errors import UserError
+from padis_jax.fields import check_count, check_fields
+from padis_jax.noise import SIGMA_RANGE
 from padis_jax.solvers.registry import find_method
 
 RENAMED = {"churn": "eta", "pinv_steps": "cg_steps", "pnp_sigma": "sigma", "pnp_weight": "weight"}
@@ -73,9 +75,13 @@ class SolverConfig:
         values: dict[str, Any] = dict(zip(RUN_FIELDS, run, strict=True)) | {"method": method, "settings": given}
         for name, value in values.items():
             object.__setattr__(self, name, value)
+        check_fields(self, "solver.")
         for name in ("levels", "inner", "average"):
-            if (count := values[name]) is not None and count < 1:
-                raise UserError(f"solver.{name} is {count}: it must be at least 1")
+            if values[name] is not None:
+                check_count(f"solver.{name}", values[name])
+        for name in ("sigma_min", "sigma_max"):
+            if not SIGMA_RANGE[0] <= (level := 1.0 if values[name] is None else values[name]) <= SIGMA_RANGE[1]:
+                raise UserError(f"solver.{name} is {level}: give {SIGMA_RANGE[0]:g} to {SIGMA_RANGE[1]:g}")
         try:
             find_method(method).make(**given)
         except (TypeError, ValueError) as error:

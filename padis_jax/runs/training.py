@@ -29,6 +29,7 @@ from padis_jax.runs.signals import Interruption, leave
 from padis_jax.runs.training_data import check_resumed, first_state, load_data
 from padis_jax.runs.training_log import Log
 from padis_jax.runs.validation import validate, write_pictures
+from padis_jax.solvers.sampling import root_key
 from padis_jax.training import Metrics, TrainState, state_shapes
 from padis_jax.training_loop import Hook, every, fit
 from padis_jax.weights import file_hash, load_weights, save_weights
@@ -119,7 +120,7 @@ def train(config: Config, workdir: str | Path, *, silent: bool = False, lock: bo
                 hooks.append(Hook(every(run.validate_every), look))
             hooks.append(Hook(every(run.checkpoint_every), save))
             hooks.append(Hook(lambda done, _: stop.due(done), save_and_leave))
-            key = jax.random.fold_in(jax.random.key(run.seed), 1)
+            key = jax.random.fold_in(root_key(run.seed), 1)
             state = fit(key, state, batches, step, run.steps, hooks)
         check()
         path, ema = workdir / "weights.safetensors", on_host(state.ema)

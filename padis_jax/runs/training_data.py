@@ -19,6 +19,7 @@ from padis_jax.errors import UserError
 from padis_jax.images import CroppedImages, ImageSet, Shaping, StreamedImages, Window, read_images
 from padis_jax.patches import Frame, frame_for
 from padis_jax.runs.validation import PICTURE_PATCHES
+from padis_jax.solvers.sampling import root_key
 from padis_jax.split import Split, limited, split_of, spread
 from padis_jax.training import TrainState, init_state
 from padis_jax.unet import init_network
@@ -138,7 +139,7 @@ def first_state(config: Config, frame: Frame) -> TrainState:
       UserError: if those weights cannot be read, or are of another network or image size.
     """
     if not config.run.start_weights:
-        key = jax.random.fold_in(jax.random.key(config.run.seed), 0)
+        key = jax.random.fold_in(root_key(config.run.seed), 0)
         drawn: TrainState = _draw_state(key, config.network, config.optimiser)
         return drawn
     weights = load_weights(config.run.start_weights)

@@ -25,7 +25,7 @@ def validate(network: NetworkConfig, noise: NoiseConfig, params: Params, batch: 
 
 @jax.jit
 def _to_noisy(key: jax.Array, patches: jax.Array, sigma: jax.Array) -> jax.Array:
-    return patches + sigma[:, None, None, None] * jax.random.normal(key, patches.shape)
+    return patches + sigma[:, None, None, None] * jax.random.normal(key, patches.shape, jnp.float32)
 
 
 _jitted_loss = jax.jit(

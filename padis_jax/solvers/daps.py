@@ -75,7 +75,7 @@ def step(settings: DAPS, problem: Problem, key: Array, x: Array, noise: Noise) -
     """One noise level; x is a plane [Hp, Wp, C]. Returns the plane at noise.sigma_next and the residual of c."""
     ode_key, chain_key, noise_key = jax.random.split(key, 3)
     center = flow(settings, problem, ode_key, x, noise.sigma)
-    deviation = jnp.maximum(settings.noise, settings.floor * jnp.asarray(problem.operator.norm))
+    deviation = jnp.maximum(settings.noise, settings.floor * problem.norm)
     weight = jnp.square(deviation / noise.sigma)
     if settings.sampler == "cg":
         image, fit = proximal(problem, center, weight, settings.cg_steps)
@@ -88,12 +88,14 @@ def flow(settings: DAPS, problem: Problem, key: Array, x: Array, sigma: Array) -
     """The plane at the end of the probability-flow ODE from the plane x at level sigma."""
     n = settings.ode_steps
     end = jnp.minimum(settings.ode_end, sigma)
-    root = sigma ** (1 / RHO) + jnp.arange(n) / max(n - 1, 1) * (end ** (1 / RHO) - sigma ** (1 / RHO))
+    root = sigma ** (1 / RHO) + jnp.arange(n, dtype=jnp.float32) / max(n - 1, 1) * (
+        end ** (1 / RHO) - sigma ** (1 / RHO)
+    )
     levels = jnp.append(root**RHO, 0.0)
     keys = jax.random.split(key, n)
 
     def euler(k: Array, x: Array) -> Array:
-        denoised = problem.denoise(jax.random.clone(keys[k]), x, levels[k])  # a clone: key checks take keys for one
+        denoised = problem.denoised(jax.random.clone(keys[k]), x, levels[k])  # a clone: key checks take keys for one
         return denoised + levels[k + 1] / levels[k] * (x - denoised)
 
     return lax.fori_loop(0, n, euler, x)
@@ -104,7 +106,7 @@ def chain(
 ) -> tuple[Array, Fit]:
     """The Langevin chain from the plane of c, and the residual of c; eta and the forces are multiplied out by s^2."""
     center = problem.frame.crop(plane)
-    eta = settings.step / (jnp.square(jnp.asarray(problem.operator.norm)) + weight)  # eta / s^2
+    eta = settings.step / (jnp.square(problem.norm) + weight)  # eta / s^2
     spread = jnp.sqrt(2 * eta) * deviation
 
     def move(j: Array, u: Array) -> Array:

@@ -58,6 +58,6 @@ class DDNM:
 def step(settings: DDNM, problem: Problem, key: Array, x: Array, noise: Noise) -> tuple[Array, Fit]:
     """One step at noise level noise.sigma; x is a plane [Hp, Wp, C]. Returns the next plane and the residual of D."""
     tiling_key, noise_key = jax.random.split(key)
-    denoised = problem.denoise(tiling_key, x, noise.sigma)
+    denoised = problem.denoised(tiling_key, x, noise.sigma)
     image, fit = projection(problem, denoised, settings.cg_steps, settings.tolerance)
     return towards(noise_key, x, image, *prior_step(settings, noise)), fit

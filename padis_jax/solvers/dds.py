@@ -65,8 +65,8 @@ class DDS:
 def step(settings: DDS, problem: Problem, key: Array, x: Array, noise: Noise) -> tuple[Array, Fit]:
     """One noise level; x is a plane [Hp, Wp, C]. Returns the plane at noise.sigma_next and the residual of D."""
     tiling_key, noise_key = jax.random.split(key)
-    denoised = problem.denoise(tiling_key, x, noise.sigma)
-    weight = settings.consistency * jnp.square(problem.operator.norm)
+    denoised = problem.denoised(tiling_key, x, noise.sigma)
+    weight = settings.consistency * jnp.square(problem.norm)
     weight = weight + jnp.square(settings.noise / (settings.kappa * noise.sigma))
     image, fit = proximal(problem, denoised, weight, settings.cg_steps)
     if settings.nonnegative:

@@ -59,8 +59,8 @@ class DiffPIR:
 def step(settings: DiffPIR, problem: Problem, key: Array, x: Array, noise: Noise) -> tuple[Array, Fit]:
     """One noise level; x is a plane [Hp, Wp, C]. Returns the plane at noise.sigma_next and the residual of D."""
     tiling_key, noise_key = jax.random.split(key)
-    denoised = problem.denoise(tiling_key, x, noise.sigma)
-    least = settings.floor * jnp.square(jnp.asarray(problem.operator.norm))
+    denoised = problem.denoised(tiling_key, x, noise.sigma)
+    least = settings.floor * jnp.square(problem.norm)
     weight = jnp.maximum(settings.weight * jnp.square(settings.noise / noise.sigma), least)
     image, fit = proximal(problem, denoised, weight, settings.cg_steps)
     share = jnp.asarray(settings.zeta)

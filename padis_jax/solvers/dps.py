@@ -83,7 +83,7 @@ def data_scale(problem: Problem, residual: Array, form: str, ratio: float | Arra
 
     `ratio` is s / sigma.
     """
-    norm = jnp.asarray(problem.operator.norm)
+    norm = problem.norm
     if form == "squared":
         return 1 / (jnp.square(norm) + jnp.square(ratio))
     length = jnp.linalg.norm(jnp.ravel(residual))
@@ -114,7 +114,7 @@ def step(settings: DPS, problem: Problem, key: Array, x: Array, noise: Noise) ->
     if shared is not None:  # patches on several devices: D is nowhere whole
         mixed, fit = shared(tiling_key, x, noise.sigma, lambda plane: problem.forward(frame.crop(plane)), respond)
         return (1 - pull) * x + mixed + fresh, fit
-    denoised, transpose = jax.vjp(lambda plane: problem.denoise(tiling_key, plane, noise.sigma), x)
+    denoised, transpose = jax.vjp(lambda plane: problem.denoised(tiling_key, plane, noise.sigma), x)
     _, covector, scale, fit = respond(problem.forward(frame.crop(denoised)))
     (pulled,) = transpose(covector)
     if settings.zero_ring:

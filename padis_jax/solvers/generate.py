@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 
+from padis_jax.fields import check_count, single
 from padis_jax.noise import geometric_ladder
 from padis_jax.prior import Prior
 from padis_jax.solvers import sampling
@@ -41,7 +42,7 @@ def step(
 ) -> tuple[Array, Removed]:
     """One step at noise level noise.sigma; x is a plane [Hp, Wp, C]."""
     tiling_key, noise_key = jax.random.split(key)
-    denoised = denoise(tiling_key, x, noise.sigma)
+    denoised = single(denoise(tiling_key, x, noise.sigma))
     removed = jnp.sqrt(jnp.mean(jnp.square(x - denoised))) / noise.sigma
     weight, spread = langevin(noise, eps)
     return towards(noise_key, x, denoised, weight, jnp.where(noise.final, 0.0, spread)), Removed(removed)
@@ -83,10 +84,11 @@ def generate(
     Raises:
       ValueError: if a setting is out of range.
     """
+    check_count("inner", inner)
     if not 0 < eps < 4:
         raise ValueError(f"generate: eps is {eps}: it must be above 0 and below 4")
     noises = sampling.noises(geometric_ladder(levels, sigma_max, sigma_min), inner)
     start_key, run_key = jax.random.split(root_key(key))
-    x = sigma_max * jax.random.normal(start_key, (*prior.frame.padded_shape, prior.channels))
+    x = sigma_max * jax.random.normal(start_key, (*prior.frame.padded_shape, prior.channels), jnp.float32)
     x, _ = sampling.run(run_key, Partial(step, jnp.float32(eps), prior.denoise), x, noises, progress=progress)
     return prior.frame.crop(x)

@@ -64,7 +64,7 @@ class Langevin:
 def step(settings: Langevin, problem: Problem, key: Array, x: Array, noise: Noise) -> tuple[Array, Fit]:
     """One step at noise level noise.sigma; x is a plane [Hp, Wp, C]. Returns the next plane and the residual of D."""
     tiling_key, noise_key = jax.random.split(key)
-    denoised = problem.denoise(tiling_key, x, noise.sigma)
+    denoised = problem.denoised(tiling_key, x, noise.sigma)
     x = towards(noise_key, x, denoised, *prior_step(settings, noise))
     x = data_step(problem, x, settings.zeta, settings.step_form, settings.noise / noise.sigma)
     return x, problem.fit(problem.residual(problem.frame.crop(denoised)))

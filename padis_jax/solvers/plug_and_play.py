@@ -80,11 +80,11 @@ def step(
 
 
 def _denoised(problem: Problem, key: Array, image: Array, sigma: Array) -> Array:
-    return problem.frame.crop(problem.denoise(key, problem.frame.pad(image), sigma))
+    return problem.frame.crop(problem.denoised(key, problem.frame.pad(image), sigma))
 
 
 def _nearest(settings: PlugAndPlay, problem: Problem, x: Array, target: Array) -> Array:
     """The minimum of ||y - A x||^2 + rho ||x - target||^2, by CG from x."""
-    weight = settings.weight * jnp.square(jnp.asarray(problem.operator.norm))
+    weight = settings.weight * jnp.square(problem.norm)
     right = problem.adjoint(problem.measurement) + weight * target
     return solve_weighted(problem, right, x, weight, settings.cg_steps)

@@ -77,7 +77,7 @@ class PredictorCorrector:
 def step(settings: PredictorCorrector, problem: Problem, key: Array, x: Array, noise: Noise) -> tuple[Array, Fit]:
     """One noise level; x is a plane [Hp, Wp, C]. Returns the plane at noise.sigma_next and the residual of D(x, s)."""
     tiling_key, noise_key, second_tiling_key, second_noise_key = jax.random.split(key, 4)
-    denoised = problem.denoise(tiling_key, x, noise.sigma)
+    denoised = problem.denoised(tiling_key, x, noise.sigma)
     fit = problem.fit(problem.residual(problem.frame.crop(denoised)))
 
     last = noise.sigma_next == 0
@@ -88,7 +88,7 @@ def step(settings: PredictorCorrector, problem: Problem, key: Array, x: Array, n
     x = data_step(problem, x, settings.zeta, settings.step_form, settings.noise / noise.sigma)
 
     sigma = jnp.where(last, noise.sigma, noise.sigma_next)  # any sigma at which the network can be asked
-    score = (problem.denoise(second_tiling_key, x, sigma) - x) / jnp.square(sigma)
+    score = (problem.denoised(second_tiling_key, x, sigma) - x) / jnp.square(sigma)
     z = jax.random.normal(second_noise_key, x.shape, x.dtype)
     length = jnp.linalg.norm(jnp.ravel(score))
     ratio = settings.snr * jnp.linalg.norm(jnp.ravel(z)) / jnp.where(length > 0, length, 1)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
+from padis_jax.errors import UserError
+from padis_jax.fields import LARGEST, check_fields, single
 from padis_jax.operators.least_squares import least_squares
 from padis_jax.patches import Frame
 
@@ -23,7 +24,7 @@ class Fit(NamedTuple):
     """What a step reports.
 
     Attributes:
-      residual: ||y - A D|| / ||y||, of the denoised image D.
+      residual: ||y - A D|| / ||y|| of the denoised image D, without the quotient where y is 0.
     """
 
     residual: Array
@@ -43,22 +44,31 @@ class Problem:
     """
 
     operator: Any
-    denoise: Callable[[Array, Array, Array], Array]
-    measurement: Array
+    denoise: Any
+    measurement: Any
     frame: Frame = dataclasses.field(metadata={"static": True})
     flat: bool = dataclasses.field(default=False, metadata={"static": True})
 
+    @property
+    def norm(self) -> Array:
+        """||A||, float32."""
+        return jnp.asarray(self.operator.norm, jnp.float32)
+
+    def denoised(self, key: Array, plane: Array, sigma: Array) -> Array:
+        """D, float32."""
+        return single(self.denoise(key, plane, sigma))
+
     def forward(self, image: Array) -> Array:
         """A x of an image [H, W, C]."""
-        return self.operator(image[..., 0] if self.flat else image)
+        return single(self.operator(image[..., 0] if self.flat else image))
 
     def residual(self, image: Array) -> Array:
         """y - A x of an image [H, W, C]."""
         return self.measurement - self.forward(image)
 
     def adjoint(self, y: Array) -> Array:
-        """A* y as an image [H, W, C]."""
-        return jnp.reshape(self.operator.T(y), (*self.frame.image_shape, -1))
+        """A* y as an image [H, W, C]; images are real, so that it is the real part of what a complex A gives."""
+        return jnp.reshape(single(jnp.real(self.operator.T(y))), (*self.frame.image_shape, -1))
 
     def normal(self, image: Array) -> Array:
         """A* A x of an image [H, W, C]."""
@@ -72,14 +82,50 @@ class Problem:
         """
         own = getattr(self.operator, "pinv", None)
         if own is None or getattr(self.operator, "iterative", False):
-            limit = tolerance * jnp.linalg.norm(jnp.ravel(self.adjoint(self.measurement)))
-            return least_squares(self.forward, self.adjoint, y, limit=limit)[0]
-        return jnp.reshape(own(y), (*self.frame.image_shape, -1))
+            scale = lax.stop_gradient(jnp.linalg.norm(jnp.ravel(self.adjoint(self.measurement))))
+            system = dataclasses.replace(self, denoise=None, measurement=None)
+            return _solved(system, y, lax.stop_gradient(jnp.asarray(tolerance, jnp.float32)), scale)
+        return jnp.reshape(single(jnp.real(own(y))), (*self.frame.image_shape, -1))
 
     def fit(self, residual: Array) -> Fit:
-        """||r|| / ||y||, safe at y = 0."""
+        """||r|| / ||y||, and ||r|| where y = 0."""
         scale = jnp.linalg.norm(jnp.ravel(self.measurement))
-        return Fit(jnp.linalg.norm(jnp.ravel(residual)) / jnp.maximum(scale, jnp.finfo(scale.dtype).tiny))
+        return Fit(jnp.linalg.norm(jnp.ravel(residual)) / jnp.where(scale > 0, scale, 1))
+
+
+@jax.custom_vjp  # autodiff cannot run a loop of unknown length backwards
+def _solved(system: Problem, y: Array, tolerance: Array, scale: Array) -> Array:
+    """A+ y by CG until ||A*(y - A x)|| <= tolerance * scale."""
+    return least_squares(system.forward, system.adjoint, y, limit=tolerance * scale)[0]
+
+
+def _solved_forward(system: Problem, y: Array, tolerance: Array, scale: Array) -> tuple[Array, Any]:
+    x = _solved(system, y, tolerance, scale)
+    return x, (system, y, x, tolerance)
+
+
+def _solved_backward(saved: Any, cotangent: Array) -> tuple[Any, ...]:
+    """Of dx = A+ (dy - dA x) + (A*A)+ dA* r + (1 - A+ A) dA* (A*)+ x, with r = y - A x (Golub and Pereyra 1973)."""
+    system, y, x, tolerance = saved
+    forward, adjoint = system.forward, system.adjoint
+
+    def transposed(image: Array) -> Array:  # (A*)+
+        limit = tolerance * jnp.linalg.norm(jnp.ravel(forward(image)))
+        return least_squares(adjoint, forward, image, limit=limit)[0]
+
+    of_y, of_x, residual = transposed(cotangent), transposed(x), y - forward(x)
+    limit = tolerance * jnp.linalg.norm(jnp.ravel(adjoint(of_y)))
+    twice, hidden = least_squares(forward, adjoint, of_y, limit=limit)[0], cotangent - adjoint(of_y)
+
+    def change(system: Problem) -> Array:
+        pairs = ((-of_y, x), (residual, twice), (of_x, hidden))
+        return sum((jnp.real(jnp.vdot(v, system.forward(u))) for v, u in pairs), jnp.float32(0))
+
+    (of_system,) = jax.vjp(change, system)[1](jnp.float32(1))  # its loops are dead code where A has no derivative
+    return of_system, jnp.conj(of_y), jnp.zeros_like(tolerance), jnp.zeros_like(tolerance)
+
+
+_solved.defvjp(_solved_forward, _solved_backward)
 
 
 def build_problem(
@@ -105,11 +151,7 @@ def build_problem(
     Raises:
       ValueError: with what does not fit and the remedy.
     """
-    for name in ("T", "norm"):
-        if not hasattr(operator, name):
-            raise ValueError(
-                f"the operator has no .{name}: give one with .T and .norm, or make it with operators.from_functions"
-            )
+    check_operator(operator)
     y = checked("measurement", measurement)
     h, w = frame.image_shape
     tried = []
@@ -124,7 +166,7 @@ def build_problem(
             tried.append(f"images {image.shape}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
             continue
         if getattr(out, "shape", None) == y.shape and getattr(back, "size", None) == h * w * channels:
-            return Problem(as_pytree(operator), denoise, y, frame, flat)
+            return Problem(as_pytree(operator), denoise, measured_by(out.dtype, y), frame, flat)
         refuse_batch("reconstruct", y.shape, getattr(out, "shape", None), "keys and measurements")
         tried.append(
             f"images {image.shape} give {getattr(out, 'shape', '?')} and .T of it {getattr(back, 'shape', '?')}"
@@ -145,42 +187,88 @@ def refuse_batch(function: str, shape: tuple[int, ...], expected: tuple[int, ...
 
 
 def checked(name: str, array: ArrayLike) -> Array:
-    """The array, float32 or complex64, refused where not finite (not looked at while tracing)."""
+    """The array, float32 or complex64, of any type of numbers; refused where not finite (not looked at while tracing).
+
+    Raises:
+      UserError: for no numbers, some that are not finite, or so large that float32 cannot hold their squares.
+    """
     if isinstance(array, jax.core.Tracer):
-        return array
+        return single(array)
     host = np.asarray(array)
-    if host.size == 0 or not np.issubdtype(host.dtype, np.number):
-        raise ValueError(f"{name} has shape {host.shape} and type {host.dtype}: give an array of numbers")
+    if host.size == 0 or host.dtype.kind in "mM" or not jnp.issubdtype(host.dtype, np.number):
+        raise UserError(f"{name} has shape {host.shape} and type {host.dtype}: give an array of numbers")
     if bad := int(host.size - np.count_nonzero(np.isfinite(host))):
-        raise ValueError(f"{name} has {bad} values of {host.size} that are NaN or infinite: mask or repair them first")
-    return jnp.asarray(array, jnp.complex64 if np.iscomplexobj(host) else jnp.float32)
+        raise UserError(f"{name} has {bad} values of {host.size} that are NaN or infinite: mask or repair them first")
+    wide = host.astype(np.complex128 if np.iscomplexobj(host) else np.float64)
+    if (most := np.abs(wide).max()) * np.sqrt(host.size) > LARGEST:
+        raise UserError(f"{name} has values up to {most:.3g}: too large for computing in float32; take a larger unit")
+    return single(array if isinstance(array, jax.Array) else wide)
+
+
+def measured_by(dtype: Any, y: Array) -> Array:
+    """y, complex where the operator's measurements of that type are; UserError where only y is."""
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        return y.astype(jnp.complex64)
+    if jnp.iscomplexobj(y):
+        raise UserError(
+            "measurement is complex, but the operator's measurements are real: give the real part, or an operator that "
+            "gives complex ones"
+        )
+    return y
+
+
+def check_operator(operator: Any) -> None:
+    """Refuses an operator without `.T` and `.norm`, or whose norm is no singular value (not looked at while tracing).
+
+    Raises:
+      UserError: with what is missing or wrong.
+    """
+    for name in ("T", "norm"):
+        if not hasattr(operator, name):
+            raise UserError(
+                f"the operator has no .{name}: give one with .T and .norm, or make it with operators.from_functions"
+            )
+    norm = operator.norm
+    if isinstance(norm, jax.core.Tracer):
+        return
+    value = np.asarray(norm)
+    if value.size != 1 or not jnp.issubdtype(value.dtype, np.number) or np.iscomplexobj(value):
+        raise UserError(f"the operator's norm is {norm!r}: it must be one real number, its largest singular value")
+    if not 1 / LARGEST <= float(value.ravel()[0]) <= LARGEST:
+        raise UserError(
+            f"the operator's norm is {float(value.ravel()[0]):g}: it must be finite and positive, its largest singular "
+            f"value, between {1 / LARGEST:g} and {LARGEST:g} (scale operator and measurement)"
+        )
 
 
 def check_settings(settings: Any, **intervals: str) -> None:
-    """Refuses fields outside of their interval, such as "(0, 2]", and those that are none of their `Literal`'s values.
+    """Refuses fields that are not what their annotations say (fields.py), or outside of their interval, as "(0, 2]".
 
-    Arrays and traced values are not looked at.
+    Arrays and traced values are not compared with the intervals.
 
     Raises:
-      ValueError: with the method, field, value and limits.
+      UserError: with the method, field, value and limits.
     """
-    kind: Any = type(settings)
+    name = type(settings).__name__
+    check_fields(settings, f"{name}: ")
     for field, interval in intervals.items():
         value, (low, high) = getattr(settings, field), interval[1:-1].split(", ")
         left_out = [float(end) for end, bracket in ((low, "("), (high, ")")) if bracket in interval]
-        if isinstance(value, (int, float)) and not (float(low) <= value <= float(high) and value not in left_out):
+        if not isinstance(value, (int, float, np.generic)):
+            continue
+        seen = np.float32(value)  # as it will be computed with
+        if not (np.float32(low) <= seen <= np.float32(high) and seen not in left_out):
             limits = f"{'above' if '(' in interval else 'at least'} {low}"
             limits += "" if high == "inf" else f" and {'below' if ')' in interval else 'at most'} {high}"
-            raise ValueError(f"{kind.__name__}: {field} is {value}: it must be {limits}")
-    for field, values in _choices(kind).items():
-        if (value := getattr(settings, field)) not in values:
-            raise ValueError(f"{kind.__name__}: {field} is {value!r}: use one of {', '.join(values)}")
+            raise UserError(f"{name}: {field} is {value}: it must be {limits}")
 
 
-@functools.cache
-def _choices(settings: type) -> dict[str, tuple[str, ...]]:
-    hints = get_type_hints(settings)
-    return {field: get_args(hint) for field, hint in hints.items() if get_origin(hint) is Literal}
+def as_arrays(settings: Any) -> Any:
+    """The settings with those that are arguments of compiled code in 32 bits, whatever numbers they were given as."""
+    hints = get_type_hints(type(settings))
+    given = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings) if not f.metadata.get("static")}
+    types = {name: jnp.int32 if int in get_args(hints[name]) else jnp.float32 for name in given}
+    return dataclasses.replace(settings, **{name: jnp.asarray(value, types[name]) for name, value in given.items()})
 
 
 def as_pytree(operator: Any) -> Any:

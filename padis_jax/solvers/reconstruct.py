@@ -18,10 +18,11 @@ from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
+from padis_jax.fields import check_count, single
 from padis_jax.noise import edm_ladder, geometric_ladder
 from padis_jax.prior import Prior
 from padis_jax.solvers import sampling
-from padis_jax.solvers.problem import Problem, as_pytree, build_problem, checked
+from padis_jax.solvers.problem import Problem, as_arrays, as_pytree, build_problem, checked
 from padis_jax.solvers.registry import Method, Settings, find_method, name_of
 from padis_jax.solvers.sampling import Noise, root_key
 from padis_jax.solvers.tv import TV, total_variation
@@ -106,12 +107,10 @@ def reconstruct(
     Raises:
       ValueError: if shapes do not fit, numbers are not finite, or a setting is unknown or out of range.
     """
-    if average < 1:
-        raise ValueError(f"average is {average}: use at least one chain")
-    if levels < 1 or inner < 1:
-        raise ValueError(f"levels is {levels} and inner {inner}: use at least one noise level, and one step on each")
+    for name, count in (("average", average), ("levels", levels), ("inner", inner)):
+        check_count(name, count)
     method, settings = _method(solver, settings)
-    key = root_key(key)
+    settings, key = as_arrays(settings), root_key(key)
     problem = build_problem(operator, prior.denoise, measurement, prior.frame, channels=prior.channels)
     image = start_image(start, problem, operator, prior.channels)
     step = Partial(method.step, settings, problem)
@@ -168,12 +167,10 @@ def _method(solver: str | Settings, settings: Settings | None) -> tuple[Method, 
 
 
 def _ladder(kind: str, levels: int, sigma_max: float, sigma_min: float) -> np.ndarray:
-    if not 0 < sigma_min <= sigma_max < float("inf") or (levels > 1 and sigma_min == sigma_max):
-        raise ValueError(f"sigma_max is {sigma_max} and sigma_min {sigma_min}: they must be positive and descend")
     ladders = {"geometric": geometric_ladder, "edm": edm_ladder}
     if kind not in ladders:
         raise ValueError(f"ladder is {kind!r}: use one of {', '.join(ladders)}")
-    return np.asarray(ladders[kind](levels, sigma_max, sigma_min), np.float32)
+    return ladders[kind](levels, sigma_max, sigma_min)
 
 
 def start_image(start: Any, problem: Problem, operator: Any, channels: int) -> Array:
@@ -198,7 +195,7 @@ def start_image(start: Any, problem: Problem, operator: Any, channels: int) -> A
 
 @jax.jit
 def _quick_image(operator: Any, measurement: Array) -> Array:
-    return operator.start(measurement)
+    return single(jnp.real(operator.start(measurement)))
 
 
 def _shifted(progress: sampling.Progress, done: int, total: int) -> sampling.Progress:

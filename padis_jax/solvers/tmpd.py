@@ -67,14 +67,14 @@ def step(settings: TMPD, problem: Problem, key: Array, x: Array, noise: Noise) -
     """One noise level; x is a plane [Hp, Wp, C]. Returns the plane at noise.sigma_next and the residual of D."""
     tiling_key, noise_key = jax.random.split(key)
     frame = problem.frame
-    denoised, pull = jax.vjp(lambda plane: problem.denoise(tiling_key, plane, noise.sigma), x)
+    denoised, pull = jax.vjp(lambda plane: problem.denoised(tiling_key, plane, noise.sigma), x)
     clean = frame.crop(denoised)
     residual = problem.residual(clean)
 
     def spread(r: Array) -> Array:  # C A* r
         return jnp.square(noise.sigma) * frame.crop(pull(frame.pad(problem.adjoint(r)))[0])
 
-    variance = jnp.square(settings.noise) + jnp.square(settings.floor * problem.operator.norm * noise.sigma)
+    variance = jnp.square(settings.noise) + jnp.square(settings.floor * problem.norm * noise.sigma)
     weights = conjugate_gradient(
         lambda r: problem.forward(spread(r)) + variance * r,
         residual,

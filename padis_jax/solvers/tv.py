@@ -26,7 +26,17 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from padis_jax.solvers.problem import NUMPY, as_pytree, check_settings, checked, refuse_batch
+from padis_jax.fields import single
+from padis_jax.solvers.problem import (
+    NUMPY,
+    as_arrays,
+    as_pytree,
+    check_operator,
+    check_settings,
+    checked,
+    measured_by,
+    refuse_batch,
+)
 
 
 @jax.tree_util.register_dataclass
@@ -86,6 +96,7 @@ def total_variation(measurement: ArrayLike, operator: Any, *, settings: TV | Non
     Raises:
       ValueError: if y does not fit the operator or is not finite.
     """
+    check_operator(operator)
     y, wrapped = checked("measurement", measurement), as_pytree(operator)
     try:
         image = jax.eval_shape(lambda r: wrapped.T(r), y)
@@ -96,35 +107,38 @@ def total_variation(measurement: ArrayLike, operator: Any, *, settings: TV | Non
         if (expected := getattr(operator, "measurement_shape", None)) is not None:
             for channels in ((), y.shape[-1:]):
                 refuse_batch("total_variation", y.shape, (*expected, *channels), "measurements")
+        if jnp.iscomplexobj(y):
+            measured_by(jnp.float32, y)
         raise
     if again.shape != y.shape:
         raise ValueError(
             f"measurement has shape {y.shape}, but the operator gives {again.shape}: build it for this measurement"
         )
-    return _solve(settings or TV(), wrapped, y)
+    return _solve(as_arrays(settings or TV()), wrapped, measured_by(again.dtype, y))
 
 
 @jax.jit
 def _solve(settings: TV, operator: Any, y: Array) -> TVResult:
     shape = jax.eval_shape(lambda r: operator.T(r), y).shape
     tau = settings.pace / settings.weight
-    data_step = settings.share / (tau * jnp.square(1.01 * operator.norm))  # the norm may be 1e-3 too small
+    norm = 1.01 * jnp.asarray(operator.norm, jnp.float32)  # which may be 1e-3 too small
+    data_step = settings.share / (tau * jnp.square(norm))
     data_step = jnp.asarray(data_step, y.dtype)
     gradient_step = (1 - settings.share) / (8 * tau)
 
     def iterate(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         x, p, q = state
-        x_next = x - tau * (jnp.real(operator.T(p)) + gradient_adjoint(q))
+        x_next = x - tau * (single(jnp.real(operator.T(p))) + gradient_adjoint(q))
         if settings.nonnegative:
             x_next = jnp.maximum(x_next, 0)
         ahead = 2 * x_next - x
-        p = (p + data_step * (operator(ahead) - y)) / (1 + data_step)
+        p = (p + data_step * (single(operator(ahead)) - y)) / (1 + data_step)
         q = q + gradient_step * gradient(ahead)
         length = jnp.sqrt(jnp.sum(jnp.square(q), axis=0, keepdims=True))
         return x_next, p, q * jnp.minimum(1, settings.weight / jnp.maximum(length, jnp.finfo(length.dtype).tiny))
 
     state = (jnp.zeros(shape, jnp.float32), jnp.zeros_like(y), jnp.zeros((2, *shape), jnp.float32))
-    before = lax.fori_loop(0, jnp.asarray(settings.iterations) - 1, lambda _, s: iterate(s), state)
+    before = lax.fori_loop(jnp.int32(0), settings.iterations - 1, lambda _, s: iterate(s), state)
     after = iterate(before)
     changes = [
         _norm(b - a) / jnp.maximum(_norm(b), jnp.finfo(jnp.float32).tiny) for a, b in zip(before, after, strict=True)
