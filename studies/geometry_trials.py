@@ -1,6 +1,6 @@
 """How often the geometry check is wrong: exact scans of random geometry with noise, right ones and ones with a fault.
 
-    python -m studies.geometry_trials               200 scans, ten to twenty minutes on two cores
+    python -m studies.geometry_trials               200 scans, an hour or two on two cores
     python -m studies.geometry_trials --scans 20 --first 40
 
 The data are line integrals of ellipses, averaged over each bin: no projector of the package is used. Each scan is
