@@ -13,6 +13,7 @@ from tiny import refused, write_weights
 from padis_jax.cli import batch
 from padis_jax.cli.sample import main
 from padis_jax.errors import UserError
+from padis_jax.measurements.load import MeasurementConfig
 from padis_jax.operators import ParallelBeam
 from padis_jax.runs import batch_job
 from padis_jax.solvers.batch import reconstruct_batch
@@ -287,6 +288,19 @@ def test_a_job_begun_by_the_old_rule_ends_by_it(seven):
     assert _run(seven, solve, {"a": 1}, batch=1) == {"done": 6, "failed": 0, "kept": 1}
     assert indices == [1, 2, 3, 4, 5, 6] and json.loads((out / "job.json").read_text()) == {"a": 1}
     assert _run(seven, solve, {"a": 1}, batch=1)["kept"] == 7
+
+
+def test_a_setting_that_came_later_has_its_default_in_an_older_job(seven):
+    def solve(numbers, items):
+        return np.zeros((len(items), 2, 2, 1)), np.zeros(len(items))
+
+    now = {"experiment": {"seed": 3, "anonymise": False, "measurement": {"axes": MeasurementConfig.axes}}}
+    (seven / "out").mkdir()
+    (seven / "out" / "job.json").write_text('{"experiment": {"seed": 3, "measurement": {}}}')
+    assert _run(seven, solve, now, batch=7)["done"] == 7
+    now["experiment"]["anonymise"] = True
+    with pytest.raises(UserError, match=r"other settings \(experiment\)"):
+        _run(seven, solve, now, batch=7)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ are finished by the places of the items in the folder.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import hashlib
 import json
 import time
@@ -33,6 +34,7 @@ from padis_jax.files import json_text, read_records, write_bytes, write_json, wr
 from padis_jax.images.arrays import check_array, header
 from padis_jax.images.guard import decoding
 from padis_jax.runs.case import Case
+from padis_jax.runs.config import Experiment
 from padis_jax.weights import file_hash
 
 RULE = "first 31 bits of the SHA-256 of the item's name"
@@ -245,10 +247,19 @@ def _same_settings(workdir: Path, about: dict[str, Any]) -> bool:
         raise UserError(f"{path}: not readable ({error}); choose another --workdir") from error
     if not isinstance(found, dict) or found.get("numbers", RULE) != RULE:
         raise UserError(f"{path}: holds no settings of a job, or those of a later version; choose another --workdir")
-    changed = sorted(k for k in {*found, *about} - {"numbers"} if found.get(k) != about.get(k))
+    defaults = json.loads(json_text(dataclasses.asdict(Experiment())))
+    known = found | {"experiment": _completed(found.get("experiment"), about.get("experiment"), defaults)}
+    changed = sorted(k for k in {*known, *about} - {"numbers"} if known.get(k) != about.get(k))
     if changed:
         raise UserError(f"{workdir} has results of other settings ({', '.join(changed)}); choose another --workdir")
     return "numbers" in found
+
+
+def _completed(found: Any, now: Any, defaults: Any) -> Any:
+    """The settings of a job, with those that did not exist when it was begun at their defaults."""
+    if not (isinstance(found, dict) and isinstance(now, dict) and isinstance(defaults, dict)):
+        return found
+    return {k: _completed(found.get(k, defaults.get(k)), now.get(k), defaults.get(k)) for k in {*found, *now}}
 
 
 def stacked(items: Sequence[Item]) -> jax.Array:
