@@ -198,7 +198,7 @@ def test_start_from_total_variation():
         ({"solver": "ddss"}, "there is no solver .*; choose one of dds, dps, langevin"),
         ({"settings": DPS()}, "settings are DPS but solver is 'dds'"),
         ({"levels": 0}, "levels is 0"),
-        ({"inner": 0}, "inner 0"),
+        ({"inner": 0}, "inner is 0"),
         ({"average": 0}, "average is 0"),
         ({"sigma_min": 2.0}, "must be positive and descend"),
         ({"sigma_min": 0.0}, "must be positive and descend"),
