@@ -16,7 +16,7 @@ from padis_jax.cli import train
 from padis_jax.runs import training
 from padis_jax.runs.training_log import Log
 from padis_jax.weights import load_weights
-from studies.faults.__main__ import campaign
+from studies.faults.kills import campaign
 from studies.faults.run import difference
 
 STEPS = 6

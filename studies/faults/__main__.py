@@ -1,103 +1,170 @@
-"""Kills training again and again, and shows that it always resumes and ends with the same parameters.
+"""Tries every kind of fault that the project knows, and counts what came of each.
 
-    python -m studies.faults                30 kills, of which every second is aimed at the inside of a save
-    python -m studies.faults --kills 3
+    python -m studies.faults                            all kinds, without those that take long
+    python -m studies.faults --only pictures weights    some
+    python -m studies.faults --slow                     the long ones too: kills, full disks, all pairs of operators
 
-A tiny network is trained once without interruption, and once by `python train.py` in a process that gets kill -9 at a
-random moment, started again until it has been killed often enough, then left to finish. The parameters in the two
-weights files must be equal bit for bit. Programs are compiled once, into a cache folder of the campaign. Other faults,
-one by one: `python -m pytest -m slow tests/test_faults.py`.
+A kind is a set of tests (`KINDS`), each a case with its right value; files are damaged at random too (tests/fuzz.py). A
+case is right if the value was, refused if what it expected was one line of refusal, and wrong if anything else came:
+another value, a traceback, a hang or a half-written file. Exit code 1 if one is wrong.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
-import random
-import subprocess
-import tempfile
+import contextlib
+import importlib
+import io
+import sys
 import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
+
+import pytest
 
 from padis_jax.errors import UserError, one_line_errors
-from studies.faults.run import difference, make_run, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES, FUZZED = "damaged files", 600
+KINDS: dict[str, tuple[str, ...]] = {
+    "programs that files start": ("pictures::nothing_but", "pictures::files_that", "convert::hostile"),
+    "writing over an input": ("outputs", "writers::an_older"),
+    "resuming with other data": ("cli_train::a_run_is_not", "cli_train::a_resumed", "checkpoint::another"),
+    "two runs in a folder": ("lock",),
+    "bombs": ("bombs", "limit", "tiff::a_strip"),
+    "special files and names": ("locate", "hostile_weights::a_pipe"),
+    "weights": ("hostile_weights", "weights", "convert", "state_dict"),
+    "batch jobs": ("batch_job",),
+    "disks and checkpoints": ("checkpoint", "faults", "writers::a_full"),
+    "whose data it is": ("writers::an_anonymous",),
+    "pictures": ("pictures", "tiff"),
+    "NIfTI": ("nifti", "writers::nifti", "writers::the_forms", "cli_data"),
+    "DICOM": ("dicom", "writers::dicom"),
+    "pixels that are not square": ("cli_problem::pixels",),
+    "masks, order, JSON": ("pictures::masks", "pictures::what_is_no", "locate::numbers", "json"),
+    "geometry check": ("geometry_check", "geometry"),
+    "sinogram files": ("sinogram_files",),
+    "gradients": ("gradients",),
+    "64-bit mode": ("x64",),
+    "numbers that are not finite": ("fields",),
+    "new geometries": ("new_geometry",),
+    "sizes and colours": ("mixed_sizes", "image_operators::the_last_block"),
+}
 
 
-class Counts(NamedTuple):
-    """What the campaign found."""
+class Watch:
+    """Counts the cases of pytest that end, and which of them expected a refusal."""
 
-    kills: int
-    inside_saves: int  # kills after which the remains of an unfinished save were found
-    resumed: int  # starts from a checkpoint
-    failures: int  # starts that ended by themselves with an error
-    equal: bool  # the parameters to those of the uninterrupted run, bit for bit
+    def __init__(self) -> None:
+        self.cases: dict[str, str] = {}  # case -> right, refused or wrong
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._refusals = 0
+
+    def pytest_runtest_setup(self) -> None:
+        """Of each case."""
+        self._refusals = 0
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Of each of its three parts."""
+        self.seconds[report.nodeid] += report.duration
+        if report.failed:
+            self.cases[report.nodeid] = "wrong"
+        elif report.when == "call" and report.passed:
+            self.cases[report.nodeid] = "refused" if self._refusals else "right"
+
+    @contextlib.contextmanager
+    def expectations(self) -> Iterator[None]:
+        """Within it `pytest.raises` of a refusal is noted."""
+        known = pytest.raises
+
+        def raises(expected: Any, *args: Any, **options: Any) -> Any:
+            kinds = expected if isinstance(expected, tuple) else (expected,)
+            self._refusals += any(issubclass(kind, (UserError, ValueError, SystemExit)) for kind in kinds)
+            return known(expected, *args, **options)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pytest, "raises", raises)
+            yield
 
 
-def campaign(base: Path, kills: int, steps: int, seed: int = 0) -> Counts:
-    """Runs the two trainings in `base`, an empty folder, and compares them.
+def matches(case: str, pattern: str) -> bool:
+    """Whether a test of pytest, "tests/test_FILE.py::test_NAME[...]", belongs to "FILE" or "FILE::START OF NAME"."""
+    file, _, name = pattern.partition("::")
+    return case.startswith(f"tests/test_{file}.py::test_{name}")
 
-    Args:
-      base: the folder.
-      kills: how often to kill.
-      steps: training steps of a run; has to be long enough not to finish before the last kill.
-      seed: of the moments.
+
+def counted(kinds: list[str], watch: Watch) -> dict[str, tuple[Counter[str], float]]:
+    """Kind -> (its cases by what came of them, seconds); a case of two kinds counts in both."""
+    found: dict[str, tuple[Counter[str], float]] = {}
+    for kind in kinds:
+        cases = [case for case in watch.cases if any(matches(case, pattern) for pattern in KINDS[kind])]
+        found[kind] = Counter(watch.cases[case] for case in cases), sum(watch.seconds[case] for case in cases)
+    return found
+
+
+def run(kinds: list[str], *, slow: bool = False) -> Watch:
+    """Runs the cases of the kinds in this process.
 
     Raises:
-      UserError: if the uninterrupted run fails, or `steps` are too few.
+      UserError: if a pattern of a kind matches no test.
     """
-    whole, broken = make_run(base, "whole", steps), make_run(base, "broken", steps)
-    begin, process = time.monotonic(), whole.start()
-    wait_until(lambda: bool(whole.steps()), process)
-    first = time.monotonic()
-    if process.wait() != 0:
-        raise UserError(f"the uninterrupted run failed: {whole.output} has its output")
-    opening, pace = first - begin, 2 * (time.monotonic() - first) / steps  # seconds to the first, and to each further
-    moments = random.Random(seed)
-    killed = inside = resumed = failures = 0
-    while killed < kills and failures <= kills:
-        done, cut_off = broken.steps(), broken.unfinished()
-        resumed += bool(done)
-        process = broken.start()
-        if killed % 4 == 3:  # from the first moment of the process on
-            _wait(process, moments.uniform(0, 1.2 * opening))
-        elif wait_until(functools.partial(broken.newer, done), process):
-            _wait(process, moments.uniform(0, 6 * pace))
-            if killed % 2 == 0:
-                wait_until(lambda: bool(broken.unfinished()), process)
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-            killed += 1
-            inside += bool(broken.unfinished() - cut_off)
-        elif process.returncode != 0:
-            failures += 1
-        else:
-            raise UserError(f"the run ended after {killed} kills: give it more --steps")
-        print(f"kill {killed}: newest checkpoint {broken.steps()[-1:]}, {inside} inside a save so far", flush=True)
-    resumed += bool(broken.steps())
-    failures += broken.start().wait() != 0
-    return Counts(killed, inside, resumed, failures, difference(whole.workdir, broken.workdir) == 0)
+    patterns = {pattern for kind in kinds for pattern in KINDS[kind]}
+    files = sorted({f"{ROOT}/tests/test_{pattern.partition('::')[0]}.py" for pattern in patterns})
+    watch = Watch()
+
+    class Chosen:
+        def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+            unknown = [p for p in patterns if not any(matches(item.nodeid, p) for item in items)]
+            if unknown and not slow:  # with -m slow items have been left out already
+                raise pytest.UsageError(f"no test matches {', '.join(sorted(unknown))}")
+            items[:] = [item for item in items if any(matches(item.nodeid, p) for p in patterns)]
+
+    flags = ["-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", "-n0", "--rootdir", str(ROOT)]
+    with watch.expectations():
+        code = pytest.main([*flags, "-m", "" if slow else "not slow", *files], plugins=[watch, Chosen()])
+    if code not in (0, 1):
+        raise UserError(f"the tests could not be run (pytest ended with {int(code)})")
+    return watch
 
 
-def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and process.poll() is None:
-        time.sleep(0.001)
+def fuzzed(cases: int) -> Counter[str]:
+    """Damaged and hostile files of every format, by tests/fuzz.py."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    fuzz = importlib.import_module("fuzz")
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        found = fuzz.run(cases, 0, 5)
+    wrong = sum(found[kind] for kind in fuzz.WRONG)
+    if wrong:
+        print(printed.getvalue(), end="", file=sys.stderr)
+    return Counter({"right": found["value"], "refused": found["refused"], "wrong": wrong})
 
 
 @one_line_errors()
 def main() -> None:
-    """Runs the campaign and prints the counts; exit code 1 if a start failed or the parameters differ."""
+    """Prints the table; exit code 1 if a case is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--steps", type=int, default=800, help="of a run; too few end before the last kill")
-    parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    parser.add_argument("--only", nargs="+", choices=[*KINDS, FILES], help="kinds, in quotes where they have spaces")
+    parser.add_argument("--slow", action="store_true", help="also cases of more than 20 s")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as base:
-        counts = campaign(Path(base), args.kills, args.steps, args.seed)
-    print(counts)
-    raise SystemExit(bool(counts.failures) or not counts.equal)
+    kinds = [kind for kind in KINDS if not args.only or kind in args.only]
+    rows = counted(kinds, run(kinds, slow=args.slow)) if kinds else {}
+    if not args.only or FILES in args.only:
+        begin = time.perf_counter()
+        rows[FILES] = fuzzed(FUZZED), time.perf_counter() - begin
+    print(f"\n{'kind':28s} {'tried':>6s} {'right':>6s} {'refused':>8s} {'wrong':>6s} {'seconds':>8s}")
+    total: Counter[str] = Counter()
+    for kind, (found, seconds) in rows.items():
+        total += found
+        print(_row(kind, found, seconds))
+    print(_row("all", total, sum(seconds for _, seconds in rows.values())))
+    raise SystemExit(bool(total["wrong"]))
+
+
+def _row(kind: str, found: Counter[str], seconds: float) -> str:
+    tried = found.total()
+    return f"{kind:28s} {tried:6d} {found['right']:6d} {found['refused']:8d} {found['wrong']:6d} {seconds:8.1f}"
 
 
 if __name__ == "__main__":
