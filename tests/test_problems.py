@@ -17,11 +17,11 @@ from padis_jax.operators.per_channel import PerChannel
 from padis_jax.problems.registry import PROBLEMS, blurred_problem, find_problem, markdown, masked_problem, simulate
 
 IMAGES = [name for name, problem in PROBLEMS.items() if not problem.tomography]
-PROBLEMS = Path(__file__).parents[1] / "docs" / "problems.md"
+PAGE = Path(__file__).parents[1] / "docs" / "problems.md"
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_tasks_on_colour_images(name):
+def test_problems_on_colour_images(name):
     problem, shape = PROBLEMS[name], (32, 40)
     operator = problem.build(shape, 3, jax.random.key(0))
     assert isinstance(operator, PerChannel)
@@ -44,7 +44,7 @@ def test_tasks_on_colour_images(name):
         simulate(problem, jax.random.key(1), image, operator, photons=1e4, pixel_mm=1.0)
 
 
-def test_tomographic_tasks():
+def test_tomographic_problems():
     shape, key = (16, 12), jax.random.key(0)
     expected = {"ct8": 8, "ct20": 20, "ct60": 60, "fan180": 180, "limited120": 60}
     assert expected.keys() == {name for name, problem in PROBLEMS.items() if problem.tomography}
@@ -78,14 +78,14 @@ def test_masks_follow_the_key():
         assert (masks[0] != masks[2]).any()
 
 
-def test_unknown_tasks_are_named_with_the_known_ones():
+def test_unknown_problems_are_named_with_the_known_ones():
     assert find_problem("sr4") is PROBLEMS["sr4"]
     with pytest.raises(ValueError, match="no problem 'sr5'.*ct20.*denoise"):
         find_problem("sr5")
 
 
 def test_the_table_of_the_documentation():
-    assert markdown() in PROBLEMS.read_text()
+    assert markdown() in PAGE.read_text()
 
 
 def test_a_definition_tells_operators_apart():
