@@ -59,9 +59,11 @@ def test_gradients_are_finite_and_those_of_differences(operator, solver):
     rng = np.random.default_rng(0)
     truth, weight, along_x, of_y = (jnp.asarray(rng.normal(size=(N, N, 1)), jnp.float32) for _ in range(4))
     y, along_y = made(truth), made(of_y)
+    # More steps bend so much that differences of float32 resolve no derivative.
+    settings = METHODS[solver].settings(**({"cg_steps": 3} if solver == "tmpd" else {}))
 
     def figure(y, start):
-        result = reconstruct(0, y, made, prior, solver=solver, levels=3, sigma_max=0.5, start=start)
+        result = reconstruct(0, y, made, prior, solver=settings, levels=3, sigma_max=0.5, start=start)
         return jnp.vdot(weight, result.image)
 
     both = jax.jit(jax.value_and_grad(figure, (0, 1)))
