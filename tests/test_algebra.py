@@ -46,7 +46,7 @@ KINDS = {
     "functions": lambda shape: from_functions(lambda x: x[::-1] @ MATRIX[: shape[1], : shape[1]], image_shape=shape),
 }
 # With every other operator: most of these pairs take long to compile.
-PAIRS = [name if name in ("identity", "inpaint") else pytest.param(name, marks=pytest.mark.slow) for name in KINDS]
+PAIRS = [name if name == "identity" else pytest.param(name, marks=pytest.mark.slow) for name in KINDS]
 ONE = {name: build(SHAPE) for name, build in KINDS.items()}
 
 
@@ -134,6 +134,7 @@ def test_channels_stay_last(operator, shape):
     )
 
 
+@pytest.mark.slow
 def test_operators_of_exact_shapes_with_those_that_take_channels():
     exact = from_functions(lambda x: 2 * x[1:], image_shape=(8, 8, 2))
     scan, blur = KINDS["parallel"]((7, 8)), ONE["blur"]
@@ -230,7 +231,11 @@ def test_the_derivative_of_a_norm():
 
 @pytest.mark.parametrize(
     "operator",
-    [ONE["parallel"] @ ONE["blur"], stack([ONE["parallel"], 3 * ONE["downsample"]]), 5 * ONE["fan"]],
+    [
+        ONE["parallel"] @ ONE["blur"],
+        pytest.param(stack([ONE["parallel"], 3 * ONE["downsample"]]), marks=pytest.mark.slow),
+        pytest.param(5 * ONE["fan"], marks=pytest.mark.slow),
+    ],
     ids=["composed", "stacked", "scaled"],
 )
 def test_solvers_take_them(operator):

@@ -167,7 +167,7 @@ def test_a_kernel_of_ones_own(folder, tmp_path):
     np.testing.assert_allclose(arrays["blurred"], operator(arrays["truth"]), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["pnp_admm", "pnp_red", "daps"])
+@pytest.mark.parametrize("name", ["pnp_admm", *(pytest.param(n, marks=pytest.mark.slow) for n in ("pnp_red", "daps"))])
 def test_methods_with_another_cost(folder, tmp_path, name):
     arrays, metrics = run(folder, tmp_path, "inpaint_random", "--solver", name)
     assert metrics["rows"][-1]["evaluations"] == (4 if name == "daps" else 2)

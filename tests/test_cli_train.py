@@ -105,6 +105,7 @@ def test_a_run_can_start_from_weights(run, folder, tmp_path):
     assert new.provenance["config"]["run"]["start_weights"] == "weights.safetensors"
 
 
+@pytest.mark.slow
 def test_a_resumed_run_knows_its_start_weights_though_their_file_is_gone(run, folder, tmp_path):
     start = str(shutil.copy(run[0] / "weights.safetensors", tmp_path / "start.safetensors"))
     workdir = str(tmp_path / "more")
@@ -116,6 +117,7 @@ def test_a_resumed_run_knows_its_start_weights_though_their_file_is_gone(run, fo
     assert provenance["start_weights"]["sha256"] == load_weights(run[0] / "weights.safetensors").digest
 
 
+@pytest.mark.slow
 def test_what_a_run_is_called_compiles_nothing(run, folder, tmp_path):
     """Path, provenance, seed and intervals are no part of a program: the second run finds all of its programs there."""
     compiled = []

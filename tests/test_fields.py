@@ -150,7 +150,9 @@ def test_sample_refuses_them_in_one_line(flags, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("solver", METHODS)
+@pytest.mark.parametrize(
+    "solver", [name if name in ("dds", "tmpd") else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+)
 @pytest.mark.parametrize("scale", [0.0, 1e9])
 def test_what_is_taken_stays_finite(solver, scale):
     measurement, operator = scale * Y, HALF

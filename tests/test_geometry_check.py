@@ -82,7 +82,11 @@ def _noisy(geometry):
     return y + 0.01 * np.random.default_rng(0).standard_normal(y.shape)
 
 
-@pytest.mark.parametrize("true", [WIDE, NARROW, HALF, TURN], ids=["wide", "narrow", "half fan", "half acquisition"])
+@pytest.mark.parametrize(
+    "true",
+    [pytest.param(WIDE, marks=pytest.mark.slow), NARROW, pytest.param(HALF, marks=pytest.mark.slow), TURN],
+    ids=["wide", "narrow", "half fan", "half acquisition"],
+)
 def test_exact_scans_are_called_right_and_tell_their_axis(true):
     """Those of ellipses, with noise: no correction is advised; of another offset, the right one."""
     y = _noisy(true)
@@ -95,7 +99,7 @@ def test_exact_scans_are_called_right_and_tell_their_axis(true):
     assert report.best.correction.geometry(moved).offset_mm == pytest.approx(true.offset_mm, abs=0.2)
 
 
-@pytest.mark.parametrize("pitch", [0.85, 1.1])
+@pytest.mark.parametrize("pitch", [pytest.param(0.85, marks=pytest.mark.slow), 1.1])
 def test_the_pitch_of_a_fan_beam_or_why_it_cannot_be_told(pitch):
     stated = dataclasses.replace(WIDE, spacing_mm=pitch)
     report = check_geometry(stated, _noisy(WIDE))
@@ -125,6 +129,7 @@ def test_a_parallel_scan_tells_its_centre_to_a_fraction_of_a_bin():
     assert abs(find_offset(half, data[:30]) + 2.4) < 0.2
 
 
+@pytest.mark.slow
 def test_an_arc_gives_no_false_alarm():
     """Of a right geometry: other corrections explain an arc nearly as well, or better by chance."""
     arc = dataclasses.replace(FAN, angles=tuple(np.arange(30) * 3.0))

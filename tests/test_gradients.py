@@ -24,7 +24,7 @@ OPERATORS = {
     "downsample": lambda: Downsample(image_shape=(N, N), factor=2),
     "complex": lambda: from_functions(lambda x: jnp.fft.fft2(x[..., 0])[:5] / N, image_shape=(N, N, 1)),
 }
-FAST = {("inpaint", name) for name in METHODS} | {("ct", name) for name in ("dds", "ddnm", "tmpd")} | {("blur", "ddnm")}
+FAST = {*(("inpaint", name) for name in ("dds", "diffpir", "tmpd", "pnp_admm")), ("ct", "ddnm"), ("downsample", "dps")}
 CASES = [
     pytest.param(operator, solver, marks=() if (operator, solver) in FAST else pytest.mark.slow)
     for operator in OPERATORS
