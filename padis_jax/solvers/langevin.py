@@ -24,8 +24,9 @@ from typing import Literal
 import jax
 from jax import Array
 
+from padis_jax.solvers.checks import check_settings
 from padis_jax.solvers.dps import data_scale
-from padis_jax.solvers.problem import Fit, Problem, check_settings
+from padis_jax.solvers.problem import Fit, Problem
 from padis_jax.solvers.sampling import Noise
 from padis_jax.solvers.transitions import PriorStep, prior_step, towards
 

@@ -37,8 +37,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from padis_jax.solvers.checks import check_settings
 from padis_jax.solvers.langevin import Form, data_step
-from padis_jax.solvers.problem import Fit, Problem, check_settings
+from padis_jax.solvers.problem import Fit, Problem
 from padis_jax.solvers.sampling import Noise
 from padis_jax.solvers.transitions import ancestral, towards
 

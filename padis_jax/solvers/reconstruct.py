@@ -22,7 +22,8 @@ from padis_jax.fields import check_count, single
 from padis_jax.noise import edm_ladder, geometric_ladder
 from padis_jax.prior import Prior
 from padis_jax.solvers import sampling
-from padis_jax.solvers.problem import Problem, as_arrays, as_pytree, build_problem, checked
+from padis_jax.solvers.checks import as_arrays, checked
+from padis_jax.solvers.problem import Problem, as_pytree, build_problem
 from padis_jax.solvers.registry import Method, Settings, find_method, name_of
 from padis_jax.solvers.sampling import Noise, root_key
 from padis_jax.solvers.tv import TV, total_variation

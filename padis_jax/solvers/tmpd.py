@@ -29,7 +29,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from padis_jax.operators.least_squares import conjugate_gradient
-from padis_jax.solvers.problem import Fit, Problem, check_settings
+from padis_jax.solvers.checks import check_settings
+from padis_jax.solvers.problem import Fit, Problem
 from padis_jax.solvers.sampling import Noise
 from padis_jax.solvers.transitions import renoise
 

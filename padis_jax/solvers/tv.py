@@ -27,16 +27,8 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from padis_jax.fields import single
-from padis_jax.solvers.problem import (
-    NUMPY,
-    as_arrays,
-    as_pytree,
-    check_operator,
-    check_settings,
-    checked,
-    measured_by,
-    refuse_batch,
-)
+from padis_jax.solvers.checks import as_arrays, check_operator, check_settings, checked, measured_by, refuse_batch
+from padis_jax.solvers.problem import NUMPY, as_pytree
 
 
 @jax.tree_util.register_dataclass

@@ -1,0 +1,109 @@
+"""What solvers refuse, in one line each: operators, measurements and settings that would give NaN or a traceback inside."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, get_args, get_type_hints
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from padis_jax.errors import UserError
+from padis_jax.fields import LARGEST, check_fields, single
+
+
+def refuse_batch(function: str, shape: tuple[int, ...], expected: tuple[int, ...] | None, over: str) -> None:
+    """Raises ValueError if measurements of shape `expected` are stacked along a new first axis."""
+    if expected is not None and shape[1:] == expected and shape != expected:
+        raise ValueError(
+            f"measurement has shape {shape}: one axis more than the operator's {expected}; {function} takes one image: "
+            f"use jax.vmap over {over}"
+        )
+
+
+def checked(name: str, array: ArrayLike) -> Array:
+    """The array, float32 or complex64, of any type of numbers; refused where not finite (not looked at while tracing).
+
+    Raises:
+      UserError: for no numbers, some that are not finite, or so large that float32 cannot hold their squares.
+    """
+    if isinstance(array, jax.core.Tracer):
+        return single(array)
+    host = np.asarray(array)
+    if host.size == 0 or host.dtype.kind in "mM" or not jnp.issubdtype(host.dtype, np.number):
+        raise UserError(f"{name} has shape {host.shape} and type {host.dtype}: give an array of numbers")
+    if bad := int(host.size - np.count_nonzero(np.isfinite(host))):
+        raise UserError(f"{name} has {bad} values of {host.size} that are NaN or infinite: mask or repair them first")
+    wide = host.astype(np.complex128 if np.iscomplexobj(host) else np.float64)
+    if (most := np.abs(wide).max()) * np.sqrt(host.size) > LARGEST:
+        raise UserError(f"{name} has values up to {most:.3g}: too large for computing in float32; take a larger unit")
+    return single(array if isinstance(array, jax.Array) else wide)
+
+
+def measured_by(dtype: Any, y: Array) -> Array:
+    """y, complex where the operator's measurements of that type are; UserError where only y is."""
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        return y.astype(jnp.complex64)
+    if jnp.iscomplexobj(y):
+        raise UserError(
+            "measurement is complex, but the operator's measurements are real: give the real part, or an operator that "
+            "gives complex ones"
+        )
+    return y
+
+
+def check_operator(operator: Any) -> None:
+    """Refuses an operator without `.T` and `.norm`, or whose norm is no singular value (not looked at while tracing).
+
+    Raises:
+      UserError: with what is missing or wrong.
+    """
+    for name in ("T", "norm"):
+        if not hasattr(operator, name):
+            raise UserError(
+                f"the operator has no .{name}: give one with .T and .norm, or make it with operators.from_functions"
+            )
+    norm = operator.norm
+    if isinstance(norm, jax.core.Tracer):
+        return
+    value = np.asarray(norm)
+    if value.size != 1 or not jnp.issubdtype(value.dtype, np.number) or np.iscomplexobj(value):
+        raise UserError(f"the operator's norm is {norm!r}: it must be one real number, its largest singular value")
+    if not 1 / LARGEST <= float(value.ravel()[0]) <= LARGEST:
+        raise UserError(
+            f"the operator's norm is {float(value.ravel()[0]):g}: it must be finite and positive, its largest singular "
+            f"value, between {1 / LARGEST:g} and {LARGEST:g} (scale operator and measurement)"
+        )
+
+
+def check_settings(settings: Any, **intervals: str) -> None:
+    """Refuses fields that are not what their annotations say (fields.py), or outside of their interval, as "(0, 2]".
+
+    Arrays and traced values are not compared with the intervals.
+
+    Raises:
+      UserError: with the method, field, value and limits.
+    """
+    name = type(settings).__name__
+    check_fields(settings, f"{name}: ")
+    for field, interval in intervals.items():
+        value, (low, high) = getattr(settings, field), interval[1:-1].split(", ")
+        left_out = [float(end) for end, bracket in ((low, "("), (high, ")")) if bracket in interval]
+        if not isinstance(value, (int, float, np.generic)):
+            continue
+        seen = np.float32(value)  # as it will be computed with
+        if not (np.float32(low) <= seen <= np.float32(high) and seen not in left_out):
+            limits = f"{'above' if '(' in interval else 'at least'} {low}"
+            limits += "" if high == "inf" else f" and {'below' if ')' in interval else 'at most'} {high}"
+            raise UserError(f"{name}: {field} is {value}: it must be {limits}")
+
+
+def as_arrays(settings: Any) -> Any:
+    """The settings with those that are arguments of compiled code in 32 bits, whatever numbers they were given as."""
+    hints = get_type_hints(type(settings))
+    given = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings) if not f.metadata.get("static")}
+    types = {name: jnp.int32 if int in get_args(hints[name]) else jnp.float32 for name in given}
+    return dataclasses.replace(settings, **{name: jnp.asarray(value, types[name]) for name, value in given.items()})
