@@ -1,4 +1,4 @@
-"""What solvers refuse, in one line each: operators, measurements and settings that would give NaN or a traceback inside."""
+"""What solvers refuse in one line: operators, measurements and settings that would give NaN or a traceback inside."""
 
 from __future__ import annotations
 
