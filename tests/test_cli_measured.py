@@ -43,7 +43,7 @@ def _arrays(workdir):
 def test_a_measured_scan_becomes_an_image(folder, tmp_path, capsys):
     sample.main(arguments(folder, "--workdir", str(tmp_path), "--json"))
     about = json.loads(capsys.readouterr().out)
-    names = "config.json geometry.json metrics.json reconstruction.npz reconstruction.png report.html"
+    names = "config.json geometry.json metrics.json reconstruction.npz reconstruction.png report.html results.json"
     assert sorted(p.name for p in tmp_path.iterdir()) == names.split()
     assert [row["method"] for row in about["rows"]] == ["FBP", "TV", "DDS"]
     assert [row["evaluations"] for row in about["rows"]] == [0, 0, 3]
