@@ -107,6 +107,7 @@ def test_identities_and_scales_leave_no_norm_to_be_found():
     np.testing.assert_allclose(stack([a, 4 * identity]).norm, np.hypot(a.norm, 4), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_composition_of_compositions():
     a, b, c = ONE["parallel"], ONE["blur"], ONE["inpaint"]
     both = stack([0.5 * (a @ b), stack([a, 2 * c @ b])])
@@ -170,6 +171,7 @@ def test_complex_measurements_of_real_images():
             np.testing.assert_allclose(operator.norm, expected, rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_starts_pseudo_inverses_and_what_is_measured():
     scan, blur, holes, small = (ONE[name] for name in ("parallel", "blur", "inpaint", "downsample"))
     x = jnp.asarray(RNG.random(SHAPE), jnp.float32)

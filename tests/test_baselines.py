@@ -124,6 +124,7 @@ def run(main, monkeypatch, *flags):
     main()
 
 
+@pytest.mark.slow
 def test_the_supervised_command_learns_to_improve_its_scan(tmp_path, monkeypatch, capsys):
     np.save(tmp_path / "images.npy", squares(0, 3)[..., 0])
     flags = ["--image.path", tmp_path / "images.npy", "--scan.protocol", "paper", "--scan.views", "4"]
@@ -138,6 +139,7 @@ def test_the_supervised_command_learns_to_improve_its_scan(tmp_path, monkeypatch
         load_weights(tmp_path / "s.safetensors")
 
 
+@pytest.mark.slow
 def test_the_supervised_command_measures_as_the_named_problem_does(tmp_path, monkeypatch, capsys):
     """Operator and noise are the problem's; what is random is drawn anew, and never as the benchmark draws it."""
     np.save(tmp_path / "images.npy", np.repeat(squares(0, 2), 3, axis=-1))

@@ -98,6 +98,7 @@ def test_quiet_says_nothing(folder, tmp_path, capsys):
     assert printed.out == "" and printed.err == "" and (tmp_path / "reconstruction.npz").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [["--samples", "2"], ["--generate", "1", "--generate-levels", "2"]])
 def test_several_images_are_as_quiet_and_speak_json(folder, tmp_path, capsys, flags):
     args = _simulated(folder, *flags, "--workdir", str(tmp_path))

@@ -88,6 +88,7 @@ def test_a_reconstruction_in_hounsfield_units_in_every_format(hounsfield, tmp_pa
         assert str(file["unit"]) == "HU" and file["spacing"].tolist() == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_samples_give_a_deviation_in_hounsfield_units(hounsfield, tmp_path, capsys):
     sample.main(arguments(hounsfield, *WATER, "--workdir", str(tmp_path), "--samples", "3", *FORMATS))
     arrays = _arrays(tmp_path)

@@ -98,6 +98,7 @@ def test_grey_problems(folder, tmp_path, problem, flags, start):
         np.testing.assert_allclose(arrays[start], means.repeat(2, 0).repeat(2, 1), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_tomography_follows_the_protocol(folder, tmp_path):
     _, counted = run(folder, tmp_path / "a", "fan180", "--scan.pixel-mm", "1")
     _, exact = run(folder, tmp_path / "b", "fan180", "--scan.protocol", "paper")
@@ -176,6 +177,7 @@ def test_methods_with_another_cost(folder, tmp_path, name):
     assert np.isfinite(list(arrays.values())[-2]).all()
 
 
+@pytest.mark.slow
 def test_samples_of_a_problem(folder, tmp_path):
     arrays, metrics = run(folder, tmp_path, "denoise", "--samples", "2", kind="rgb")
     assert {"noisy", "DDS, mean of 2", "deviation"} <= set(arrays) and metrics["samples"]["count"] == 2

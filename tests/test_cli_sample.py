@@ -129,6 +129,7 @@ def test_the_seed_decides(results, folder, tmp_path, capsys):
     assert "PSNR (dB)" in table and "DDS" in table and f"results in {tmp_path / 'b'}" in table
 
 
+@pytest.mark.slow
 def test_a_new_frame_for_another_size(folder, tmp_path):
     arrays = _run(folder, tmp_path / "wide", "--new-frame", image="wide.npy")
     assert arrays["DDS"].shape == (16, 20, 1)

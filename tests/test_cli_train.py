@@ -91,6 +91,7 @@ def test_a_resumed_run_goes_on_from_the_newest_checkpoint(run):
     assert (workdir / "weights.safetensors").read_bytes() != after_four["weights.safetensors"]
 
 
+@pytest.mark.slow
 def test_a_run_can_start_from_weights(run, folder, tmp_path):
     """A learning rate of next to nothing leaves the parameters where the weights had them; dropout may differ."""
     start = run[0] / "weights.safetensors"
@@ -166,6 +167,7 @@ def test_another_architecture_in_the_work_folder(run, folder, capsys, tmp_path):
     assert _contents(run[0]) == before
 
 
+@pytest.mark.slow
 def test_nan_stops_the_run_and_keeps_the_checkpoints(run, folder, capsys, tmp_path):
     """A learning rate without measure: the loss overflows, the run stops, the newest checkpoint is from before."""
     workdir = shutil.copytree(run[0], tmp_path / "diverging")

@@ -53,6 +53,7 @@ def test_the_operators_own_pseudo_inverse_is_used_and_otherwise_converged_cg():
         assert relative(jax.jit(lambda p: p.pinv(p.measurement, tolerance=1e-6))(problem), factor * expected) < 1e-4
 
 
+@pytest.mark.slow
 def test_cg_for_the_pseudo_inverse_stops_at_a_tolerance_of_the_measurement():
     """Fewer iterations for a residual that is small beside y, none for one below the tolerance, and A A+ A = A."""
     scan = ParallelBeam(image_shape=(16, 16), angles=np.linspace(0, 2, 6), detector_count=24)

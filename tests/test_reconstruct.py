@@ -44,6 +44,7 @@ class Matrix:
         return (jnp.asarray(self.matrix, jnp.float32).T @ y).reshape(3, 4)
 
 
+@pytest.mark.slow
 def test_an_operator_of_ones_own_gives_the_same_image():
     ours = reconstruct(same_key(), Y, PROBLEM.operator, PRIOR, **SHORT)
     plain = reconstruct(same_key(), Y, Matrix(GAUSSIAN.matrix), PRIOR, **SHORT)

@@ -81,6 +81,7 @@ def test_no_other_image_has_a_lower_objective():
     assert float(loose.min()) < 0 and float(objective(loose)) < least
 
 
+@pytest.mark.slow
 def test_the_default_count_has_converged():
     a = ParallelBeam(image_shape=(64, 64), angles=(np.arange(20) + 0.5) * np.pi / 20, detector_count=128)
     truth = phantom(64)

@@ -75,6 +75,7 @@ def test_dropout_only_with_a_key(output):
     np.testing.assert_array_equal(apply(SMALL, params, x, label), output)
 
 
+@pytest.mark.slow
 def test_every_parameter_and_input_counts():
     """No gradient vanishes: not of a block, not of the noise level, not of positions; only fixed frequencies' does."""
     params, (x, label) = random_params(NCSN), _input(NCSN, 4)
