@@ -1,5 +1,6 @@
 """sample.py --measurements on a folder of measured scans: every format, a fan beam, counts, a kill in the middle."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -96,9 +97,9 @@ def test_every_format_and_every_failure_has_its_line(done):
 
 @pytest.mark.parametrize("item", ["b", "e", "f.npz"])
 def test_an_item_is_what_a_single_run_gives(folder, done, tmp_path, item):
-    """The number of the item stands in the place of the image's."""
+    """The number that its name makes stands for the image's."""
     file = next(p for p in sorted((folder / "scans").iterdir()) if item in (p.stem, p.name))
-    index = [*_manifest(done)].index(item)
+    index = int.from_bytes(hashlib.sha256(item.encode()).digest()[:4], "big") >> 1
     single = ["--weights", folder / "w.safetensors", "--measurement.path", file, "--image.index", index]
     single += ["--measurement.geometry", folder / "fan.json", "--workdir", tmp_path, *QUICK]
     main([str(a) for a in single])

@@ -27,12 +27,12 @@ WHOLE = dataclasses.replace(NETWORK, position_channels=0)
 SCANS = ("ct8", "ct20", "fan180", "limited120")
 
 
-def trained_for(problem, **changes):
+def trained_for(name, **changes):
     """What a file of studies.supervised says of a problem of CT, at 16 x 16 pixels."""
     about = {
-        "problem": problem,
-        "definition": PROBLEMS[problem].definition,
-        "sigma": PROBLEMS[problem].sigma,
+        "problem": name,
+        "definition": PROBLEMS[name].definition,
+        "sigma": PROBLEMS[name].sigma,
         "protocol": "paper",
     }
     return {**about, "image_shape": [16, 16], "images": "others.npy", "slices": [0], **changes}
