@@ -56,6 +56,7 @@ def counted(monkeypatch, stop_at=None):
     return calls
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_stopped(folder, monkeypatch, capsys, no_temporary_files):
     with monkeypatch.context() as patch:
         first = counted(patch, stop_at=4)

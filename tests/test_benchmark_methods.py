@@ -59,6 +59,7 @@ def config(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_every_family_runs(config, tmp_path):
     wanted = {
         "pnp_red_cnn": 2,

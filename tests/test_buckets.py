@@ -91,6 +91,7 @@ def test_an_object_is_written_whole_or_not_at_all(bucket):
     assert json.loads((bucket / "b" / "a.json").read_text()) == {"x": 1}
 
 
+@pytest.mark.slow
 def test_a_run_in_a_bucket_trains_and_goes_on(bucket, given, tmp_path, capsys):
     """Log, config, weights and pictures are in the bucket; a second start takes its settings from there."""
     np.save(tmp_path / "images.npy", np.random.default_rng(0).random((6, 12, 14), np.float32))

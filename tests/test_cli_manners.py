@@ -41,7 +41,7 @@ def _simulated(folder, *more):
     return [str(a) for a in (*given, *QUICK, *more)]
 
 
-@pytest.mark.parametrize("solver", ["dds", "dps"])
+@pytest.mark.parametrize("solver", ["dds", pytest.param("dps", marks=pytest.mark.slow)])
 def test_dry_run_of_sample(folder, tmp_path, capsys, solver):
     args = arguments(folder, "--workdir", tmp_path / "r", "--dry-run", "--solver", solver)
     if solver == "dps":  # which has no such steps

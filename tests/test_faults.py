@@ -104,12 +104,14 @@ def lost_and_found(base):
     return steps, stop.value.code, errors.getvalue(), images, programs
 
 
+@pytest.mark.slow
 def test_images_that_vanish_under_way_do_no_harm_and_are_named_at_the_next_start(lost_and_found):
     steps, code, errors, images, _ = lost_and_found
     assert steps == 3 and code == 2
     assert errors == f"error: {images}: no such file or folder; check the path\n"
 
 
+@pytest.mark.slow
 def test_a_resumed_run_compiles_the_step_once(lost_and_found):
     """The restored state lies where a step leaves it, so that the first step and the second share their program."""
     assert lost_and_found[-1] == [1, 1]  # another number of steps is another program

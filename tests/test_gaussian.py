@@ -203,7 +203,9 @@ def test_one_step_is_the_affine_map_of_its_equations(name):
         assert relative(got_c, c + g @ z) < 1e-5
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in ("tmpd", "diffpir", "daps_cg") else n for n in CASES]
+)
 def test_mean_and_covariance_of_many_runs_follow_the_recursion(name):
     step, matrices = CASES[name]
     noises = sampling.noises(np.geomspace(1.0, 0.05, 8), inner=1 if name in ANCESTRAL else 2)

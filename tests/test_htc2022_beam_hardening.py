@@ -11,6 +11,8 @@ beam_hardening = pytest.importorskip("studies.htc2022.beam_hardening")
 
 SIDE = 64
 
+pytestmark = pytest.mark.slow  # of a study, half a minute
+
 
 def scanner(shift):
     return FanBeam(

@@ -30,6 +30,7 @@ def short(monkeypatch):
         monkeypatch.setattr(module, name, value)
 
 
+@pytest.mark.slow
 def test_every_restart_starts_from_the_image_before_and_every_chain_from_nothing(prior, monkeypatch):
     noise = np.broadcast_to(np.where(np.arange(40) < 20, 0.06, 0.08), ARC.sinogram.shape)
     calls, images, keys, real = [], [], [], module.reconstruct
@@ -66,6 +67,7 @@ def test_every_restart_starts_from_the_image_before_and_every_chain_from_nothing
     np.testing.assert_allclose(alone, (images[2] + images[3]) / 2, atol=1e-6)  # however many chains there are
 
 
+@pytest.mark.slow
 def test_what_is_fitted_after_a_run_is_what_the_next_one_starts_from(prior, monkeypatch):
     fitted, starts, real = [], [], module.reconstruct
 
@@ -87,6 +89,7 @@ def test_what_is_fitted_after_a_run_is_what_the_next_one_starts_from(prior, monk
     np.testing.assert_allclose(image, (0.2 + 0.3 + 0.6 + 0.7) / 4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "value"), [(0, 0.1), (1, 0.2)])
 def test_of_no_restart_or_one_the_last_image_is_kept(prior, count, value, monkeypatch):
     images = (jnp.full((32, 32), n / 10) for n in range(1, 9))
@@ -95,6 +98,7 @@ def test_of_no_restart_or_one_the_last_image_is_kept(prior, count, value, monkey
     np.testing.assert_allclose(image, value, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_smoothed_rays_of_coarse_pixels_are_those_of_the_disc():
     arc = Arc("a", np.deg2rad(np.arange(0, 90, 15.0)), np.empty((6, 140)))
     large, small = scanner(arc, 256), scanner(arc, 64)

@@ -37,7 +37,7 @@ def all_functions(operator, key):
     return [*results, reconstruct(key, y, operator, PRIOR, levels=2).image]
 
 
-@pytest.mark.parametrize("beam", ["parallel", "fan"])
+@pytest.mark.parametrize("beam", [pytest.param("parallel", marks=pytest.mark.slow), "fan"])
 def test_a_second_geometry_compiles_nothing(beam, caplog):
     key = jax.random.key(0)
     all_functions(scan(beam, 1), key)

@@ -50,6 +50,7 @@ def _check_training(found, counts):
     assert split["share"] == 1 / counts[-1]
 
 
+@pytest.mark.slow
 def test_training_on_eight_devices():
     _check_training(_eight_devices("training", 1, 8), (1, 8))
 

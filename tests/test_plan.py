@@ -50,7 +50,7 @@ def test_sampling(compilations):
     assert abs(plans[False, 2].bytes / timed.bytes - 1) < 0.25
 
 
-@pytest.mark.parametrize("sizes", [(4, 8), (0,)])
+@pytest.mark.parametrize("sizes", [(4, 8), pytest.param((0,), marks=pytest.mark.slow)])
 def test_training(compilations, sizes):
     """Patches, and whole images."""
     patches = PatchConfig(sizes, (1 / len(sizes),) * len(sizes), (2,) * len(sizes))

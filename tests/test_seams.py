@@ -47,7 +47,8 @@ def jumps(image):
 
 
 @pytest.mark.parametrize(
-    ("solver", "settings", "inner"), [("dds", None, 1), ("dps", DPS(), 4), ("langevin", Langevin(eps=0.5), 4)]
+    ("solver", "settings", "inner"),
+    [pytest.param("dds", None, 1, marks=pytest.mark.slow), ("dps", DPS(), 4), ("langevin", Langevin(eps=0.5), 4)],
 )
 def test_seams_vanish_with_random_tilings_and_not_with_a_fixed_one(solver, settings, inner):
     # The data say little (eight means over strips), so that what is seen is the prior.

@@ -38,6 +38,7 @@ def train(steps, state=None, hooks=(), batches=points):
     return fit(KEY, start() if state is None else state, batches, step, steps, hooks)
 
 
+@pytest.mark.slow
 def test_the_example_of_the_docstring():
     found = doctest.testmod(training_loop)
     assert found.attempted >= 10 and found.failed == 0
