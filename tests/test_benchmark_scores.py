@@ -75,6 +75,7 @@ def by_hand(config, truth, field, seed):
     return sum(samples[1:], samples[0]) / len(samples), y, operator
 
 
+@pytest.mark.slow
 def test_scores_are_those_that_one_gets_by_hand(config, tmp_path, monkeypatch):
     smooth = Scene.tv
     monkeypatch.setattr(Scene, "tv", lambda scene: (smooth(scene)[0], AN_HOUR))

@@ -42,6 +42,7 @@ def study(tmp_path, monkeypatch):
     return run, drawn
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_resumes(study, tmp_path, capsys):
     run, drawn = study
     with pytest.raises(SystemExit):

@@ -39,6 +39,7 @@ def test_some_memory_is_free():
     assert 2**20 < free_memory() < 2**50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_chosen_chunk_takes_what_was_estimated(params, gradient):
     """Within a quarter, and one and a half times as many would not fit."""

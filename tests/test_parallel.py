@@ -74,6 +74,7 @@ def test_the_patches_of_one_image_are_shared_and_gathered_once_per_level():
         assert entry["collectives"] == ({} if count == "1" else expected), (name, entry)
 
 
+@pytest.mark.slow
 def test_images_side_by_side():
     for entry in _eight_devices("images", 1, 2, 4, 8).values():
         assert entry["distance"] < 1e-5 and entry["shape"] == [5, 13, 18, 1]

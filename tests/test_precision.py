@@ -26,6 +26,7 @@ def images(tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 def test_the_image_changes_by_rounding_only(images):
     difference = np.max(np.abs(images["bfloat16"] - images["float32"]))
     assert images["bfloat16"].dtype == np.float32 and 0 < difference < 0.05, difference
