@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from tiny import CONFIG, NETWORK, random_params, random_state
 
 import padis_jax as pj
@@ -105,6 +106,7 @@ def figures():
     return {name: np.asarray(value) for name, value in found.items()}
 
 
+@pytest.mark.slow
 def test_figures_and_types_of_a_process_in_64_bits_are_those_of_one_in_32(tmp_path):
     path = tmp_path / "figures.npz"
     environment = {**os.environ, "JAX_ENABLE_X64": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
