@@ -40,6 +40,7 @@ class DataConfig:
       limit: train on this many images only, spread evenly; 0 means all.
       crop: height and width of random crops, for images of several sizes. Every draw crops anywhere, validation in the
         middle; the weights are for images of the crop's size.
+      scales: smallest and largest factor, at most 1, by which a draw of `crop` reduces its image first, at random.
       resize: height and width that every image is scaled to; it keeps its proportions, and what reaches beyond is cut.
       grey: colour images become grey, 0.299 R + 0.587 G + 0.114 B.
       provenance: where the images come from and under which licence; copied into the weights.
@@ -58,6 +59,7 @@ class DataConfig:
     memory_gb: float = 2.0
     limit: int = 0
     crop: tuple[int, int] | None = None
+    scales: tuple[float, float] | None = None
     resize: tuple[int, int] | None = None
     grey: bool = False
     provenance: str = ""
@@ -68,6 +70,11 @@ class DataConfig:
         if not 0 <= self.memory_gb < math.inf:
             raise UserError(f"data.memory_gb is {self.memory_gb}: it must be finite and not negative")
         check_shaping("data", self.crop, self.resize)
+        if self.scales is not None and not (self.crop and 0.01 <= self.scales[0] <= self.scales[1] <= 1):
+            raise UserError(
+                f"data.scales is {self.scales}: give a smallest and a largest factor, 0.01 to 1, and the crop's size "
+                "with --data.crop"
+            )
         if self.limit < 0:
             raise UserError(f"data.limit is {self.limit}: give 0 for all images, or how many")
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import collections
 import copy
 import functools
+import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
 import numpy as np
+from PIL import Image
 
 WORKERS = 4
 CACHE_BYTES = 2**28
@@ -106,7 +108,11 @@ class StreamedImages:
 
 
 class CroppedImages(StreamedImages):
-    """Images of several sizes: a draw of training crops each anywhere, an index gives the crop in its middle."""
+    """Images of several sizes: a draw of training crops each anywhere, an index gives the crop in its middle.
+
+    With a range of scales a draw first reduces the image by a factor f, uniform over the range but at least what leaves
+    a crop: the crop is H / f x W / f pixels of the image, anywhere, resampled to H x W.
+    """
 
     def __init__(
         self,
@@ -114,6 +120,7 @@ class CroppedImages(StreamedImages):
         shape: Sequence[int],
         sizes: Sequence[tuple[int, int]],
         memory: int = CACHE_BYTES,
+        scales: tuple[float, float] | None = None,
     ) -> None:
         """Makes a set.
 
@@ -122,11 +129,12 @@ class CroppedImages(StreamedImages):
           shape: (N, H, W, C) of the crops.
           sizes: (h, w) of each image, at least (H, W).
           memory: bytes; all images are kept if they need no more, else the latest.
+          scales: smallest and largest factor of a draw, at most 1; None for 1.
         """
         bytes_of = [4 * h * w * shape[-1] for h, w in sizes]
         kept = None if sum(bytes_of) <= memory else max(1, CACHE_BYTES // max(bytes_of))
         super().__init__(functools.lru_cache(maxsize=kept)(_frozen(read)), shape, cached=True)
-        self._sizes = tuple(sizes)
+        self._sizes, self._scales = tuple(sizes), scales
 
     def centred(self) -> StreamedImages:
         """The crops in the middle as a set of one size, margins included."""
@@ -139,8 +147,15 @@ class CroppedImages(StreamedImages):
           (number of the draw, top, left, rows, columns of a part of the padded crop) -> that part, [rows, columns, C].
         """
         _, height, width, channels = self._set_shape
-        room = np.asarray([self._sizes[self._indices[int(i)]] for i in indices]) - (height, width) + 1
-        corners = (rng.random(room.shape) * room).astype(int)
+        sizes = np.asarray([self._sizes[self._indices[int(i)]] for i in indices])
+        factors = np.ones(len(sizes))
+        if self._scales is not None:
+            low = np.maximum(self._scales[0], (np.asarray((height, width)) / sizes).max(axis=1))
+            factors = low + rng.random(len(sizes)) * (np.maximum(self._scales[1], low) - low)
+        taken = np.asarray((height, width)) / factors[:, None]
+        room = sizes - taken + (self._scales is None)  # whole pixels unless it is resampled
+        corners = rng.random(room.shape) * room
+        corners = corners.astype(int) if self._scales is None else corners
         whole: dict[int, np.ndarray] = {}
         in_parallel(lambda i: whole.__setitem__(i, self._read(self._indices[i])), sorted({int(i) for i in indices}))
         my, mx = self._margin
@@ -152,7 +167,12 @@ class CroppedImages(StreamedImages):
             y1, x1 = min(top + rows - my, height), min(left + columns - mx, width)
             if y0 < y1 and x0 < x1:
                 inside = slice(y0 + my - top, y1 + my - top), slice(x0 + mx - left, x1 + mx - left)
-                found[inside] = image[dy + y0 : dy + y1, dx + x0 : dx + x1]
+                if self._scales is None:
+                    found[inside] = image[dy + y0 : dy + y1, dx + x0 : dx + x1]
+                else:
+                    f = factors[number]
+                    box = (dx + x0 / f, dy + y0 / f, dx + x1 / f, dy + y1 / f)
+                    found[inside] = resampled(image, (y1 - y0, x1 - x0), box)
             return found
 
         return part
@@ -161,6 +181,20 @@ class CroppedImages(StreamedImages):
         _, height, width, _ = self._set_shape
         top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
         return super()._padded(image[top : top + height, left : left + width])
+
+
+def resampled(values: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float]) -> np.ndarray:
+    """The box (left, upper, right, lower) of an image [h, w, C] as [H, W, C], by Pillow's bilinear filter (antialiased).
+
+    Pixels around the box count where the filter reaches them, so that a part of a box is that part of the resampled box.
+    """
+    height, width, channels = values.shape
+    reach = math.ceil(max(1, (box[2] - box[0]) / size[1], (box[3] - box[1]) / size[0])) + 1
+    left, upper = max(math.floor(box[0]) - reach, 0), max(math.floor(box[1]) - reach, 0)
+    near = values[upper : math.ceil(box[3]) + reach, left : math.ceil(box[2]) + reach]
+    box = (box[0] - left, box[1] - upper, min(box[2], width) - left, min(box[3], height) - upper)
+    planes = (Image.fromarray(np.ascontiguousarray(near[..., c])) for c in range(channels))
+    return np.stack([np.asarray(p.resize(size[::-1], Image.Resampling.BILINEAR, box)) for p in planes], -1)
 
 
 def _frozen(read: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray]:

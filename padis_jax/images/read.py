@@ -114,7 +114,7 @@ def read_images(
         inside = f"values of {stored.low:g} to {stored.high:g} are read as {reported.low:g} to {reported.high:g}"
         notes = (*notes, f"{source.path}: {inside}, in which results are given, but for NIfTI's")
     if source.sizes:
-        images = CroppedImages(scaled, source.shape, source.sizes, memory)
+        images = CroppedImages(scaled, source.shape, source.sizes, memory, shaping.scales)
     elif 4 * math.prod(source.shape) > memory:
         images = StreamedImages(scaled, source.shape)
     else:

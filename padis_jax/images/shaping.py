@@ -2,7 +2,8 @@
 
 grey     Y = 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601, Pillow's "L"); grey images stay as they are
 resize   scaled until the picture covers H x W, by Pillow's bilinear filter (antialiased), the middle of it taken
-crop     H x W pixels: anywhere for a draw of training, the middle for validation (streamed.CroppedImages)
+crop     H x W pixels: anywhere for a draw of training, the middle for validation (streamed.CroppedImages); with
+         `scales`, a draw of training is reduced by a random factor
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image
 
 from padis_jax.images.source import Source
+from padis_jax.streamed import resampled
 
 Read = Callable[[int], np.ndarray]
 _LUMA = np.asarray([0.299, 0.587, 0.114], np.float32)
@@ -21,11 +22,12 @@ _LUMA = np.asarray([0.299, 0.587, 0.114], np.float32)
 
 @dataclasses.dataclass(frozen=True)
 class Shaping:
-    """What is done to every image; `crop` and `resize` are (H, W) or None."""
+    """What is done to every image; `crop` and `resize` are (H, W) or None, `scales` a range of factors for crops."""
 
     crop: tuple[int, int] | None = None
     resize: tuple[int, int] | None = None
     grey: bool = False
+    scales: tuple[float, float] | None = None
 
     def __bool__(self) -> bool:
         return bool(self.crop or self.resize or self.grey)
@@ -58,9 +60,8 @@ def _grey(values: np.ndarray) -> np.ndarray:
 
 
 def _resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    height, width, channels = values.shape
+    height, width, _ = values.shape
     scale = max(size[0] / height, size[1] / width)
     h, w = min(size[0] / scale, height), min(size[1] / scale, width)  # of the part that is taken
     box = ((width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2)
-    planes = (Image.fromarray(np.ascontiguousarray(values[..., c])) for c in range(channels))
-    return np.stack([np.asarray(p.resize(size[::-1], Image.Resampling.BILINEAR, box)) for p in planes], -1)
+    return resampled(values, size, box)

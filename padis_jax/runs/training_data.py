@@ -63,7 +63,7 @@ def load_data(config: Config) -> TrainingData:
     if config.data.low is not None and config.data.high is not None:
         window = Window(config.data.unit, config.data.low, config.data.high)
     data = config.data
-    shaping = Shaping(data.crop, data.resize, data.grey)
+    shaping = Shaping(data.crop, data.resize, data.grey, data.scales)
     images = read_images(data.path, window=window, memory=int(data.memory_gb * 1e9), shaping=shaping)
     for note in images.notes:
         print(f"note: {note}", file=sys.stderr)

@@ -1,0 +1,32 @@
+"""A colour prior of photographs: 30 scenes of Debian's wallpapers, for the problems on photographs.
+
+    python -m studies.photos data/photos                                        the 37 pictures, from installed packages
+    python train.py --config configs/photos_all.py --workdir runs/photos_all
+
+Every draw takes a crop of 256 x 256 of a picture that is reduced by a random factor, 0.5 to 1. ColorfulCups, EveningGlow,
+Kleiber and LadyBird are for tests, BytheWater, Dragonfly and RainDrops for validation; scikit-image's astronaut and chelsea,
+which the benchmark tests on, are not among the pictures. Network and noise levels as in configs/photos.py.
+"""
+
+from padis_jax.batches import PatchConfig
+from padis_jax.config import Config, DataConfig, OptimiserConfig, RunConfig
+from padis_jax.noise import NoiseConfig
+from padis_jax.unet import NetworkConfig
+
+config = Config(
+    data=DataConfig(
+        path="data/photos",
+        test=(3, 6, 10, 27),
+        validation=(1, 5, 28),
+        crop=(256, 256),
+        scales=(0.5, 1.0),
+        provenance="photographs of Debian's wallpaper packages (python -m studies.photos); licences in weights/README.md",
+    ),
+    network=NetworkConfig(
+        image_channels=3, model_channels=32, channel_mult=(1, 2, 3, 3), num_blocks=1, dropout=0.05, sigma_data=0.28
+    ),
+    patches=PatchConfig(sizes=(16, 32, 56), probabilities=(0.2, 0.3, 0.5), batch=(32, 16, 8), flips=True),
+    noise=NoiseConfig(log_mean=-2.1, log_std=1.6, sigma_min=0.002, sigma_max=40.0),
+    optimiser=OptimiserConfig(learning_rate=1e-3, warmup_steps=300, ema_half_life=8000, ema_ramp=0.1),
+    run=RunConfig(steps=10000, log_every=50, checkpoint_every=500, validate_every=500, weights_dtype="float16"),
+)
