@@ -184,9 +184,9 @@ class CroppedImages(StreamedImages):
 
 
 def resampled(values: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float]) -> np.ndarray:
-    """The box (left, upper, right, lower) of an image [h, w, C] as [H, W, C], by Pillow's bilinear filter (antialiased).
+    """The box (left, upper, right, lower) of an image [h, w, C] as [H, W, C], by Pillow's antialiased bilinear filter.
 
-    Pixels around the box count where the filter reaches them, so that a part of a box is that part of the resampled box.
+    Pixels around the box count where the filter reaches them, so that a part of it is what it is in the whole.
     """
     height, width, channels = values.shape
     reach = math.ceil(max(1, (box[2] - box[0]) / size[1], (box[3] - box[1]) / size[0])) + 1

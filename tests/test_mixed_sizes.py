@@ -111,6 +111,39 @@ def test_a_batch_is_a_function_of_seed_and_step_however_the_images_are_kept(fold
     assert again.patches.shape != other.patches.shape or not np.array_equal(again.patches, other.patches)
 
 
+def test_a_scaled_draw_is_a_larger_part_of_its_image(folder):
+    """Images whose values are coordinates: a draw that is reduced by f is a ramp of slope 1 / f inside the image."""
+    sizes = [(30, 40), (64, 48), (16, 20)]
+    grids = [np.stack(np.mgrid[:h, :w], axis=-1).astype(np.float32) for h, w in sizes]
+    images = pad_images(CroppedImages(lambda i: grids[i], (3, *CROP, 2), sizes, scales=(0.5, 0.9)), frame_for(CROP, 8))
+    (my, mx), chosen = images._margin, np.arange(300) % 3
+    part, factors, corners = images.draw(np.random.default_rng(0), chosen), [], []
+    for number, image in enumerate(chosen):
+        crop = part(number, my, mx, *CROP)
+        slopes = [np.diff(crop[1:-1, 1:-1, axis], axis=axis) for axis in (0, 1)]
+        (h, w), slope = sizes[image], np.mean(slopes[0])
+        for found in slopes:
+            np.testing.assert_allclose(found, slope, rtol=0.15)  # the filter's weights are not the same at every pixel
+            np.testing.assert_allclose(np.mean(found), slope, rtol=0.02)
+        least = max(0.5, CROP[0] / h, CROP[1] / w)
+        assert least - 0.02 < 1 / slope < max(0.9, least) + 0.02
+        assert crop.min() >= 0 and (crop.max(axis=(0, 1)) <= (h - 1, w - 1)).all()
+        factors.append(1 / slope), corners.append(crop[0, 0])
+        np.testing.assert_allclose(part(number, my + 3, mx + 5, 6, 7), crop[3:9, 5:12], atol=1e-4)
+        edge = part(number, 0, 0, my + 4, mx + 4)
+        assert not edge[:my].any() and not edge[:, :mx].any()
+        np.testing.assert_allclose(edge[my:, mx:], crop[:4, :4], atol=1e-4)
+    assert (
+        np.ptp(np.asarray(factors)[chosen == 1]) > 0.35 and np.ptp(np.asarray(corners)[chosen == 1], axis=0).min() > 20
+    )
+    for scales in ((0.5, 1.1), (0.0, 1.0), (0.9, 0.5)):
+        with pytest.raises(UserError, match="data.scales is"):
+            DataConfig(crop=CROP, scales=scales)
+    with pytest.raises(UserError, match="with --data.crop"):
+        DataConfig(scales=(0.5, 1.0))
+    assert load_data(config(folder, crop=CROP, scales=(0.8, 1.0))).padded._scales == (0.8, 1.0)
+
+
 def test_validation_is_the_middle(folder):
     data = load_data(config(folder, crop=CROP, validation=(1,)))
     assert len(data.padded) == 2
