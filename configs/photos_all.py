@@ -3,9 +3,10 @@
     python -m studies.photos data/photos                                        the 37 pictures, from installed packages
     python train.py --config configs/photos_all.py --workdir runs/photos_all
 
-Every draw takes a crop of 256 x 256 of a picture that is reduced by a random factor, 0.5 to 1. ColorfulCups, EveningGlow,
-Kleiber and LadyBird are for tests, BytheWater, Dragonfly and RainDrops for validation; scikit-image's astronaut and chelsea,
-which the benchmark tests on, are not among the pictures. Network and noise levels as in configs/photos.py.
+Every draw takes a crop of 256 x 256 of a picture that is reduced by a random factor, 0.5 to 1. ColorfulCups,
+EveningGlow, Kleiber and LadyBird are for tests, BytheWater, Dragonfly and RainDrops for validation; scikit-image's
+astronaut and chelsea, which the benchmark tests on, are not among the pictures. Network and noise levels as in
+configs/photos.py.
 """
 
 from padis_jax.batches import PatchConfig
@@ -20,7 +21,7 @@ config = Config(
         validation=(1, 5, 28),
         crop=(256, 256),
         scales=(0.5, 1.0),
-        provenance="photographs of Debian's wallpaper packages (python -m studies.photos); licences in weights/README.md",
+        provenance="photographs of Debian's wallpapers (python -m studies.photos), licences in weights/README.md",
     ),
     network=NetworkConfig(
         image_channels=3, model_channels=32, channel_mult=(1, 2, 3, 3), num_blocks=1, dropout=0.05, sigma_data=0.28

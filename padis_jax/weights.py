@@ -22,7 +22,7 @@ from padis_jax.conversion.stored import read_header, read_params
 from padis_jax.conversion.unet_shapes import unet_shapes
 from padis_jax.errors import UserError, quoted
 from padis_jax.files import json_text, write_bytes
-from padis_jax.patches import Frame
+from padis_jax.patches import Frame, frame_for
 from padis_jax.prior import Prior, TilingName, patch_prior
 from padis_jax.serialization import from_json, parse_json
 from padis_jax.unet import NetworkConfig, Params
@@ -42,6 +42,16 @@ class Weights(NamedTuple):
     window: Window
     provenance: Mapping[str, Any]
     digest: str
+
+    def frame_for(self, image_shape: tuple[int, int]) -> Frame | None:
+        """The frame of images [H, W]: the file's own for its size; another where the network sees no positions.
+
+        None for a network that knows positions, or whole images only, of another size.
+        """
+        if image_shape == self.frame.image_shape:
+            return self.frame
+        free = self.network.position_channels == 0 and self.frame.patch > 0
+        return frame_for(image_shape, self.frame.patch) if free else None
 
     def computing(self, dtype: str) -> Weights:
         """The same with convolutions in another type, "float32" or "bfloat16"; "" changes nothing."""
@@ -128,6 +138,7 @@ def load_weights(path: str | Path) -> Weights:
 def load_prior(
     path: str | Path,
     *,
+    image_shape: tuple[int, int] | None = None,
     tiling: TilingName = "random",
     tilings: int = 1,
     overlap: int = 8,
@@ -142,19 +153,27 @@ def load_prior(
 
     Args:
       path: the weights file.
+      image_shape: (H, W) of the images; None for that of the training images. Weights without positions
+        (`position_channels=0`) serve any size, others only their own.
       tiling: see `prior.patch_prior`.
       tilings: likewise.
       overlap: likewise.
       patch_batch: likewise.
 
     Raises:
-      UserError: see `load_weights`.
+      UserError: see `load_weights`; or if `image_shape` is another than the weights serve.
     """
     weights = load_weights(path)
+    frame = weights.frame if image_shape is None else weights.frame_for(image_shape)
+    if frame is None:
+        raise UserError(
+            f"{path}: trained on images of {weights.frame.image_shape}, whose positions the network knows; "
+            f"{image_shape} needs weights without positions, or `patch_prior` with a frame of your own"
+        )
     return patch_prior(
         weights.network,
         weights.params,
-        weights.frame,
+        frame,
         tiling=tiling,
         tilings=tilings,
         overlap=overlap,

@@ -52,6 +52,14 @@ def test_a_grey_picture_is_not_approved_for_colour_weights(problems, capsys):  #
     assert "trained on images of 3 channels, not 1" in refused(main, args, capsys)
 
 
+def test_weights_without_positions_need_no_new_frame(images, tmp_path, capsys):  # noqa: F811
+    free = write_weights(tmp_path / "free.safetensors", network=dataclasses.replace(NETWORK, position_channels=0))
+    args = test_cli_sample._arguments(images, tmp_path / "out", "--dry-run", image="wide.npy")
+    assert "name weights without positions" in refused(main, args, capsys)
+    main([*args, "--weights", str(free), "--json"])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["evaluations"] == 3
+
+
 def test_the_plan_names_the_true_input(scans, tmp_path, capsys):
     args = arguments(scans, "--dry-run", "--json", "--workdir", str(tmp_path / "out"))
     main(args)

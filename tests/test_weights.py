@@ -28,6 +28,19 @@ def good(tmp_path_factory):
     return write_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
 
 
+def test_weights_without_positions_serve_any_size(good, tmp_path):
+    free = write_weights(tmp_path / "free.safetensors", network=dataclasses.replace(NETWORK, position_channels=0))
+    weights, placed = load_weights(free), load_weights(good)
+    assert weights.frame_for((16, 16)) == weights.frame and weights.frame_for((21, 40)) == frame_for((21, 40), 8)
+    assert placed.frame_for((16, 16)) == placed.frame and placed.frame_for((21, 40)) is None
+    assert weights._replace(frame=frame_for((16, 16), 0)).frame_for((21, 40)) is None
+    prior = load_prior(free, image_shape=(21, 13))
+    plane = jnp.ones((*prior.frame.padded_shape, 1))
+    assert prior.denoise(jax.random.key(0), plane, jnp.float32(0.1)).shape == plane.shape
+    with pytest.raises(UserError, match=r"images of \(16, 16\), whose positions the network knows; \(21, 13\) needs"):
+        load_prior(good, image_shape=(21, 13))
+
+
 def test_round_trip(tmp_path, no_temporary_files):
     network = dataclasses.replace(NETWORK, channel_mult=(1, 2), resample_filter=(1.0, 3.0, 3.0, 1.0), dtype="bfloat16")
     params, frame = random_params(network), frame_for((16, 12), 6)

@@ -130,7 +130,7 @@ class Experiment:
       anonymise: results without the patient, whose name and ID DICOM carries over. DICOM and NIfTI, by the basic
         profile of PS3.15 (docs/formats.md).
       new_frame: allow an image of another size than the weights were trained on. It gets a new frame, to which
-        positions are rescaled.
+        positions are rescaled. Weights without positions need no flag.
       devices: devices that share the patches of the image, or the files of `measurements`; 0 for all available.
       measurements: folder of measured scans to reconstruct, all of them. "" for none.
       batch: measurements reconstructed at a time.

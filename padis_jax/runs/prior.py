@@ -27,8 +27,8 @@ def with_prior(config: Experiment, case: Case, weights: Weights) -> Case:
       UserError: if channels, window or size differ from those that the weights were trained on.
     """
     check_fits(config, case.image_shape, case.window, weights)
-    shape, frame = (case.image_shape[0], case.image_shape[1]), weights.frame
-    frame = frame if frame.image_shape == shape else frame_for(shape, frame.patch)
+    shape = case.image_shape[0], case.image_shape[1]
+    frame = weights.frame_for(shape) or frame_for(shape, weights.frame.patch)
     prior = build_prior(config, weights, frame, make_mesh(config.devices, local=True))
     return dataclasses.replace(case, prior=prior)
 
@@ -44,11 +44,11 @@ def check_fits(config: Experiment, image_shape: Sequence[int], window: Window, w
         )
     if window != weights.window:
         raise UserError(f"{config.weights}: trained with the window {weights.window}, but the image has {window}")
-    if trained != (h, w) and not config.new_frame:
+    if weights.frame_for((h, w)) is None and not config.new_frame:
         raise UserError(
             f"{config.weights}: trained on images of {trained}, but this one is {(h, w)}; crop or resize it "
-            "(--image.crop, --image.resize), or pass --new-frame to tile the new size with rescaled positions (the "
-            "object must fill it as before)"
+            "(--image.crop, --image.resize), name weights without positions, which serve any size, or pass --new-frame "
+            "to tile the new size with rescaled positions (the object must fill it as before)"
         )
 
 
