@@ -21,6 +21,7 @@ _PUBLIC = {
     "solvers.dps": ["DPS"],
     "solvers.generate": ["generate"],
     "solvers.langevin": ["Langevin"],
+    "solvers.pigdm": ["PiGDM"],
     "solvers.plug_and_play": ["PlugAndPlay"],
     "solvers.predictor_corrector": ["PredictorCorrector"],
     "solvers.reconstruct": ["reconstruct"],
@@ -52,6 +53,7 @@ if TYPE_CHECKING:  # the same for type checkers and editors, which would take __
     from padis_jax.solvers.dps import DPS as DPS
     from padis_jax.solvers.generate import generate as generate
     from padis_jax.solvers.langevin import Langevin as Langevin
+    from padis_jax.solvers.pigdm import PiGDM as PiGDM
     from padis_jax.solvers.plug_and_play import PlugAndPlay as PlugAndPlay
     from padis_jax.solvers.predictor_corrector import PredictorCorrector as PredictorCorrector
     from padis_jax.solvers.reconstruct import reconstruct as reconstruct

@@ -2,7 +2,7 @@
 
     apt-get install mate-backgrounds lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 plasma-workspace-wallpapers
     python -m studies.photos data/photos                         37 pictures (configs/photos_all.py)
-    python -m studies.photos data/photos_cc --licences CC0 CC-BY  9 of them (configs/photos_cc.py)
+    python -m studies.photos data/photos_cc --licences CC0 CC-BY  9 of them (only those)
     python -m studies.photos data/photos --root unpacked         packages unpacked by `dpkg -x` into a folder
 
 Pictures are read from the installed packages and nothing is downloaded. Each is reduced to a short side of 768 pixels

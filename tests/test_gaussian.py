@@ -4,6 +4,7 @@ Each solver's F, c and G are written down here from the equations in its docstri
 basis vectors, and their recursion for mean and covariance, m' = F m + c and S' = F S F' + G G', with an ensemble.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -13,7 +14,7 @@ import pytest
 from jax.tree_util import Partial
 from linear_problem import PLANE, affine_map, make, relative
 
-from padis_jax.solvers import daps, ddnm, dds, diffpir, dps, langevin, sampling, tmpd
+from padis_jax.solvers import daps, ddnm, dds, diffpir, dps, langevin, pigdm, sampling, tmpd
 from padis_jax.solvers.sampling import Noise
 
 GAUSSIAN, PROBLEM, PRIOR = make()
@@ -32,6 +33,7 @@ ANCESTRAL = {
 DIFFPIR_SETTINGS = diffpir.DiffPIR(weight=3.0, zeta=0.4, noise=2.7, cg_steps=24)
 DAPS_SETTINGS = daps.DAPS(ode_steps=3, ode_end=0.1, mcmc_steps=3, step=0.4, noise=0.4)
 DAPS_CG_SETTINGS = daps.DAPS(ode_steps=1, sampler="cg", cg_steps=24, floor=0.3)
+PIGDM_SETTINGS = pigdm.PiGDM(spread=0.7, eta=0.6, noise=1.5, floor=1e-3, cg_steps=24)
 TMPD_SETTINGS = tmpd.TMPD(noise=1.5, floor=0.2, cg_steps=24)
 
 
@@ -164,6 +166,19 @@ def tmpd_matrices(sigma, sigma_next):
     return k.T @ keep @ k @ wiener, k.T @ (keep @ k @ (EYE - wiener) @ g.mean + gain @ g.y), sigma_next * EYE
 
 
+def pigdm_matrices(sigma, sigma_next):
+    """u = K'K (D + (sigma^2 / r^2) W K' g), g = r^2 A' (r^2 A A' + s^2)^-1 (y - A K D), with DDIM's noise about D."""
+    s, g, k = PIGDM_SETTINGS, GAUSSIAN, GAUSSIAN.crop
+    wiener, offset = g.wiener(sigma), (EYE - g.wiener(sigma)) @ g.mean
+    r2 = 1 / (1 / sigma**2 + 1 / s.spread**2)
+    assert s.noise**2 / r2 > s.floor * g.norm**2
+    gain = r2 * g.matrix.T @ np.linalg.inv(r2 * g.matrix @ g.matrix.T + s.noise**2 * np.eye(len(g.y)))
+    back = sigma**2 / r2 * k.T @ k @ wiener.T @ k.T @ gain
+    kept, fresh = sigma_next * np.sqrt(1 - s.eta**2) / sigma, sigma_next * s.eta
+    f = (k.T @ k - back @ g.matrix @ k) @ wiener + kept * (EYE - wiener)
+    return f, (k.T @ k - back @ g.matrix @ k) @ offset + back @ g.y - kept * offset, fresh * EYE
+
+
 def second_normal(key):
     return [jax.random.normal(jax.random.split(key)[1], PLANE)]
 
@@ -175,6 +190,7 @@ CASES = {
     "daps": (Partial(daps.step, DAPS_SETTINGS, PROBLEM), daps_matrices),
     "daps_cg": (Partial(daps.step, DAPS_CG_SETTINGS, PROBLEM), daps_cg_matrices),
     "tmpd": (Partial(tmpd.step, TMPD_SETTINGS, PROBLEM), tmpd_matrices),
+    "pigdm": (Partial(pigdm.step, PIGDM_SETTINGS, PROBLEM), pigdm_matrices),
     "dds": (Partial(dds.step, DDS_SETTINGS, PROBLEM), dds_matrices),
     "dps": (Partial(dps.step, DPS_SETTINGS, PROBLEM), dps_matrices),
     "langevin": (Partial(langevin.step, LANGEVIN_SETTINGS, PROBLEM), langevin_matrices),
@@ -187,6 +203,9 @@ CASES = {
         )
     },
 }
+
+
+SLOW = ("tmpd", "pigdm", "diffpir", "daps_cg")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -203,9 +222,7 @@ def test_one_step_is_the_affine_map_of_its_equations(name):
         assert relative(got_c, c + g @ z) < 1e-5
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n in ("tmpd", "diffpir", "daps_cg") else n for n in CASES]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in CASES])
 def test_mean_and_covariance_of_many_runs_follow_the_recursion(name):
     step, matrices = CASES[name]
     noises = sampling.noises(np.geomspace(1.0, 0.05, 8), inner=1 if name in ANCESTRAL else 2)
@@ -240,4 +257,16 @@ def test_tmpd_without_a_floor_is_the_mean_given_state_and_measurement():
     last = Noise(jnp.float32(sigma), jnp.float32(0.0))
     settings = tmpd.TMPD(noise=s, floor=0.0, cg_steps=24)
     got, _ = tmpd.step(settings, PROBLEM, jax.random.key(0), jnp.asarray(x.reshape(PLANE), jnp.float32), last)
+    assert relative(np.asarray(PRIOR.frame.crop(got), np.float64).ravel(), expected) < 1e-4
+
+
+def test_pigdm_is_the_mean_given_state_and_measurement_for_white_images():
+    """x0 ~ N(0, tau^2) on the image's pixels, for which D = x tau^2 / (sigma^2 + tau^2) and C = r^2 are exact."""
+    g, k, sigma, s, tau = GAUSSIAN, GAUSSIAN.crop, 0.8, 0.6, 0.4
+    x = k.T @ np.random.default_rng(3).normal(size=len(k))
+    precision = np.eye(len(k)) * (1 / tau**2 + 1 / sigma**2) + g.matrix.T @ g.matrix / s**2
+    expected = np.linalg.solve(precision, k @ x / sigma**2 + g.matrix.T @ g.y / s**2)
+    white = dataclasses.replace(PROBLEM, denoise=lambda key, plane, sigma: plane * tau**2 / (sigma**2 + tau**2))
+    settings, last = pigdm.PiGDM(tau, noise=s, floor=0.0, cg_steps=24), Noise(jnp.float32(sigma), jnp.float32(0.0))
+    got, _ = pigdm.step(settings, white, jax.random.key(0), jnp.asarray(x.reshape(PLANE), jnp.float32), last)
     assert relative(np.asarray(PRIOR.frame.crop(got), np.float64).ravel(), expected) < 1e-4

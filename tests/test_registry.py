@@ -11,6 +11,7 @@ from tiny import NETWORK, random_params, refused, write_weights
 
 from padis_jax import patch_prior, reconstruct
 from padis_jax.benchmark.__main__ import main as benchmark
+from padis_jax.benchmark.methods import METHODS as BENCHMARK
 from padis_jax.cli.sample import main as sample
 from padis_jax.operators import from_functions
 from padis_jax.patches import frame_for
@@ -42,6 +43,7 @@ def toy_step(settings, problem, key, x, noise):
 
 @pytest.fixture
 def toy(monkeypatch):
+    assert "toy" not in BENCHMARK  # so that a table that is made once would be found out
     monkeypatch.setitem(METHODS, "toy", Method(Toy, toy_step, 1.0, "Toy", "goes to D"))
 
 
