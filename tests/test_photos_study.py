@@ -1,0 +1,46 @@
+"""The folder of photographs: made from unpacked packages, with credits, or refused whole."""
+
+import io
+
+import numpy as np
+from PIL import Image
+from tiny import refused
+
+from padis_jax.config import Config, load_config_file
+from studies import photos
+
+
+def test_the_folder_is_made_from_the_packages(tmp_path, capsys):
+    root, folder = tmp_path / "root", tmp_path / "photos"
+    for number, picture in enumerate(photos.chosen(["CC0"])):
+        (root / picture.file).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (1600, 1000), (10 * number, 90, 200)).save(root / picture.file)
+    photos.main([str(folder), "--root", str(root), "--licences", "CC0"])
+    with Image.open(folder / "seeding_by_Clements_Engelhardt.jpg") as image:
+        assert image.size == (1229, 768) and image.format == "JPEG"
+        assert np.abs(np.asarray(image).mean((0, 1)) - (0, 90, 200)).max() < 2
+    assert "Clemens Engelhardt, CC0-1.0 (lomiri-wallpapers-16.04: /usr/share" in (folder / "CREDITS.txt").read_text()
+    assert "1 pictures" in capsys.readouterr().out
+    line = refused(photos.main, [folder, "--root", root], capsys)
+    assert (
+        "and 35 more; install their packages (apt-get install lomiri-wallpapers-16.04 lomiri-wallpapers-20.04" in line
+    )
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "CREDITS.txt").write_text("of somebody else")
+    assert "CREDITS.txt" in refused(photos.main, [tmp_path / "mine", "--root", root, "--licences", "CC0"], capsys)
+    assert (tmp_path / "mine" / "CREDITS.txt").read_text() == "of somebody else"
+
+
+def test_small_pictures_keep_their_size(tmp_path):
+    Image.new("RGB", (300, 200)).save(tmp_path / "a.jpg")
+    with Image.open(io.BytesIO(photos.reduced(tmp_path / "a.jpg"))) as image:
+        assert image.size == (300, 200)
+
+
+def test_the_split_is_that_of_the_configuration():
+    """Indices in the configuration are of the names in order, capitals first."""
+    names = sorted(picture.name for picture in photos.PICTURES)
+    data = load_config_file("configs/photos_all.py", Config).data
+    assert len(set(names)) == 37 and len(photos.chosen(["CC0", "CC-BY"])) == 9
+    assert [names[i].split("_by_")[0] for i in data.test] == ["ColorfulCups", "EveningGlow", "Kleiber", "mate_LadyBird"]
+    assert [names[i].split("_by_")[0] for i in data.validation] == ["BytheWater", "Dragonfly", "mate_RainDrops"]
