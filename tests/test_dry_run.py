@@ -15,6 +15,7 @@ from test_cli_sample import folder as images  # noqa: F401 (a fixture)
 from tiny import NETWORK, refused, write_weights
 
 from padis_jax.cli.sample import main
+from padis_jax.runs import case
 
 
 def some(cases):
@@ -32,16 +33,16 @@ def scans(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("case", some(test_cli_sample.MISTAKES))
-def test_a_scan_is_refused_as_the_run_refuses_it(images, tmp_path, capsys, case):  # noqa: F811
-    make, expected = test_cli_sample.MISTAKES[case]
+@pytest.mark.parametrize("mistake", some(test_cli_sample.MISTAKES))
+def test_a_scan_is_refused_as_the_run_refuses_it(images, tmp_path, capsys, mistake):  # noqa: F811
+    make, expected = test_cli_sample.MISTAKES[mistake]
     args = test_cli_sample._arguments(images, tmp_path / "out", *make(images, tmp_path))
     assert expected in refused(main, ["--dry-run", *args], capsys) and not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("case", some(test_cli_problem.MISTAKES))
-def test_a_problem_is_refused_as_the_run_refuses_it(problems, tmp_path, capsys, case):  # noqa: F811
-    problem, make, expected = test_cli_problem.MISTAKES[case]
+@pytest.mark.parametrize("mistake", some(test_cli_problem.MISTAKES))
+def test_a_problem_is_refused_as_the_run_refuses_it(problems, tmp_path, capsys, mistake):  # noqa: F811
+    problem, make, expected = test_cli_problem.MISTAKES[mistake]
     args = test_cli_problem.arguments(problems, problem, *make(problems, tmp_path))
     args = ["--dry-run", "--workdir", tmp_path / "out", *args]
     assert expected in refused(main, args, capsys) and not (tmp_path / "out").exists()
@@ -77,9 +78,15 @@ def test_the_plan_names_the_true_input(scans, tmp_path, capsys):
     assert "sinograms are grey" in refused(main, [*folder, "--weights", str(scans / "rgb.safetensors")], capsys)
 
 
-def test_the_solver_is_traced_and_not_compiled(images, tmp_path, capsys):  # noqa: F811
-    """The network runs in no compiled program; what is compiled makes the operator and its norm."""
-    events = []
+def test_the_solver_is_traced_and_not_compiled(images, tmp_path, capsys, monkeypatch):  # noqa: F811
+    """The network runs in no compiled program, and nothing is measured; what is compiled makes the operator's norm."""
+    events, traced, measure = [], [], case.measure_image
+
+    def watched(problem, key, image, **options):
+        traced.append(isinstance(image, jax.core.Tracer))
+        return measure(problem, key, image, **options)
+
+    monkeypatch.setattr(case, "measure_image", watched)
     monitoring.register_event_duration_secs_listener(lambda event, *a, **k: events.append(event))
     args = test_cli_sample._arguments(images, tmp_path / "out", "--dry-run", "--json")
     main(args)
@@ -88,4 +95,5 @@ def test_the_solver_is_traced_and_not_compiled(images, tmp_path, capsys):  # noq
     main(args)
     compiled = [event for event in events if event.endswith("backend_compile_duration")]
     plan = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert len(compiled) < 40 and plan["evaluations"] == 3 and plan["bytes"] > 0 and plan.get("seconds") is None
+    assert traced and all(traced) and len(compiled) < 40
+    assert plan["evaluations"] == 3 and plan["bytes"] > 0 and plan.get("seconds") is None
