@@ -33,7 +33,7 @@ def plan_of(config: Experiment, kind: Kind, measurement: Measurement | None = No
     """
     solver = config.solver
     try:
-        plan = preset(solver.method, kind, given=solver.settings)
+        plan = preset(config.method, kind, given=solver.settings)
         if measurement is not None and "noise" not in solver.settings:
             plan = plan._replace(settings=with_noise(plan.settings, measurement))
     except (TypeError, ValueError) as error:
@@ -41,8 +41,10 @@ def plan_of(config: Experiment, kind: Kind, measurement: Measurement | None = No
     if plan.row.begin is None:
         plan = plan._replace(average=CHAINS)
     plan = plan._replace(**solver.run_fields)
-    if plan.row.begin is None:
-        check_ladder(plan.levels, plan.sigma_max, plan.sigma_min)
+    check_ladder(plan.levels, plan.sigma_max, plan.sigma_min)
+    if solver.settings.get("sigma") and (named := {"sigma_max", "sigma_min", "ladder"} & set(solver.run_fields)):
+        flags = " and ".join(f"--solver.{name.replace('_', '-')}" for name in sorted(named))
+        raise UserError(f"solver.sigma is {solver.settings['sigma']}, one level for all iterations: leave out {flags}")
     if getattr(plan.settings, "prior_step", "") == "ancestral" and plan.inner > 1:
         raise UserError(
             f"solver.inner is {plan.inner}: ancestral steps are one per level; use 1, or --solver.prior-step langevin"

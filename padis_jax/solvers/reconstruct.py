@@ -125,8 +125,8 @@ def reconstruct(
         if average > 1:
             raise ValueError(f"average is {average}, but runs of {method.label} differ in their tilings only: use 1")
         sigma = jnp.where(settings.sigma > 0, settings.sigma, steps.sigma)
-        state, run = method.begin(image), {"chunk": chunk, "progress": progress, "on_memory": on_memory}
-        state, info = sampling.run(key, step, state, steps._replace(sigma=sigma), **run)
+        state, steps = method.begin(image), steps._replace(sigma=sigma)
+        state, info = sampling.run(key, step, state, steps, chunk=chunk, progress=progress, on_memory=on_memory)
         residual = info.residual.reshape(levels, inner)[:, -1]
         return Reconstruction(method.image(state), residual, sigma[::inner], evaluations)
 
