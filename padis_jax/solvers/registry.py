@@ -87,7 +87,9 @@ def _plug_and_play(form: str, text: str) -> Method:
 
 
 METHODS: dict[str, Method] = {
-    "dds": Method(dds.DDS, dds.step, 2.0, "DDS", "data consistency by conjugate gradients; fast, the default"),
+    "dds": Method(
+        dds.DDS, dds.step, 2.0, "DDS", "data consistency by conjugate gradients; fast, the default of samples"
+    ),
     "dps": Method(dps.DPS, dps.step, 10.0, "DPS", "the method of the paper; differentiates the network", gradient=True),
     "langevin": Method(
         langevin.Langevin, langevin.step, 10.0, "Langevin", "annealed Langevin dynamics and a data step"
