@@ -3,16 +3,16 @@
     PnP-ADMM (Venkatakrishnan et al., GlobalSIP 2013)
         x <- argmin_x  ||y - A x||^2 + rho ||x - (v - u)||^2           (A*A + rho) x = A*y + rho (v - u)
         v <- D(x + u, sigma)
-        u <- damping (u + x - v)                                       the result is v
+        u <- damping rho / rho' (u + x - v)                            rho' is the next; the result is v
     PnP-RED, its fixed-point form (Romano et al., SIAM J. Imaging Sci. 10, 1804, 2017)
         x <- argmin_x  ||y - A x||^2 + rho ||x - D(x, sigma)||^2       (A*A + rho) x = A*y + rho D(x, sigma)
     rho = weight ||A||^2 / sigma^power
 
-with both linear systems by CG from the last x. With `damping` 1 the dual u remembers where data and denoiser disagreed;
-with 0 it is half-quadratic splitting (HQS), which forgets. HQS on a ladder of falling levels with `power` 2 is DPIR
-(Zhang et al., IEEE TPAMI 44, 6360, 2022, arXiv 2008.13751), whose rho is a number times the measurement's variance over
-sigma^2. That the dual gains from falling levels, too, is in arXiv 2602.23214. The levels are the run's ladder; `sigma`
-above 0 is one level for all iterations.
+with both linear systems by CG from the last x. u is the dual variable divided by rho. With `damping` 1 it remembers
+where data and denoiser disagreed; with 0 this is half-quadratic splitting (HQS), which forgets. HQS on a ladder of
+falling levels with `power` 2 is DPIR (Zhang et al., IEEE TPAMI 44, 6360, 2022, arXiv 2008.13751), whose rho is a number
+times the measurement's variance over sigma^2. That the dual gains from falling levels, too, is in arXiv 2602.23214. The
+levels are the run's ladder; `sigma` above 0 is one level for all iterations.
 
 At one level and for a linear symmetric denoiser W, with R = W^-1 - 1, the fixed points are those of
 
@@ -87,7 +87,7 @@ def step(
     if settings.method == "admm":
         x = _nearest(settings, problem, x, v - u, noise.sigma)
         v = _denoised(problem, key, x + u, noise.sigma)
-        u = settings.damping * (u + x - v)
+        u = settings.damping * (noise.sigma_next / noise.sigma) ** settings.power * (u + x - v)
     else:
         x = v = _nearest(settings, problem, x, _denoised(problem, key, x, noise.sigma), noise.sigma)
     return (x, v, u), problem.fit(problem.residual(v))

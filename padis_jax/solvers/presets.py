@@ -57,9 +57,9 @@ _PNP_LEVELS: dict[Kind, tuple[float, float]] = {
 }
 LEVELS: dict[str, dict[Kind, tuple[float, float]]] = {"pnp_admm": _PNP_LEVELS, "pnp_red": _PNP_LEVELS}
 _PNP: dict[str, dict[Kind, Any]] = {
-    "weight": {"counts": 2e-4, "ct": 0.003, "small": 0.03, "large": 0.01, "noise": 1.0},
+    "weight": {"counts": 4e-4, "ct": 0.003, "small": 0.03, "large": 0.01, "noise": 1.0},
     "power": {"counts": 1.0},
-    "damping": {"counts": 0.0},
+    "damping": {"counts": 0.5},
 }
 # method -> field -> kind -> value; kinds that are not named have the method's own default
 SETTINGS: dict[str, dict[str, dict[Kind, Any]]] = {
@@ -69,7 +69,7 @@ SETTINGS: dict[str, dict[str, dict[Kind, Any]]] = {
     "diffpir": {"weight": {"noise": 1.0}},
     "tmpd": {"cg_steps": dict.fromkeys(KINDS, 2)},
     "pnp_admm": _PNP,
-    "pnp_red": _PNP,
+    "pnp_red": {field: _PNP[field] for field in ("weight", "power")},
 }
 FEW: dict[str, dict[str, Any]] = {
     **{name: {"prior_step": "ancestral"} for name in SMALL_STEPS},
