@@ -109,7 +109,7 @@ def test_tomography_follows_the_protocol(folder, tmp_path):
 
 def test_a_mask_of_ones_own(folder, tmp_path):
     arrays, _ = run(folder, tmp_path, "inpaint", "--mask", str(folder / "mask.png"), "--noise", "0", kind="rgb")
-    assert set(arrays) == {"truth", "masked", "nearest known", "TV", "PnP-ADMM", "unit"}
+    assert set(arrays) == {"truth", "masked", "nearest known", "TV", "DDS", "unit"}
     expected = arrays["truth"].copy()
     expected[3:9, 4:7] = 0
     np.testing.assert_array_equal(arrays["masked"], expected)

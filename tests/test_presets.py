@@ -89,8 +89,14 @@ def test_what_is_given_counts_before_the_preset_and_zero_is_a_value():
     assert run == SolverConfig("pnp_admm", levels=7, ladder="edm") and run.settings == {}
 
 
-def test_without_a_name_plug_and_play_runs_and_dds_where_samples_are_drawn():
-    for flags, method in (((), "pnp_admm"), (("--samples", "2"), "dds"), (("--measurements", "scans"), "pnp_admm")):
+def test_without_a_name_plug_and_play_runs_and_dds_for_samples_and_large_gaps():
+    large = ("--problem", "inpaint_strokes")
+    for flags, method in (
+        ((), "pnp_admm"),
+        (("--samples", "2"), "dds"),
+        (("--measurements", "y"), "pnp_admm"),
+        (large, "dds"),
+    ):
         assert from_flags(*flags).method == from_flags(*flags).solver.method == method
     assert Experiment().method == "pnp_admm" and Experiment(samples=2).method == "dds"
     drawn = parse_experiment([], default=Experiment(samples=2), prog="test", description="")
@@ -106,6 +112,8 @@ def test_one_level_of_plug_and_play_and_a_ladder_contradict_each_other():
     assert plan_of_run(config, "ct").settings.sigma == 0.02
     with pytest.raises(UserError, match="solver.sigma is 0.02, one level .* leave out --solver.sigma-max"):
         plan_of_run(from_flags("--solver.sigma", "0.02", "--solver.sigma-max", "0.1"), "ct")
+    assert plan_of_run(from_flags(), "noise").settings.sigma == 0.1  # of the preset, which a ladder replaces
+    assert plan_of_run(from_flags("--solver.sigma-max", "0.2"), "noise").settings.sigma == 0
 
 
 def test_the_weight_of_total_variation_follows_the_noise():

@@ -22,10 +22,9 @@ from padis_jax.cli.arguments import parse
 from padis_jax.cli.help_text import attributes, table
 from padis_jax.errors import UserError
 from padis_jax.problems.registry import PROBLEMS
-from padis_jax.runs.config import OWN, Experiment
-from padis_jax.runs.defaults import LIKE, kind_named, plan_of
+from padis_jax.runs.config import LIKE, OWN, Experiment, default_method
+from padis_jax.runs.defaults import kind_named, plan_of
 from padis_jax.runs.solver_config import RENAMED, RUN_FIELDS, SolverConfig
-from padis_jax.solvers.presets import DEFAULT, SAMPLING
 from padis_jax.solvers.registry import METHODS, Method
 
 _FIELD = re.compile(r"--solver[._](?P<no>no-)?(?P<field>[A-Za-z_-]+)(?P<value>=.*)?$")
@@ -124,10 +123,12 @@ def _default(words: Sequence[str], default: Experiment) -> str:
     """The method of a run that names none."""
     known = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     known.add_argument("--samples", type=int, default=default.samples)
+    known.add_argument("--problem", default=default.problem)
     try:
-        return SAMPLING if known.parse_known_args(list(words))[0].samples else DEFAULT
+        given = known.parse_known_args(list(words))[0]
+        return default_method(given.problem, given.samples)
     except argparse.ArgumentError:  # what reads the flags in earnest says so
-        return DEFAULT
+        return default_method(default.problem, default.samples)
 
 
 def _given(words: Sequence[str], method: str) -> list[str]:

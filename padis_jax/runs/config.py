@@ -26,6 +26,7 @@ from padis_jax.writers import Format
 DEFAULT_IMAGE = HEAD_CT
 DEFAULT_WEIGHTS = "weights/head_ct.safetensors"
 OWN = {"inpaint": "mask", "deblur": "kernel"}  # problems made of a file -> the field that names it
+LIKE = {"inpaint": "inpaint_strokes", "deblur": "deblur9"}  # whose kind a user's own mask or kernel is of
 PROBLEM_NAMES = (*PROBLEMS, *OWN)
 
 
@@ -189,7 +190,7 @@ class Experiment:
     @property
     def method(self) -> str:
         """The name of the solver: the chosen one, else the default of such a run."""
-        return self.solver.method or (SAMPLING if self.samples else DEFAULT)
+        return self.solver.method or default_method(self.problem, self.samples)
 
     def _check_problem(self) -> None:
         if self.problem and self.problem not in PROBLEM_NAMES:
@@ -213,6 +214,17 @@ class Experiment:
             raise UserError("--problem simulates a measurement of --image.path; leave it out with measured data")
         if reason := unsuited(self.method, self.problem):
             raise UserError(f"--problem {self.problem}: not with {self.method}: {reason}; choose another --solver")
+
+
+def default_method(problem: str, samples: int) -> str:
+    """The method of a run that names none: DDS for samples and where large parts are missing, else plug-and-play.
+
+    Args:
+      problem: its name, "" for a scan.
+      samples: their number.
+    """
+    named = PROBLEMS.get(LIKE.get(problem, problem))
+    return SAMPLING if samples or (named is not None and named.kind == "large") else DEFAULT
 
 
 def missing_default(path: str, default: str, flag: str) -> UserError | None:

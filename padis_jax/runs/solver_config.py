@@ -21,7 +21,8 @@ class SolverConfig:
     """The solver: a method, the settings of its own that are chosen, and how it runs. None is the preset's value.
 
     Attributes:
-      method: a name in `solvers.registry.METHODS`; "" for the run's default, plug-and-play, and DDS for samples.
+      method: a name in `solvers.registry.METHODS`; "" for the run's default: plug-and-play, but DDS
+        for samples and where large parts are missing.
       settings: fields of the method's settings class; unset ones have the preset's value (solvers/presets.py), else the
         method's own default.
       levels: noise levels; iterations of plug-and-play.

@@ -39,7 +39,7 @@ MANY = 250  # evaluations, divided by the tilings, from which a run starts from 
 INNER = 10  # steps per level then, of the methods in SMALL_STEPS
 SMALL_STEPS = ("dps", "langevin", "ddnm")
 SIGMA_MIN = 0.003
-DEFAULT, SAMPLING = "pnp_admm", "dds"  # of sample.py: the method, and that of --samples
+DEFAULT, SAMPLING = "pnp_admm", "dds"  # of sample.py: the method, and that of samples and of large gaps
 EVALUATIONS, CHAINS = 50, 2  # of sample.py: evaluations of each run, and runs whose mean a sampler shows
 TV_ITERATIONS = 500
 
@@ -48,19 +48,7 @@ KINDS: tuple[Kind, ...] = ("counts", *get_args(TaskKind))
 TV_WEIGHT: dict[Kind, float] = {"counts": 1.0, "ct": 0.003, "small": 0.001, "large": 0.001, "noise": 0.1}
 FIRST_LEVEL: dict[Kind, float] = {"counts": 0.2, "ct": 0.2, "small": 0.2, "large": 1.0, "noise": 0.2}
 # method -> kind -> first and last level, of the methods that do not begin at FIRST_LEVEL and end at SIGMA_MIN
-_PNP_LEVELS: dict[Kind, tuple[float, float]] = {
-    "counts": (0.1, 0.01),
-    "ct": (0.05, 0.015),
-    "small": (0.05, 0.01),
-    "large": (0.05, 0.01),
-    "noise": (0.15, 0.08),
-}
-LEVELS: dict[str, dict[Kind, tuple[float, float]]] = {"pnp_admm": _PNP_LEVELS, "pnp_red": _PNP_LEVELS}
-_PNP: dict[str, dict[Kind, Any]] = {
-    "weight": {"counts": 4e-4, "ct": 0.003, "small": 0.03, "large": 0.01, "noise": 1.0},
-    "power": {"counts": 1.0},
-    "damping": {"counts": 0.5},
-}
+LEVELS: dict[str, dict[Kind, tuple[float, float]]] = {"pnp_admm": {"counts": (0.1, 0.01), "ct": (0.1, 0.01)}}
 # method -> field -> kind -> value; kinds that are not named have the method's own default
 SETTINGS: dict[str, dict[str, dict[Kind, Any]]] = {
     "dds": {"cg_steps": dict.fromkeys(KINDS, 10)},
@@ -68,8 +56,16 @@ SETTINGS: dict[str, dict[str, dict[Kind, Any]]] = {
     "ddnm": {"cg_steps": {"counts": 10}},
     "diffpir": {"weight": {"noise": 1.0}},
     "tmpd": {"cg_steps": dict.fromkeys(KINDS, 2)},
-    "pnp_admm": _PNP,
-    "pnp_red": {field: _PNP[field] for field in ("weight", "power")},
+    "pnp_admm": {
+        "sigma": {"small": 0.03, "large": 0.03, "noise": 0.1},
+        "weight": {"counts": 4e-4, "ct": 0.002, "small": 0.03, "large": 0.01, "noise": 1.0},
+        "power": {"counts": 1.0},
+        "damping": {"counts": 0.5},
+    },
+    "pnp_red": {
+        "sigma": {"counts": 0.03, "ct": 0.02, "small": 0.03, "large": 0.03, "noise": 0.1},
+        "weight": {"counts": 0.01, "ct": 0.003, "small": 0.03, "large": 0.01, "noise": 1.0},
+    },
 }
 FEW: dict[str, dict[str, Any]] = {
     **{name: {"prior_step": "ancestral"} for name in SMALL_STEPS},
@@ -189,7 +185,8 @@ def markdown() -> str:
             plan = preset(name, kind)
             changed = [f for f in row.fields if getattr(plan.settings, f) != getattr(own, f)]
             text = ", ".join(f"{f} {_number(getattr(plan.settings, f))}" for f in changed) or "its own defaults"
-            ends = f"{_number(plan.sigma_max)}, {_number(plan.sigma_min)}"
+            fixed = getattr(plan.settings, "sigma", 0)
+            ends = "" if fixed else f"{_number(plan.sigma_max)}, {_number(plan.sigma_min)}"
             groups.setdefault((text, str(plan.levels), ends, plan.start), []).append(kind)
         for (text, *rest), kinds in groups.items():
             shown = "all" if len(kinds) == len(KINDS) else ", ".join(kinds)
