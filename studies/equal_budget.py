@@ -34,6 +34,7 @@ from padis_jax.files import write_bytes, write_json
 from padis_jax.images import read_images
 from padis_jax.runs.config import Experiment, ScanConfig
 from padis_jax.runs.outcome import reconstruct_image
+from padis_jax.runs.solver_config import SolverConfig
 from padis_jax.runs.training import begin, train
 from padis_jax.runs.training_data import load_data
 from padis_jax.split import HEAD_CT_TEST
@@ -60,7 +61,7 @@ def main() -> None:
     args, rest = parser.parse_known_args()
     if not args.minutes > 0:
         raise UserError(f"--minutes {args.minutes}: it must be positive")
-    paper = Experiment(scan=ScanConfig(protocol="paper"))
+    paper = Experiment(scan=ScanConfig(protocol="paper"), solver=SolverConfig("dds"))
     base = parse_experiment(rest, default=paper, prog="studies.equal_budget", description=__doc__ or "")
     runs = [(prior, slices, seed) for seed in SEEDS for slices in SLICES for prior in PRIORS]
     chosen = [_find(name, runs) for name in args.only] or runs

@@ -2,18 +2,22 @@
 
     python -m studies.head_ct                              no inverse crime (--scan.protocol honest)
     python -m studies.head_ct --scan.protocol paper
-    python -m studies.head_ct --scan.protocol paper --distances --solver.average 1
+    python -m studies.head_ct --seeds 0 1 --solver.levels 25
+    python -m studies.head_ct --scan.protocol paper --distances --solver dds --solver.average 1
 
 The last takes every left-out slice and prints the median PSNR by distance to the nearest training slice. Other flags
 are those of sample.py. Rows: FBP, TV, the mean of the two nearest training slices (what memory alone could give) and
-the diffusion solver. Writes a JSON file and a picture of every slice to --out.
+the solver. With several seeds, which draw noise and tilings, the cells are means over them. Writes a JSON file and a
+picture of every slice to --out.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -39,6 +43,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--slices", type=int, nargs="+", help="slices to reconstruct; the four test slices without it")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", help="root keys, whose means are shown; that of --seed without it"
+    )
     parser.add_argument("--distances", action="store_true", help="all left-out slices, medians by distance")
     parser.add_argument("--out", type=Path, default=Path("results/head_ct"))
     args, rest = parser.parse_known_args()
@@ -50,11 +57,16 @@ def main() -> None:
     slices = args.slices or (left_out if args.distances else split.test)
     protocol = base.scan.protocol
     rows: dict[int, list[Row]] = {}
+    runs: list[dict[str, Any]] = []
     for index in tqdm(slices, desc="slices"):
-        config = dataclasses.replace(base, image=ImageConfig(index=index))
-        case, outcome = reconstruct_image(config, images, weights)
-        *simple, solver = outcome.rows
-        rows[index] = [*simple, score(NEAREST, nearest_mean(images, split, index), case), solver]
+        found = []
+        for seed in args.seeds or [base.seed]:
+            config = dataclasses.replace(base, image=ImageConfig(index=index), seed=seed)
+            case, outcome = reconstruct_image(config, images, weights)
+            *simple, solver = outcome.rows
+            found.append([*simple, score(NEAREST, nearest_mean(images, split, index), case), solver])
+            runs += [{"slice": index, "seed": seed, **row.shown()} for row in found[-1]]
+        rows[index] = [mean_row(same) for same in zip(*found, strict=True)]
         figure = comparison(case.source.images[0], outcome.images, window=case.window, origin=case.origin)
         save_figure(args.out / f"{protocol}_slice{index}.png", figure)
     name = f"{protocol}_{base.scan.photons:g}" if protocol == "honest" else protocol
@@ -65,10 +77,17 @@ def main() -> None:
             "experiment": base,
             "weights_sha256": weights.digest,
             "rows": {str(i): [r.shown() for r in found] for i, found in rows.items()},
+            "runs": runs,
             "distance": {str(i): split.distance(i) for i in rows},
         },
     )
     print(medians(rows, split) if args.distances else markdown(rows))
+
+
+def mean_row(rows: Sequence[Row]) -> Row:
+    """The means of the numbers of one method's rows."""
+    numbers = zip(*(row[1:] for row in rows), strict=True)
+    return Row._make([rows[0].method, *(float(np.mean(values)) for values in numbers)])
 
 
 def nearest_mean(images: ImageSet, split: Split, index: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Finds settings on validation images: slices 30 and 73 of the head CT (never its test slices), or images you name.
 
     python -m studies.tune --method tv --vary tv.weight 0.003 0.01 0.03 0.1 0.3
-    python -m studies.tune --vary solver.sigma-max 0.1 0.2 0.4 --vary solver.eta 0.5 1 --scan.protocol paper
+    python -m studies.tune --vary solver.sigma-max 0.05 0.1 0.2 --vary solver.weight 0.001 0.003 --scan.protocol paper
     python -m studies.tune --vary solver.zeta 0.3 1 3 --solver dps --solver.levels 60 --solver.inner 5
     python -m studies.tune --problem deblur9 --image.path data/photos.npy --slices 132 \\
         --weights weights/photos.safetensors --solver pnp_admm --vary solver.weight 0.01 0.03 0.1

@@ -30,7 +30,7 @@ FAN = ScanGeometry(
 )
 QUICK = (
     "--tv.weight 0.1 --tv.iterations 5 --solver.levels 3 --solver.sigma-max 2 --solver.average 1 --solver.cg-steps 2 "
-    "--solver.consistency 0.1 --measurement.noise 0.01 --measurement.attenuation 0.05"
+    "--solver dds --solver.consistency 0.1 --measurement.noise 0.01 --measurement.attenuation 0.05"
 ).split()
 GOOD = ("a", "b", "c", "d", "e", "f.npy", "f.npz")
 

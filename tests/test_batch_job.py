@@ -20,7 +20,7 @@ from padis_jax.solvers.batch import reconstruct_batch
 
 QUICK = (
     "--scan.views 5 --scan.bins 24 --tv.weight 0.1 --tv.iterations 5 --solver.levels 3 --solver.sigma-max 2 "
-    "--solver.average 1 --solver.cg-steps 2 --solver.consistency 0.1 --batch 2"
+    "--solver.average 1 --solver.cg-steps 2 --batch 2"
 ).split()
 
 

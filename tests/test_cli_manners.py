@@ -131,7 +131,7 @@ def test_what_is_finished_when_ctrl_c_comes_is_written(folder, tmp_path, capsys,
         assert f"what is finished is in {workdir}. Rerun the same command" in line and line.count("\n") == 1
         assert flags or "after 2 of 3 steps" in line
         with np.load(workdir / "reconstruction.npz") as file:
-            assert {"FBP", "TV"} <= set(file.files) and "DDS" not in file.files
+            assert {"FBP", "TV"} <= set(file.files) and "PnP-ADMM" not in file.files
         assert (workdir / "report.html").exists()
 
 
@@ -178,9 +178,9 @@ def test_ctrl_c_leaves_the_finished_images(folder, tmp_path, kind):
     simulated = _simulated(folder, "--workdir", workdir, "--solver.levels", "50000")
     measured = arguments(folder, "--workdir", workdir, "--solver.levels", "50000")
     args = simulated if kind == "simulated" else measured
-    code, errors = _interrupted("sample.py", args, tmp_path / "errors", lambda printed: "DDS:" in printed)
+    code, errors = _interrupted("sample.py", args, tmp_path / "errors", lambda printed: "PnP-ADMM:" in printed)
     assert code == 130 and "Traceback" not in errors, errors
     line = errors.splitlines()[-1]
     assert "interrupted after" in line and "Rerun the same command" in line
     with np.load(workdir / "reconstruction.npz") as file:
-        assert {"FBP", "TV"} <= set(file.files) and "DDS" not in file.files
+        assert {"FBP", "TV"} <= set(file.files) and "PnP-ADMM" not in file.files

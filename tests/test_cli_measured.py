@@ -45,7 +45,7 @@ def test_a_measured_scan_becomes_an_image(folder, tmp_path, capsys):
     about = json.loads(capsys.readouterr().out)
     names = "config.json geometry.json metrics.json reconstruction.npz reconstruction.png report.html results.json"
     assert sorted(p.name for p in tmp_path.iterdir()) == names.split()
-    assert [row["method"] for row in about["rows"]] == ["FBP", "TV", "DDS"]
+    assert [row["method"] for row in about["rows"]] == ["FBP", "TV", "PnP-ADMM"]
     assert [row["evaluations"] for row in about["rows"]] == [0, 0, 3]
     assert about["pixel_mm"] == 1 and about["attenuation_per_mm"] == [0, ATTENUATION] and about["unit"] == "1"
     tv, truth = _arrays(tmp_path)["TV"][..., 0], np.load(folder / "image.npy")
@@ -59,11 +59,11 @@ def test_the_report_and_the_bar(folder, tmp_path, capsys):
     assert (
         "24 views of 32 bins" in printed.out and "residual  evaluations" in printed.out and "report.html" in printed.out
     )
-    assert "DDS: 100%" in printed.err and "3/3" in printed.err and "residual=" in printed.err
+    assert "PnP-ADMM: 100%" in printed.err and "3/3" in printed.err and "residual=" in printed.err
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 1 and "http" not in page and "<script" not in page
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert f"<td>{metrics['rows'][2]['residual']:.5g}</td>" in page and "DDS from 24 measured views" in page
+    assert f"<td>{metrics['rows'][2]['residual']:.5g}</td>" in page and "PnP-ADMM from 24 measured views" in page
 
 
 def test_a_reconstruction_in_hounsfield_units_in_every_format(hounsfield, tmp_path):
@@ -71,19 +71,19 @@ def test_a_reconstruction_in_hounsfield_units_in_every_format(hounsfield, tmp_pa
     arrays = _arrays(tmp_path)
     truth = 2000 * np.load(hounsfield / "image.npy") - 1000
     assert np.linalg.norm(arrays["TV"][..., 0] - truth) < 0.2 * np.linalg.norm(truth + 1000)
-    image = arrays["DDS"][..., 0]
-    data = pydicom.dcmread(tmp_path / "dds" / "00001.dcm")
+    image = arrays["PnP-ADMM"][..., 0]
+    data = pydicom.dcmread(tmp_path / "pnp_admm" / "00001.dcm")
     stored = data.pixel_array * float(data.RescaleSlope) + float(data.RescaleIntercept)
     np.testing.assert_allclose(stored, image, atol=0.51 * float(data.RescaleSlope))
     assert data.RescaleType == "HU" and list(data.PixelSpacing) == [1, 1] and data.Modality == "CT"
     assert "24 measured views" in data.DerivationDescription and data.StudyDescription.startswith("scan.npy ")
-    volume = nibabel.load(tmp_path / "dds.nii.gz")
+    volume = nibabel.load(tmp_path / "pnp_admm.nii.gz")
     np.testing.assert_allclose(np.asarray(volume.dataobj)[..., 0].T, image, rtol=1e-5, atol=1e-3)
-    for name in ("dds.png", "dds.tif"):
+    for name in ("pnp_admm.png", "pnp_admm.tif"):
         with Image.open(tmp_path / name) as picture:
             pixels = np.asarray(picture, np.float64)
         np.testing.assert_allclose(pixels, 65535 * np.clip((image + 1000) / 2000, 0, 1), atol=0.6)
-    with np.load(tmp_path / "dds.npz") as file:
+    with np.load(tmp_path / "pnp_admm.npz") as file:
         np.testing.assert_allclose(file["volume"][0], image, rtol=1e-5, atol=1e-3)
         assert str(file["unit"]) == "HU" and file["spacing"].tolist() == [1, 1, 1]
 
@@ -152,7 +152,7 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(folder, tmp_path, c
 
     assert "no such file" in line(scan="none.npy")
     assert "geometry cannot be read" in line(geometry="none.json")
-    assert "consistency" in line("--solver.consistency", "-1")
+    assert "consistency" in line("--solver", "dds", "--solver.consistency", "-1")
     assert "measurement.noise is -1.0" in line("--measurement.noise", "-1")
     np.save(tmp_path / "negative.npy", np.full((24, 32), -1.0))
     estimated = ["--measurement.attenuation", "0", "--measurement.path", str(tmp_path / "negative.npy")]

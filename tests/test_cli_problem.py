@@ -63,7 +63,7 @@ def test_superresolution_of_a_side_with_a_rest(folder):
 
 def test_a_problem_in_colour_writes_the_whole_folder(folder, tmp_path):
     arrays, metrics = run(folder, tmp_path, "deblur9", "--save-as", "png", kind="rgb")
-    assert set(arrays) == {"truth", "blurred", "TV", "DDS", "unit"} and arrays["DDS"].shape == (16, 16, 3)
+    assert set(arrays) == {"truth", "blurred", "TV", "PnP-ADMM", "unit"} and arrays["PnP-ADMM"].shape == (16, 16, 3)
     names = {p.name for p in tmp_path.iterdir()}
     assert names == {
         "report.html",
@@ -72,10 +72,10 @@ def test_a_problem_in_colour_writes_the_whole_folder(folder, tmp_path):
         "reconstruction.npz",
         "metrics.json",
         "config.json",
-        "dds.png",
+        "pnp_admm.png",
     }
     assert metrics["problem"] == "deblur9" and metrics["measured"] == PROBLEMS["deblur9"].description
-    assert [row["method"] for row in metrics["rows"]] == ["blurred", "TV", "DDS"]
+    assert [row["method"] for row in metrics["rows"]] == ["blurred", "TV", "PnP-ADMM"]
     assert "deblurring, uniform 9 x 9" in (tmp_path / "report.html").read_text()
     # What was measured is the benchmark's measurement of the same image and seed.
     key = image_key(0, 0)
@@ -92,7 +92,7 @@ GREY = [("sr2", ["--noise", "0"], "nearest"), ("denoise", [], "noisy")]
 @pytest.mark.parametrize(("problem", "flags", "start"), GREY)
 def test_grey_problems(folder, tmp_path, problem, flags, start):
     arrays, _ = run(folder, tmp_path, problem, *flags)
-    assert set(arrays) == {"truth", start, "TV", "DDS", "unit"}
+    assert set(arrays) == {"truth", start, "TV", "PnP-ADMM", "unit"}
     if problem == "sr2":
         means = arrays["truth"].reshape(8, 2, 8, 2, 1).mean((1, 3))
         np.testing.assert_allclose(arrays[start], means.repeat(2, 0).repeat(2, 1), atol=1e-5)
@@ -104,7 +104,7 @@ def test_tomography_follows_the_protocol(folder, tmp_path):
     _, exact = run(folder, tmp_path / "b", "fan180", "--scan.protocol", "paper")
     assert counted["protocol"] == "honest" and counted["relative_noise"] > 0
     assert exact["protocol"] == "paper" and exact["relative_noise"] == 0
-    assert [row["method"] for row in exact["rows"]] == ["FBP", "TV", "DDS"]
+    assert [row["method"] for row in exact["rows"]] == ["FBP", "TV", "PnP-ADMM"]
 
 
 def test_a_mask_of_ones_own(folder, tmp_path):

@@ -20,8 +20,9 @@ from padis_jax.weights import file_hash
 
 ROOT = Path(__file__).parent.parent
 QUICK = (
-    "--scan.protocol paper --scan.views 5 --scan.bins 24 --tv.weight 0.1 --tv.iterations 5 --solver.levels 3 "
-    "--solver.sigma-max 2 --solver.start noise --solver.average 1 --solver.cg-steps 2 --solver.consistency 0.1"
+    "--solver dds --scan.protocol paper --scan.views 5 --scan.bins 24 --tv.weight 0.1 --tv.iterations 5 "
+    "--solver.levels 3 --solver.sigma-max 2 --solver.start noise --solver.average 1 --solver.cg-steps 2 "
+    "--solver.consistency 0.1"
 ).split()
 
 

@@ -44,13 +44,13 @@ def test_from_dicom_to_dicom(text, request, tmp_path, monkeypatch, capsys):
         slice_ = pydicom.dcmread(f"series/{index}.dcm")
         np.testing.assert_array_equal(slice_.pixel_array + float(slice_.RescaleIntercept), volume[index])
     # The rows run to the front, so the normal points to the feet: image 2 of five is the middle one all the same.
-    old, new = pydicom.dcmread("series/41.dcm"), pydicom.dcmread("results/series/dds/00001.dcm")
+    old, new = pydicom.dcmread("series/41.dcm"), pydicom.dcmread("results/series/pnp_admm/00001.dcm")
     assert new.SourceImageSequence[0].ReferencedSOPInstanceUID == old.SOPInstanceUID
     assert new.ImagePositionPatient == old.ImagePositionPatient and new.PatientID == "head"
     assert "5 views" in new.DerivationDescription and list(new.ImageType)[:2] == ["DERIVED", "SECONDARY"]
     with np.load("results/series/reconstruction.npz") as arrays:
         values = new.pixel_array * float(new.RescaleSlope) + float(new.RescaleIntercept)
-        np.testing.assert_allclose(values, arrays["DDS"][..., 0], atol=0.51 * float(new.RescaleSlope))
+        np.testing.assert_allclose(values, arrays["PnP-ADMM"][..., 0], atol=0.51 * float(new.RescaleSlope))
 
 
 def test_every_format_is_described(text):

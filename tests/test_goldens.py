@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from tiny import NETWORK, random_params
 
-from padis_jax import DiffPIR, patch_prior, reconstruct
+from padis_jax import DiffPIR, PlugAndPlay, patch_prior, reconstruct
 from padis_jax.operators import Blur, Downsample, FanBeam, Inpaint, ParallelBeam, gaussian_kernel
 from padis_jax.patches import frame_for
 
 SIDE = 64
 FIXTURE = Path(__file__).parent / "fixtures" / "goldens.npz"
-SOLVERS = ("dds", "dps", "langevin", "ddnm", "diffpir", "predictor_corrector", "daps", "tmpd")
+SOLVERS = ("dds", "dps", "langevin", "ddnm", "diffpir", "predictor_corrector", "daps", "tmpd", "pnp_admm")
 ANGLES = (np.arange(6) + 0.5) * np.pi / 6
 OPERATORS = {
     "parallel": lambda: ParallelBeam(image_shape=(SIDE, SIDE), angles=ANGLES, detector_count=2 * SIDE),
@@ -47,7 +47,8 @@ def solve(operator, solver):
     made = OPERATORS[operator]()
     prior = patch_prior(NETWORK, random_params(), frame_for((SIDE, SIDE), 16))
     start = 0.5 * image()
-    method = DiffPIR(cg_steps=5) if solver == "diffpir" else solver  # more steps amplify rounding
+    chosen = {"diffpir": DiffPIR(cg_steps=5), "pnp_admm": PlugAndPlay(sigma=0.03, weight=0.01, cg_steps=5)}
+    method = chosen.get(solver, solver)  # more steps amplify rounding
     return reconstruct(
         jax.random.key(7), made(image()), made, prior, solver=method, levels=4, sigma_max=0.3, start=start
     ).image

@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from padis_jax.runs.score import Row
 from padis_jax.split import split_slices
-from studies.head_ct import medians, nearest_mean
+from studies.head_ct import mean_row, medians, nearest_mean
 
 SPLIT = split_slices(12, test=(0, 6), validation=(), test_gap=1)  # trained on: 2, 3, 4, 8 .. 11
 
@@ -28,3 +29,9 @@ def test_the_medians_of_each_distance():
         "| DDS | 31.0 dB | 25.0 dB |",
         "| TV | 20.0 dB | 20.0 dB |",
     ]
+
+
+def test_the_row_of_several_seeds_is_their_mean():
+    rows = [Row("DDS", 0.1, 50, 3.0, 30.0, 0.9, 0.8, 60.0), Row("DDS", 0.3, 50, 5.0, 32.0, 0.7, 0.6, 50.0)]
+    assert mean_row(rows).method == "DDS"
+    np.testing.assert_allclose(mean_row(rows)[1:], (0.2, 50, 4.0, 31.0, 0.8, 0.7, 55.0))

@@ -100,7 +100,7 @@ SIMULATED = "--weights w.safetensors --image.path image.npy --image.index 0 --sc
 COMMANDS = {  # name: (main, arguments, a file that it would write)
     "sample": (sample.main, f"{SIMULATED} --workdir out", "out/reconstruction.npz"),
     "report": (sample.main, f"{SIMULATED} --workdir out", "out/report.html"),
-    "--save-as": (sample.main, f"{SIMULATED} --workdir out --save-as npz --save-as png", "out/dds.png"),
+    "--save-as": (sample.main, f"{SIMULATED} --workdir out --save-as npz --save-as png", "out/pnp_admm.png"),
     "generate": (sample.main, "--weights w.safetensors --generate 2 --workdir out", "out/generated_01.png"),
     "batch": (
         sample.main,
@@ -135,7 +135,7 @@ def test_every_command_refuses_to_write_over_a_foreign_file(files, tmp_path, mon
     ("main", "arguments", "target"),
     [
         (sample.main, f"{SIMULATED} --workdir . --image.path comparison.png", "comparison.png"),
-        (sample.main, f"{SIMULATED} --workdir .  --save-as png --image.path dds.png", "dds.png"),
+        (sample.main, f"{SIMULATED} --workdir .  --save-as png --image.path pnp_admm.png", "pnp_admm.png"),
         (sample.main, "--weights w.safetensors --measurements scans --scan.views 5 --workdir scans", "scans"),
         (train.main, "--config tiny.py --workdir . --run.start-weights weights.safetensors", "weights.safetensors"),
         (data.main, "inspect photo.png --sheet photo.png", "photo.png"),
@@ -146,7 +146,7 @@ def test_every_command_refuses_to_write_over_a_foreign_file(files, tmp_path, mon
 def test_every_command_refuses_to_write_over_its_input(files, tmp_path, monkeypatch, capsys, main, arguments, target):
     shutil.copytree(files, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    for name in ("comparison.png", "dds.png"):
+    for name in ("comparison.png", "pnp_admm.png"):
         shutil.copy("photo.png", name)
     os.link("photo.png", "link.png")
     shutil.copy("w.safetensors", "weights.safetensors")

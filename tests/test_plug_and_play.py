@@ -1,4 +1,4 @@
-"""Plug-and-play with a linear denoiser ends at the fixed point that its docstring gives in closed form."""
+"""Plug-and-play with a linear denoiser: fixed points in closed form, and iterations on falling levels by hand."""
 
 import dataclasses
 
@@ -16,18 +16,51 @@ K = GAUSSIAN.crop
 ARGUMENTS = (PROBLEM.measurement, PROBLEM.operator, PRIOR)
 
 
-@pytest.mark.parametrize("method", ["admm", "red"])
-def test_the_fixed_point(method):
-    settings = PlugAndPlay(method=method, sigma=0.6, weight=0.05, cg_steps=16)
+@pytest.mark.parametrize(("method", "damping"), [("admm", 1.0), ("admm", 0.5), ("admm", 0.0), ("red", 1.0)])
+def test_the_fixed_point(method, damping):
+    settings = PlugAndPlay(method=method, sigma=0.6, weight=0.05, damping=damping, cg_steps=16)
     wiener = K @ GAUSSIAN.wiener(0.6) @ K.T
     pull = np.linalg.inv(wiener) - np.eye(12) if method == "admm" else np.eye(12) - wiener
     a, mean, rho = GAUSSIAN.matrix, K @ GAUSSIAN.mean, 0.05 * GAUSSIAN.norm**2
-    expected = mean + np.linalg.solve(a.T @ a + rho * pull, a.T @ (GAUSSIAN.y - a @ mean))
+    apart = np.eye(12) + (1 - damping) * pull  # x of v
+    expected = mean + np.linalg.solve(a.T @ a @ apart + rho * pull, a.T @ (GAUSSIAN.y - a @ mean))
     result = reconstruct(jax.random.key(0), *ARGUMENTS, solver=settings, levels=300)
     assert relative(result.image.ravel(), expected) < 1e-3
     misfit = np.linalg.norm(GAUSSIAN.y - a @ expected) / np.linalg.norm(GAUSSIAN.y)
     assert float(result.residual[-1]) == pytest.approx(misfit, rel=2e-2)
     assert result.residual.shape == (300,) and result.evaluations == 300
+
+
+@pytest.mark.parametrize(("method", "damping"), [("admm", 0.7), ("red", 1.0)])
+def test_iterations_on_falling_levels_are_the_equations(method, damping):
+    settings = PlugAndPlay(method=method, weight=0.02, power=1.5, damping=damping, cg_steps=16)
+    start, options = jnp.full((3, 4, 1), 0.4), {"levels": 3, "sigma_max": 0.8, "sigma_min": 0.2}
+    got = reconstruct(0, *ARGUMENTS, solver=settings, start=start, **options)
+    np.testing.assert_allclose(got.sigmas, [0.8, 0.4, 0.2], rtol=1e-6)
+    a, mean = GAUSSIAN.matrix, K @ GAUSSIAN.mean
+    x = v = np.full(12, 0.4)
+    u = np.zeros(12)
+
+    def denoised(z, sigma):
+        return mean + K @ GAUSSIAN.wiener(sigma) @ K.T @ (z - mean)
+
+    for sigma, following in ((0.8, 0.4), (0.4, 0.2), (0.2, 0.0)):
+        rho = 0.02 * GAUSSIAN.norm**2 / sigma**1.5
+        target = v - u if method == "admm" else denoised(x, sigma)
+        x = np.linalg.solve(a.T @ a + rho * np.eye(12), a.T @ GAUSSIAN.y + rho * target)
+        v = denoised(x + u, sigma) if method == "admm" else x
+        u = damping * (following / sigma) ** 1.5 * (u + x - v)
+    assert relative(got.image.ravel(), v) < 1e-3
+
+
+def test_a_level_of_the_settings_stays_and_zero_is_the_ladder():
+    def run(sigma, sigma_max):
+        settings = PlugAndPlay(sigma=sigma, weight=0.05, cg_steps=16)
+        return reconstruct(0, *ARGUMENTS, solver=settings, levels=2, sigma_max=sigma_max, sigma_min=0.2)
+
+    np.testing.assert_array_equal(run(0.6, 0.8).image, run(0.6, 0.5).image)
+    np.testing.assert_array_equal(run(0.6, 0.8).sigmas, np.float32([0.6, 0.6]))
+    assert relative(run(0.0, 0.8).image, run(0.0, 0.5).image) > 1e-3
 
 
 def test_the_start_is_used_and_one_iteration_is_the_equations():
@@ -52,7 +85,12 @@ def test_it_reports_the_residual_of_its_image_and_counts_every_tiling():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"method": "pgd"}, "use one of admm, red"), ({"sigma": 0.0}, "sigma is 0.0"), ({"weight": -1.0}, "weight is -1")],
+    [
+        ({"method": "pgd"}, "use one of admm, red"),
+        ({"sigma": -0.1}, "sigma is -0.1"),
+        ({"damping": 1.1}, "damping is 1.1"),
+        ({"weight": -1.0}, "weight is -1"),
+    ],
 )
 def test_settings_out_of_range_are_refused(change, message):
     with pytest.raises(ValueError, match=message):

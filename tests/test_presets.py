@@ -8,6 +8,7 @@ import pytest
 from padis_jax.benchmark.methods import METHODS as BENCHMARK
 from padis_jax.benchmark.methods import described, plan_of
 from padis_jax.cli.solver_flags import parse_experiment
+from padis_jax.errors import UserError
 from padis_jax.problems.registry import PROBLEMS, parallel_scan
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import kind_named
@@ -57,8 +58,7 @@ def test_flags_presets_and_the_benchmark_agree_for_every_problem(name):
 def test_a_scan_of_20_views_has_one_set_of_settings_through_whichever_door():
     """By itself, as a named problem, measured, and in a folder of measured scans."""
     for name in METHODS:
-        doors = [("--problem", "ct20"), (), ("--measurement.path", "scan.npz")]
-        doors += [] if METHODS[name].begin else [("--measurements", "scans")]
+        doors = [("--problem", "ct20"), (), ("--measurement.path", "scan.npz"), ("--measurements", "scans")]
         plans = []
         for flags in doors:
             config = from_flags("--solver", name, *flags)
@@ -86,7 +86,34 @@ def test_what_is_given_counts_before_the_preset_and_zero_is_a_value():
     assert plan.settings.zeta == 0 and plan.settings.weight == 1.0
     assert config.solver == SolverConfig("diffpir", zeta=0.0)
     run = from_flags("--solver.levels", "7", "--solver.ladder", "edm").solver
-    assert run == SolverConfig(levels=7, ladder="edm") and run.settings == {}
+    assert run == SolverConfig("pnp_admm", levels=7, ladder="edm") and run.settings == {}
+
+
+def test_without_a_name_plug_and_play_runs_and_dds_for_samples_and_large_gaps():
+    large = ("--problem", "inpaint_strokes")
+    for flags, method in (
+        ((), "pnp_admm"),
+        (("--samples", "2"), "dds"),
+        (("--measurements", "y"), "pnp_admm"),
+        (large, "dds"),
+    ):
+        assert from_flags(*flags).method == from_flags(*flags).solver.method == method
+    assert Experiment().method == "pnp_admm" and Experiment(samples=2).method == "dds"
+    drawn = parse_experiment([], default=Experiment(samples=2), prog="test", description="")
+    assert drawn.method == "dds"
+    levels = dataclasses.replace(Experiment(samples=2), solver=SolverConfig(levels=7))
+    assert parse_experiment([], default=levels, prog="", description="").solver == SolverConfig("dds", levels=7)
+    with pytest.raises(UserError, match="take --solver dds"):
+        from_flags("--samples", "2", "--solver", "pnp_admm")
+
+
+def test_one_level_of_plug_and_play_and_a_ladder_contradict_each_other():
+    config = from_flags("--solver.sigma", "0.02", "--solver.levels", "7")
+    assert plan_of_run(config, "ct").settings.sigma == 0.02
+    with pytest.raises(UserError, match="solver.sigma is 0.02, one level .* leave out --solver.sigma-max"):
+        plan_of_run(from_flags("--solver.sigma", "0.02", "--solver.sigma-max", "0.1"), "ct")
+    assert plan_of_run(from_flags(), "noise").settings.sigma == 0.1  # of the preset, which a ladder replaces
+    assert plan_of_run(from_flags("--solver.sigma-max", "0.2"), "noise").settings.sigma == 0
 
 
 def test_the_weight_of_total_variation_follows_the_noise():

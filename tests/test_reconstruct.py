@@ -16,6 +16,7 @@ from padis_jax.solvers.dds import DDS
 from padis_jax.solvers.diffpir import DiffPIR
 from padis_jax.solvers.dps import DPS
 from padis_jax.solvers.langevin import Langevin
+from padis_jax.solvers.plug_and_play import PlugAndPlay
 from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.solvers.registry import METHODS
 from padis_jax.solvers.tv import TV, total_variation
@@ -57,7 +58,13 @@ def test_an_operator_of_ones_own_gives_the_same_image():
 
 
 @pytest.mark.parametrize(
-    ("solver", "change"), [("dds", DDS(consistency=0.1)), ("dps", DPS(zeta=0.5)), ("langevin", None)]
+    ("solver", "change"),
+    [
+        ("dds", DDS(consistency=0.1)),
+        ("dps", DPS(zeta=0.5)),
+        ("langevin", None),
+        ("pnp_admm", PlugAndPlay(sigma=0.3, power=1.0, damping=0.0)),
+    ],
 )
 def test_a_second_call_with_other_data_compiles_nothing(solver, change):
     @chex.assert_max_traces(n=1)
@@ -88,7 +95,8 @@ def test_a_second_call_with_an_opaque_operator_compiles_nothing():
 
 @pytest.mark.parametrize("solver", METHODS)
 def test_units_of_the_operator_do_not_matter(solver):
-    settings = DiffPIR(floor=0.1) if solver == "diffpir" else None  # well conditioned: this is no test of rounding
+    conditioned = {"diffpir": DiffPIR(floor=0.1), "pnp_red": PlugAndPlay(method="red", weight=0.05)}
+    settings = conditioned.get(solver)  # this is no test of rounding
     _, thousand, _ = make(scale=1000.0)
     one, two = (
         reconstruct(same_key(), p.measurement, p.operator, PRIOR, solver=settings or solver, **SHORT).image

@@ -86,7 +86,7 @@ def test_a_toy_method_runs_in_the_benchmark_and_stands_in_the_tables(toy, folder
     benchmark(["--only", "sr2/toy", "--restore", "ct", *files, "--evaluations", "2", "--quiet"])
     text = (tmp_path / "results_only.md").read_text()
     assert "| toy |" in text and "`toy`: Toy with the patch prior" in text
-    assert "| `toy` | counts, ct, small, noise | its own defaults | 50 | 0.2 | tv |" in presets.markdown()
+    assert "| `toy` | counts, ct, arc, small, noise | its own defaults | 50 | 0.2, 0.003 | tv |" in presets.markdown()
 
 
 def test_a_name_or_an_object_chooses_the_method():
@@ -121,7 +121,7 @@ def test_an_int_is_the_key_of_that_seed():
 
 def test_older_spellings_work_for_one_release(capsys):
     assert SolverConfig(name="dps", zeta=1.7) == SolverConfig("dps", zeta=1.7)
-    assert SolverConfig(churn=0.5) == SolverConfig(eta=0.5)
+    assert SolverConfig("dds", churn=0.5) == SolverConfig("dds", eta=0.5)
     assert SolverConfig("ddnm", pinv_steps=3) == SolverConfig("ddnm", cg_steps=3)
     assert SolverConfig("pnp_admm", pnp_weight=0.1, pnp_sigma=0.2) == SolverConfig("pnp_admm", weight=0.1, sigma=0.2)
     notes = capsys.readouterr().err

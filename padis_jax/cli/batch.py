@@ -114,7 +114,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         options = plan.options()
         del options["start"]
         found = reconstruct_batch(
-            jnp.stack([jax.random.fold_in(image_key(config.seed, number), 1) for number in numbers]),
+            jax.vmap(lambda number: jax.random.fold_in(image_key(config.seed, number), 1))(jnp.asarray(numbers)),
             measurements,
             job.operator,
             prior,

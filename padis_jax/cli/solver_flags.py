@@ -22,8 +22,8 @@ from padis_jax.cli.arguments import parse
 from padis_jax.cli.help_text import attributes, table
 from padis_jax.errors import UserError
 from padis_jax.problems.registry import PROBLEMS
-from padis_jax.runs.config import OWN, Experiment
-from padis_jax.runs.defaults import LIKE, kind_named, plan_of
+from padis_jax.runs.config import LIKE, OWN, Experiment, default_method
+from padis_jax.runs.defaults import kind_named, plan_of
 from padis_jax.runs.solver_config import RENAMED, RUN_FIELDS, SolverConfig
 from padis_jax.solvers.registry import METHODS, Method
 
@@ -38,13 +38,13 @@ def parse_experiment(args: Sequence[str], *, default: Experiment, prog: str, des
       SystemExit: with code 0 after `--help` or `--help-all`.
     """
     words, named = _method(_current(args))
-    method = named or default.solver.method
+    method = named or default.solver.method or _default(words, default)
     if method not in METHODS:
         raise UserError(f"--solver {method}: there is no such solver; choose one of {', '.join(METHODS)}")
     row = METHODS[method]
     given = _given(words, method)
-    same = method == default.solver.method
-    before = default.solver if same else dataclasses.replace(default.solver, method=method, settings={})
+    same = method == default.solver.method or not default.solver.method
+    before = dataclasses.replace(default.solver, method=method, settings=default.solver.settings if same else {})
     if not same and default.solver.settings:
         left = ", ".join(default.solver.settings)
         print(
@@ -117,6 +117,18 @@ def _method(args: Sequence[str]) -> tuple[list[str], str]:
     except argparse.ArgumentError:
         raise UserError(f"--solver needs a name: {', '.join(METHODS)}") from None
     return rest, known.solver
+
+
+def _default(words: Sequence[str], default: Experiment) -> str:
+    """The method of a run that names none."""
+    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    known.add_argument("--samples", type=int, default=default.samples)
+    known.add_argument("--problem", default=default.problem)
+    try:
+        given = known.parse_known_args(list(words))[0]
+        return default_method(given.problem, given.samples)
+    except argparse.ArgumentError:  # what reads the flags in earnest says so
+        return default_method(default.problem, default.samples)
 
 
 def _given(words: Sequence[str], method: str) -> list[str]:

@@ -42,7 +42,7 @@ from padis_jax.operators.resample import Method
 from padis_jax.window import HOUNSFIELD, Window
 
 Build = functools.partial[Any]  # of a function of this module, (image shape, key, *, parameters) -> operator
-Kind = Literal["ct", "small", "large", "noise"]  # by which settings are chosen (solvers/presets.py)
+Kind = Literal["ct", "arc", "small", "large", "noise"]  # by which settings are chosen (solvers/presets.py)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class NamedProblem:
       description: one line.
       start: what `operator.start` is.
       label: the same in a word, for tables and pictures.
-      kind: tomography, small gaps to fill, large ones, noise alone.
+      kind: tomography, tomography over less than half a turn, small gaps to fill, large ones, noise alone.
       sigma: standard deviation of the Gaussian noise, in the units of the measurement.
       factory: (image shape, key) -> operator; a partial function, so that `definition` can tell its parameters.
     """
@@ -68,7 +68,7 @@ class NamedProblem:
     @property
     def tomography(self) -> bool:
         """Whether photons can be counted."""
-        return self.kind == "ct"
+        return self.kind in ("ct", "arc")
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -217,8 +217,8 @@ def _identity(shape: tuple[int, int], key: Array) -> Any:
     return Identity(image_shape=shape)
 
 
-def _ct(description: str, factory: Build) -> NamedProblem:
-    return NamedProblem(f"CT, {description}", "filtered backprojection (Hann, cut-off 0.9)", "FBP", "ct", 0.0, factory)
+def _ct(description: str, factory: Build, kind: Kind = "ct") -> NamedProblem:
+    return NamedProblem(f"CT, {description}", "filtered backprojection (Hann, cut-off 0.9)", "FBP", kind, 0.0, factory)
 
 
 def _deblur(description: str, kernel: np.ndarray, boundary: Boundary = "circular") -> NamedProblem:
@@ -257,7 +257,7 @@ PROBLEMS: dict[str, NamedProblem] = {
     "ct60": _ct("parallel beam, 60 views", functools.partial(_parallel, views=60, span=np.pi)),
     "fan180": _ct("fan beam, 180 views over half a turn", functools.partial(_fan, views=180, span=np.pi)),
     "limited120": _ct(
-        "parallel beam, 60 views over 120 degrees", functools.partial(_parallel, views=60, span=2 * np.pi / 3)
+        "parallel beam, 60 views over 120 degrees", functools.partial(_parallel, views=60, span=2 * np.pi / 3), "arc"
     ),
     "deblur9": _deblur("uniform 9 x 9", uniform_kernel(9)),
     "deblur17": _deblur("uniform 17 x 17", uniform_kernel(17)),

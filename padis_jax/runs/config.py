@@ -18,7 +18,7 @@ from padis_jax.operators.blur import Boundary
 from padis_jax.prior import TilingName
 from padis_jax.problems.registry import PROBLEMS
 from padis_jax.runs.solver_config import SolverConfig
-from padis_jax.solvers.presets import TV_ITERATIONS, unsuited
+from padis_jax.solvers.presets import DEFAULT, SAMPLING, TV_ITERATIONS, unsuited
 from padis_jax.solvers.registry import find_method
 from padis_jax.split import HEAD_CT
 from padis_jax.writers import Format
@@ -26,6 +26,7 @@ from padis_jax.writers import Format
 DEFAULT_IMAGE = HEAD_CT
 DEFAULT_WEIGHTS = "weights/head_ct.safetensors"
 OWN = {"inpaint": "mask", "deblur": "kernel"}  # problems made of a file -> the field that names it
+LIKE = {"inpaint": "inpaint_strokes", "deblur": "deblur9"}  # whose kind a user's own mask or kernel is of
 PROBLEM_NAMES = (*PROBLEMS, *OWN)
 
 
@@ -180,12 +181,16 @@ class Experiment:
         if (self.image.crop or self.image.resize) and {"dicom", "nifti"} & set(self.save_as):
             raise UserError("--save-as dicom and nifti carry a whole image's header: not with --image.crop or resize")
         self._check_problem()
-        method = find_method(self.solver.method)
-        if method.begin is not None and (self.samples or self.measurements or (self.solver.average or 1) > 1):
+        if find_method(self.method).begin is not None and (self.samples or (self.solver.average or 1) > 1):
             raise UserError(
-                f"--solver {self.solver.method}: its runs differ only in their tilings; leave --samples and "
-                "--solver.average out, or choose another solver for them and for --measurements"
+                f"--solver {self.method}: its runs differ only in their tilings; leave --samples and --solver.average "
+                f"out, or take --solver {SAMPLING}"
             )
+
+    @property
+    def method(self) -> str:
+        """The name of the solver: the chosen one, else the default of such a run."""
+        return self.solver.method or default_method(self.problem, self.samples)
 
     def _check_problem(self) -> None:
         if self.problem and self.problem not in PROBLEM_NAMES:
@@ -207,10 +212,19 @@ class Experiment:
             raise UserError("--noise: photon counts have their own; add --scan.protocol paper, or set --scan.photons")
         if self.measurement.path or self.measurements or self.generate:
             raise UserError("--problem simulates a measurement of --image.path; leave it out with measured data")
-        if reason := unsuited(self.solver.method, self.problem):
-            raise UserError(
-                f"--problem {self.problem}: not with {self.solver.method}: {reason}; choose another --solver"
-            )
+        if reason := unsuited(self.method, self.problem):
+            raise UserError(f"--problem {self.problem}: not with {self.method}: {reason}; choose another --solver")
+
+
+def default_method(problem: str, samples: int) -> str:
+    """The method of a run that names none: DDS for samples and where large parts are missing, else plug-and-play.
+
+    Args:
+      problem: its name, "" for a scan.
+      samples: their number.
+    """
+    named = PROBLEMS.get(LIKE.get(problem, problem))
+    return SAMPLING if samples or (named is not None and named.kind == "large") else DEFAULT
 
 
 def missing_default(path: str, default: str, flag: str) -> UserError | None:

@@ -11,13 +11,11 @@ from padis_jax.measurements.simulate import Measurement
 from padis_jax.noise import check_ladder
 from padis_jax.problems.registry import PROBLEMS, NamedProblem, blurred_problem, masked_problem
 from padis_jax.problems.user_files import read_kernel, read_mask
-from padis_jax.runs.config import Experiment
+from padis_jax.runs.config import LIKE, Experiment
 from padis_jax.solvers.presets import CHAINS, Kind, Plan, kind_of, preset, tv_preset
 from padis_jax.solvers.registry import Settings
 from padis_jax.solvers.tv import TV
 from padis_jax.split import is_head_ct
-
-LIKE = {"inpaint": "inpaint_strokes", "deblur": "deblur9"}  # whose kind a user's own mask or kernel is of
 
 
 def plan_of(config: Experiment, kind: Kind, measurement: Measurement | None = None) -> Plan:
@@ -33,7 +31,7 @@ def plan_of(config: Experiment, kind: Kind, measurement: Measurement | None = No
     """
     solver = config.solver
     try:
-        plan = preset(solver.method, kind, given=solver.settings)
+        plan = preset(config.method, kind, given=solver.settings)
         if measurement is not None and "noise" not in solver.settings:
             plan = plan._replace(settings=with_noise(plan.settings, measurement))
     except (TypeError, ValueError) as error:
@@ -41,8 +39,14 @@ def plan_of(config: Experiment, kind: Kind, measurement: Measurement | None = No
     if plan.row.begin is None:
         plan = plan._replace(average=CHAINS)
     plan = plan._replace(**solver.run_fields)
-    if plan.row.begin is None:
-        check_ladder(plan.levels, plan.sigma_max, plan.sigma_min)
+    check_ladder(plan.levels, plan.sigma_max, plan.sigma_min)
+    named = sorted({"sigma_max", "sigma_min", "ladder"} & set(solver.run_fields))
+    fixed = float(getattr(plan.settings, "sigma", 0))
+    if named and fixed > 0:
+        if "sigma" in solver.settings:
+            flags = " and ".join(f"--solver.{name.replace('_', '-')}" for name in named)
+            raise UserError(f"solver.sigma is {fixed:g}, one level for all iterations: leave out {flags}")
+        plan = plan._replace(settings=dataclasses.replace(plan.settings, sigma=0.0))
     if getattr(plan.settings, "prior_step", "") == "ancestral" and plan.inner > 1:
         raise UserError(
             f"solver.inner is {plan.inner}: ancestral steps are one per level; use 1, or --solver.prior-step langevin"

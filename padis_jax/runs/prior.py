@@ -96,7 +96,7 @@ def patch_batch(config: Experiment, weights: Weights, frame: Frame, devices: int
     if config.patch_batch != "auto":
         return config.patch_batch or None
     count = -(-frame.patch_count * config.tilings // devices)
-    gradient = find_method(config.solver.method).gradient
+    gradient = find_method(config.method).gradient
     size, estimated = choose_patch_batch(
         weights.network, weights.params, frame.tile_shape, count, images=images, gradient=gradient
     )

@@ -176,5 +176,5 @@ def save(config: Experiment, workdir: Path, case: Case, outcome: Outcome) -> lis
 
 def _stems(config: Experiment, workdir: Path) -> list[Path]:
     """The files of --save-as without their suffix."""
-    method = config.solver.method
+    method = config.method
     return [workdir / method, *([workdir / f"{method}_deviation"] if config.samples else [])]

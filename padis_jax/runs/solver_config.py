@@ -10,6 +10,7 @@ from typing import Any, Literal
 from padis_jax.errors import UserError
 from padis_jax.fields import check_count, check_fields
 from padis_jax.noise import SIGMA_RANGE
+from padis_jax.solvers.presets import DEFAULT
 from padis_jax.solvers.registry import find_method
 
 RENAMED = {"churn": "eta", "pinv_steps": "cg_steps", "pnp_sigma": "sigma", "pnp_weight": "weight"}
@@ -20,14 +21,15 @@ class SolverConfig:
     """The solver: a method, the settings of its own that are chosen, and how it runs. None is the preset's value.
 
     Attributes:
-      method: a name in `solvers.registry.METHODS`.
+      method: a name in `solvers.registry.METHODS`; "" for the run's default: plug-and-play, but DDS
+        for samples and where large parts are missing.
       settings: fields of the method's settings class; unset ones have the preset's value (solvers/presets.py), else the
         method's own default.
       levels: noise levels; iterations of plug-and-play.
       inner: steps per level.
-      sigma_max: first noise level, in image units; not of plug-and-play.
-      sigma_min: last noise level; likewise.
-      ladder: spacing of the levels: "geometric", or "edm" (rho = 7); likewise.
+      sigma_max: first noise level, in image units.
+      sigma_min: last noise level.
+      ladder: spacing of the levels: "geometric", or "edm" (rho = 7).
       start: "tv", "operator" (FBP) or "noise" (a zero image); noise of deviation sigma_max is added, except in
         plug-and-play.
       average: independent chains whose mean is the result; multiplies the cost; not of plug-and-play.
@@ -45,7 +47,7 @@ class SolverConfig:
 
     def __init__(
         self,
-        method: str = "dds",
+        method: str = "",
         *,
         settings: Mapping[str, Any] | None = None,
         levels: int | None = None,
@@ -66,6 +68,7 @@ class SolverConfig:
             method = fields.pop("name")
             print(f'note: SolverConfig(name="{method}") is now SolverConfig("{method}")', file=sys.stderr)
         given = dict(settings or {})
+        method = method or (DEFAULT if given or fields else "")
         for name, value in fields.items():
             new = RENAMED.get(name, name)
             if new != name:
@@ -83,7 +86,7 @@ class SolverConfig:
             if not SIGMA_RANGE[0] <= (level := 1.0 if values[name] is None else values[name]) <= SIGMA_RANGE[1]:
                 raise UserError(f"solver.{name} is {level}: give {SIGMA_RANGE[0]:g} to {SIGMA_RANGE[1]:g}")
         try:
-            find_method(method).make(**given)
+            find_method(method or DEFAULT).make(**given)
         except (TypeError, ValueError) as error:
             raise UserError(f"solver: {error}") from error
 

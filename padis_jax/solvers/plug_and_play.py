@@ -1,14 +1,23 @@
-"""Plug-and-play: a denoiser at one fixed noise level takes the role of a regulariser.
+"""Plug-and-play: a denoiser takes the role of a regulariser, at noise levels sigma that fall along the iterations.
 
     PnP-ADMM (Venkatakrishnan et al., GlobalSIP 2013)
         x <- argmin_x  ||y - A x||^2 + rho ||x - (v - u)||^2           (A*A + rho) x = A*y + rho (v - u)
         v <- D(x + u, sigma)
-        u <- u + x - v                                                 the result is v
+        u <- damping rho / rho' (u + x - v)                            rho' is the next; the result is v
     PnP-RED, its fixed-point form (Romano et al., SIAM J. Imaging Sci. 10, 1804, 2017)
         x <- argmin_x  ||y - A x||^2 + rho ||x - D(x, sigma)||^2       (A*A + rho) x = A*y + rho D(x, sigma)
+    rho = weight ||A||^2 / sigma^power
 
-with rho = weight ||A||^2, both linear systems by CG from the last x. For a linear symmetric denoiser W the fixed points
-are those of  A*(A x - y) + rho (W^-1 - 1) x = 0  (ADMM) and  A*(A x - y) + rho (1 - W) x = 0  (RED).
+with both linear systems by CG from the last x. u is the dual variable divided by rho. With `damping` 1 it remembers
+where data and denoiser disagreed; with 0 this is half-quadratic splitting (HQS), which forgets. HQS on a ladder of
+falling levels with `power` 2 is DPIR (Zhang et al., IEEE TPAMI 44, 6360, 2022, arXiv 2008.13751), whose rho is a number
+times the measurement's variance over sigma^2. That the dual gains from falling levels, too, is in arXiv 2602.23214. The
+levels are the run's ladder; `sigma` above 0 is one level for all iterations.
+
+At one level and for a linear symmetric denoiser W, with R = W^-1 - 1, the fixed points are those of
+
+    ADMM   A*(A x - y) + rho R v = 0,   x = v + (1 - damping) R v
+    RED    A*(A x - y) + rho (1 - W) x = 0
 
 The denoiser is that of any `Prior`: the patch prior, which draws a tiling per iteration, so that the iteration hovers
 about its fixed point, or a plain network (baselines/cnn.py). The margin of the plane is left at 0.
@@ -37,23 +46,27 @@ class PlugAndPlay:
     """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
 
     >>> import padis_jax as pj
-    >>> pj.PlugAndPlay(method="red", sigma=0.02).method  # reconstruct(key, y, A, prior, solver=...)
-    'red'
+    >>> pj.PlugAndPlay(damping=0.0).method  # HQS; reconstruct(key, y, A, prior, solver=..., sigma_max=0.1, ...)
+    'admm'
 
     Attributes:
       method: "admm" or "red".
-      sigma: the denoiser's noise level, in image units.
-      weight: rho relative to ||A||^2.
+      sigma: one noise level for all iterations, in image units; 0 for the levels of the run.
+      weight: rho relative to ||A||^2, times sigma^power.
+      power: how fast rho grows while sigma falls.
+      damping: of the dual variable: 1 is ADMM, 0 is HQS; not of "red".
       cg_steps: CG steps per iteration.
     """
 
     method: Literal["admm", "red"] = dataclasses.field(default="admm", metadata={"static": True})
-    sigma: float | Array = 0.03
-    weight: float | Array = 0.01
+    sigma: float | Array = 0.0
+    weight: float | Array = 0.002
+    power: float | Array = 0.0
+    damping: float | Array = 1.0
     cg_steps: int = dataclasses.field(default=10, metadata={"static": True})
 
     def __post_init__(self) -> None:
-        check_settings(self, sigma="(0, inf]", weight="(0, inf]", cg_steps="[1, inf]")
+        check_settings(self, sigma="[0, inf]", weight="(0, inf]", power="[0, 4]", damping="[0, 1]", cg_steps="[1, inf]")
 
 
 def begin(image: Array) -> tuple[Array, Array, Array]:
@@ -72,11 +85,11 @@ def step(
     """One iteration on (x, v, u), images [H, W, C]; v is the result (with "red" it is x). Reports the residual of v."""
     x, v, u = state
     if settings.method == "admm":
-        x = _nearest(settings, problem, x, v - u)
+        x = _nearest(settings, problem, x, v - u, noise.sigma)
         v = _denoised(problem, key, x + u, noise.sigma)
-        u = u + x - v
+        u = settings.damping * (noise.sigma_next / noise.sigma) ** settings.power * (u + x - v)
     else:
-        x = v = _nearest(settings, problem, x, _denoised(problem, key, x, noise.sigma))
+        x = v = _nearest(settings, problem, x, _denoised(problem, key, x, noise.sigma), noise.sigma)
     return (x, v, u), problem.fit(problem.residual(v))
 
 
@@ -84,8 +97,8 @@ def _denoised(problem: Problem, key: Array, image: Array, sigma: Array) -> Array
     return problem.frame.crop(problem.denoised(key, problem.frame.pad(image), sigma))
 
 
-def _nearest(settings: PlugAndPlay, problem: Problem, x: Array, target: Array) -> Array:
+def _nearest(settings: PlugAndPlay, problem: Problem, x: Array, target: Array, sigma: Array) -> Array:
     """The minimum of ||y - A x||^2 + rho ||x - target||^2, by CG from x."""
-    weight = settings.weight * jnp.square(problem.norm)
+    weight = settings.weight * jnp.square(problem.norm) / sigma**settings.power
     right = problem.adjoint(problem.measurement) + weight * target
     return solve_weighted(problem, right, x, weight, settings.cg_steps)

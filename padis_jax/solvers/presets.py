@@ -3,6 +3,7 @@
     kind     problems
     counts   tomography with photon counts, and measured scans
     ct       tomography without noise
+    arc      the same over less than half a turn
     small    blurs, reductions, single missing pixels
     large    boxes, strokes and any mask, reduction by 8
     noise    denoising, sigma 0.1
@@ -17,10 +18,11 @@ level. DAPS, whose Langevin chain leaves noise that only many levels remove, run
 evaluations are few. The noise of the measurement is a setting of the methods that weigh it, and comes from the
 measurement; DDNM, which cannot, takes ten CG steps instead of A+ under counts.
 
-DPS's step of 1.7 and the weights of TV and plug-and-play of `counts` and `ct` were chosen on validation slices of the
-head CT (configs/dps.py, docs/results.md); those of denoising (DPS zeta 0.3, DiffPIR weight 1) and plug-and-play of
-`small` and `noise` on a crop of a photograph that is neither trained on nor tested; nothing else is tuned. Where the
-noise of an image differs from its problem's, the weight of TV follows it in proportion.
+DPS's step of 1.7, the weights of TV and the levels and weights of plug-and-play of `counts`, `ct` and `arc` were chosen
+on validation slices of the head CT (configs/dps.py, docs/studies/tune.md); those of denoising (DPS zeta 0.3, DiffPIR
+weight 1) and plug-and-play of `small` and `noise` on a crop of a photograph that is neither trained on nor tested;
+nothing else is tuned. Where the noise of an image differs from its problem's, the weight of TV follows it in
+proportion.
 """
 
 from __future__ import annotations
@@ -39,16 +41,17 @@ MANY = 250  # evaluations, divided by the tilings, from which a run starts from 
 INNER = 10  # steps per level then, of the methods in SMALL_STEPS
 SMALL_STEPS = ("dps", "langevin", "ddnm")
 SIGMA_MIN = 0.003
-EVALUATIONS, CHAINS = 50, 2  # of sample.py: evaluations of each run, and runs whose mean it shows
+DEFAULT, SAMPLING = "pnp_admm", "dds"  # of sample.py: the method, and that of samples and of large gaps
+EVALUATIONS, CHAINS = 50, 2  # of sample.py: evaluations of each run, and runs whose mean a sampler shows
 TV_ITERATIONS = 500
 
 Kind = TaskKind | Literal["counts"]
 KINDS: tuple[Kind, ...] = ("counts", *get_args(TaskKind))
-TV_WEIGHT: dict[Kind, float] = {"counts": 1.0, "ct": 0.003, "small": 0.001, "large": 0.001, "noise": 0.1}
-FIRST_LEVEL: dict[Kind, float] = {"counts": 0.2, "ct": 0.2, "small": 0.2, "large": 1.0, "noise": 0.2}
-_PNP: dict[str, dict[Kind, Any]] = {
-    "sigma": {"counts": 0.03, "ct": 0.02, "small": 0.03, "large": 0.03, "noise": 0.1},
-    "weight": {"counts": 0.01, "ct": 0.003, "small": 0.03, "large": 0.01, "noise": 1.0},
+TV_WEIGHT: dict[Kind, float] = {"counts": 1.0, "ct": 0.003, "arc": 0.003, "small": 0.001, "large": 0.001, "noise": 0.1}
+FIRST_LEVEL: dict[Kind, float] = {"counts": 0.2, "ct": 0.2, "arc": 0.2, "small": 0.2, "large": 1.0, "noise": 0.2}
+# method -> kind -> first and last level, of the methods that do not begin at FIRST_LEVEL and end at SIGMA_MIN
+LEVELS: dict[str, dict[Kind, tuple[float, float]]] = {
+    "pnp_admm": {"counts": (0.1, 0.01), "ct": (0.1, 0.01), "arc": (0.5, 0.015)},
 }
 # method -> field -> kind -> value; kinds that are not named have the method's own default
 SETTINGS: dict[str, dict[str, dict[Kind, Any]]] = {
@@ -57,8 +60,16 @@ SETTINGS: dict[str, dict[str, dict[Kind, Any]]] = {
     "ddnm": {"cg_steps": {"counts": 10}},
     "diffpir": {"weight": {"noise": 1.0}},
     "tmpd": {"cg_steps": dict.fromkeys(KINDS, 2)},
-    "pnp_admm": _PNP,
-    "pnp_red": _PNP,
+    "pnp_admm": {
+        "sigma": {"small": 0.03, "large": 0.03, "noise": 0.1},
+        "weight": {"counts": 4e-4, "ct": 0.002, "arc": 0.003, "small": 0.03, "large": 0.01, "noise": 1.0},
+        "power": {"counts": 1.0},
+        "damping": {"counts": 0.5},
+    },
+    "pnp_red": {
+        "sigma": {"counts": 0.03, "ct": 0.02, "arc": 0.02, "small": 0.03, "large": 0.03, "noise": 0.1},
+        "weight": {"counts": 0.01, "ct": 0.003, "arc": 0.003, "small": 0.03, "large": 0.01, "noise": 1.0},
+    },
 }
 FEW: dict[str, dict[str, Any]] = {
     **{name: {"prior_step": "ancestral"} for name in SMALL_STEPS},
@@ -75,9 +86,9 @@ class Plan(NamedTuple):
       settings: of its class.
       levels: noise levels, or iterations of plug-and-play.
       inner: steps per level.
-      sigma_max: first noise level; not of plug-and-play.
-      sigma_min: last noise level; likewise.
-      ladder: "geometric" or "edm"; likewise.
+      sigma_max: first noise level.
+      sigma_min: last noise level.
+      ladder: "geometric" or "edm".
       start: "tv", "operator" or "noise".
       average: chains whose mean is the image.
     """
@@ -118,7 +129,7 @@ class Plan(NamedTuple):
 
 def kind_of(kind: TaskKind, *, counts: bool) -> Kind:
     """The kind of preset, of a problem whose photons are counted or not."""
-    return "counts" if counts and kind == "ct" else kind
+    return "counts" if counts and kind in ("ct", "arc") else kind
 
 
 def preset(
@@ -142,7 +153,8 @@ def preset(
     steps = max(1, evaluations // (row.evaluations(row.make(**chosen)) * tilings))
     settings = row.make(**{**chosen, **(given or {})})
     if row.begin is not None or not many:
-        return Plan(name, settings, steps, sigma_max=FIRST_LEVEL[kind])
+        first, last = LEVELS.get(name, {}).get(kind, (FIRST_LEVEL[kind], SIGMA_MIN))
+        return Plan(name, settings, steps, sigma_max=first, sigma_min=last)
     inner = INNER if name in SMALL_STEPS else 1
     return Plan(name, settings, max(1, steps // inner), inner, start="noise")
 
@@ -170,15 +182,16 @@ def unsuited(method: str, problem: str) -> str:
 
 def markdown() -> str:
     """The table of docs/methods.md: what differs from a method's own defaults, in a run of sample.py."""
-    lines = ["| method | kind | settings | levels | first level | start |", "|---|---|---|---|---|---|"]
+    lines = ["| method | kind | settings | levels | first, last | start |", "|---|---|---|---|---|---|"]
     for name, row in METHODS.items():
         own, groups = row.make(), {}  # type: ignore[var-annotated]
         for kind in KINDS:
             plan = preset(name, kind)
             changed = [f for f in row.fields if getattr(plan.settings, f) != getattr(own, f)]
             text = ", ".join(f"{f} {_number(getattr(plan.settings, f))}" for f in changed) or "its own defaults"
-            first = "" if row.begin else _number(plan.sigma_max)
-            groups.setdefault((text, str(plan.levels), first, plan.start), []).append(kind)
+            fixed = getattr(plan.settings, "sigma", 0)
+            ends = "" if fixed else f"{_number(plan.sigma_max)}, {_number(plan.sigma_min)}"
+            groups.setdefault((text, str(plan.levels), ends, plan.start), []).append(kind)
         for (text, *rest), kinds in groups.items():
             shown = "all" if len(kinds) == len(KINDS) else ", ".join(kinds)
             lines.append(f"| `{name}` | {shown} | {text} | {' | '.join(rest)} |")

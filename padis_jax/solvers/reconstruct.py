@@ -25,7 +25,7 @@ from padis_jax.solvers import sampling
 from padis_jax.solvers.checks import as_arrays, checked
 from padis_jax.solvers.problem import Problem, as_pytree, build_problem
 from padis_jax.solvers.registry import Method, Settings, find_method, name_of
-from padis_jax.solvers.sampling import Noise, root_key
+from padis_jax.solvers.sampling import root_key
 from padis_jax.solvers.tv import TV, total_variation
 
 
@@ -56,7 +56,7 @@ def reconstruct(
     levels: int = 100,
     inner: int = 1,
     sigma_max: float | None = None,
-    sigma_min: float = 0.003,
+    sigma_min: float | None = None,
     ladder: Literal["geometric", "edm"] = "geometric",
     start: Literal["noise", "operator", "tv"] | TV | ArrayLike = "noise",
     start_noise: bool = True,
@@ -88,14 +88,14 @@ def reconstruct(
       solver: the method: its settings, such as `DDS(...)` or `DPS(zeta=1.7)`, or its name in `registry.METHODS` for
         the defaults.
       settings: deprecated; give the settings as `solver`.
-      levels: noise levels; iterations of plug-and-play, which stays at the level that its settings name.
+      levels: noise levels; iterations of plug-and-play, which stays at one level if its settings name one.
       inner: steps per level.
       sigma_max: first noise level, in image units; None for the method's own in the registry.
-      sigma_min: last noise level.
+      sigma_min: last noise level, likewise.
       ladder: spacing: "geometric", or "edm" for rho = 7.
       start: "noise" for a zero image; "operator" for A.start(y) clipped to [0, 1]; "tv" or `TV(...)` for the image of
         total variation; or an image [H, W] or [H, W, C].
-      start_noise: whether noise of deviation sigma_max is added to the start.
+      start_noise: whether noise of deviation sigma_max is added to the start; never in plug-and-play.
       average: independent chains, whose mean is returned. The mean of many chains has half the squared error of one.
       first_chain: the number of the first of them.
       chunk: steps between calls of `progress`; changes no result. None: fifty chunks if there is a progress, else one.
@@ -116,18 +116,20 @@ def reconstruct(
     image = start_image(start, problem, operator, prior.channels)
     step = Partial(method.step, settings, problem)
     evaluations = average * levels * inner * method.evaluations(settings) * prior.tilings
+    first, last = (
+        own if given is None else given for own, given in ((method.sigma_max, sigma_max), (method.sigma_min, sigma_min))
+    )
+    sigmas = _ladder(ladder, levels, first, last)
+    steps = sampling.noises(sigmas, inner)
     if method.begin is not None and method.image is not None:
         if average > 1:
             raise ValueError(f"average is {average}, but runs of {method.label} differ in their tilings only: use 1")
-        fixed = jnp.full((levels * inner,), settings.sigma, jnp.float32)
-        steps = Noise(fixed, fixed, jnp.zeros(levels * inner, bool))
-        state = method.begin(image)
+        sigma, sigma_next = (jnp.where(settings.sigma > 0, settings.sigma, s) for s in (steps.sigma, steps.sigma_next))
+        state, steps = method.begin(image), steps._replace(sigma=sigma, sigma_next=sigma_next)
         state, info = sampling.run(key, step, state, steps, chunk=chunk, progress=progress, on_memory=on_memory)
         residual = info.residual.reshape(levels, inner)[:, -1]
-        return Reconstruction(method.image(state), residual, fixed[::inner], evaluations)
+        return Reconstruction(method.image(state), residual, sigma[::inner], evaluations)
 
-    sigmas = _ladder(ladder, levels, method.sigma_max if sigma_max is None else sigma_max, sigma_min)
-    steps = sampling.noises(sigmas, inner)
     images, residuals = [], []
     for chain in range(average):
         start_key, run_key = jax.random.split(jax.random.fold_in(key, first_chain + chain))

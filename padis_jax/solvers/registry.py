@@ -39,7 +39,9 @@ class Method(NamedTuple):
       evaluations: settings -> calls of the network per step; a derivative that costs as much counts as one.
       gradient: whether a step differentiates the network.
       fixed: fields that the row decides.
-      begin: image [H, W, C] -> state, for a method at one noise level, `settings.sigma`, whose state holds no noise.
+      sigma_min: the last noise level where nobody names one.
+      begin: image [H, W, C] -> state, for a method whose state holds no noise; its levels are `settings.sigma`, or the
+        ladder's where that is 0.
       image: state -> image, of such a method.
     """
 
@@ -51,6 +53,7 @@ class Method(NamedTuple):
     evaluations: Callable[[Any], int] = lambda settings: 1
     gradient: bool = False
     fixed: Mapping[str, Any] = MappingProxyType({})
+    sigma_min: float = 0.003
     begin: Callable[[Any], State] | None = None
     image: Callable[[State], Any] | None = None
 
@@ -74,17 +77,20 @@ def _plug_and_play(form: str, text: str) -> Method:
     return Method(
         plug_and_play.PlugAndPlay,
         plug_and_play.step,
-        0.03,
+        0.05,
         f"PnP-{form.upper()}",
         text,
         fixed=MappingProxyType({"method": form}),
+        sigma_min=0.01,
         begin=plug_and_play.begin,
         image=plug_and_play.image,
     )
 
 
 METHODS: dict[str, Method] = {
-    "dds": Method(dds.DDS, dds.step, 2.0, "DDS", "data consistency by conjugate gradients; fast, the default"),
+    "dds": Method(
+        dds.DDS, dds.step, 2.0, "DDS", "data consistency by conjugate gradients; fast, the default of samples"
+    ),
     "dps": Method(dps.DPS, dps.step, 10.0, "DPS", "the method of the paper; differentiates the network", gradient=True),
     "langevin": Method(
         langevin.Langevin, langevin.step, 10.0, "Langevin", "annealed Langevin dynamics and a data step"
@@ -124,8 +130,8 @@ METHODS: dict[str, Method] = {
         "pseudo-inverse guidance; differentiates the network",
         gradient=True,
     ),
-    "pnp_admm": _plug_and_play("admm", "plug-and-play ADMM with the prior at one noise level"),
-    "pnp_red": _plug_and_play("red", "plug-and-play, regularisation by denoising, at one noise level"),
+    "pnp_admm": _plug_and_play("admm", "plug-and-play ADMM along falling noise levels"),
+    "pnp_red": _plug_and_play("red", "plug-and-play by regularisation by denoising, likewise"),
 }
 
 

@@ -1,7 +1,7 @@
 """PSNR with the network's convolutions in bfloat16 less that in float32, everything else the same.
 
     python -m studies.speed.precision                                      slices 41 and 62, 20 levels of DDS, one chain
-    python -m studies.speed.precision --slices 20 41 62 83 --solver.levels 50 --solver.average 2       that of sample.py
+    python -m studies.speed.precision --slices 20 41 62 83 --solver.levels 50 --solver.average 2
 
 Other flags are those of sample.py. CPUs emulate bfloat16, so the seconds say nothing about GPUs and TPUs.
 """
@@ -23,7 +23,7 @@ from padis_jax.runs.solve import run_solver, run_tv, timed
 from padis_jax.runs.solver_config import SolverConfig
 from padis_jax.weights import load_weights
 
-QUICK = Experiment(solver=SolverConfig(levels=20, average=1))
+QUICK = Experiment(solver=SolverConfig("dds", levels=20, average=1))
 
 
 @one_line_errors()
