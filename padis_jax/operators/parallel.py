@@ -66,7 +66,7 @@ class ParallelGeometry(Scan):
         if not self._one_sided:
             return view_weights(self.angles)[:, None]
         u = (np.arange(self.detector_count) - (self.detector_count - 1) / 2) * self.detector_spacing + self.centre
-        # From the axis, the ray of the other side is at -u;
+        # Seen from the axis, the ray of the other side is at -u.
         shares = ray_shares(self.angles, u, other_u=-u, turn=np.asarray(np.pi))
         return view_weights(self.angles, TURN)[:, None] * shares
 
