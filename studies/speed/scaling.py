@@ -1,8 +1,8 @@
 """The paper's network on paper: work, traffic, and predicted times on 1 to 512 chips. Nothing here is measured.
 
-    python -m studies.speed.scaling            the tables of docs/scaling.md
+python -m studies.speed.scaling            the tables of docs/scaling.md
 
-    time = max(flops / (u peak), bytes / bandwidth) of the chip with the most patches, + exchanges
+time = max(flops / (u peak), bytes / bandwidth) of the chip with the most patches, + exchanges
 """
 
 from __future__ import annotations
