@@ -7,6 +7,7 @@ in the programs that tests start; `JAX_DISABLE_MOST_OPTIMIZATIONS=0 python -m py
 import os
 
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # read when jax is imported
+os.environ["PADIS_JAX_COMPILE_CACHE"] = "off"  # tests count what is compiled, and leave the user's folder alone
 
 import chex
 import jax

@@ -68,6 +68,21 @@ def test_other_arrays_in_the_step_compile_nothing():
         sampling.run(jax.random.key(0), Partial(once, KERNEL), STATE[:8], NOISES)
 
 
+def test_another_number_of_levels_compiles_nothing(monkeypatch):
+    once, before = Partial(chex.assert_max_traces(smoothing, n=1), KERNEL), sampling._advance._cache_size()
+    for levels in (11, 4, 300):
+        noises = sampling.noises(np.geomspace(3.0, 0.1, levels))
+        state, infos = sampling.run(jax.random.key(0), once, STATE, noises)
+        np.testing.assert_array_equal(infos["sigma"], noises.sigma)
+        scanned, _ = jax.jit(sampling.run)(jax.random.key(0), Partial(smoothing, KERNEL), STATE, noises)
+        np.testing.assert_allclose(state, scanned, atol=1e-5)
+        assert sampling._advance._cache_size() == before + 1
+    monkeypatch.setattr(sampling, "CAPACITY", 8)
+    few = sampling.run(jax.random.key(0), once, STATE, NOISES)  # 11 steps, room for 16
+    many = jax.jit(sampling.run)(jax.random.key(0), Partial(smoothing, KERNEL), STATE, NOISES)
+    chex.assert_trees_all_close(few, many, atol=1e-5)
+
+
 def test_progress_reports_every_chunk_and_may_stop_the_run():
     calls = []
     step = Partial(smoothing, KERNEL)
@@ -99,6 +114,11 @@ def test_the_whole_run_can_be_differentiated():
 
     slope, width = jax.grad(end)(1.0), 1e-2
     np.testing.assert_allclose(slope, (end(1 + width) - end(1 - width)) / (2 * width), rtol=2e-2)
+
+
+def test_progress_is_refused_within_a_trace():
+    with pytest.raises(ValueError, match="leave them out"):
+        jax.jit(lambda x: sampling.run(jax.random.key(0), Partial(smoothing, KERNEL), x, NOISES, progress=print))(STATE)
 
 
 def test_chunk_must_be_positive():

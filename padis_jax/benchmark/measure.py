@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, monitoring
+from jax import Array
 
 import padis_jax
 from padis_jax.baselines.supervised import restore
@@ -19,6 +19,7 @@ from padis_jax.benchmark.cells import Cell, Result
 from padis_jax.benchmark.data import Pictures
 from padis_jax.benchmark.methods import METHODS, Method, plan_of, prior_of
 from padis_jax.benchmark.networks import Trained
+from padis_jax.devices.compile_cache import spent
 from padis_jax.images import ImageSet
 from padis_jax.problems.registry import PROBLEMS, measure_image
 from padis_jax.runs.case import Case, image_key
@@ -30,8 +31,6 @@ from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.solvers.samples import draw_samples
 
 PSNR_LIMIT = 150.0  # dB: an error of 3e-8 of the range, below what float32 resolves; infinity has no mean and no JSON
-COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
-_compiled = [0.0]  # seconds of this process; the listener cannot be taken off again, so there is one
 
 
 class Scene:
@@ -76,18 +75,10 @@ class Clock:
 @contextmanager
 def stopwatch() -> Iterator[Clock]:
     """Measures its block; what is asynchronous must be awaited inside."""
-    clock, begin, compiled = Clock(), time.perf_counter(), _compiled[0]
+    clock, begin, compiled = Clock(), time.perf_counter(), spent().seconds
     yield clock
-    clock.compile_seconds = _compiled[0] - compiled
+    clock.compile_seconds = spent().seconds - compiled
     clock.seconds = max(0.0, time.perf_counter() - begin - clock.compile_seconds)
-
-
-def _listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
-    if event == COMPILE_EVENT:
-        _compiled[0] += duration_secs
-
-
-monitoring.register_event_duration_secs_listener(_listen)
 
 
 def run_cell(

@@ -1,1 +1,7 @@
-"""The command-line programs: padis-train and padis-sample (train.py and sample.py in a checkout), padis-data."""
+"""The command line."""
+
+import os
+
+# Read when jax is imported, which no module does before this one. XLA would print two lines of the processor's features
+# for every program that it loads from the cache of compiled programs (openxla/xla issue 44565).
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -15,6 +15,7 @@ import tyro
 
 import padis_jax
 from padis_jax.cli.help_text import Page, attributes, flag, table
+from padis_jax.devices import compile_cache
 from padis_jax.devices.memory import Memory
 from padis_jax.errors import UserError
 from padis_jax.images.limit import set_max_memory
@@ -51,6 +52,7 @@ class OutputOptions(NamedTuple):
       quiet: print errors only.
       verbose: print more than usual.
       max_memory: what a file may take when decoded, such as 8G (default: half of the free memory).
+      no_compile_cache: neither use nor keep compiled programs (devices/compile_cache.py).
       no_lock: let other runs into the folder; for a bucket or file system that cannot hold the lock.
     """
 
@@ -60,6 +62,7 @@ class OutputOptions(NamedTuple):
     quiet: bool = False
     verbose: bool = False
     max_memory: str = ""
+    no_compile_cache: bool = False
     no_lock: bool = False
 
     @property
@@ -77,7 +80,7 @@ OUTPUT_HELP = [
     *table([*((flag(name), text) for name, text in attributes(OutputOptions).items()), VERSION]),
     "Exit codes: 0 done, 2 a mistake in files or settings (one line on stderr), 130 stopped by Ctrl-C.",
 ]
-RARE = ("--max-memory", "--no-lock")  # in --help-all only
+RARE = ("--max-memory", "--no-compile-cache", "--no-lock")  # in --help-all only
 
 
 def split_output_options(args: Sequence[str], page: Page | None = None) -> tuple[OutputOptions, list[str]]:
@@ -110,6 +113,8 @@ def split_output_options(args: Sequence[str], page: Page | None = None) -> tuple
         raise UserError("--quiet and --verbose contradict each other: give one of them")
     if output.estimate and not output.dry_run:
         raise UserError("--estimate times the plan of --dry-run: give both, or leave it out")
+    if not output.no_compile_cache:
+        compile_cache.use()
     return output, rest
 
 

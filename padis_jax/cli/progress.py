@@ -1,4 +1,8 @@
-"""The progress bar of a solver, which counts the steps even where nothing is shown."""
+"""The progress bar of a solver, which counts the steps even where nothing is shown.
+
+Until the first steps are done it says that the program is being compiled, and how long that took when it last had to
+be; its forecast does not count that time.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +13,39 @@ from typing import Any
 from tqdm import tqdm
 
 from padis_jax.cli.arguments import OutputOptions
+from padis_jax.devices import compile_cache
 
 
 class Progress:
     """To be called by a solver with (steps done, steps in all, info); `done` of `total` steps are behind it."""
 
-    def __init__(self, bar: tqdm, total: int) -> None:
-        self.done, self.total, self._bar = 0, total, bar
+    def __init__(self, bar: tqdm, total: int, name: str) -> None:
+        self.done, self.total, self._bar, self._name = 0, total, bar, name
+        self._before = compile_cache.spent()
 
     def __call__(self, done: int, total: int, info: Any) -> None:
         """Moves the bar."""
+        if not self.done:
+            self._compiled()
         self._bar.update(done - self.done)
         self._bar.set_postfix(residual=f"{float(info.residual):.4f}")
         self.done = done
+
+    def _compiled(self) -> None:
+        spent = compile_cache.spent()
+        seconds = spent.seconds - self._before.seconds
+        if spent.loaded == self._before.loaded:
+            compile_cache.remember(self._name, seconds)
+        if not self._bar.disable:
+            self._bar.set_description(self._name, refresh=False)
+            self._bar.start_t += seconds
+            self._bar.last_print_t += seconds
 
 
 @contextlib.contextmanager
 def solver_progress(steps: int, name: str, output: OutputOptions) -> Iterator[Progress]:
     """A Progress whose bar is on stderr, unless the program is to be quiet or read by machines."""
-    with tqdm(total=steps, desc=name, unit="step", disable=output.silent) as bar:
-        yield Progress(bar, steps)
+    last = compile_cache.last_seconds(name)
+    what = f"{name}: compiling" + (f", {last:.0f} s when it last had to" if last is not None else "")
+    with tqdm(total=steps, desc=what, unit="step", disable=output.silent) as bar:
+        yield Progress(bar, steps, name)

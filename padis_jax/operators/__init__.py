@@ -5,6 +5,7 @@ from __future__ import annotations
 from padis_jax.operators.algebra import Composition, Scaled
 from padis_jax.operators.blur import Blur, Convolution, gaussian_kernel, motion_kernel, uniform_kernel
 from padis_jax.operators.fbp import fbp
+from padis_jax.operators.kept import forget
 from padis_jax.operators.least_squares import conjugate_gradient
 from padis_jax.operators.linear import LinearOperator, Operator, dot_test, from_functions
 from padis_jax.operators.mask import Identity, Inpaint, Masking, Unchanged, box_mask, random_mask, stroke_mask
@@ -34,6 +35,7 @@ __all__ = [
     "conjugate_gradient",
     "dot_test",
     "fbp",
+    "forget",
     "from_functions",
     "gaussian_kernel",
     "motion_kernel",

@@ -26,6 +26,7 @@ import numpy as np
 from einops import repeat
 from jax import Array, lax
 
+from padis_jax.operators.kept import kept
 from padis_jax.operators.per_channel import PerChannel, checked_size, leaf
 
 Method = Literal["block", "bicubic"]
@@ -112,6 +113,11 @@ def Downsample(  # noqa: N802 (a factory named like the object it makes)
     factor = int(factor)
     if method not in get_args(Method):
         raise ValueError(f"Downsample: method must be one of {', '.join(get_args(Method))}, got {method!r}")
+    return _resampling(shape, factor, method)
+
+
+@kept
+def _resampling(shape: tuple[int, int], factor: int, method: Method) -> Resampling:
     rows, columns = (reduction(n, factor, method) for n in shape)
     return Resampling(
         image_shape=shape,

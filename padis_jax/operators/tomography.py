@@ -20,6 +20,7 @@ from padis_jax.operators.algebra import Composable
 from padis_jax.operators.fan import FanGeometry
 from padis_jax.operators.fan_rays import FanRays
 from padis_jax.operators.fbp import fbp
+from padis_jax.operators.kept import kept
 from padis_jax.operators.least_squares import pseudo_inverse
 from padis_jax.operators.norm import lanczos_norm, operator_norm
 from padis_jax.operators.parallel import ParallelGeometry, ParallelRays
@@ -196,6 +197,7 @@ def FanBeam(  # noqa: N802 (a factory named like the object it makes)
     return ray_transform(FanGeometry(**scan))
 
 
+@kept
 def ray_transform(geometry: Geometry) -> RayTransform:
     """The operator of a geometry, which nobody checks."""
     rays = jax.tree.map(leaf, geometry.rays())

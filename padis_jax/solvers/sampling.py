@@ -4,15 +4,16 @@ A solver gives a step, (key, state, noise) -> (state, info), and nothing else. T
 inner repetition with keys that are split beforehand, so that neither the progress bar nor its interval changes a
 result.
 
-The loop is one `lax.scan` over all steps. To run in chunks, the same compiled scan is called again with other bounds,
-and the steps outside of [start, stop) are skipped by a `cond`. So any chunk length is bitwise the same as one go and
-compiles nothing (scans of different lengths would be different programs, which XLA may round differently), and the run
-as a whole can be differentiated.
+The loop is one program whatever the number of levels and of chunks: its bounds are arguments, and the levels lie in
+arrays with room for 1024 steps, or for more by powers of two. So any chunk length is bitwise the same as one go, and
+neither another chunk nor another number of levels compiles anything. Within a trace (`jit`, `vmap`, `grad`) it is a
+scan over just the steps that there are, which autodiff can run backwards.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,6 +25,8 @@ from jax.typing import ArrayLike
 
 from padis_jax.devices.memory import Memory, analysed
 from padis_jax.errors import UserError
+
+CAPACITY = 1024  # steps that the compiled loop has room for, at least
 
 State = Any  # a pytree of arrays, for most solvers the padded plane [Hp, Wp, C]
 Info = Any  # a pytree of arrays
@@ -129,20 +132,37 @@ def run(
     if jax.tree_util.all_leaves([step]):
         step = jax.tree_util.Partial(step)
     keys = jax.random.split(key, steps)
-    infos = _empty_infos(step, keys, state, noises)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((step, keys, state, noises))):
+        if progress is not None or on_memory is not None:
+            raise ValueError("progress and on_memory cannot be called from within jit, vmap or grad: leave them out")
+        return _scan(step, keys, state, noises)
+    loop = (jax.random.key_impl(keys), step, _with_room(keys))
+    noises = _with_room(noises)
+    infos = _empty_infos(*loop, state, noises)
     if on_memory is not None:
         with contextlib.suppress(UserError):  # a backend that does not tell
-            on_memory(analysed(_advance.lower(step, keys, state, noises, infos, 0, chunk).compile()))
+            on_memory(analysed(_advance.lower(*loop, state, noises, infos, 0, chunk).compile()))
     for start in range(0, steps, chunk):
         stop = min(start + chunk, steps)
-        state, infos = _advance(step, jax.random.clone(keys), state, noises, infos, start, stop)  # each key once in all
+        state, infos = _advance(*loop, state, noises, infos, start, stop)
         if progress is not None:
             progress(stop, steps, jax.block_until_ready(jax.tree.map(lambda a, last=stop - 1: a[last], infos)))
-    return state, infos
+    return state, jax.tree.map(lambda a: a[:steps], infos)
 
 
 def _at(arrays: Any, i: Any) -> Any:
     return jax.tree.map(lambda a: a[i], arrays)
+
+
+def _with_room(arrays: Any) -> Any:
+    """[steps, ...] filled up to the capacity; what is added is not looked at. Keys become their data."""
+
+    def filled(a: Array) -> Array:
+        data = jax.random.key_data(a) if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else jnp.asarray(a)
+        room = max(CAPACITY, 1 << (len(data) - 1).bit_length()) - len(data)
+        return jnp.pad(data, ((0, room), *((0, 0),) * (data.ndim - 1)))
+
+    return jax.tree.map(filled, arrays)
 
 
 @jax.jit
@@ -150,19 +170,28 @@ def _call(step: Step, key: Array, state: State, noise: Noise) -> tuple[State, In
     return step(key, state, noise)  # jitted so that the shapes below and the loop share one trace of the network
 
 
-@jax.jit
-def _empty_infos(step: Step, keys: Array, state: State, noises: Noise) -> Info:
-    _, info = jax.eval_shape(lambda: _call(step, keys[0], state, _at(noises, 0)))
+@functools.partial(jax.jit, static_argnums=0)
+def _empty_infos(impl: Any, step: Step, keys: Array, state: State, noises: Noise) -> Info:
+    _, info = jax.eval_shape(lambda: _call(step, _key(keys, 0, impl), state, _at(noises, 0)))
     return jax.tree.map(lambda a: jnp.zeros((keys.shape[0], *a.shape), a.dtype), info)
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnums=0)
 def _advance(
-    step: Step, keys: Array, state: State, noises: Noise, infos: Info, start: ArrayLike, stop: ArrayLike
+    impl: Any, step: Step, keys: Array, state: State, noises: Noise, infos: Info, start: ArrayLike, stop: ArrayLike
 ) -> tuple[State, Info]:
-    def body(state: State, at: tuple[Array, Array, Noise, Info]) -> tuple[State, Info]:
-        i, key, noise, before = at
-        due = (start <= i) & (i < stop)
-        return lax.cond(due, lambda state: _call(step, key, state, noise), lambda state: (state, before), state)
+    def body(i: Array, carry: tuple[State, Info]) -> tuple[State, Info]:
+        state, infos = carry
+        state, info = _call(step, _key(keys, i, impl), state, _at(noises, i))
+        return state, jax.tree.map(lambda every, a: every.at[i].set(a), infos, info)
 
-    return lax.scan(body, state, (jnp.arange(keys.shape[0]), keys, noises, infos))
+    return lax.fori_loop(jnp.int32(start), jnp.int32(stop), body, (state, infos))
+
+
+def _key(data: Array, i: Any, impl: Any) -> Array:
+    return jax.random.wrap_key_data(data[i], impl=impl)
+
+
+@jax.jit
+def _scan(step: Step, keys: Array, state: State, noises: Noise) -> tuple[State, Info]:
+    return lax.scan(lambda state, at: _call(step, at[0], state, at[1]), state, (keys, noises))

@@ -1,0 +1,51 @@
+"""Operators that were built lately: an equal one costs a look-up, not another norm.
+
+An operator is immutable, so that handing out the same one again changes nothing. At most 8 of each kind and 32 MB of
+arrays in all are kept; `forget` lets go of them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+import jax
+
+Build = TypeVar("Build", bound=Callable[..., Any])
+COUNT, BYTES = 8, 2**25
+_tables: list[OrderedDict[Hashable, Any]] = []
+
+
+def kept(build: Build) -> Build:
+    """A decorator for a function of hashable arguments whose results hold arrays."""
+    table: OrderedDict[Hashable, Any] = OrderedDict()
+    _tables.append(table)
+
+    @functools.wraps(build)
+    def found_or_built(*arguments: Hashable) -> Any:
+        key = (*arguments, jax.config.read("jax_enable_x64"))
+        if key in table:
+            table.move_to_end(key)
+            return table[key]
+        made = build(*arguments)
+        leaves = jax.tree.leaves(made)
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):  # built within a trace, of which they are parts
+            return made
+        table[key] = made
+        while len(table) > COUNT or (_bytes() > BYTES and table):
+            table.popitem(last=False)
+        return made
+
+    return found_or_built  # type: ignore[return-value]
+
+
+def forget() -> None:
+    """Lets go of all operators that are kept; programs that were compiled for them go by `jax.clear_caches()`."""
+    for table in _tables:
+        table.clear()
+
+
+def _bytes() -> int:
+    return sum(leaf.nbytes for table in _tables for made in table.values() for leaf in jax.tree.leaves(made))

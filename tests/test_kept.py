@@ -1,0 +1,69 @@
+"""An operator that is built again is the one that was built; what is kept is bounded, and can be let go of."""
+
+import gc
+import time
+import weakref
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from padis_jax.operators import Downsample, FanBeam, Inpaint, ParallelBeam, forget, kept
+from padis_jax.patches import frame_for
+from padis_jax.prior import Prior
+from padis_jax.solvers import sampling
+from padis_jax.solvers.reconstruct import reconstruct
+
+SIDE = 16
+
+
+def parallel(offset=0.0):
+    angles = np.arange(6) * np.pi / 6
+    return ParallelBeam(image_shape=(SIDE, SIDE), angles=angles, detector_count=24, detector_offset=offset)
+
+
+def fan():
+    about = {"image_shape": (SIDE, SIDE), "angles": np.arange(6), "detector_count": 24}
+    return FanBeam(**about, source_distance=40, detector_distance=20)
+
+
+@pytest.mark.parametrize("build", [parallel, fan, lambda: Downsample(image_shape=(SIDE, SIDE), factor=4)])
+def test_an_equal_operator_is_there_at_once(build):
+    first = build()
+    begin = time.perf_counter()
+    assert build() is first and time.perf_counter() - begin < 0.01
+    with jax.enable_x64(True):
+        assert build() is not first
+    forget()
+    second = build()
+    assert second is not first
+    np.testing.assert_array_equal(second.norm, first.norm)
+
+
+def test_what_is_kept_is_bounded_and_let_go(monkeypatch):
+    forget()
+    built = [weakref.ref(parallel(0.01 * i).norm) for i in range(kept.COUNT + 3)]
+    gc.collect()
+    assert [ref() is not None for ref in built] == [False] * 3 + [True] * kept.COUNT
+    monkeypatch.setattr(kept, "BYTES", 0)
+    parallel(1.0)
+    gc.collect()
+    assert not any(ref() is not None for ref in built)
+
+
+def test_an_operator_that_is_built_within_a_trace_is_not_kept():
+    forget()
+    total = jax.jit(lambda x: parallel(0.5)(x).sum())(jnp.ones((SIDE, SIDE)))
+    np.testing.assert_allclose(parallel(0.5)(jnp.ones((SIDE, SIDE))).sum(), total, rtol=1e-5)
+
+
+def test_other_levels_seeds_and_masks_compile_no_loop():
+    prior = Prior(lambda key, plane, sigma: plane / (1 + sigma**2), frame_for((SIDE, SIDE), 8))
+    image = jnp.full((SIDE, SIDE, 1), 0.5)
+    rng, sizes = np.random.default_rng(0), []
+    for seed, levels in ((0, 3), (1, 5), (2, 9)):
+        mask = Inpaint(mask=rng.random((SIDE, SIDE)) < 0.5)
+        reconstruct(seed, mask(image), mask, prior, levels=levels)
+        sizes.append(sampling._advance._cache_size())
+    assert sizes == [sizes[0]] * 3
