@@ -10,7 +10,7 @@ help:
 	@echo "make demo    install into $(VENV) and reconstruct a held-out CT slice from 20 views (results/)"
 	@echo "make test    lint, types and tests in the same environment"
 	@echo "make format  sort imports and lay out the code"
-	@echo "make lock    write requirements.lock anew from setup.cfg"
+	@echo "make lock    update requirements.lock to the newest versions that setup.cfg allows"
 	@echo "make clean   remove $(VENV) and the caches"
 	@echo "PYTHON=...   the interpreter to start from, 3.11 or newer (now: $(PYTHON))"
 

@@ -12,7 +12,7 @@ Figure to expect: not measured here; the paper reports 33.57 dB and SSIM 0.854 f
 1000 evaluations).
 
 Ours, where the paper leaves it open or we differ: the number of steps, 1000 steps of warm-up and a constant rate
-after it, clipping of the gradient's norm, and the loss as a mean over pixels (design.md says why).
+after it, clipping of the gradient's norm, and the loss as a mean over pixels (docs/design.md says why).
 """
 
 from padis_jax.batches import PatchConfig

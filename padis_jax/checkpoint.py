@@ -25,7 +25,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from padis_jax.digest import described, digests
-from padis_jax.errors import UserError
+from padis_jax.errors import UserError, reason
 from padis_jax.files import in_bucket, place
 from padis_jax.training import TrainState
 
@@ -193,7 +193,7 @@ def _about(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
         found = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))["config"]
     except Exception as error:  # damage has many faces, some of them Orbax's own
         _raise_for_memory(error)
-        raise _DamagedError(_short(error)) from error
+        raise _DamagedError(reason(error)) from error
     with contextlib.suppress(AttributeError, KeyError, ValueError, RecursionError):  # JSON of another form
         rest = {name: value for name, value in found.items() if name != "digests"}
         formed = all(isinstance(d, list) for name, d in found.get("digests", {}).items() if name != "about")
@@ -221,10 +221,10 @@ def _state(manager: ocp.CheckpointManager, step: int, target: dict[str, Any]) ->
         _raise_for_memory(error)
         if expected is None:  # written before there were digests: it may as well be of another architecture
             raise UserError(
-                f"checkpoint {manager.directory / str(step)}: damaged or of another architecture ({_short(error)}); "
+                f"checkpoint {manager.directory / str(step)}: damaged or of another architecture ({reason(error)}); "
                 "remove this folder to resume from the checkpoint before it, or choose another --workdir"
             ) from error
-        raise _DamagedError(_short(error)) from error
+        raise _DamagedError(reason(error)) from error
     if expected is not None:
         found = digests(state)
         if changed := [path for path in found if found[path] != expected[path]]:
@@ -241,13 +241,13 @@ def _raise_for_memory(error: Exception) -> None:
 def _set_aside(manager: ocp.CheckpointManager, damaged: dict[int, str], used: int) -> None:
     """Renames damaged checkpoints, so that the steps after the one that is used can be saved again."""
     if jax.process_index() == 0:
-        for step, reason in damaged.items():
+        for step, damage in damaged.items():
             path = place(str(manager.directory)) / str(step)
             aside = path.with_name(f"damaged_{step}")
             _remove(aside)
             path.rename(aside)
             print(
-                f"warning: checkpoint {path} is damaged ({reason}); resuming from step {used}. The damaged one is kept "
+                f"warning: checkpoint {path} is damaged ({damage}); resuming from step {used}. The damaged one is kept "
                 f"as {aside.name}",
                 file=sys.stderr,
             )
@@ -273,13 +273,13 @@ def _saving(manager: ocp.CheckpointManager) -> Iterator[None]:
         newest = manager.latest_step()
         left = "there is none yet" if newest is None else f"that of step {newest} is the newest complete one"
         raise UserError(
-            f"{manager.directory}: a checkpoint could not be written ({_short(error)}); earlier ones are unchanged, "
+            f"{manager.directory}: a checkpoint could not be written ({reason(error)}); earlier ones are unchanged, "
             f"{left}. Free some space and rerun the same command"
         ) from error
 
 
 def _all_damaged(manager: ocp.CheckpointManager, damaged: dict[int, str]) -> UserError:
-    reasons = "; ".join(f"{step}: {reason}" for step, reason in damaged.items())[:400]
+    reasons = "; ".join(f"{step}: {damage}" for step, damage in damaged.items())[:400]
     return UserError(
         f"{manager.directory}: no checkpoint is intact ({reasons}); choose another --workdir, or remove this folder to "
         "start over"
@@ -288,7 +288,3 @@ def _all_damaged(manager: ocp.CheckpointManager, damaged: dict[int, str]) -> Use
 
 def _sealed(about: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

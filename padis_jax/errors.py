@@ -29,6 +29,11 @@ def cut(text: object, length: int = 300) -> str:
     return line if len(line) <= length else f"{line[: length - 4]} ..."
 
 
+def reason(error: BaseException, length: int = 200) -> str:
+    """What an exception of a library says, on one line of at most `length` characters; its type if it says nothing."""
+    return " ".join(str(error).split())[:length] or type(error).__name__
+
+
 def printable(text: str, keep: str = "") -> str:
     """`text` with control characters, and bytes of names that are no UTF-8, as escapes; those in `keep` stay."""
     if text.isprintable():

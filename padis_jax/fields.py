@@ -97,7 +97,7 @@ def _wanted(hint: Any, value: Any, *, infinite: bool = False) -> str:
 
 
 def _of_numbers(value: Any) -> bool:
-    """Whether it may stand for an array: also what JAX puts in the place of one."""
+    """Whether it may be an array, or what JAX passes instead of one."""
     return not isinstance(value, (str, bytes, bool, complex, list, types.NoneType, numbers.Real))
 
 
@@ -106,7 +106,7 @@ def _finite(value: Any, infinite: bool) -> bool:
     if isinstance(value, jax.core.Tracer) or not isinstance(value, (np.ndarray, np.generic, jax.Array)):
         return True
     if value.dtype.kind not in "iuf":
-        return value.dtype.kind != "c"  # what JAX puts in their place, and the small floats of ml_dtypes
+        return value.dtype.kind != "c"  # what JAX passes instead, and the small floats of ml_dtypes
     size = np.abs(np.asarray(value))
     return bool(np.all((size <= LARGEST) | (infinite & np.isinf(size))))
 

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from etils import epath
 
-from padis_jax.errors import UserError
+from padis_jax.errors import UserError, reason
 
 BUCKETS = {"gs": "gcsfs", "s3": "s3fs"}  # scheme: what epath needs to reach it
 
@@ -60,9 +60,8 @@ def check_bucket(path: str | Path) -> None:
         raise
     except Exception as error:  # whatever a client library raises
         need = BUCKETS[str(path).partition("://")[0]]
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(
-            f"{path}: the bucket cannot be reached ({reason}); pip install {need}, check the address and your "
+            f"{path}: the bucket cannot be reached ({reason(error)}); pip install {need}, check the address and your "
             "credentials, or give a folder"
         ) from error
 
@@ -83,7 +82,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         try:
             place(path).write_bytes(content.getvalue())
         except Exception as error:  # whatever a client library raises
-            raise UserError(f"{path}: could not be written ({' '.join(str(error).split())[:200]})") from error
+            raise UserError(f"{path}: could not be written ({reason(error)})") from error
         return
     final = Path(path).resolve()
     temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")

@@ -24,7 +24,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from padis_jax.devices.mesh import is_leader
-from padis_jax.errors import UserError
+from padis_jax.errors import UserError, reason
 from padis_jax.files import in_bucket
 
 NAME = "lock.json"
@@ -128,10 +128,9 @@ class Lock:
         except UserError:
             raise
         except Exception as error:  # whatever a store raises, time limits included
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise UserError(
-                f"{self.folder}: {NAME}, which keeps a second run away, cannot be written ({reason}); make room or "
-                "choose another --workdir, or if no other run uses it, add --no-lock"
+                f"{self.folder}: {NAME}, which keeps a second run away, cannot be written ({reason(error)}); make room "
+                "or choose another --workdir, or if no other run uses it, add --no-lock"
             ) from error
 
 
@@ -148,16 +147,16 @@ def locked(folder: str | Path, *, lock: bool = True) -> Iterator[Lock | None]:
     Raises:
       UserError: if another run is at work there, or the lock cannot be written.
     """
-    held, reason = None, ""
+    held, refused = None, ""
     if lock and is_leader():
         try:
             held = Lock(folder)
         except UserError as error:
-            reason = str(error)
-    if lock and jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.asarray(bool(reason))):
-        reason = reason or f"{folder}: process 0 says why this run cannot begin"
-    if reason:
-        raise UserError(reason)
+            refused = str(error)
+    if lock and jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.asarray(bool(refused))):
+        refused = refused or f"{folder}: process 0 says why this run cannot begin"
+    if refused:
+        raise UserError(refused)
     try:
         yield held
     finally:

@@ -19,7 +19,7 @@ from padis_jax.errors import UserError
 from padis_jax.fields import check_count
 
 RHO = 7.0
-SIGMA_RANGE = 1e-8, 1e8  # in which a ladder may be
+SIGMA_RANGE = 1e-8, 1e8  # of noise levels, whose squares float32 can hold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +44,10 @@ class NoiseConfig:
             raise ValueError(
                 f"noise: log_mean {self.log_mean} and log_std {self.log_std}: within 100, and log_std positive"
             )
-        if not 1e-8 <= self.sigma_min < self.sigma_max <= 1e8:
+        low, high = SIGMA_RANGE
+        if not low <= self.sigma_min < self.sigma_max <= high:
             raise ValueError(
-                f"noise: 0 < sigma_min < sigma_max is needed, within 1e-8 and 1e8, got {self.sigma_min} and "
+                f"noise: 0 < sigma_min < sigma_max is needed, within {low:g} and {high:g}, got {self.sigma_min} and "
                 f"{self.sigma_max}"
             )
 

@@ -99,11 +99,7 @@ class SharedTilings(Tilings):
     def __call__(self, key: Array, plane: Array, sigma: Array) -> Array:
         """The expected clean plane; its patches are gathered once."""
         offsets = self._offsets(key)
-
-        def each(denoise: PatchDenoise, sigma: Array, patches: Array, where: Array) -> Array:
-            return self._some(denoise, sigma, patches, where)
-
-        return self._join(self._split(each, P(AXIS), sigma, plane, offsets), offsets)
+        return self._join(self._split(self._some, P(AXIS), sigma, plane, offsets), offsets)
 
     def descend(
         self, key: Array, plane: Array, sigma: Array, project: Callable[[Array], Array], respond: Respond

@@ -73,7 +73,7 @@ def save_weights(
     """Writes a weights file, atomically.
 
     Args:
-      path: the file, by custom `.safetensors`.
+      path: the file, by convention `.safetensors`.
       params: nested dict of arrays.
       network: the network's config.
       frame: geometry of the images that were trained on.

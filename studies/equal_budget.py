@@ -7,8 +7,8 @@
 Every prior is trained on 10 slices and on all (0), with two seeds, and then reconstructs the four test slices
 (noiseless 20-view CT and DDS unless flags say otherwise). A budget is a number of steps: those that fit into --minutes
 on this machine, timed before the first training with nothing else running and kept in --out/steps.json, so that the
-learning rate can decay on schedule and an interrupted run can go on. Without positions a step costs the same, so it has
-the patch prior's number. Killed, the same command goes on: finished trainings have a JSON file in --out, others
+learning rate can decay on schedule and an interrupted run can resume. Without positions a step costs the same, so it
+has the patch prior's number. Rerun the same command to resume: finished trainings have a JSON file in --out, others
 checkpoints in --runs. results.md has means, and differences paired by slice and seed.
 """
 

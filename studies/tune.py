@@ -7,8 +7,8 @@
         --weights weights/photos.safetensors --solver pnp_admm --vary solver.weight 0.01 0.03 0.1
 
 Every combination of the --vary values is run on every slice; other flags are those of sample.py. Prints a line per
-combination as it is done, the best one last, and writes all of it as JSON. It is up to you that the images
-you name are not trained on. docs/studies/tune.md has what was found.
+combination as it is done, the best one last, and writes all of it as JSON. It is up to you that the images you name are
+not trained on. docs/studies/tune.md has what was found.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main() -> None:
         rows = []
         for index in args.slices:
             words = [*rest, *flags, "--image.index", str(index)]
-            config = parse_experiment(words, default=base, prog="tune", description="")
+            config = parse_experiment(words, default=base, prog="studies.tune", description="")
             case = simulated_case(config, images)
             plan = plan_of(config, case.kind, case.measurement)
             if weights is not None:

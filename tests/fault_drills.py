@@ -150,7 +150,7 @@ def _nan(run: Run, whole: Run) -> tuple[bool, str]:
 
 
 def _dead_file(run: Run, whole: Run) -> tuple[bool, str]:
-    """Streamed images whose file is cut off while the run reads it; mended for the next start."""
+    """Streamed images whose file is cut off while the run reads it; repaired for the next start."""
     images, own = whole.workdir.parent / "images.npy", run.workdir.with_suffix(".npy")
     shutil.copy(images, own)
     before = run.steps()

@@ -141,7 +141,7 @@ def test_the_supervised_command_learns_to_improve_its_scan(tmp_path, monkeypatch
 
 @pytest.mark.slow
 def test_the_supervised_command_measures_as_the_named_problem_does(tmp_path, monkeypatch, capsys):
-    """Operator and noise are the problem's; what is random is drawn anew, and never as the benchmark draws it."""
+    """Operator and noise are the problem's; what is random is drawn again, and never as the benchmark draws it."""
     np.save(tmp_path / "images.npy", np.repeat(squares(0, 2), 3, axis=-1))
     base = ["--image.path", tmp_path / "images.npy", "--channels", "8", "--multipliers", "1", "1"]
     drawn = []

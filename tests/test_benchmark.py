@@ -43,7 +43,7 @@ def arguments(folder, *more):
 
 
 def counted(monkeypatch, stop_at=None):
-    """Counts the cells that are computed; Ctrl-C comes in the place of number `stop_at`."""
+    """Counts the cells that are computed; Ctrl-C comes instead of number `stop_at`."""
     calls, run_cell = [], work.run_cell
 
     def run(cell, *rest):

@@ -167,7 +167,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(folder, tmp_path):
     assert code == 130 and "rerun the same command" in errors and "Traceback" not in errors, errors
     step = int(errors.split("after step ")[1].split(",")[0])
     assert [p.name for p in (workdir / "checkpoints").iterdir()] == [str(step)]
-    train.main([*map(str, args), "--run.steps", str(step + 1)])  # goes on
+    train.main([*map(str, args), "--run.steps", str(step + 1)])  # resumes
     assert (workdir / "weights.safetensors").exists()
 
 

@@ -126,7 +126,7 @@ def test_two_processes_train_like_one(machine, tmp_path, flags):
 
 @pytest.mark.slow
 def test_a_sigterm_to_one_of_two_processes_stops_both_after_the_same_step(machine, tmp_path):
-    """It reaches the other through JAX's service; what they save together is what the next start goes on from."""
+    """It reaches the other through JAX's service; the next start resumes from what they save together."""
     long = ("--run.steps", 100000, "--run.checkpoint-every", 100000, "--run.log-every", 1)
     processes = machine.pair(*machine.train("stopped", *long))
     log = tmp_path / "stopped" / "log.jsonl"

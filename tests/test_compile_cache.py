@@ -24,7 +24,8 @@ print(compile_cache.spent().loaded, float(out.sum()), folder)
 
 def start(base, **more):
     """(programs loaded, result, folder, stderr) of a process."""
-    inherited = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}  # jax has set it
+    ours = ("TF_CPP_MIN_LOG_LEVEL", "JAX_COMPILATION_CACHE_DIR")  # the first one jax has set
+    inherited = {name: value for name, value in os.environ.items() if name not in ours}
     env = {**inherited, "PADIS_JAX_COMPILE_CACHE": str(base), "JAX_PLATFORMS": "cpu", **more}
     done = subprocess.run([sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True, check=True)
     loaded, total, folder = done.stdout.split()

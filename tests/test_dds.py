@@ -1,4 +1,4 @@
-"""DDS: the CG step minimises what its docstring says, and noise goes on as it says."""
+"""DDS: the CG step minimises what its docstring says, and noise is kept as it says."""
 
 import dataclasses
 

@@ -130,7 +130,7 @@ def test_equal_to_the_definition_and_its_transpose(name):
         ax = np.asarray(geometry.project(jnp.asarray(image)))
         assert relative(ax, expected) < 1e-12
         y = np.random.default_rng(1).standard_normal(ax.shape)
-        aty = np.asarray(geometry.backproject(jnp.asarray(y)))
+        aty = np.asarray(geometry.rays().backproject(jnp.asarray(y)))
         mismatch = abs(np.vdot(ax, y) - np.vdot(image, aty))
         assert mismatch <= 1e-13 * np.linalg.norm(ax) * np.linalg.norm(y)
 
@@ -156,7 +156,10 @@ def test_a_source_near_a_corner_has_a_small_program():
     with jax.enable_x64(True):
         image = np.random.default_rng(0).standard_normal((32, 32))
         y = np.random.default_rng(1).standard_normal(geometry.measurement_shape)
-        ax, aty = np.asarray(geometry.project(jnp.asarray(image))), np.asarray(geometry.backproject(jnp.asarray(y)))
+        ax, aty = (
+            np.asarray(geometry.project(jnp.asarray(image))),
+            np.asarray(geometry.rays().backproject(jnp.asarray(y))),
+        )
         assert abs(np.vdot(ax, y) - np.vdot(image, aty)) <= 1e-13 * np.linalg.norm(ax) * np.linalg.norm(y)
 
 
@@ -167,7 +170,7 @@ def test_the_dot_test_of_positive_data():
         for dtype, bound in ((jnp.float32, 1e-5), (jnp.float64, 1e-12)):
             x = jax.random.uniform(jax.random.key(0), geometry.image_shape, dtype)
             y = jax.random.uniform(jax.random.key(1), geometry.measurement_shape, dtype)
-            ax, aty = (np.asarray(a, np.float64) for a in (geometry.project(x), geometry.backproject(y)))
+            ax, aty = (np.asarray(a, np.float64) for a in (geometry.project(x), geometry.rays().backproject(y)))
             mismatch = abs(np.vdot(ax, y) - np.vdot(x, aty)) / (np.linalg.norm(ax) * np.linalg.norm(y))
             assert mismatch < bound, dtype
 

@@ -158,4 +158,4 @@ def test_a_pixel_that_a_view_does_not_see_gets_nothing_from_it():
         bins = 90 * (x * np.cos(t) + y * np.sin(t)) / depth - 2.2 + 4
         expected += 90 / depth**2 * np.interp(bins, np.arange(-1, 10), np.pad(row, 1), left=0, right=0)
     assert (expected == 0).any()
-    np.testing.assert_allclose(geometry.smear(jnp.asarray(sinogram)), expected, atol=1e-5)
+    np.testing.assert_allclose(geometry.rays().smear(jnp.asarray(sinogram)), expected, atol=1e-5)

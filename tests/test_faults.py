@@ -1,4 +1,4 @@
-"""Training that is stopped, politely or not, goes on where it was and ends with the same parameters."""
+"""Training that is stopped, politely or not, resumes where it was and ends with the same parameters."""
 
 import contextlib
 import io

@@ -89,7 +89,7 @@ def test_under_jit_vmap_and_grad_as_an_argument(name):
     chex.assert_shape(y, (*operator.measurement_shape, 3))
     gradient = loss_gradient(operator, images, y)
     np.testing.assert_allclose(gradient[1], operator.T(operator(images[1]) - y), atol=2e-5)
-    loss_gradient(FACTORIES[name](), images, y)  # made anew it is the same program
+    loss_gradient(FACTORIES[name](), images, y)  # made again it is the same program
     chex.assert_shape([operator.start(y), operator.pinv(y)], (H, W, 3))
 
 

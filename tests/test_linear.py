@@ -273,7 +273,7 @@ def chain(calls, n=60):
 
 
 @pytest.mark.parametrize(("basis", "tolerance"), [(10, 1e-5), (4, 1e-4), (3, 1e-3)])
-def test_lanczos_norm_starts_anew_when_its_basis_is_full(basis, tolerance):
+def test_lanczos_norm_restarts_when_its_basis_is_full(basis, tolerance):
     """A chain's singular values are 1 + 2 cos(k pi / (n + 1))."""
     forward, adjoint, shape, norm = chain(calls := [])
     found = lanczos_norm(forward, adjoint, shape, basis=basis, tolerance=tolerance)

@@ -90,9 +90,9 @@ def test_auto_says_what_it_takes(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is counted anew on Linux only")
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process can be reset on Linux only")
 @pytest.mark.parametrize("patch_batch", [None, 16])
-def test_a_run_takes_what_its_loop_was_foretold(patch_batch):
+def test_a_run_takes_what_was_estimated_for_its_loop(patch_batch):
     """DPS with a network that fills some hundred MiB; the growth of this process, from before the loop to its end."""
     network = NetworkConfig(model_channels=8, channel_mult=(1, 2), num_blocks=1, dropout=0.0)
     frame = frame_for((320, 320), 64)

@@ -85,7 +85,7 @@ def test_a_scan_without_tables_of_its_transpose_has_the_same_one():
     geometry = scan("parallel", 1).geometry
     y = np.random.default_rng(0).standard_normal((VIEWS, BINS)).astype(np.float32)
     found = jax.vjp(geometry.project, np.ones(SHAPE, np.float32))[1](y)[0]
-    np.testing.assert_allclose(found, geometry.backproject(y), atol=1e-4)
+    np.testing.assert_allclose(found, geometry.rays().backproject(y), atol=1e-4)
 
 
 def test_the_pseudo_inverse_is_differentiable_in_the_measurement_only():

@@ -14,7 +14,7 @@ import pytest
 from padis_jax.images import Window
 from padis_jax.operators import RayTransform
 from padis_jax.operators.per_channel import PerChannel
-from padis_jax.problems.registry import PROBLEMS, blurred_problem, find_problem, markdown, masked_problem, simulate
+from padis_jax.problems.registry import PROBLEMS, blurred_problem, markdown, masked_problem, simulate
 
 IMAGES = [name for name, problem in PROBLEMS.items() if not problem.tomography]
 PAGE = Path(__file__).parents[1] / "docs" / "problems.md"
@@ -76,12 +76,6 @@ def test_masks_follow_the_key():
         masks = [np.asarray(PROBLEMS[name].build((32, 32), 1, jax.random.key(k)).mask) for k in (0, 0, 1)]
         np.testing.assert_array_equal(masks[0], masks[1])
         assert (masks[0] != masks[2]).any()
-
-
-def test_unknown_problems_are_named_with_the_known_ones():
-    assert find_problem("sr4") is PROBLEMS["sr4"]
-    with pytest.raises(ValueError, match="no problem 'sr5'.*ct20.*denoise"):
-        find_problem("sr5")
 
 
 def test_the_table_of_the_documentation():

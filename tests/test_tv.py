@@ -12,7 +12,7 @@ from padis_jax.solvers.tv import TV, gradient, gradient_adjoint, total_variation
 
 
 class Identity:
-    """A = 1, as a plain class of one's own."""
+    """A = 1, as a user's plain class."""
 
     norm = 1.0
 

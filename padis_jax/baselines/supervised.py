@@ -1,4 +1,4 @@
-"""The supervised baseline: a U-Net that mends the quick classical image (FBPConvNet; Jin et al., IEEE TIP 26, 4509,
+"""The supervised baseline: a U-Net that corrects the quick classical image (FBPConvNet; Jin et al., IEEE TIP 26, 4509,
 2017).
 
     x = start(y) + F(start(y)),     trained on  mean (start(y) + F(start(y)) - x)^2

@@ -10,9 +10,8 @@ import numpy as np
 from padis_jax.benchmark import photos
 from padis_jax.errors import UserError
 from padis_jax.images import PLAIN, ImageSet, Window, read_images
+from padis_jax.runs.case import SSIM_WINDOW
 from padis_jax.split import HEAD_CT_TEST, is_head_ct, spread
-
-SSIM_WINDOW = 11  # pixels: smaller images have no score
 
 
 class Pictures(NamedTuple):

@@ -46,8 +46,8 @@ class OutputOptions(NamedTuple):
     """How a program speaks; every program takes these flags.
 
     Attributes:
-      dry_run: print what would be done, with an estimate of memory, and do nothing.
-      estimate: with --dry-run: also compile and time one evaluation.
+      dry_run: print what would be done, and do nothing; sample and train also estimate the memory.
+      estimate: with --dry-run of sample and train: also compile and time one evaluation.
       json: print one JSON object on stdout, and nothing else there.
       quiet: print errors only.
       verbose: print more than usual.

@@ -179,17 +179,11 @@ def describe(source: Source, window: Window | None = None) -> dict[str, Any]:
     }
 
 
-def contact_sheet(images: ImageSet, count: int = SHEET, cell: int = CELL) -> np.ndarray:
-    """Evenly spread images side by side, [h, w, C] in [0, 1].
-
-    Args:
-      images: the set.
-      count: images on the sheet, at most.
-      cell: the longest side of each in pixels; smaller images keep their size.
-    """
+def contact_sheet(images: ImageSet) -> np.ndarray:
+    """At most `SHEET` images of a set, evenly spread, side by side: [h, w, C] in [0, 1]. Small ones keep their size."""
     total, height, width, channels = images.images.shape
-    chosen = spread(total, count)
-    scale = min(1.0, cell / max(height, width))
+    chosen = spread(total, SHEET)
+    scale = min(1.0, CELL / max(height, width))
     h, w = max(1, round(height * scale)), max(1, round(width * scale))
     columns = math.ceil(math.sqrt(len(chosen)))
     rows = math.ceil(len(chosen) / columns)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import jax
 
-from padis_jax.errors import UserError
+from padis_jax.errors import UserError, reason
 
 
 def join(args: Sequence[str]) -> list[str]:
@@ -54,10 +54,10 @@ def join(args: Sequence[str]) -> list[str]:
             initialization_timeout=known.timeout,
         )
     except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"--cluster: the processes did not come together ({reason}); start one process for each number, let all "
-            "reach the coordinator's port, or give --cluster.coordinator, --cluster.processes, --cluster.process"
+            f"--cluster: the processes did not come together ({reason(error, 300)}); start one process for each "
+            "number, let all reach the coordinator's port, or give --cluster.coordinator, --cluster.processes and "
+            "--cluster.process"
         ) from error
     return rest
 

@@ -25,11 +25,11 @@ import sys
 import tempfile
 import time
 import warnings
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jaxlib.version
 from jax import monitoring
 
 from padis_jax.files import write_json
@@ -136,7 +136,7 @@ def remember(what: str, seconds: float) -> None:
 
 
 def _key() -> str:
-    about = [jax.__version__, jaxlib.version.__version__, platform.machine(), platform.system()]
+    about = [jax.__version__, metadata.version("jaxlib"), platform.machine(), platform.system()]
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         about += [line for line in lines if line.startswith(("model name", "flags", "Features"))][:2]

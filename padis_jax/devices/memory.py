@@ -76,7 +76,7 @@ def free_memory() -> int:
 class Growth:
     """Measures by how many bytes the peak of this process's resident set exceeds what it held when this was made.
 
-    What earlier work has left free in the allocator is given back first, and the peak is counted anew (Linux).
+    What earlier work has left free in the allocator is given back first, and the recorded peak is reset (Linux).
     """
 
     def __init__(self) -> None:

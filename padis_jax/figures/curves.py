@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,24 +14,19 @@ from padis_jax.errors import UserError
 from padis_jax.figures.style import COLOURS, dress
 from padis_jax.files import read_records
 
+ALONG, FIELDS = "step", ("loss", "validation_loss")
+GROUP = "patch"  # size of the patches, in logs that tell it
+SMOOTH = 0.02  # half-width of the running mean, as a share of a curve's points
 
-def training_curves(
-    log: str | Path | Iterable[Mapping[str, Any]],
-    *,
-    x: str = "step",
-    y: Sequence[str] = ("loss", "validation_loss"),
-    by: str = "patch",
-    smooth: float = 0.02,
-) -> Figure:
-    """Logged quantities in the course of training, with their running means; a curve for each quantity and patch size.
+
+def training_curves(log: str | Path | Iterable[Mapping[str, Any]]) -> Figure:
+    """The losses in the course of training, with their running means; a curve for each loss and patch size.
+
+    The vertical axis is logarithmic where all values are positive.
 
     Args:
-      log: a JSONL file, or its records. Records without `x` or any of `y` are passed over, and so is a last line that
+      log: a JSONL file, or its records. Records without a step or a loss are passed over, and so is a last line that
         was cut off.
-      x: the field for the horizontal axis.
-      y: the fields for the vertical axis, logarithmic where all values are positive.
-      by: the field that tells curves of one quantity apart; records without it make one curve.
-      smooth: the half-width of the running mean, as a share of a curve's points.
 
     Returns:
       A Figure.
@@ -42,27 +37,28 @@ def training_curves(
     records = read_records(cast(Path, log)) if isinstance(log, (str, os.PathLike)) else list(log)
     curves: dict[tuple[str, Any], list[tuple[float, float]]] = {}
     for record in records:
-        for field in y:
-            if record.get(x) is not None and record.get(field) is not None:
-                curves.setdefault((field, record.get(by)), []).append((float(record[x]), float(record[field])))
+        for field in FIELDS:
+            if record.get(ALONG) is not None and record.get(field) is not None:
+                point = float(record[ALONG]), float(record[field])
+                curves.setdefault((field, record.get(GROUP)), []).append(point)
     if not curves:
         source = log if isinstance(log, (str, Path)) else "training log"
-        raise UserError(f"{source}: no records with the fields {x!r} and {' or '.join(map(repr, y))}")
+        raise UserError(f"{source}: no records with the fields {ALONG!r} and {' or '.join(map(repr, FIELDS))}")
     figure = Figure(figsize=(4.6, 3.0), layout="constrained")
     ax = figure.add_subplot()
-    order = sorted(curves, key=lambda curve: (y.index(curve[0]), str(curve[1]).zfill(12)))
+    order = sorted(curves, key=lambda curve: (FIELDS.index(curve[0]), str(curve[1]).zfill(12)))
     for index, (field, group) in enumerate(order):
         along, values = np.array(curves[field, group]).T
-        half = max(1, round(smooth * len(values)))
+        half = max(1, round(SMOOTH * len(values)))
         sums = np.concatenate([[0.0], np.cumsum(values)])
         first = np.maximum(np.arange(len(values)) - half, 0)
         last = np.minimum(np.arange(len(values)) + half + 1, len(values))
         mean = (sums[last] - sums[first]) / (last - first)
         colour = COLOURS[index % len(COLOURS)]
-        label = field.replace("_", " ") + ("" if group is None else f", {by} {group}")
+        label = field.replace("_", " ") + ("" if group is None else f", {GROUP} {group}")
         ax.plot(along, values, color=colour, alpha=0.25, linewidth=0.6)
         ax.plot(along, mean, color=colour, linewidth=1.4, label=label)
     if all(value > 0 for points in curves.values() for _, value in points):
         ax.set_yscale("log")
-    dress(ax, x, y[0], legend=len(curves) > 1)
+    dress(ax, ALONG, FIELDS[0], legend=len(curves) > 1)
     return figure

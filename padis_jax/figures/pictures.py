@@ -24,6 +24,8 @@ from padis_jax.figures.style import (
 )
 from padis_jax.window import HOUNSFIELD, Window
 
+COLUMNS = 6  # pictures in a row of a gallery
+
 
 def comparison(
     truth: ArrayLike,
@@ -105,27 +107,25 @@ def gallery(
     images: Mapping[str, ArrayLike],
     *,
     window: Window = HOUNSFIELD,
-    display: Window | None = None,
     origin: Literal["upper", "lower"] = "upper",
-    columns: int = 6,
 ) -> Figure:
-    """The truth and many reconstructions in rows of `columns`, each titled with its PSNR and SSIM.
+    """The truth and many reconstructions in rows of `COLUMNS`, each titled with its PSNR and SSIM.
+
+    Black and white are the ends of the brain window where the unit is HU, else those of the window itself.
 
     Args:
       truth: as for `comparison`.
       images: name -> reconstruction, likewise.
       window: what 0 and 1 stand for.
-      display: the values shown black and white, in the window's unit; brain where that is HU, else the window itself.
       origin: as for `comparison`.
-      columns: pictures in a row.
 
     Returns:
       A Figure.
     """
     reference = as_plane(truth)
-    display = display or (BRAIN if window.unit == "HU" else window)
+    display = BRAIN if window.unit == "HU" else window
     shown = {"truth": reference} | {name: as_plane(image) for name, image in images.items()}
-    columns = min(columns, len(shown))
+    columns = min(COLUMNS, len(shown))
     rows, cell = -(-len(shown) // columns), 1.75
     height = cell * reference.shape[0] / reference.shape[1]
     figure = Figure(figsize=(cell * columns, (height + 0.45) * rows), layout=tight())
@@ -146,13 +146,8 @@ def gallery(
     return figure
 
 
-def images_row(
-    images: Mapping[str, ArrayLike],
-    *,
-    window: Window = HOUNSFIELD,
-    origin: Literal["upper", "lower"] = "upper",
-) -> Figure:
-    """Images [H, W, C] in the window's [0, 1] beside each other, each under its name; `origin` as for `comparison`."""
+def images_row(images: Mapping[str, ArrayLike], *, origin: Literal["upper", "lower"] = "upper") -> Figure:
+    """Images [H, W, C] in [0, 1] beside each other, each under its name; `origin` as for `comparison`."""
     figure = Figure(figsize=(3.2 * len(images), 3.5), layout="constrained")
     for ax, (name, image) in zip(figure.subplots(1, len(images), squeeze=False)[0], images.items(), strict=True):
         shown = as_plane(image).clip(0.0, 1.0)

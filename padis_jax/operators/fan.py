@@ -28,7 +28,7 @@ import numpy as np
 from padis_jax.operators.fan_fbp import fan_weights
 from padis_jax.operators.fan_rays import FanRays, Strips
 from padis_jax.operators.fbp import fbp_tables
-from padis_jax.operators.joseph import LANES, padded, rounded_up, side, source_table
+from padis_jax.operators.joseph import LANES, padded, rounded_up, source_table
 from padis_jax.operators.scan import Scan
 
 
@@ -80,7 +80,7 @@ class FanGeometry(Scan):
         alpha, beta, steps = _lines(self)
         order = [np.argsort(~step.any(1), kind="stable") for step in steps]  # the views with such rays first
         return FanRays(
-            lines=_strips(alpha, beta, steps, side(self.image_shape)),
+            lines=_strips(alpha, beta, steps),
             alpha=alpha,
             beta=beta,
             steps=np.asarray(steps),
@@ -131,8 +131,8 @@ def _lines(geometry: FanGeometry) -> tuple[np.ndarray, np.ndarray, tuple[np.ndar
     return alpha - across // 2, beta, (np.where(hit & steep, step, 0), np.where(hit & ~steep, step, 0))
 
 
-def _strips(alpha: np.ndarray, beta: np.ndarray, steps: tuple[np.ndarray, np.ndarray], across: int) -> Strips:
-    """The rays with a step, those of one kind after those of the other; `across` the side of the square."""
+def _strips(alpha: np.ndarray, beta: np.ndarray, steps: tuple[np.ndarray, np.ndarray]) -> Strips:
+    """The rays with a step, those of one kind after those of the other."""
     kinds = [np.flatnonzero(step) for step in steps]
     filled = [np.pad(rays, (0, -len(rays) % LANES), constant_values=-1).reshape(-1, LANES) for rays in kinds]
     rays = np.concatenate(filled)

@@ -29,57 +29,8 @@ class Strips(NamedTuple):
     source: Table  # [views, bins]
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["lines", "alpha", "beta", "steps", "order", "counts", "lateral", "depth", "detector", "fbp"],
-    meta_fields=["image_shape", "taps"],
-)
-@dataclasses.dataclass(frozen=True, eq=False)
-class FanRays:
-    """The tables of a `FanGeometry`. Pairs are of steep and shallow rays.
-
-    Attributes:
-      lines: of the projection.
-      alpha, beta: [views, bins], where a ray is on the lines that it crosses, which are rows if it is steep.
-      steps: [2, views, bins], length of a ray within one line, 0 where it is not of that kind or misses the image.
-      order: [2, views], the views with such rays first.
-      counts: [2], how many these are.
-      lateral: x cos t + y sin t + a of the pixels as terms of row [views, rows] and column [views, columns], both
-        filled up to full strips.
-      depth: L, likewise.
-      detector: D over the bin spacing, the bin coordinate of u = 0, D.
-      fbp: for filtered backprojection.
-      image_shape: (H, W).
-      taps: bins on either side of a pixel that its weights can reach.
-    """
-
-    lines: Strips
-    alpha: Table
-    beta: Table
-    steps: Table
-    order: Table
-    counts: Table
-    lateral: tuple[Table, Table]
-    depth: tuple[Table, Table]
-    detector: Table
-    fbp: FbpTables
-    image_shape: tuple[int, int]
-    taps: int
-
-    def project(self, image: Array) -> Array:
-        """[H, W] -> [views, bins]."""
-        return _project(self, image)
-
-    def backproject(self, sinogram: Array) -> Array:
-        """[views, bins] -> [H, W], the transpose of `project`."""
-        return _backproject(self, sinogram)
-
-    def smear(self, sinogram: Array, margin: int = 0) -> Array:
-        """Views with `margin` more bins on either side -> [H, W]: sum of D/L^2 times the value at the pixel."""
-        return _smear(self, sinogram, margin)
-
-
 def _project_plain(rays: FanRays, image: Array) -> Array:
+    """[H, W] -> [views, bins]."""
     across = side(rays.image_shape)
     alpha, beta, step = (table.astype(image.dtype) for table in rays.lines[:3])
     line = jnp.asarray(line_table(np.arange(across)[None] - across // 2).astype(image.dtype))
@@ -148,14 +99,13 @@ def _backproject_steep(rays: FanRays, sinogram: Array, transposed: bool) -> Arra
 
 
 def _backproject_plain(rays: FanRays, sinogram: Array) -> Array:
+    """[views, bins] -> [H, W], the transpose of `_project_plain`."""
     return _backproject_steep(rays, sinogram, False) + _backproject_steep(rays, sinogram, True).T
 
 
-_project, _backproject = transposes(_project_plain, _backproject_plain)
-
-
 @functools.partial(jax.jit, static_argnums=2)
-def _smear(rays: FanRays, sinogram: Array, margin: int) -> Array:
+def _smear(rays: FanRays, sinogram: Array, margin: int = 0) -> Array:
+    """Views with `margin` more bins on either side -> [H, W]: sum of D/L^2 times the value at the pixel."""
     (h, w), dtype, bins = rays.image_shape, sinogram.dtype, sinogram.shape[1]
     rows = jnp.pad(sinogram, ((0, 0), (2, 2)))  # where both taps of a clipped position read zeros
     total_distance, bin_position = rays.detector[2].astype(dtype), _bin_position(rays, dtype, False)
@@ -170,3 +120,44 @@ def _smear(rays: FanRays, sinogram: Array, margin: int) -> Array:
 
     total = lax.fori_loop(0, len(sinogram), body, jnp.zeros((h * -(-w // LANES), LANES), dtype))
     return rearrange(total, "(h strip) lane -> h (strip lane)", h=h)[:, :w]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["lines", "alpha", "beta", "steps", "order", "counts", "lateral", "depth", "detector", "fbp"],
+    meta_fields=["image_shape", "taps"],
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class FanRays:
+    """The tables of a `FanGeometry`. Pairs are of steep and shallow rays.
+
+    Attributes:
+      lines: of the projection.
+      alpha, beta: [views, bins], where a ray is on the lines that it crosses, which are rows if it is steep.
+      steps: [2, views, bins], length of a ray within one line, 0 where it is not of that kind or misses the image.
+      order: [2, views], the views with such rays first.
+      counts: [2], how many these are.
+      lateral: x cos t + y sin t + a of the pixels as terms of row [views, rows] and column [views, columns], both
+        filled up to full strips.
+      depth: L, likewise.
+      detector: D over the bin spacing, the bin coordinate of u = 0, D.
+      fbp: for filtered backprojection.
+      image_shape: (H, W).
+      taps: bins on either side of a pixel that its weights can reach.
+    """
+
+    lines: Strips
+    alpha: Table
+    beta: Table
+    steps: Table
+    order: Table
+    counts: Table
+    lateral: tuple[Table, Table]
+    depth: tuple[Table, Table]
+    detector: Table
+    fbp: FbpTables
+    image_shape: tuple[int, int]
+    taps: int
+
+    project, backproject = transposes(_project_plain, _backproject_plain)
+    smear = _smear

@@ -7,7 +7,7 @@ both sides in `shares`:
 
 s is the bin spacing and h the band-limited ramp sampled in space: h_0 = 1/(4 s^2), h_n = -1/(pi n s)^2 for odd n, 0 for
 even n (Kak and Slaney eq. 61). Sampling it in space, not |frequency| in frequency, keeps the image's mean right. A
-window on the spectrum of h tames noise:
+window on the spectrum of h, one of five, tames noise (`ramp_spectrum`).
 """
 
 from __future__ import annotations

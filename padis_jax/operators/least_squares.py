@@ -87,18 +87,16 @@ def _implicit(matvec: Map, rhs: Array, least: Array) -> Array:
     return lax.custom_linear_solve(matvec, rhs, solve, symmetric=True)
 
 
-def pseudo_inverse(
-    forward: Map, adjoint: Map, measurement: Array, *, tolerance: float | None = None, max_iterations: int = 2000
-) -> Array:
+def pseudo_inverse(forward: Map, adjoint: Map, measurement: Array, *, max_iterations: int = 2000) -> Array:
     """A+ y: conjugate gradients on A'A x = A'y from zero, which stay in the range of A', hence of least norm.
 
-    Stops when ||A'(y - A x)|| <= tolerance ||A' y||, the default being 8 rounding errors of the type (1e-6 in float32),
-    or, without a word, after `max_iterations`: the smallest singular values of a blur or of few views may want more.
+    Stops when ||A'(y - A x)|| <= e ||A' y||, e being 8 rounding errors of the type (1e-6 in float32), or, silently,
+    after `max_iterations`: the smallest singular values of a blur or of few views may want more.
 
     The transpose of A+ is (A')+, computed in the same way, so that y can be differentiated in reverse mode. What
     `forward` and `adjoint` hold cannot. Methods of operators, and `Partial`s, compile nothing for other arrays.
     """
-    return _pseudo_inverse(as_partial(forward), as_partial(adjoint), measurement, tolerance, max_iterations)
+    return _pseudo_inverse(as_partial(forward), as_partial(adjoint), measurement, max_iterations)
 
 
 def as_partial(function: Any) -> Partial:
@@ -111,15 +109,12 @@ def as_partial(function: Any) -> Partial:
     return Partial(getattr(function, "__func__", type(function).__call__), owner)
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _pseudo_inverse(
-    forward: Partial, adjoint: Partial, measurement: Array, tolerance: float | None, max_iterations: int
-) -> Array:
+@functools.partial(jax.jit, static_argnums=3)
+def _pseudo_inverse(forward: Partial, adjoint: Partial, measurement: Array, max_iterations: int) -> Array:
     @jax.custom_vjp  # autodiff cannot run a loop of unknown length backwards
     def solve(forward: Partial, adjoint: Partial, y: Array) -> Array:
         gradient = adjoint(y)
-        share = 8 * float(jnp.finfo(gradient.dtype).eps) if tolerance is None else tolerance
-        limit = share * jnp.sqrt(jnp.real(jnp.vdot(gradient, gradient)))
+        limit = 8 * float(jnp.finfo(gradient.dtype).eps) * jnp.sqrt(jnp.real(jnp.vdot(gradient, gradient)))
         return least_squares(forward, adjoint, y, limit=limit, max_iterations=max_iterations)[0]
 
     def run(forward: Partial, adjoint: Partial, y: Any) -> tuple[Array, tuple[Partial, Partial]]:
@@ -130,7 +125,7 @@ def _pseudo_inverse(
 
     def pull(maps: tuple[Partial, Partial], cotangent: Array) -> tuple[None, None, Array]:
         # Conjugated: a cotangent pairs without conjugation.
-        back = _pseudo_inverse(*maps[::-1], jnp.conj(cotangent), tolerance, max_iterations)
+        back = _pseudo_inverse(*maps[::-1], jnp.conj(cotangent), max_iterations)
         return None, None, jnp.conj(back)
 
     solve.defvjp(run, pull, symbolic_zeros=True)

@@ -66,7 +66,7 @@ class ParallelGeometry(Scan):
         if not self._one_sided:
             return view_weights(self.angles)[:, None]
         u = (np.arange(self.detector_count) - (self.detector_count - 1) / 2) * self.detector_spacing + self.centre
-        # From the axis, the ray of the other side is at -u;
+        # Seen from the axis, the ray of the other side is at -u.
         shares = ray_shares(self.angles, u, other_u=-u, turn=np.asarray(np.pi))
         return view_weights(self.angles, TURN)[:, None] * shares
 
@@ -131,46 +131,6 @@ class _Lines(NamedTuple):
     source: Table  # [views, bins]
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["lines", "bins", "step", "slope", "fbp"],
-    meta_fields=["image_shape", "taps"],
-)
-@dataclasses.dataclass(frozen=True, eq=False)
-class ParallelRays:
-    """The tables of a `ParallelGeometry`.
-
-    Attributes:
-      lines: of the projection.
-      bins: bin coordinates of the pixels, [views, H * strips] and [views, LANES], where there is a use for them.
-      step: [views], length of a ray within one line.
-      slope: [views], by which the weight of a pixel falls from one bin to the next.
-      fbp: for filtered backprojection.
-      image_shape: (H, W).
-      taps: bins on either side of a pixel that its weights can reach.
-    """
-
-    lines: _Lines
-    bins: _Split | None
-    step: Table
-    slope: Table
-    fbp: FbpTables
-    image_shape: tuple[int, int]
-    taps: int
-
-    def project(self, image: Array) -> Array:
-        """[H, W] -> [views, bins]."""
-        return _project(self, image)
-
-    def backproject(self, sinogram: Array) -> Array:
-        """[views, bins] -> [H, W], the transpose of `project`."""
-        return _backproject(self, sinogram)
-
-    def smear(self, sinogram: Array, margin: int = 0) -> Array:
-        """Views with `margin` more bins on either side -> [H, W]: interpolated at every pixel, then summed."""
-        return _smear(self, sinogram, margin)
-
-
 def _shallow(geometry: ParallelGeometry) -> np.ndarray:
     """Of each view, whether its rays are summed over columns, which they cross at the shorter distance: [views]."""
     return np.abs(np.cos(geometry.angles)) < np.abs(np.sin(geometry.angles)) * geometry.pixel_aspect
@@ -228,6 +188,7 @@ def _steep(geometry: ParallelGeometry, transposed: bool) -> tuple[np.ndarray, ..
 
 
 def _project_plain(rays: ParallelRays, image: Array) -> Array:
+    """[H, W] -> [views, bins]."""
     (a_int, a_frac, b_int, b_frac), shallow, step, source = rays.lines
     a_frac, b_frac, b_int = a_frac.astype(image.dtype), b_frac.astype(image.dtype)[:, None], b_int[:, None]
 
@@ -267,6 +228,7 @@ def _gather_bins(rays: ParallelRays, sinogram: Array, *, slope: Array, taps: int
 
 
 def _backproject_plain(rays: ParallelRays, sinogram: Array) -> Array:
+    """[views, bins] -> [H, W], the transpose of `_project_plain`."""
     if rays.bins is None:  # rarely wanted, and slower
         image = jax.ShapeDtypeStruct(rays.image_shape, sinogram.dtype)
         return jax.linear_transpose(functools.partial(_project_plain, rays), image)(sinogram)[0]
@@ -275,8 +237,37 @@ def _backproject_plain(rays: ParallelRays, sinogram: Array) -> Array:
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _smear(rays: ParallelRays, sinogram: Array, margin: int) -> Array:
+def _smear(rays: ParallelRays, sinogram: Array, margin: int = 0) -> Array:
+    """Views with `margin` more bins on either side -> [H, W]: interpolated at every pixel, then summed."""
     return _gather_bins(rays, sinogram, slope=jnp.ones(len(sinogram), sinogram.dtype), taps=1, margin=margin)
 
 
-_project, _backproject = transposes(_project_plain, _backproject_plain)
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["lines", "bins", "step", "slope", "fbp"],
+    meta_fields=["image_shape", "taps"],
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class ParallelRays:
+    """The tables of a `ParallelGeometry`.
+
+    Attributes:
+      lines: of the projection.
+      bins: bin coordinates of the pixels, [views, H * strips] and [views, LANES], where there is a use for them.
+      step: [views], length of a ray within one line.
+      slope: [views], by which the weight of a pixel falls from one bin to the next.
+      fbp: for filtered backprojection.
+      image_shape: (H, W).
+      taps: bins on either side of a pixel that its weights can reach.
+    """
+
+    lines: _Lines
+    bins: _Split | None
+    step: Table
+    slope: Table
+    fbp: FbpTables
+    image_shape: tuple[int, int]
+    taps: int
+
+    project, backproject = transposes(_project_plain, _backproject_plain)
+    smear = _smear

@@ -15,7 +15,7 @@ class Scan:
 
     The tables are arrays, whose shapes depend on those of image and sinogram and little else, so that programs are
     compiled for a shape and not for a geometry. Made in float64 by NumPy, they are rounded to what JAX is set to.
-    `project`, `backproject` and `smear` make them at every call; `RayTransform` keeps them.
+    `project` makes them at every call; `RayTransform` keeps them.
     """
 
     image_shape: tuple[int, int]
@@ -42,14 +42,6 @@ class Scan:
     def project(self, image: Array) -> Array:
         """[H, W] -> [views, bins]."""
         return self.rays(transpose=False).project(image)
-
-    def backproject(self, sinogram: Array) -> Array:
-        """[views, bins] -> [H, W], the transpose of `project`."""
-        return self.rays().backproject(sinogram)
-
-    def smear(self, sinogram: Array) -> Array:
-        """[views, bins] -> [H, W]: each view interpolated linearly at every pixel, then summed (for FBP)."""
-        return self.rays().smear(sinogram)
 
     def words(self) -> np.ndarray:
         """All real numbers, float64 bit for bit as integers, which JAX does not round."""

@@ -159,7 +159,7 @@ def FanBeam(  # noqa: N802 (a factory named like the object it makes)
     >>> angles = np.arange(12) * np.pi / 6
     >>> A = pj.FanBeam(image_shape=(16, 16), angles=angles, source_distance=40, detector_distance=20, detector_count=48)
     >>> y = A(jnp.ones((16, 16, 1)))
-    >>> y.shape, A.start(y).shape  # filtered back-projection
+    >>> y.shape, A.start(y).shape  # filtered backprojection
     ((12, 48, 1), (16, 16, 1))
 
     Args:

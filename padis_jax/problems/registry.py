@@ -274,13 +274,6 @@ PROBLEMS: dict[str, NamedProblem] = {
 }
 
 
-def find_problem(name: str) -> NamedProblem:
-    """The problem of that name; ValueError with all names if there is none."""
-    if name not in PROBLEMS:
-        raise ValueError(f"there is no problem {name!r}; choose one of {', '.join(PROBLEMS)}")
-    return PROBLEMS[name]
-
-
 def markdown() -> str:
     """The table of docs/problems.md."""
     lines = ["| problem | what is measured | noise | start |", "|---|---|---|---|"]

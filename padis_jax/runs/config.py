@@ -171,11 +171,8 @@ class Experiment:
             raise UserError(
                 f"patch_batch {self.patch_batch} must be at least 1, 0 or 'auto'; tilings {self.tilings} at least 1"
             )
-        if self.samples < 0 or self.samples == 1 or self.generate < 0 or self.generate_levels < 1:
-            raise UserError(
-                f"samples {self.samples} must be at least 2, or 0; generate {self.generate} not negative, "
-                f"generate_levels {self.generate_levels} at least 1"
-            )
+        if self.samples < 0 or self.samples == 1 or self.generate < 0:
+            raise UserError(f"samples {self.samples} must be at least 2, or 0; generate {self.generate} not negative")
         if self.devices < 0 or self.batch < 1:
             raise UserError(f"devices {self.devices} must not be negative, batch {self.batch} at least 1")
         if (self.image.crop or self.image.resize) and {"dicom", "nifti"} & set(self.save_as):

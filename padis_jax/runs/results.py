@@ -43,7 +43,7 @@ def write_results(
     scale = window.high - window.low
     pictures = {}
     if case.truth is None:
-        figure = images_row(images, window=window, origin=case.origin)
+        figure = images_row(images, origin=case.origin)
         pictures["Reconstructions"] = _drawn(workdir / "reconstruction.png", figure)
     else:
         figure = comparison(case.truth, images, window=window, origin=case.origin)

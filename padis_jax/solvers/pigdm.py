@@ -8,7 +8,7 @@
 The clean image given x is taken for Gaussian with mean D and covariance r^2 I. That is right for white images of
 deviation tau, of which u is the mean given x and y; the paper's have tau = 1, in [-1, 1]. Against DPS the residual is
 weighted by its covariance; against TMPD that covariance is no derivative of the network. Without noise and floor g is
-A+ (y - A D), which gives the method its name. CG on A*A from 0 solves the system, so every linear operator will do.
+A+ (y - A D), which gives the method its name. CG on A*A from 0 solves the system, so any linear operator may be given.
 
 Cost per level: one evaluation and one gradient through it; cg_steps + 2 pairs of A and A*.
 """
