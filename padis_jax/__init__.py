@@ -25,6 +25,7 @@ _PUBLIC = {
     "solvers.plug_and_play": ["PlugAndPlay"],
     "solvers.predictor_corrector": ["PredictorCorrector"],
     "solvers.reconstruct": ["reconstruct"],
+    "solvers.red_diff": ["REDDiff"],
     "solvers.samples": ["draw_samples"],
     "solvers.tmpd": ["TMPD"],
     "solvers.tv": ["TV", "total_variation"],
@@ -57,6 +58,7 @@ if TYPE_CHECKING:  # the same for type checkers and editors, which would take __
     from padis_jax.solvers.plug_and_play import PlugAndPlay as PlugAndPlay
     from padis_jax.solvers.predictor_corrector import PredictorCorrector as PredictorCorrector
     from padis_jax.solvers.reconstruct import reconstruct as reconstruct
+    from padis_jax.solvers.red_diff import REDDiff as REDDiff
     from padis_jax.solvers.samples import draw_samples as draw_samples
     from padis_jax.solvers.tmpd import TMPD as TMPD
     from padis_jax.solvers.tv import TV as TV

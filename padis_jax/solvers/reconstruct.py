@@ -124,7 +124,8 @@ def reconstruct(
     if method.begin is not None and method.image is not None:
         if average > 1:
             raise ValueError(f"average is {average}, but runs of {method.label} differ in their tilings only: use 1")
-        sigma, sigma_next = (jnp.where(settings.sigma > 0, settings.sigma, s) for s in (steps.sigma, steps.sigma_next))
+        fixed = getattr(settings, "sigma", jnp.float32(0))
+        sigma, sigma_next = (jnp.where(fixed > 0, fixed, s) for s in (steps.sigma, steps.sigma_next))
         state, steps = method.begin(image), steps._replace(sigma=sigma, sigma_next=sigma_next)
         state, info = sampling.run(key, step, state, steps, chunk=chunk, progress=progress, on_memory=on_memory)
         residual = info.residual.reshape(levels, inner)[:, -1]

@@ -20,6 +20,7 @@ from padis_jax.solvers import (
     pigdm,
     plug_and_play,
     predictor_corrector,
+    red_diff,
     tmpd,
 )
 from padis_jax.solvers.sampling import State
@@ -40,8 +41,8 @@ class Method(NamedTuple):
       gradient: whether a step differentiates the network.
       fixed: fields that the row decides.
       sigma_min: the last noise level where nobody names one.
-      begin: image [H, W, C] -> state, for a method whose state holds no noise; its levels are `settings.sigma`, or the
-        ladder's where that is 0.
+      begin: image [H, W, C] -> state, for a method whose state holds no noise; its levels are `settings.sigma`, if it
+        has that and it is not 0, else the ladder's.
       image: state -> image, of such a method.
     """
 
@@ -129,6 +130,15 @@ METHODS: dict[str, Method] = {
         "PiGDM",
         "pseudo-inverse guidance; differentiates the network",
         gradient=True,
+    ),
+    "red_diff": Method(
+        red_diff.REDDiff,
+        red_diff.step,
+        1.0,
+        "RED-diff",
+        "variational; the denoised image's pull, by Adam",
+        begin=red_diff.begin,
+        image=red_diff.image,
     ),
     "pnp_admm": _plug_and_play("admm", "plug-and-play ADMM along falling noise levels"),
     "pnp_red": _plug_and_play("red", "plug-and-play by regularisation by denoising, likewise"),
