@@ -44,6 +44,7 @@ class Case:
       problem: the problem; its kind decides the presets.
       truth: [H, W, C] in [0, 1], or None: nothing is scored then.
       prior: the denoiser, once it is built (prior.with_prior).
+      weighted: whether methods weigh the entries of the measurement by the variance of their noise.
       about: what else metrics.json says.
       note: what the report says of the measurement.
     """
@@ -55,6 +56,7 @@ class Case:
     problem: NamedProblem
     truth: np.ndarray | None = None
     prior: Prior | None = None
+    weighted: bool = True
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     note: str = ""
 
@@ -72,6 +74,11 @@ class Case:
     def kind(self) -> Kind:
         """The kind of preset."""
         return kind_of(self.problem.kind, counts=self.measurement.protocol != "paper")
+
+    @property
+    def noise_std(self) -> Array:
+        """The noise of the measurement as methods are told: one number, or one for each entry."""
+        return self.measurement.noise if self.weighted else self.measurement.noise_sigma
 
     @property
     def origin(self) -> Literal["upper", "lower"]:
@@ -141,7 +148,8 @@ def simulated_case(
         flag = f"--problem {config.problem}: " if config.problem else ""
         raise UserError(f"{config.image.path}: {flag}{error}") from error
     about = {"problem": config.problem, "measured": problem.description} if config.problem else {}
-    return Case(operator, measurement, chosen.window, chosen, problem, truth, about=about)
+    weighted = config.weighted
+    return Case(operator, measurement, chosen.window, chosen, problem, truth, weighted=weighted, about=about)
 
 
 def _stretched(scan: RayTransform, spacing: Spacing) -> RayTransform:
@@ -194,7 +202,9 @@ def measured_case(config: Experiment, scan: MeasuredScan, weights: Weights, *, o
     }
     measurement = found._replace(y=found.y[..., None], noise_std=found.noise_std[..., None])
     note = f"{views} views of {bins} bins, {scan.repaired} repaired counts."
-    return Case(scaled.operator, measurement, weights.window, source, problem, about=about, note=note)
+    return Case(
+        scaled.operator, measurement, weights.window, source, problem, weighted=config.weighted, about=about, note=note
+    )
 
 
 def grey_only(path: str, weights: Weights) -> None:

@@ -7,26 +7,23 @@ import dataclasses
 from collections.abc import Sequence
 
 from padis_jax.errors import UserError
-from padis_jax.measurements.simulate import Measurement
 from padis_jax.noise import check_ladder
 from padis_jax.problems.registry import PROBLEMS, NamedProblem, blurred_problem, masked_problem
 from padis_jax.problems.user_files import read_kernel, read_mask
 from padis_jax.runs.config import Experiment
 from padis_jax.solvers.presets import CHAINS, Kind, Plan, kind_of, preset, tv_preset
-from padis_jax.solvers.registry import Settings
 from padis_jax.solvers.tv import TV
 from padis_jax.split import is_head_ct
 
 LIKE = {"inpaint": "inpaint_strokes", "deblur": "deblur9"}  # whose kind a user's own mask or kernel is of
 
 
-def plan_of(config: Experiment, kind: Kind, measurement: Measurement | None = None) -> Plan:
+def plan_of(config: Experiment, kind: Kind) -> Plan:
     """How the solver runs: what the config says, else the preset, else the method's own default.
 
     Args:
       config: of the run.
       kind: of the problem.
-      measurement: whose noise a method is told that weighs it, unless the config names another.
 
     Raises:
       UserError: for values out of range, and settings that contradict each other.
@@ -34,8 +31,6 @@ def plan_of(config: Experiment, kind: Kind, measurement: Measurement | None = No
     solver = config.solver
     try:
         plan = preset(solver.method, kind, given=solver.settings)
-        if measurement is not None and "noise" not in solver.settings:
-            plan = plan._replace(settings=with_noise(plan.settings, measurement))
     except (TypeError, ValueError) as error:
         raise UserError(f"solver: {error}") from error
     if plan.row.begin is None:
@@ -48,13 +43,6 @@ def plan_of(config: Experiment, kind: Kind, measurement: Measurement | None = No
             f"solver.inner is {plan.inner}: ancestral steps are one per level; use 1, or --solver.prior-step langevin"
         )
     return plan
-
-
-def with_noise(settings: Settings, measurement: Measurement) -> Settings:
-    """The settings of a method, told the noise of the measurement if the method weighs it."""
-    if "noise" not in (field.name for field in dataclasses.fields(settings)):
-        return settings
-    return dataclasses.replace(settings, noise=measurement.noise_sigma)
 
 
 def tv_of(config: Experiment, kind: Kind, problem: NamedProblem) -> TV:
