@@ -100,9 +100,9 @@ class Problem:
 
     def weighted(self, noise_std: Array) -> tuple[Problem, Array]:
         """(W^(1/2) y = W^(1/2) A x, the deviation s of its noise); see operators/weighting.py."""
-        shape = self.frame.image_shape
-        if not self.flat:
-            shape = (*shape, math.prod(jax.eval_shape(self.operator.T, self.measurement).shape) // math.prod(shape))
+        pixels = self.frame.image_shape
+        channels = jax.eval_shape(self.operator.T, self.measurement).size // math.prod(pixels)
+        shape = pixels if self.flat else (*pixels, channels)
         operator, y, scale = weigh(self.operator, self.measurement, noise_std, shape)
         return dataclasses.replace(self, operator=operator, measurement=y), scale
 

@@ -120,7 +120,6 @@ def reconstruct(
     for name, count in (("average", average), ("levels", levels), ("inner", inner)):
         check_count(name, count)
     method, settings = _method(solver, settings)
-    told_twice = noise_std is not None and not isinstance(given := getattr(settings, "noise", 0), jax.core.Tracer)
     if noise_std is not None:
         _refuse_second(settings)
     settings, key = as_arrays(settings), root_key(key)
