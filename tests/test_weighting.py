@@ -291,14 +291,14 @@ def test_other_noise_compiles_nothing():
 def test_the_derivative_by_the_noise_is_that_of_differences():
     def figure(std):
         # Without a consistency ||A|| does not count, of which differences see how power iteration rounds.
-        settings = dds.DDS(consistency=0.0)
+        settings = dds.DDS(consistency=0.0, cg_steps=2)
         return jnp.sum(reconstruct(0, Y, A, PRIOR, solver=settings, noise_std=std, **SHORT).image ** 2)
 
     std, along = jnp.asarray(STD, jnp.float32), jnp.asarray(STD[::-1].copy(), jnp.float32)
     slope = jax.jit(jax.value_and_grad(figure))
     found = slope(std)[1]
-    expected = (slope(std + 2e-3 * along)[0] - slope(std - 2e-3 * along)[0]) / 4e-3
-    np.testing.assert_allclose(jnp.vdot(found, along), expected, rtol=5e-2)
+    expected = (slope(std + 5e-3 * along)[0] - slope(std - 5e-3 * along)[0]) / 1e-2
+    np.testing.assert_allclose(jnp.vdot(found, along), expected, rtol=1e-2)
     for flat in (jnp.zeros(7), jnp.full(7, 0.3)):
         assert bool(jnp.isfinite(slope(flat)[1]).all())
 
