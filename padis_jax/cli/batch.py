@@ -43,8 +43,9 @@ from padis_jax.runs.prior import build_prior
 from padis_jax.runs.results import check_folder, results_folder
 from padis_jax.runs.solve import check_traced
 from padis_jax.solvers.batch import reconstruct_batch
+from padis_jax.solvers.checks import as_arrays
 from padis_jax.solvers.presets import Plan
-from padis_jax.solvers.tv import total_variation
+from padis_jax.solvers.tv import TV, total_variation
 from padis_jax.weights import Weights, load_weights
 
 
@@ -80,7 +81,6 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     measured = config.measurement.geometry or not list(Path(config.measurements).glob("*.npz"))
     job = (_measured_job if measured else _simulated_job)(config, weights, workdir)
     plan = plan_of(config, kind_named(config))
-    tv = tv_of(config, kind_named(config), parallel_scan(1, 1))
     mesh = make_mesh(config.devices, local=True)
     prior = build_prior(config, weights, frame, images=-(-config.batch // mesh.size))
     manifests = [f"manifest_{number:04d}.jsonl" for number in range(jax.process_count())]
@@ -94,14 +94,15 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         return _plan(config, job, plan, prior, workdir, output)
 
     @jax.jit
-    def start(sinograms: jax.Array, noise: jax.Array) -> jax.Array:
+    def start(sinograms: jax.Array, noise: jax.Array, settings: TV) -> jax.Array:
         if plan.start == "noise":
             return jnp.zeros((len(sinograms), *frame.image_shape, 1))
         if plan.start == "operator":
             images = jax.lax.map(lambda y: jnp.clip(job.operator.start(y), 0, 1), sinograms)
         else:
             images = jax.lax.map(
-                lambda at: total_variation(at[0], job.operator, settings=tv, noise_std=at[1]).image, (sinograms, noise)
+                lambda at: total_variation(at[0], job.operator, settings=at[2], noise_std=at[1]).image,
+                (sinograms, noise, settings),
             )
         return images.reshape(len(sinograms), *frame.image_shape, 1)
 
@@ -114,6 +115,8 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
 
     def solve(numbers: Sequence[int], items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
         measurements, noise = batch_job.stacked(items), batch_job.stacked_noise(items)
+        kind, even = kind_named(config), [item.case.evenness for item in items]
+        tv = [tv_of(config, kind, parallel_scan(1, 1), evenness) for evenness in even]
         options = plan.options()
         del options["start"]
         found = reconstruct_batch(
@@ -121,8 +124,8 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
             measurements,
             job.operator,
             prior,
-            settings=[plan.settings] * len(items),
-            starts=start(measurements, noise),
+            settings=[plan_of(config, kind, evenness).settings for evenness in even],
+            starts=start(measurements, noise, jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(as_arrays, tv))),
             noise_std=None if "noise" in config.solver.settings else noise,
             mesh=mesh if mesh.size > 1 else None,
             on_memory=on_memory,

@@ -65,6 +65,13 @@ class Measurement(NamedTuple):
         return self.noise_std if np.any((std > 0) & (std < std.max())) else self.noise_sigma
 
     @property
+    def evenness(self) -> float:
+        """Harmonic over arithmetic mean of the variances `noise_std`^2 of what is measured: 1 where they are equal."""
+        std = np.asarray(self.noise_std, np.float64)
+        ratio = np.square(std[std > 0] / std.max(initial=0))
+        return float(1 / (np.mean(ratio) * np.mean(1 / ratio))) if ratio.size else 1.0
+
+    @property
     def noise_level(self) -> Array:
         """Expected ||noise|| / ||y||."""
         return jnp.linalg.norm(self.noise_std.ravel()) / jnp.linalg.norm(self.y.ravel())

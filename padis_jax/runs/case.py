@@ -81,6 +81,11 @@ class Case:
         return self.measurement.noise if self.weighted else self.measurement.noise_sigma
 
     @property
+    def evenness(self) -> float:
+        """Of the noise that methods are told (`Measurement.evenness`)."""
+        return self.measurement.evenness if self.noise_std.ndim else 1.0
+
+    @property
     def origin(self) -> Literal["upper", "lower"]:
         """Where row 0 of the image is drawn."""
         return "lower" if self.source.rows_up else "upper"

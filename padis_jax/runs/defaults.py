@@ -18,12 +18,15 @@ from padis_jax.split import is_head_ct
 LIKE = {"inpaint": "inpaint_strokes", "deblur": "deblur9"}  # whose kind a user's own mask or kernel is of
 
 
-def plan_of(config: Experiment, kind: Kind) -> Plan:
+def plan_of(config: Experiment, kind: Kind, evenness: float = 1.0) -> Plan:
     """How the solver runs: what the config says, else the preset, else the method's own default.
 
     Args:
       config: of the run.
       kind: of the problem.
+      evenness: of the noise that entries are weighed by (`Case.evenness`). Presets are for entries of equal noise: of
+        mean 1, the weights leave the noise the variance `evenness` times its mean, and the preset's weight of the prior
+        in plug-and-play follows, so that the prior counts as much against the noise.
 
     Raises:
       UserError: for values out of range, and settings that contradict each other.
@@ -33,6 +36,8 @@ def plan_of(config: Experiment, kind: Kind) -> Plan:
         plan = preset(solver.method, kind, given=solver.settings)
     except (TypeError, ValueError) as error:
         raise UserError(f"solver: {error}") from error
+    if plan.row.begin is not None and "weight" not in solver.settings:
+        plan = plan._replace(settings=dataclasses.replace(plan.settings, weight=evenness * plan.settings.weight))
     if plan.row.begin is None:
         plan = plan._replace(average=CHAINS)
     plan = plan._replace(**solver.run_fields)
@@ -45,10 +50,10 @@ def plan_of(config: Experiment, kind: Kind) -> Plan:
     return plan
 
 
-def tv_of(config: Experiment, kind: Kind, problem: NamedProblem) -> TV:
+def tv_of(config: Experiment, kind: Kind, problem: NamedProblem, evenness: float = 1.0) -> TV:
     """The settings of total variation, likewise."""
     chosen = tv_preset(kind, noise=config.noise, usual=problem.sigma)
-    weight = chosen.weight if config.tv.weight is None else config.tv.weight
+    weight = evenness * chosen.weight if config.tv.weight is None else config.tv.weight
     return dataclasses.replace(chosen, weight=weight, iterations=config.tv.iterations)
 
 

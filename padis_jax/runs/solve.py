@@ -61,7 +61,7 @@ def rows_of(
       progress: called with (steps done, steps in all, info).
       on_memory: called with the memory of the compiled loop before it runs.
     """
-    label, settings = plan.row.label, tv_of(config, case.kind, case.problem)
+    label, settings = plan.row.label, tv_of(config, case.kind, case.problem, case.evenness)
     rows: list[tuple[str, Run]] = [
         (case.problem.label, lambda done: Solved(case.operator.start(case.measurement.y))),
         ("TV", lambda done: Solved(run_tv(case, settings))),
