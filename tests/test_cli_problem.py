@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from tiny import NETWORK, refused, write_weights
 from padis_jax.cli.sample import main
 from padis_jax.images import HOUNSFIELD, ImageSet, Window, read_images
 from padis_jax.operators import Blur
+from padis_jax.operators.weighting import root_weights, weighted
 from padis_jax.problems.registry import PROBLEMS, measure_image
 from padis_jax.runs.case import image_key, simulated_case
 from padis_jax.runs.config import DEFAULT_IMAGE, PROBLEM_NAMES, Experiment, ImageConfig, ScanConfig, TVConfig
@@ -208,9 +210,16 @@ def test_photons_weigh_each_ray_unless_told_otherwise(folder):
     config = Experiment(problem="ct8", image=ImageConfig(str(folder / "grey.png"), 0), scan=ScanConfig(pixel_mm=5.0))
     case = case_of(config)
     np.testing.assert_array_equal(told_noise(config, case), case.measurement.noise_std)
+    root, scale = root_weights(case.measurement.noise_std)
+    norm = weighted(case.operator, root, case.image_shape).norm
+    rms = case.measurement.noise_sigma
+    assert case.evenness == pytest.approx(float(scale / rms) ** 2, rel=1e-4)
+    assert case.share == pytest.approx(float(scale / rms * case.operator.norm / norm) ** 2, rel=1e-4)
     plain = dataclasses.replace(config, weighted=False)
     one = told_noise(plain, case_of(plain))
-    assert one.shape == () and one == case.measurement.noise_sigma and case_of(plain).evenness == 1
+    assert (
+        one.shape == () and one == case.measurement.noise_sigma and case_of(plain).evenness == case_of(plain).share == 1
+    )
     named = dataclasses.replace(config, solver=SolverConfig("dds", noise=0.5))
     assert told_noise(named, case) is None and plan_of(named, case.kind).settings.noise == 0.5
     gaussian = dataclasses.replace(config, problem="denoise")
@@ -219,11 +228,12 @@ def test_photons_weigh_each_ray_unless_told_otherwise(folder):
 
 @pytest.mark.parametrize("solver", ["pnp_admm", "dds"])
 def test_presets_of_the_prior_follow_the_weights_and_named_settings_stay(solver):
-    usual, even = (plan_of(Experiment(solver=SolverConfig(solver)), "counts", e).settings for e in (1.0, 0.25))
+    case = SimpleNamespace(share=0.25)
+    usual, even = (plan_of(Experiment(solver=SolverConfig(solver)), "counts", c).settings for c in (None, case))
     expected = {"weight": 0.25 * usual.weight} if solver == "pnp_admm" else {}
     assert even == dataclasses.replace(usual, **expected)
     if solver == "pnp_admm":
-        named = plan_of(Experiment(solver=SolverConfig(solver, weight=0.3)), "counts", 0.25)
+        named = plan_of(Experiment(solver=SolverConfig(solver, weight=0.3)), "counts", case)
         assert named.settings.weight == 0.3
 
 

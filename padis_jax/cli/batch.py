@@ -115,8 +115,8 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
 
     def solve(numbers: Sequence[int], items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
         measurements, noise = batch_job.stacked(items), batch_job.stacked_noise(items)
-        kind, even = kind_named(config), [item.case.evenness for item in items]
-        tv = [tv_of(config, kind, parallel_scan(1, 1), evenness) for evenness in even]
+        kind = kind_named(config)
+        tv = [tv_of(config, kind, parallel_scan(1, 1), item.case.evenness) for item in items]
         options = plan.options()
         del options["start"]
         found = reconstruct_batch(
@@ -124,7 +124,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
             measurements,
             job.operator,
             prior,
-            settings=[plan_of(config, kind, evenness).settings for evenness in even],
+            settings=[plan_of(config, kind, item.case).settings for item in items],
             starts=start(measurements, noise, jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(as_arrays, tv))),
             noise_std=None if "noise" in config.solver.settings else noise,
             mesh=mesh if mesh.size > 1 else None,

@@ -21,11 +21,13 @@ from padis_jax.measurements.load import MeasuredScan, scaled_scan
 from padis_jax.measurements.simulate import Measurement
 from padis_jax.operators import Masking
 from padis_jax.operators.tomography import RayTransform, ray_transform
+from padis_jax.operators.weighting import weigh
 from padis_jax.prior import Prior
 from padis_jax.problems.registry import NamedProblem, measure_image, parallel_scan
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import problem_of
 from padis_jax.solvers.presets import Kind, kind_of
+from padis_jax.solvers.problem import as_pytree
 from padis_jax.solvers.sampling import root_key
 from padis_jax.weights import Weights
 
@@ -84,6 +86,15 @@ class Case:
     def evenness(self) -> float:
         """Of the noise that methods are told (`Measurement.evenness`)."""
         return self.measurement.evenness if self.noise_std.ndim else 1.0
+
+    @property
+    def share(self) -> float:
+        """What becomes of rho relative to ||A||^2 when rho / s^2 is kept: evenness ||A||^2 / ||W^(1/2) A||^2."""
+        if not self.noise_std.ndim:
+            return 1.0
+        operator = as_pytree(self.operator)
+        found, *_ = weigh(operator, self.measurement.y, self.noise_std, self.image_shape)
+        return self.evenness * float(operator.norm / found.norm) ** 2
 
     @property
     def origin(self) -> Literal["upper", "lower"]:

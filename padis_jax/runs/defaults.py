@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from padis_jax.errors import UserError
 from padis_jax.noise import check_ladder
@@ -15,18 +16,20 @@ from padis_jax.solvers.presets import CHAINS, Kind, Plan, kind_of, preset, tv_pr
 from padis_jax.solvers.tv import TV
 from padis_jax.split import is_head_ct
 
+if TYPE_CHECKING:
+    from padis_jax.runs.case import Case
+
 LIKE = {"inpaint": "inpaint_strokes", "deblur": "deblur9"}  # whose kind a user's own mask or kernel is of
 
 
-def plan_of(config: Experiment, kind: Kind, evenness: float = 1.0) -> Plan:
+def plan_of(config: Experiment, kind: Kind, case: Case | None = None) -> Plan:
     """How the solver runs: what the config says, else the preset, else the method's own default.
 
     Args:
       config: of the run.
       kind: of the problem.
-      evenness: of the noise that entries are weighed by (`Case.evenness`). Presets are for entries of equal noise: of
-        mean 1, the weights leave the noise the variance `evenness` times its mean, and the preset's weight of the prior
-        in plug-and-play follows, so that the prior counts as much against the noise.
+      case: whose entries are weighed by their noise. Presets are for entries of equal noise; weights of mean 1 leave
+        noise of another variance, and the preset's weight of the prior in plug-and-play follows it (`Case.share`).
 
     Raises:
       UserError: for values out of range, and settings that contradict each other.
@@ -36,8 +39,9 @@ def plan_of(config: Experiment, kind: Kind, evenness: float = 1.0) -> Plan:
         plan = preset(solver.method, kind, given=solver.settings)
     except (TypeError, ValueError) as error:
         raise UserError(f"solver: {error}") from error
-    if plan.row.begin is not None and "weight" not in solver.settings:
-        plan = plan._replace(settings=dataclasses.replace(plan.settings, weight=evenness * plan.settings.weight))
+    if case is not None and plan.row.begin is not None and "weight" not in solver.settings:
+        weight = case.share * plan.settings.weight
+        plan = plan._replace(settings=dataclasses.replace(plan.settings, weight=weight))
     if plan.row.begin is None:
         plan = plan._replace(average=CHAINS)
     plan = plan._replace(**solver.run_fields)
