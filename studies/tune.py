@@ -64,7 +64,7 @@ def main() -> None:
             words = [*rest, *flags, "--image.index", str(index)]
             config = parse_experiment(words, default=base, prog="studies.tune", description="")
             case = simulated_case(config, images)
-            plan = plan_of(config, case.kind, case.measurement)
+            plan = plan_of(config, case.kind, case)
             if weights is not None:
                 case = with_prior(config, case, weights)
             _, total_variation, solver = rows_of(config, case, plan)

@@ -104,12 +104,16 @@ def sampling(counts):
         "dps": (DPS(), {}),
         "dps_ring": (DPS(step_form="paper", zeta=0.1, zero_ring=True), {}),
         "dps_tilings": (DPS(), {"tilings": 3}),
+        "dps_weighted": (DPS(), {}),
     }
+    noise = np.random.default_rng(1).uniform(0.1, 1, y.shape).astype(np.float32)
     for case, (settings, more) in cases.items():
         name = case.partition("_")[0]
 
-        def solve(prior, key, name=name, settings=settings):
-            return reconstruct(key, y, operator, prior, solver=settings or name, levels=3, sigma_max=1.0).image
+        told = {"noise_std": noise} if case == "dps_weighted" else {}
+
+        def solve(prior, key, name=name, settings=settings, told=told):
+            return reconstruct(key, y, operator, prior, solver=settings or name, levels=3, sigma_max=1.0, **told).image
 
         reference = jax.jit(solve)(tiled_prior(denoise, FRAME, patch_batch=3, **more), jax.random.key(0))
         for count in counts:
@@ -126,19 +130,37 @@ def images(counts):
     ys = np.random.default_rng(0).random((5, 13, 18, 1), np.float32)
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(jnp.arange(5))
     settings = [DDS(cg_steps=2, noise=0.01 * i) for i in range(5)]
+    weighing = [DDS(cg_steps=2)] * 5, np.random.default_rng(1).uniform(0.1, 1, ys.shape).astype(np.float32)
     options = {"levels": 3, "sigma_max": 1.0}
-    one_by_one = jnp.stack(
-        [
-            reconstruct(keys[i], ys[i], operator, prior, solver=settings[i], start=ys[i], **options).image
+    found = {}
+    for name, solvers, noise in (("", settings, None), (" weighted", *weighing)):
+        one_by_one = [
+            reconstruct(
+                keys[i],
+                ys[i],
+                operator,
+                prior,
+                solver=solvers[i],
+                start=ys[i],
+                noise_std=None if noise is None else noise[i],
+                **options,
+            ).image
             for i in range(5)
         ]
-    )
-    found = {}
-    for count in counts:
-        batch = reconstruct_batch(
-            keys, ys, operator, prior, settings=settings, starts=ys, mesh=make_mesh(count), **options
-        )
-        found[str(count)] = {"distance": distance(one_by_one, batch.images), "shape": list(batch.images.shape)}
+        for count in counts:
+            batch = reconstruct_batch(
+                keys,
+                ys,
+                operator,
+                prior,
+                settings=solvers,
+                starts=ys,
+                noise_std=noise,
+                mesh=make_mesh(count),
+                **options,
+            )
+            gap = distance(jnp.stack(one_by_one), batch.images)
+            found[f"{count}{name}"] = {"distance": gap, "shape": list(batch.images.shape)}
     return found
 
 

@@ -90,6 +90,25 @@ def test_every_item_has_its_line(done):
     assert set(images) == good and all(i.shape == (16, 16, 1) and np.isfinite(i).all() for i in images.values())
 
 
+def test_items_that_know_the_noise_of_each_ray_are_weighed_by_it(folder, done, tmp_path):
+    """Beside one that knows it of all: the common scale is that of the entries, and weights are relative."""
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    (tmp_path / "w.safetensors").symlink_to(folder / "w.safetensors")
+    with np.load(folder / "scans" / "scan2.npz") as archive:
+        sinogram = archive["sinogram"]
+    std = np.where(np.arange(5) < 2, 0.01, 2.0)[:, None] * np.ones((5, 24))
+    np.savez(scans / "scan2.npz", sinogram=sinogram, noise_sigma=0.02)
+    np.savez(scans / "rays.npz", sinogram=sinogram + np.where(std > 1, 1.0, 0), noise_std=std)
+    _job(tmp_path, tmp_path / "out")
+    images, lines = _images(tmp_path / "out"), _manifest(tmp_path / "out")
+    assert [line["status"] for line in lines.values()] == ["done", "done"]
+    np.testing.assert_allclose(images["scan2"], _images(done)["scan2"], atol=1e-4)  # whatever is beside it
+    _job(tmp_path, tmp_path / "plain", "--no-weighted")
+    gap = {name: np.abs(_images(tmp_path / "plain")[name] - images[name]).max() for name in images}
+    assert gap["scan2"] < 1e-4 < 0.01 < gap["rays"]
+
+
 def test_a_second_start_keeps_what_is_done_and_fills_the_gaps(folder, done, capsys):
     """One image is lost and must come back as it was, though its batch is another one now."""
     before = _images(done)
@@ -207,6 +226,11 @@ def test_an_image_that_is_not_finite_is_a_failure_of_its_item(seven):
         ({"other": np.ones((2, 3))}, "has no `sinogram`"),
         ({"sinogram": np.ones((2, 3)), "noise_sigma": -1.0}, "one number, not negative"),
         ({"sinogram": np.ones((2, 3)), "noise_sigma": np.ones(3)}, "one number"),
+        ({"sinogram": np.ones((2, 3)), "noise_std": np.ones(3)}, r"`noise_std` has shape \(3,\)"),
+        ({"sinogram": np.ones((2, 3)), "noise_std": np.eye(2, 3)}, "noise_std is 0 at 4 of 6 measured entries"),
+        ({"sinogram": np.ones((2, 3)), "noise_std": -np.ones((2, 3))}, "must not be negative"),
+        ({"sinogram": np.ones((2, 3)), "noise_std": np.full((2, 3), np.nan)}, "NaN or infinite"),
+        ({"sinogram": np.ones((2, 3)), "noise_std": np.ones((2, 3)), "noise_sigma": 1.0}, "leave one of them out"),
         ({"sinogram": np.array([[{}] * 3] * 2, object)}, "type object"),
     ],
 )

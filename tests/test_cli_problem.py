@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,11 +13,12 @@ from tiny import NETWORK, refused, write_weights
 from padis_jax.cli.sample import main
 from padis_jax.images import HOUNSFIELD, ImageSet, Window, read_images
 from padis_jax.operators import Blur
+from padis_jax.operators.weighting import root_weights, weighted
 from padis_jax.problems.registry import PROBLEMS, measure_image
 from padis_jax.runs.case import image_key, simulated_case
 from padis_jax.runs.config import DEFAULT_IMAGE, PROBLEM_NAMES, Experiment, ImageConfig, ScanConfig, TVConfig
 from padis_jax.runs.defaults import first_image, plan_of, tv_of
-from padis_jax.runs.solve import run_tv
+from padis_jax.runs.solve import run_tv, told_noise
 from padis_jax.runs.solver_config import SolverConfig
 from padis_jax.solvers.registry import METHODS
 from padis_jax.solvers.tv import TV, total_variation
@@ -197,9 +199,42 @@ def test_tv_takes_the_weight_of_the_problem(folder):
         image = ImageConfig(str(folder / "grey.png"), 0)
         config = Experiment(**{"image": image, "tv": TVConfig(iterations=20), **flags})
         case = case_of(config)
-        settings = TV(weight=weight, iterations=20)
-        expected = total_variation(case.measurement.y, case.operator, settings=settings).image
-        np.testing.assert_array_equal(run_tv(case, tv_of(config, case.kind, case.problem)), expected)
+        settings = TV(weight=case.evenness * weight, iterations=20)
+        expected = total_variation(case.measurement.y, case.operator, settings=settings, noise_std=case.noise_std).image
+        found = run_tv(case, tv_of(config, case.kind, case.problem, case.evenness))
+        np.testing.assert_array_equal(found, expected)
+        assert (case.evenness < 0.99) == (case.measurement.protocol == "honest")  # counts differ in their noise
+
+
+def test_photons_weigh_each_ray_unless_told_otherwise(folder):
+    config = Experiment(problem="ct8", image=ImageConfig(str(folder / "grey.png"), 0), scan=ScanConfig(pixel_mm=5.0))
+    case = case_of(config)
+    np.testing.assert_array_equal(told_noise(config, case), case.measurement.noise_std)
+    root, scale = root_weights(case.measurement.noise_std)
+    norm = weighted(case.operator, root, case.image_shape).norm
+    rms = case.measurement.noise_sigma
+    assert case.evenness == pytest.approx(float(scale / rms) ** 2, rel=1e-4)
+    assert case.share == pytest.approx(float(scale / rms * case.operator.norm / norm) ** 2, rel=1e-4)
+    plain = dataclasses.replace(config, weighted=False)
+    one = told_noise(plain, case_of(plain))
+    assert (
+        one.shape == () and one == case.measurement.noise_sigma and case_of(plain).evenness == case_of(plain).share == 1
+    )
+    named = dataclasses.replace(config, solver=SolverConfig("dds", noise=0.5))
+    assert told_noise(named, case) is None and plan_of(named, case.kind).settings.noise == 0.5
+    gaussian = dataclasses.replace(config, problem="denoise")
+    assert told_noise(gaussian, case_of(gaussian)).shape == ()
+
+
+@pytest.mark.parametrize("solver", ["pnp_admm", "dds"])
+def test_presets_of_the_prior_follow_the_weights_and_named_settings_stay(solver):
+    case = SimpleNamespace(share=0.25)
+    usual, even = (plan_of(Experiment(solver=SolverConfig(solver)), "counts", c).settings for c in (None, case))
+    expected = {"weight": 0.25 * usual.weight} if solver == "pnp_admm" else {}
+    assert even == dataclasses.replace(usual, **expected)
+    if solver == "pnp_admm":
+        named = plan_of(Experiment(solver=SolverConfig(solver, weight=0.3)), "counts", case)
+        assert named.settings.weight == 0.3
 
 
 def test_only_the_head_ct_has_slice_41():

@@ -66,7 +66,7 @@ def test_the_patches_of_one_image_are_shared_and_gathered_once_per_level():
     DPS sums the projections of the devices' patches besides, which are of the measurement's size.
     """
     found = _eight_devices("sampling", 1, 2, 4, 8)
-    assert len(found) == 16
+    assert len(found) == 20
     for name, entry in found.items():
         assert entry["distance"] < 1e-5, (name, entry)
         solver, count = name.split()

@@ -7,7 +7,14 @@ import pytest
 
 from padis_jax.images import HOUNSFIELD, PLAIN, Window
 from padis_jax.measurements.attenuation import linear_attenuation
-from padis_jax.measurements.simulate import MANY, MU_WATER, fine_line_integrals, honest_measurement, paper_measurement
+from padis_jax.measurements.simulate import (
+    MANY,
+    MU_WATER,
+    Measurement,
+    fine_line_integrals,
+    honest_measurement,
+    paper_measurement,
+)
 from padis_jax.operators import Inpaint, ParallelBeam, from_functions
 
 SIDE = 32
@@ -188,3 +195,15 @@ def test_a_wrong_image_is_refused():
         honest_measurement(same_key(), jnp.ones((16, 32)), scan())
     with pytest.raises(ValueError, match="sigma"):
         paper_measurement(same_key(), smooth_image(), scan(), sigma=-1.0)
+
+
+def test_evenness_is_the_harmonic_mean_of_the_variances_over_the_arithmetic_one():
+    std = np.asarray([1.0, 2.0, 0.0, 4.0], np.float32)
+    measurement = Measurement(jnp.ones(4), jnp.asarray(std), "honest")
+    variances = np.square(std[std > 0])
+    np.testing.assert_allclose(measurement.evenness, 1 / np.mean(1 / variances) / np.mean(variances), rtol=1e-6)
+    np.testing.assert_array_equal(measurement.noise, std)
+    equal = Measurement(jnp.ones(4), jnp.asarray([0.5, 0.5, 0.0, 0.5]), "paper")  # a pixel that is not measured
+    assert equal.evenness == 1 and equal.noise.ndim == 0 and equal.noise == equal.noise_sigma
+    none = Measurement(jnp.ones(4), jnp.zeros(4), "paper")
+    assert none.evenness == 1 and none.noise == 0

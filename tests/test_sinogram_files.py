@@ -13,8 +13,9 @@ from PIL import Image
 from padis_jax.errors import UserError
 from padis_jax.measurements.geometry import ScanGeometry, write_geometry
 from padis_jax.measurements.line_integrals import line_integrals
-from padis_jax.measurements.load import MeasurementConfig, load_scan
+from padis_jax.measurements.load import MeasuredScan, MeasurementConfig, load_scan, scaled_scan
 from padis_jax.measurements.sinogram_files import read_sinogram
+from padis_jax.window import Window
 
 LINES = np.random.default_rng(0).random((5, 8)).astype(np.float32)
 ANGLES = np.arange(5) * 36.0
@@ -78,7 +79,27 @@ def test_counts_become_line_integrals(tmp_path):
     write_geometry(tmp_path / "g.json", ScanGeometry("parallel", tuple(ANGLES), "degrees", 8, 1.0))
     scan = load_scan(MeasurementConfig(path=str(tmp_path / "c.npz"), geometry=str(tmp_path / "g.json")))
     np.testing.assert_allclose(scan.sinogram, LINES, atol=1e-5)
+    np.testing.assert_allclose(scan.relative_std, 1 / np.sqrt(counts - dark.mean(0)), rtol=1e-5)
     assert scan.repaired == 0
+
+
+def test_counts_tell_the_noise_of_each_ray():
+    """Of photons counted with a gain that nobody tells; of line integrals all that is known is one number."""
+    rng, gain, photons = np.random.default_rng(3), 7.0, 2e4
+    lines = 3 * np.sin(np.linspace(0, np.pi, 400)) * np.ones((30, 1))
+    counts = gain * rng.poisson(photons * np.exp(-lines))
+    found = line_integrals(counts, gain * photons)
+    geometry = ScanGeometry("parallel", tuple(np.arange(30.0)), "degrees", 400, 1.0)
+    window, config = Window("1", 0.0, 1.0), MeasurementConfig(attenuation=0.02, pixel_mm=1.0)
+    scan = MeasuredScan(found.sinogram, geometry, 0, relative_std=found.relative_std)
+    std = np.asarray(scaled_scan(config, scan, window, (16, 16)).measurement.noise_std)
+    expected = np.exp(lines / 2) / np.sqrt(photons) / 0.02  # in image value times pixels
+    assert 0.95 < np.median(std / expected) < 1.05 and np.std(std / expected) < 0.05
+    for change in ({"noise": 0.01}, {}):
+        told = dataclasses.replace(config, **change)
+        kept = scan if change else scan._replace(relative_std=None)
+        one = np.asarray(scaled_scan(told, kept, window, (16, 16)).measurement.noise_std)
+        assert np.ptp(one) == 0 and (not change or np.isclose(one.max(), 0.01 / 0.02))
 
 
 COUNTS = np.rint(np.exp(-LINES) * 50000 + 100).astype(np.uint16)

@@ -86,6 +86,12 @@ def figures():
     found["half"] = pj.total_variation(
         jnp.asarray(y["fan"], jnp.float16), made["fan"], settings=pj.TV(iterations=5)
     ).image
+    std = np.random.default_rng(3).uniform(0.1, 1, y["parallel"].shape)
+    for solver in ("dds", "pnp_admm"):
+        result = pj.reconstruct(5, y["parallel"], made["parallel"], prior, solver=solver, noise_std=std, **options)
+        found[f"weighted {solver}"] = result.image
+    settings = pj.TV(weight=0.1, iterations=20)
+    found["weighted tv"] = pj.total_variation(y["fan"], made["fan"], settings=settings, noise_std=std).image
     network = patch_prior(NETWORK, random_params(), frame)
     found["generate"] = pj.generate(-1, network, levels=3)
     found["init"] = init_network(jax.random.key(1), NETWORK)["enc0_conv"]["kernel"]

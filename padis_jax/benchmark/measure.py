@@ -23,7 +23,6 @@ from padis_jax.devices.compile_cache import spent
 from padis_jax.images import ImageSet
 from padis_jax.problems.registry import PROBLEMS, measure_image
 from padis_jax.runs.case import Case, image_key
-from padis_jax.runs.defaults import with_noise
 from padis_jax.runs.score import score
 from padis_jax.runs.solve import Solved, run_tv
 from padis_jax.solvers.presets import Plan, tv_preset
@@ -160,9 +159,8 @@ def _solve(method: Method, plan: Plan | None, scene: Scene, trained: Trained | N
         start = _quick(operator, y).reshape(1, *shape)
         return Solved(_restore(trained.content.config, trained.content.params, start)[0], 1)
     prior = prior_of(method, trained, (shape[0], shape[1]), patch_batch)
-    solver = with_noise(plan.settings, scene.case.measurement)
     start = scene.tv()[0] if plan.start == "tv" else plan.start
-    options = {**plan.options(), "start": start, "solver": solver}
+    options = {**plan.options(), "start": start, "solver": plan.settings, "noise_std": scene.case.noise_std}
     if method.samples > 1:
         del options["average"]
         drawn = draw_samples(scene.key(), y, operator, prior, method.samples, **options)

@@ -2,7 +2,8 @@
 
     --measurements scans/ --scan.views 20 --scan.bins 512      .npz files with `sinogram` [views, bins], in the unit of
                                                                image value times pixel (what the operator of --scan
-                                                               gives), and optionally `noise_sigma`, of its entries
+                                                               gives), and optionally `noise_sigma`, of its entries,
+                                                               or `noise_std` [views, bins], of each
     --measurements scans/ --measurement.geometry scan.json     line integrals or counts, of all the formats and with the
                                                                flags of a single measured scan (docs/geometry.md)
 
@@ -42,8 +43,9 @@ from padis_jax.runs.prior import build_prior
 from padis_jax.runs.results import check_folder, results_folder
 from padis_jax.runs.solve import check_traced
 from padis_jax.solvers.batch import reconstruct_batch
+from padis_jax.solvers.checks import as_arrays
 from padis_jax.solvers.presets import Plan
-from padis_jax.solvers.tv import total_variation
+from padis_jax.solvers.tv import TV, total_variation
 from padis_jax.weights import Weights, load_weights
 
 
@@ -79,7 +81,6 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     measured = config.measurement.geometry or not list(Path(config.measurements).glob("*.npz"))
     job = (_measured_job if measured else _simulated_job)(config, weights, workdir)
     plan = plan_of(config, kind_named(config))
-    tv = tv_of(config, kind_named(config), parallel_scan(1, 1))
     mesh = make_mesh(config.devices, local=True)
     prior = build_prior(config, weights, frame, images=-(-config.batch // mesh.size))
     manifests = [f"manifest_{number:04d}.jsonl" for number in range(jax.process_count())]
@@ -93,13 +94,16 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         return _plan(config, job, plan, prior, workdir, output)
 
     @jax.jit
-    def start(sinograms: jax.Array) -> jax.Array:
+    def start(sinograms: jax.Array, noise: jax.Array, settings: TV) -> jax.Array:
         if plan.start == "noise":
             return jnp.zeros((len(sinograms), *frame.image_shape, 1))
         if plan.start == "operator":
             images = jax.lax.map(lambda y: jnp.clip(job.operator.start(y), 0, 1), sinograms)
         else:
-            images = jax.lax.map(lambda y: total_variation(y, job.operator, settings=tv).image, sinograms)
+            images = jax.lax.map(
+                lambda at: total_variation(at[0], job.operator, settings=at[2], noise_std=at[1]).image,
+                (sinograms, noise, settings),
+            )
         return images.reshape(len(sinograms), *frame.image_shape, 1)
 
     told: list[Memory] = []
@@ -110,7 +114,9 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         told.append(memory)
 
     def solve(numbers: Sequence[int], items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
-        measurements = batch_job.stacked(items)
+        measurements, noise = batch_job.stacked(items), batch_job.stacked_noise(items)
+        kind = kind_named(config)
+        tv = [tv_of(config, kind, parallel_scan(1, 1), item.case.evenness) for item in items]
         options = plan.options()
         del options["start"]
         found = reconstruct_batch(
@@ -118,8 +124,9 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
             measurements,
             job.operator,
             prior,
-            settings=[plan_of(config, item.case.kind, item.case.measurement).settings for item in items],
-            starts=start(measurements),
+            settings=[plan_of(config, kind, item.case).settings for item in items],
+            starts=start(measurements, noise, jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(as_arrays, tv))),
+            noise_std=None if "noise" in config.solver.settings else noise,
             mesh=mesh if mesh.size > 1 else None,
             on_memory=on_memory,
             **options,
@@ -170,7 +177,9 @@ def _simulated_job(config: Experiment, weights: Weights, workdir: Path) -> Folde
         sinogram, sigma = batch_job.read_sinogram(path, (scan.views, scan.bins))
         y = jnp.asarray(sinogram)[..., None]
         source = ImageSet(np.zeros((1, *shape, 1), np.float32), (path.stem,), weights.window)
-        return Item(Case(operator, Measurement(y, jnp.full(y.shape, sigma), "honest"), weights.window, source, problem))
+        std = jnp.broadcast_to(sigma[..., None] if sigma.ndim else sigma, y.shape)
+        measurement = Measurement(y, std, "honest")
+        return Item(Case(operator, measurement, weights.window, source, problem, weighted=config.weighted))
 
     return Folder(items, operator, read, {})
 
@@ -192,11 +201,11 @@ def _measured_job(config: Experiment, weights: Weights, workdir: Path) -> Folder
     reasons = []
     for path in items.values():
         try:
-            geometry = load(path).geometry
+            found = load(path)
         except UserError as error:
             reasons.append(str(error))
             continue
-        first = path
+        first, geometry, counted = path, found.geometry, found.relative_std is not None
         break
     if first is None:
         raise UserError(f"{config.measurements}: none of its {len(items)} files can be used; the first: {reasons[0]}")
@@ -217,7 +226,10 @@ def _measured_job(config: Experiment, weights: Weights, workdir: Path) -> Folder
         about = {name: case.about[name] for name in ("repaired_counts", "attenuation_per_mm")}
         return Item(case, about | {"noise_sigma": float(case.measurement.noise_sigma)})
 
-    return Folder(items, operator, read, {"geometry": dataclasses.asdict(geometry), "pixel_mm": pixel})
+    about = {"geometry": dataclasses.asdict(geometry), "pixel_mm": pixel}
+    if config.weighted and counted and not config.measurement.noise:
+        about["noise"] = "of each ray"  # which jobs begun before there was this are not resumed with
+    return Folder(items, operator, read, about)
 
 
 def _plan(

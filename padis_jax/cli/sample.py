@@ -126,7 +126,7 @@ def sample(config: Experiment, workdir: Path, output: OutputOptions = OutputOpti
             print(f"note: {note}", file=sys.stderr)
         case = simulated_case(config, images, shapes_only=output.dry_run)
     case = with_prior(config, case, weights)
-    plan = plan_of(config, case.kind, case.measurement)
+    plan = plan_of(config, case.kind, case)
     names = check_save(config, workdir, case)
     if output.dry_run or output.verbose:
         _plan(config, case, plan, weights, workdir, output)

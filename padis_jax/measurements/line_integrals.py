@@ -2,7 +2,9 @@
 
     y = -ln((N - D) / (F - D))
 
-N the counts of a view, F those without an object (flat field), D those without rays (dark field).
+N the counts of a view, F those without an object (flat field), D those without rays (dark field). N - D is g times a
+number of photons, whose variance is that number. So the standard deviation of y is g^(1/2) (N - D)^(-1/2), to first
+order and with the noise of N alone; g is not known.
 """
 
 from __future__ import annotations
@@ -13,10 +15,17 @@ import numpy as np
 
 
 class LineIntegrals(NamedTuple):
-    """Line integrals [views, bins], and how many of them had to be repaired, for want of a usable count."""
+    """Line integrals [views, bins].
+
+    Attributes:
+      sinogram: y.
+      repaired: how many of them had to be, for want of a usable count.
+      relative_std: (N - D)^(-1/2).
+    """
 
     sinogram: np.ndarray
     repaired: int
+    relative_std: np.ndarray
 
 
 def line_integrals(
@@ -41,8 +50,8 @@ def line_integrals(
         raise ValueError(f"counts have shape {counts.shape}, expected [views, bins]")
     bright, black = (_field(name, field, counts.shape[1]) for name, field in (("flat", flat), ("dark", dark)))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        share = (counts - black) / (bright - black)
-        lines = -np.log(share)
+        through = counts - black
+        lines = -np.log(through / (bright - black))
     bad = ~np.isfinite(lines) | np.broadcast_to(~(bright > black), lines.shape)
     if bad.all(axis=1).any():
         raise ValueError(f"view {int(bad.all(axis=1).argmax())} has no usable bin: are flat and dark field swapped?")
@@ -50,8 +59,9 @@ def line_integrals(
         raise ValueError(f"{bad.sum()} of {bad.size} counts are unusable: check the flat and the dark field")
     bins = np.arange(counts.shape[1])
     for view in np.flatnonzero(bad.any(axis=1)):
-        lines[view, bad[view]] = np.interp(bins[bad[view]], bins[~bad[view]], lines[view, ~bad[view]])
-    return LineIntegrals(lines.astype(np.float32), int(bad.sum()))
+        for filled in (lines, through):
+            filled[view, bad[view]] = np.interp(bins[bad[view]], bins[~bad[view]], filled[view, ~bad[view]])
+    return LineIntegrals(lines.astype(np.float32), int(bad.sum()), (1 / np.sqrt(through)).astype(np.float32))
 
 
 def _field(name: str, field: np.ndarray | float, bins: int) -> np.ndarray:

@@ -45,7 +45,8 @@ class MeasurementConfig:
       pixel_mm: side of a pixel; 0 fits the field of view into the image.
       attenuation: per mm: of water, where the prior's window is in HU (0: 0.02); of image value 1, where it is not
         (0: that of the bright parts of the FBP).
-      noise: standard deviation of the line integrals; 0 estimates it from neighbouring bins.
+      noise: standard deviation of the line integrals, the same for all; 0 estimates it from neighbouring bins, and that
+        of counts for each ray.
       find_centre: find the rotation axis from the data, instead of the geometry's offset.
       check: check the geometry, print what may be wrong with it, and stop.
     """
@@ -86,12 +87,14 @@ class MeasuredScan(NamedTuple):
       geometry: centred, if that was asked for.
       repaired: unusable counts that were filled.
       notes: how the file was understood where it could be read in several ways.
+      relative_std: [views, bins], standard deviations up to a common factor; None where nothing tells them apart.
     """
 
     sinogram: np.ndarray
     geometry: ScanGeometry
     repaired: int
     notes: tuple[str, ...] = ()
+    relative_std: np.ndarray | None = None
 
 
 def load_scan(config: MeasurementConfig) -> MeasuredScan:
@@ -109,7 +112,7 @@ def load_scan(config: MeasurementConfig) -> MeasuredScan:
         raise UserError(f"{config.path}: it has no geometry; give a file with --measurement.geometry")
     order, axes_note = held.order(config.axes, len(geometry.angles), geometry.bins)
     found = held.read(order, row=config.row)
-    values, repaired = found.sinogram, 0
+    values, repaired, relative = found.sinogram, 0, None
     try:
         counts, kind_note = _counts(config, found)
         if counts:
@@ -118,7 +121,8 @@ def load_scan(config: MeasurementConfig) -> MeasuredScan:
                 raise UserError(
                     f"{config.path}: counts need a flat field; store it as `flat`, or give --measurement.flat"
                 )
-            values, repaired = line_integrals(values, flat, found.dark if found.dark is not None else config.dark)
+            dark = found.dark if found.dark is not None else config.dark
+            values, repaired, relative = line_integrals(values, flat, dark)
         values = np.ascontiguousarray(values, np.float32)
         check_shape(geometry, values)
         if config.find_centre:
@@ -127,7 +131,7 @@ def load_scan(config: MeasurementConfig) -> MeasuredScan:
         raise
     except ValueError as error:
         raise UserError(f"{config.path}: {error}") from error
-    return MeasuredScan(values, geometry, repaired, tuple(filter(None, (axes_note, kind_note))))
+    return MeasuredScan(values, geometry, repaired, tuple(filter(None, (axes_note, kind_note))), relative)
 
 
 def _counts(config: MeasurementConfig, found: Measured) -> tuple[bool, str]:
@@ -201,8 +205,9 @@ def scaled_scan(
     else:
         attenuation = Window("1/mm", 0.0, config.attenuation or _bright(config, scan, operator, pixel))
     y = rescale_attenuation(jnp.asarray(scan.sinogram), operator, image_shape, attenuation, length_mm=pixel)
-    sigma = (config.noise or _noise(scan.sinogram)) / ((attenuation.high - attenuation.low) * pixel)
-    return ScaledScan(operator, Measurement(y, jnp.full(y.shape, sigma, jnp.float32), "measured"), pixel, attenuation)
+    noise = config.noise or _noise(scan.sinogram, scan.relative_std)
+    std = jnp.broadcast_to(jnp.asarray(noise / ((attenuation.high - attenuation.low) * pixel), jnp.float32), y.shape)
+    return ScaledScan(operator, Measurement(y, std, "measured"), pixel, attenuation)
 
 
 def _bright(config: MeasurementConfig, scan: MeasuredScan, operator: RayTransform, pixel: float) -> float:
@@ -213,7 +218,17 @@ def _bright(config: MeasurementConfig, scan: MeasuredScan, operator: RayTransfor
     return found
 
 
-def _noise(sinogram: np.ndarray) -> float:
-    """Standard deviation of independent noise, from second differences along the detector (the object is smoother)."""
-    second = np.diff(sinogram.astype(np.float64), 2, axis=1)
-    return float(1.4826 * np.median(np.abs(second)) / np.sqrt(6)) if second.size else 0.0
+def _noise(sinogram: np.ndarray, relative: np.ndarray | None) -> float | np.ndarray:
+    """Standard deviation of independent noise, from second differences along the detector (the object is smoother).
+
+    One number, or k r_i where those of the entries are in the ratios r: a second difference then has the variance
+    k^2 (r_{i-1}^2 + 4 r_i^2 + r_{i+1}^2).
+    """
+    second = np.abs(np.diff(sinogram.astype(np.float64), 2, axis=1))
+    if not second.size:
+        return 0.0
+    if relative is None:
+        return float(1.4826 * np.median(second) / np.sqrt(6))
+    r = relative.astype(np.float64)
+    spread = np.sqrt(r[:, :-2] ** 2 + 4 * r[:, 1:-1] ** 2 + r[:, 2:] ** 2)
+    return np.asarray(1.4826 * np.median(second / spread) * r)

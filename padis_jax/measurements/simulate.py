@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import reduce
 from jax import Array
 
@@ -56,6 +57,19 @@ class Measurement(NamedTuple):
         """Root mean square of `noise_std` over what is measured: ||noise|| / sqrt(measured entries)."""
         measured = jnp.maximum(jnp.count_nonzero(self.noise_std), 1)
         return jnp.sqrt(jnp.sum(self.noise_std**2) / measured.astype(self.noise_std.dtype))
+
+    @property
+    def noise(self) -> Array:
+        """What methods are told: `noise_std` where measured entries differ in it, else `noise_sigma`, one number."""
+        std = np.asarray(self.noise_std)  # not an operation of JAX, which a trace that goes on would take over
+        return self.noise_std if np.any((std > 0) & (std < std.max())) else self.noise_sigma
+
+    @property
+    def evenness(self) -> float:
+        """Harmonic over arithmetic mean of the variances `noise_std`^2 of what is measured: 1 where they are equal."""
+        std = np.asarray(self.noise_std, np.float64)
+        ratio = np.square(std[std > 0] / std.max(initial=0))
+        return float(1 / (np.mean(ratio) * np.mean(1 / ratio))) if ratio.size else 1.0
 
     @property
     def noise_level(self) -> Array:

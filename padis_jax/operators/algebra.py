@@ -38,6 +38,7 @@ class Composable:
 
     Some have `channelwise`, False where the shapes are exact, not those of planes that may have channels last; `dtype`,
     of the images of such; `identity`, True where A x = x; `iterative`, True where `pinv` is by conjugate gradients;
+    `onto`, True where the rows of A are orthogonal, so that measured entries can have any values;
     `measured`, 1 where there is a measurement, in its shape without channels.
     """
 

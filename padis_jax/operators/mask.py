@@ -43,6 +43,7 @@ class Masking(PerChannel):
 
     adjoint = forward
     inverse = forward
+    onto = True
 
     @property
     def measured(self) -> Array:
@@ -62,6 +63,7 @@ class Unchanged(PerChannel):
     image_shape: tuple[int, int]
     norm: Array
     identity = True
+    onto = True
 
     def forward(self, plane: Array) -> Array:
         """x."""

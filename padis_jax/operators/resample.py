@@ -58,6 +58,7 @@ class Resampling(PerChannel):
     rows_inverse: Array
     columns_inverse: Array
     norm: Array
+    onto = True
 
     @property
     def measurement_shape(self) -> tuple[int, int]:

@@ -35,6 +35,7 @@ from padis_jax.images.arrays import check_array, header
 from padis_jax.images.guard import decoding
 from padis_jax.runs.case import Case
 from padis_jax.runs.config import Experiment
+from padis_jax.solvers.checks import checked_noise
 from padis_jax.weights import file_hash
 
 RULE = "first 31 bits of the SHA-256 of the item's name"
@@ -70,14 +71,18 @@ def list_items(folder: str | Path, suffixes: Collection[str], workdir: Path | No
     return {p.stem if count[p.stem] == 1 or (p.stem, p.name) in named else p.name: p for p in found}
 
 
-def read_sinogram(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, float]:
-    """Reads `sinogram` and, if there is one, `noise_sigma` from a .npz file.
+def read_sinogram(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Reads `sinogram` and what there is of its noise from a .npz file: `noise_sigma`, or `noise_std` of every entry.
+
+    Returns:
+      The sinogram, and the standard deviation of its noise, [] or [views, bins].
 
     Raises:
       UserError: if it cannot be read, has another shape, or is not finite; names file and field.
     """
     with decoding(path, ".npz of arrays"), open(path, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
-        about = {name: header(archive.zip, name) for name in ("sinogram", "noise_sigma") if name in archive}
+        fields = ("sinogram", "noise_sigma", "noise_std")
+        about = {name: header(archive.zip, name) for name in fields if name in archive}
         if "sinogram" not in about:
             raise UserError(f"{path}: has no `sinogram`")
         found, dtype = about["sinogram"]
@@ -90,13 +95,21 @@ def read_sinogram(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, float
             check_array(path, name, size, kind)
             if name == "noise_sigma" and size != ():
                 raise UserError(f"{path}: `noise_sigma` has shape {size}: expected one number, not negative")
+            if name == "noise_std" and (size != shape or kind.kind not in "fiu"):
+                raise UserError(f"{path}: `noise_std` has shape {size} and type {kind}: expected numbers {shape}")
+        if len(about) > 2:
+            raise UserError(f"{path}: has `noise_sigma` and `noise_std`: leave one of them out")
         held = {name: archive[name] for name in about}
-    sinogram, noise = held["sinogram"], held.get("noise_sigma", np.zeros(()))
-    if noise.shape != () or noise.dtype.kind not in "fiu" or not 0 <= noise < np.inf:
+    sinogram, noise = held["sinogram"], held.get("noise_std", held.get("noise_sigma", np.zeros(())))
+    if "noise_std" not in held and (noise.dtype.kind not in "fiu" or not 0 <= noise < np.inf):
         raise UserError(f"{path}: `noise_sigma` is {noise}: expected one number, not negative")
+    try:
+        checked_noise(noise, shape, None)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     if not np.isfinite(sinogram).all():
         raise UserError(f"{path}: `sinogram` has values that are NaN or infinite; repair or remove them")
-    return sinogram.astype(np.float32), float(noise)
+    return sinogram.astype(np.float32), noise.astype(np.float32)
 
 
 def run(
@@ -265,3 +278,10 @@ def _completed(found: Any, now: Any, defaults: Any) -> Any:
 def stacked(items: Sequence[Item]) -> jax.Array:
     """The measurements of a batch, [n, views, bins, 1]."""
     return jnp.stack([item.case.measurement.y for item in items])
+
+
+def stacked_noise(items: Sequence[Item]) -> jax.Array:
+    """What methods are told of their noise: [n], or [n, views, bins, 1] where entries differ in it in one of them."""
+    noise = [item.case.noise_std for item in items]
+    shape = max((std.shape for std in noise), key=len)
+    return jnp.stack([jnp.broadcast_to(std, shape) for std in noise])

@@ -21,11 +21,13 @@ from padis_jax.measurements.load import MeasuredScan, scaled_scan
 from padis_jax.measurements.simulate import Measurement
 from padis_jax.operators import Masking
 from padis_jax.operators.tomography import RayTransform, ray_transform
+from padis_jax.operators.weighting import weigh
 from padis_jax.prior import Prior
 from padis_jax.problems.registry import NamedProblem, measure_image, parallel_scan
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import problem_of
 from padis_jax.solvers.presets import Kind, kind_of
+from padis_jax.solvers.problem import as_pytree
 from padis_jax.solvers.sampling import root_key
 from padis_jax.weights import Weights
 
@@ -44,6 +46,7 @@ class Case:
       problem: the problem; its kind decides the presets.
       truth: [H, W, C] in [0, 1], or None: nothing is scored then.
       prior: the denoiser, once it is built (prior.with_prior).
+      weighted: whether methods weigh the entries of the measurement by the variance of their noise.
       about: what else metrics.json says.
       note: what the report says of the measurement.
     """
@@ -55,6 +58,7 @@ class Case:
     problem: NamedProblem
     truth: np.ndarray | None = None
     prior: Prior | None = None
+    weighted: bool = True
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     note: str = ""
 
@@ -72,6 +76,25 @@ class Case:
     def kind(self) -> Kind:
         """The kind of preset."""
         return kind_of(self.problem.kind, counts=self.measurement.protocol != "paper")
+
+    @property
+    def noise_std(self) -> Array:
+        """The noise of the measurement as methods are told: one number, or one for each entry."""
+        return self.measurement.noise if self.weighted else self.measurement.noise_sigma
+
+    @property
+    def evenness(self) -> float:
+        """Of the noise that methods are told (`Measurement.evenness`)."""
+        return self.measurement.evenness if self.noise_std.ndim else 1.0
+
+    @property
+    def share(self) -> float:
+        """What becomes of rho relative to ||A||^2 when rho / s^2 is kept: evenness ||A||^2 / ||W^(1/2) A||^2."""
+        if not self.noise_std.ndim:
+            return 1.0
+        operator = as_pytree(self.operator)
+        found, *_ = weigh(operator, self.measurement.y, self.noise_std, self.image_shape)
+        return self.evenness * float(operator.norm / found.norm) ** 2
 
     @property
     def origin(self) -> Literal["upper", "lower"]:
@@ -141,7 +164,8 @@ def simulated_case(
         flag = f"--problem {config.problem}: " if config.problem else ""
         raise UserError(f"{config.image.path}: {flag}{error}") from error
     about = {"problem": config.problem, "measured": problem.description} if config.problem else {}
-    return Case(operator, measurement, chosen.window, chosen, problem, truth, about=about)
+    weighted = config.weighted
+    return Case(operator, measurement, chosen.window, chosen, problem, truth, weighted=weighted, about=about)
 
 
 def _stretched(scan: RayTransform, spacing: Spacing) -> RayTransform:
@@ -194,7 +218,9 @@ def measured_case(config: Experiment, scan: MeasuredScan, weights: Weights, *, o
     }
     measurement = found._replace(y=found.y[..., None], noise_std=found.noise_std[..., None])
     note = f"{views} views of {bins} bins, {scan.repaired} repaired counts."
-    return Case(scaled.operator, measurement, weights.window, source, problem, about=about, note=note)
+    return Case(
+        scaled.operator, measurement, weights.window, source, problem, weighted=config.weighted, about=about, note=note
+    )
 
 
 def grey_only(path: str, weights: Weights) -> None:

@@ -113,6 +113,8 @@ class Experiment:
       image: what is measured.
       scan: how it is measured.
       measurement: a measured scan instead of `image` and `scan`.
+      weighted: whether methods weigh each entry of the measurement by the inverse variance of its noise, where that
+        differs, as with photon counts; else they are told its root mean square.
       solver: how it is reconstructed.
       tv: settings of the baseline.
       seed: root of all randomness.
@@ -146,6 +148,7 @@ class Experiment:
     image: ImageConfig = dataclasses.field(default_factory=ImageConfig)
     scan: ScanConfig = dataclasses.field(default_factory=ScanConfig)
     measurement: MeasurementConfig = dataclasses.field(default_factory=MeasurementConfig)
+    weighted: bool = True
     solver: SolverConfig = dataclasses.field(default_factory=SolverConfig)
     tv: TVConfig = dataclasses.field(default_factory=TVConfig)
     seed: int = 0

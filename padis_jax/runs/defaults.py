@@ -5,26 +5,29 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from padis_jax.errors import UserError
-from padis_jax.measurements.simulate import Measurement
 from padis_jax.noise import check_ladder
 from padis_jax.problems.registry import PROBLEMS, NamedProblem, blurred_problem, masked_problem
 from padis_jax.problems.user_files import read_kernel, read_mask
 from padis_jax.runs.config import LIKE, Experiment
 from padis_jax.solvers.presets import CHAINS, Kind, Plan, kind_of, preset, tv_preset
-from padis_jax.solvers.registry import Settings
 from padis_jax.solvers.tv import TV
 from padis_jax.split import is_head_ct
 
+if TYPE_CHECKING:
+    from padis_jax.runs.case import Case
 
-def plan_of(config: Experiment, kind: Kind, measurement: Measurement | None = None) -> Plan:
+
+def plan_of(config: Experiment, kind: Kind, case: Case | None = None) -> Plan:
     """How the solver runs: what the config says, else the preset, else the method's own default.
 
     Args:
       config: of the run.
       kind: of the problem.
-      measurement: whose noise a method is told that weighs it, unless the config names another.
+      case: whose entries are weighed by their noise. Presets are for entries of equal noise; weights of mean 1 leave
+        noise of another variance, and the preset's weight of the prior in plug-and-play follows it (`Case.share`).
 
     Raises:
       UserError: for values out of range, and settings that contradict each other.
@@ -32,10 +35,11 @@ def plan_of(config: Experiment, kind: Kind, measurement: Measurement | None = No
     solver = config.solver
     try:
         plan = preset(config.method, kind, given=solver.settings)
-        if measurement is not None and "noise" not in solver.settings:
-            plan = plan._replace(settings=with_noise(plan.settings, measurement))
     except (TypeError, ValueError) as error:
         raise UserError(f"solver: {error}") from error
+    if case is not None and plan.row.begin is not None and "weight" not in solver.settings:
+        weight = case.share * plan.settings.weight
+        plan = plan._replace(settings=dataclasses.replace(plan.settings, weight=weight))
     if plan.row.begin is None:
         plan = plan._replace(average=CHAINS)
     plan = plan._replace(**solver.run_fields)
@@ -54,17 +58,10 @@ def plan_of(config: Experiment, kind: Kind, measurement: Measurement | None = No
     return plan
 
 
-def with_noise(settings: Settings, measurement: Measurement) -> Settings:
-    """The settings of a method, told the noise of the measurement if the method weighs it."""
-    if "noise" not in (field.name for field in dataclasses.fields(settings)):
-        return settings
-    return dataclasses.replace(settings, noise=measurement.noise_sigma)
-
-
-def tv_of(config: Experiment, kind: Kind, problem: NamedProblem) -> TV:
+def tv_of(config: Experiment, kind: Kind, problem: NamedProblem, evenness: float = 1.0) -> TV:
     """The settings of total variation, likewise."""
     chosen = tv_preset(kind, noise=config.noise, usual=problem.sigma)
-    weight = chosen.weight if config.tv.weight is None else config.tv.weight
+    weight = evenness * chosen.weight if config.tv.weight is None else config.tv.weight
     return dataclasses.replace(chosen, weight=weight, iterations=config.tv.iterations)
 
 

@@ -61,5 +61,5 @@ def reconstruct_image(config: Experiment, images: ImageSet, weights: Weights) ->
     """The chosen image of a set, measured and reconstructed as sample.py does it."""
     case = with_prior(config, simulated_case(config, images), weights)
     outcome = Outcome(dict(case.simple))
-    outcome.fill(case, rows_of(config, case, plan_of(config, case.kind, case.measurement)))
+    outcome.fill(case, rows_of(config, case, plan_of(config, case.kind, case)))
     return case, outcome

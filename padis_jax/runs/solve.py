@@ -61,7 +61,7 @@ def rows_of(
       progress: called with (steps done, steps in all, info).
       on_memory: called with the memory of the compiled loop before it runs.
     """
-    label, settings = plan.row.label, tv_of(config, case.kind, case.problem)
+    label, settings = plan.row.label, tv_of(config, case.kind, case.problem, case.evenness)
     rows: list[tuple[str, Run]] = [
         (case.problem.label, lambda done: Solved(case.operator.start(case.measurement.y))),
         ("TV", lambda done: Solved(run_tv(case, settings))),
@@ -86,7 +86,7 @@ def rows_of(
 
 def run_tv(case: Case, settings: TV) -> Array:
     """The image of total variation, [H, W, C]."""
-    return total_variation(case.measurement.y, case.operator, settings=settings).image
+    return total_variation(case.measurement.y, case.operator, settings=settings, noise_std=case.noise_std).image
 
 
 def run_solver(
@@ -97,14 +97,14 @@ def run_solver(
     **watch: Any,
 ) -> Solved:
     """The solver, from the image of total variation where the plan says so; watched as in `rows_of`."""
-    options = {**_options(plan, tv), **watch}
+    options = {**_options(config, case, plan, tv), **watch}
     found: Reconstruction = jax.block_until_ready(reconstruct(*_problem(config, case), **options))
     return Solved(found.image, found.evaluations, found.residual)
 
 
 def run_samples(config: Experiment, case: Case, plan: Plan, tv: Array) -> Samples:
     """`config.samples` runs of the solver: the chains that `run_solver` would average."""
-    options = {name: value for name, value in _options(plan, tv).items() if name != "average"}
+    options = {name: value for name, value in _options(config, case, plan, tv).items() if name != "average"}
     return draw_samples(*_problem(config, case), config.samples, **options)
 
 
@@ -114,8 +114,14 @@ def _problem(config: Experiment, case: Case) -> tuple[Array, Array, Any, Prior]:
     return key, case.measurement.y, case.operator, case.prior
 
 
-def _options(plan: Plan, tv: Array) -> dict[str, Any]:
-    return {"solver": plan.settings, **plan.options(), "start": tv if plan.start == "tv" else plan.start}
+def _options(config: Experiment, case: Case, plan: Plan, tv: Array) -> dict[str, Any]:
+    start = tv if plan.start == "tv" else plan.start
+    return {"solver": plan.settings, **plan.options(), "start": start, "noise_std": told_noise(config, case)}
+
+
+def told_noise(config: Experiment, case: Case) -> Array | None:
+    """The noise that the solver is told: the measurement's, unless the config names it as a setting of the method."""
+    return None if "noise" in config.solver.settings else case.noise_std
 
 
 def timed(function: Callable[..., Any], *args: Any, **options: Any) -> tuple[Any, float]:
@@ -137,7 +143,8 @@ def check_traced(config: Experiment, case: Case, plan: Plan) -> None:
             jax.eval_shape(lambda: run_samples(config, case, plan, tv)[:2])
         else:
             key, y, operator, prior = _problem(config, case)
-            jax.eval_shape(lambda y: reconstruct(key, y, operator, prior, **_options(plan, tv))[:2], y)
+            options = _options(config, case, plan, tv)
+            jax.eval_shape(lambda y: reconstruct(key, y, operator, prior, **options)[:2], y)
     except ValueError as error:
         raise UserError(str(error)) from error
 

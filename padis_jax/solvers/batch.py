@@ -42,6 +42,7 @@ def reconstruct_batch(
     *,
     settings: Sequence[Settings],
     starts: Array,
+    noise_std: Array | None = None,
     mesh: Mesh | None = None,
     on_memory: OnMemory | None = None,
     **options: Any,
@@ -55,6 +56,7 @@ def reconstruct_batch(
       prior: as in `reconstruct`; without a mesh of its own.
       settings: n settings of one solver; they may differ in their real-valued fields.
       starts: [n, H, W, C], images to start from.
+      noise_std: [n] or [n, ...], of the noise of the measurements, as in `reconstruct`; not looked at.
       mesh: devices that share the images; n is filled up to a multiple of their number with copies of the last.
       on_memory: called with the memory of the compiled program before it runs.
       options: `levels`, `inner`, `sigma_max`, `sigma_min`, `ladder`, `start_noise`, `average` of
@@ -73,7 +75,7 @@ def reconstruct_batch(
     extra = 0 if mesh is None else -counts[0] % mesh.size
     arguments = jax.tree.map(
         lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], extra, axis=0)]) if extra else a,
-        (keys, jnp.asarray(measurements), jnp.asarray(starts), stacked),
+        (keys, jnp.asarray(measurements), jnp.asarray(starts), stacked, noise_std),
     )
     compiled = _compiled(mesh, tuple(sorted(options.items())))
     arguments = (*arguments, as_pytree(operator), prior)
@@ -86,15 +88,17 @@ def reconstruct_batch(
 
 @functools.lru_cache(maxsize=16)
 def _compiled(mesh: Mesh | None, options: tuple[tuple[str, Any], ...]) -> Any:
-    def one(operator: Any, prior: Prior, key: Array, y: Array, start: Array, settings: Settings) -> tuple[Array, Array]:
-        result = reconstruct(key, y, operator, prior, solver=settings, start=start, **dict(options))
-        return result.image, result.residual
+    def several(
+        keys: Array, ys: Array, starts: Array, settings: Settings, noise: Array | None, operator: Any, prior: Prior
+    ) -> Any:
+        def one(key: Array, y: Array, start: Array, settings: Settings, std: Array | None) -> tuple[Array, Array]:
+            result = reconstruct(key, y, operator, prior, solver=settings, start=start, noise_std=std, **dict(options))
+            return result.image, result.residual
 
-    def several(keys: Array, ys: Array, starts: Array, settings: Settings, operator: Any, prior: Prior) -> Any:
-        return jax.vmap(functools.partial(one, operator, prior))(keys, ys, starts, settings)
+        return jax.vmap(one)(keys, ys, starts, settings, noise)
 
     if mesh is None:
         return jax.jit(several)
     each, whole = P(AXIS), P()
-    specs = (each, each, each, each, whole, whole)
+    specs = (each, each, each, each, each, whole, whole)
     return jax.jit(jax.shard_map(several, mesh=mesh, in_specs=specs, out_specs=each, check_vma=False))

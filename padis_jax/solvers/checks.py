@@ -55,6 +55,41 @@ def measured_by(dtype: Any, y: Array) -> Array:
     return y
 
 
+def checked_noise(noise_std: ArrayLike | None, shape: tuple[int, ...], operator: Any) -> Array | None:
+    """What is known of the noise of a measurement of that shape, float32: one number, or one for each entry.
+
+    It is one number, too, where the values are equal at all measured entries; while tracing they are not looked at.
+
+    Raises:
+      UserError: for another shape, a negative or infinite value, and 0 at a measured entry (`operator.measured`) beside
+        positive values.
+    """
+    if noise_std is None:
+        return None
+    std = checked("noise_std", noise_std)
+    if jnp.iscomplexobj(std) or std.shape not in ((), shape):
+        raise UserError(f"noise_std has shape {std.shape} and type {std.dtype}: give a real number, or {shape} of them")
+    if isinstance(noise_std, jax.core.Tracer):
+        return std
+    host = np.asarray(noise_std, np.float32)  # as it will be computed with
+    if (least := host.min()) < 0:
+        raise UserError(f"noise_std has values down to {least:g}: a standard deviation must not be negative")
+    mask = getattr(operator, "measured", None)
+    if not host.ndim or isinstance(mask, jax.core.Tracer):
+        return std
+    if mask is not None:
+        mask = np.asarray(mask).reshape(np.shape(mask) + (1,) * (host.ndim - np.ndim(mask)))
+        host = host[np.broadcast_to(mask > 0, host.shape)]
+    if host.size and host.min() == host.max():
+        return jnp.asarray(host.ravel()[0])
+    if bad := int(np.count_nonzero(host == 0)):
+        raise UserError(
+            f"noise_std is 0 at {bad} of {host.size} measured entries and positive elsewhere: give every entry its "
+            "standard deviation, or 0 everywhere for no noise"
+        )
+    return std
+
+
 def check_operator(operator: Any) -> None:
     """Refuses an operator without `.T` and `.norm`, or whose norm is no singular value (not looked at while tracing).
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from jax.typing import ArrayLike
 
 from padis_jax.fields import single
 from padis_jax.operators.least_squares import least_squares
+from padis_jax.operators.weighting import Weighted, weigh
 from padis_jax.patches import Frame
 from padis_jax.solvers.checks import check_operator, checked, measured_by, refuse_batch
 
@@ -24,7 +26,7 @@ class Fit(NamedTuple):
     """What a step reports.
 
     Attributes:
-      residual: ||y - A D|| / ||y|| of the denoised image D, without the quotient where y is 0.
+      residual: ||y - A D|| / ||y|| of the denoised image D, without the quotient where y is 0; not weighted.
     """
 
     residual: Array
@@ -36,7 +38,8 @@ class Problem:
     """What a step needs to know: y = A crop(x), and a denoiser for x. A pytree.
 
     Attributes:
-      operator: A, called with an image; `.T(y)` is its adjoint, `.norm` its largest singular value.
+      operator: A, called with an image; `.T(y)` is its adjoint, `.norm` its largest singular value; `Weighted` where
+        the entries of y differ in their noise, and then y is weighted too.
       denoise: (key, plane [Hp, Wp, C], sigma) -> plane.
       measurement: y.
       frame: pads and crops.
@@ -88,9 +91,20 @@ class Problem:
         return jnp.reshape(single(jnp.real(own(y))), (*self.frame.image_shape, -1))
 
     def fit(self, residual: Array) -> Fit:
-        """||r|| / ||y||, and ||r|| where y = 0."""
-        scale = jnp.linalg.norm(jnp.ravel(self.measurement))
+        """||r|| / ||y||, and ||r|| where y = 0; of the unweighted r and y, so that it compares with other problems'."""
+        y = self.measurement
+        if isinstance(self.operator, Weighted):
+            y, residual = self.operator.unweighted(y), self.operator.unweighted(residual)
+        scale = jnp.linalg.norm(jnp.ravel(y))
         return Fit(jnp.linalg.norm(jnp.ravel(residual)) / jnp.where(scale > 0, scale, 1))
+
+    def weighted(self, noise_std: Array) -> tuple[Problem, Array]:
+        """(W^(1/2) y = W^(1/2) A x, the deviation s of its noise); see operators/weighting.py."""
+        pixels = self.frame.image_shape
+        channels = jax.eval_shape(self.operator.T, self.measurement).size // math.prod(pixels)
+        shape = pixels if self.flat else (*pixels, channels)
+        operator, y, scale = weigh(self.operator, self.measurement, noise_std, shape)
+        return dataclasses.replace(self, operator=operator, measurement=y), scale
 
 
 @jax.custom_vjp  # autodiff cannot run a loop of unknown length backwards

@@ -8,6 +8,7 @@ data, another seed or another step size compiles nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from typing import Any, Literal, NamedTuple
 
@@ -18,11 +19,12 @@ from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
+from padis_jax.errors import UserError
 from padis_jax.fields import check_count, single
 from padis_jax.noise import edm_ladder, geometric_ladder
 from padis_jax.prior import Prior
 from padis_jax.solvers import sampling
-from padis_jax.solvers.checks import as_arrays, checked
+from padis_jax.solvers.checks import as_arrays, checked, checked_noise
 from padis_jax.solvers.problem import Problem, as_pytree, build_problem
 from padis_jax.solvers.registry import Method, Settings, find_method, name_of
 from padis_jax.solvers.sampling import root_key
@@ -34,7 +36,8 @@ class Reconstruction(NamedTuple):
 
     Attributes:
       image: [H, W, C], in the prior's image units, not clipped.
-      residual: [levels], ||y - A D|| / ||y|| of the denoised image in the last step of each level (mean over chains).
+      residual: [levels], ||y - A D|| / ||y|| of the denoised image in the last step of each level (mean over chains),
+        not weighted, whatever the noise.
       sigmas: [levels], the ladder.
       evaluations: network evaluations of the whole image.
     """
@@ -60,6 +63,7 @@ def reconstruct(
     ladder: Literal["geometric", "edm"] = "geometric",
     start: Literal["noise", "operator", "tv"] | TV | ArrayLike = "noise",
     start_noise: bool = True,
+    noise_std: ArrayLike | None = None,
     average: int = 1,
     first_chain: int | Array = 0,
     chunk: int | None = None,
@@ -96,6 +100,11 @@ def reconstruct(
       start: "noise" for a zero image; "operator" for A.start(y) clipped to [0, 1]; "tv" or `TV(...)` for the image of
         total variation; or an image [H, W] or [H, W, C].
       start_noise: whether noise of deviation sigma_max is added to the start; never in plug-and-play.
+      noise_std: standard deviation of the noise of y, in its units: one number, or one for each entry, by which the
+        solver and the start "tv" weigh the entries (operators/weighting.py). Methods that have a setting `noise` take
+        it from here, and it must be 0 there. 0 for no noise; entries that are not measured (`operator.measured`)
+        weigh 0. Where all measured entries have the same, the image is bit for bit that of one number; so it is, but
+        for rounding, where the values are traced, in which zeros beside positive values count as not measured.
       average: independent chains, whose mean is returned. The mean of many chains has half the squared error of one.
       first_chain: the number of the first of them.
       chunk: steps between calls of `progress`; changes no result. None: fifty chunks if there is a progress, else one.
@@ -111,9 +120,14 @@ def reconstruct(
     for name, count in (("average", average), ("levels", levels), ("inner", inner)):
         check_count(name, count)
     method, settings = _method(solver, settings)
+    if noise_std is not None:
+        _refuse_second(settings)
     settings, key = as_arrays(settings), root_key(key)
     problem = build_problem(operator, prior.denoise, measurement, prior.frame, channels=prior.channels)
-    image = start_image(start, problem, operator, prior.channels)
+    noise_std = checked_noise(noise_std, problem.measurement.shape, operator)
+    image = start_image(start, problem, operator, prior.channels, noise_std)
+    if noise_std is not None:
+        settings, problem = _told(settings, problem, noise_std)
     step = Partial(method.step, settings, problem)
     evaluations = average * levels * inner * method.evaluations(settings) * prior.tilings
     first, last = (
@@ -170,6 +184,21 @@ def _method(solver: str | Settings, settings: Settings | None) -> tuple[Method, 
     return find_method(name_of(settings)), settings
 
 
+def _told(settings: Settings, problem: Problem, noise_std: Array) -> tuple[Settings, Problem]:
+    """The settings with the noise, and the problem weighted where entries differ in it."""
+    if noise_std.ndim:
+        problem, noise_std = problem.weighted(noise_std)
+    return dataclasses.replace(settings, noise=noise_std) if hasattr(settings, "noise") else settings, problem
+
+
+def _refuse_second(settings: Settings) -> None:
+    """Raises UserError for settings that name a noise beside `noise_std`."""
+    noise = getattr(settings, "noise", 0)
+    if not isinstance(noise, jax.core.Tracer) and np.any(np.asarray(noise) != 0):
+        name = type(settings).__name__
+        raise UserError(f"{name}: noise is {noise}, and noise_std is given too: leave one of them out")
+
+
 def _ladder(kind: str, levels: int, sigma_max: float, sigma_min: float) -> np.ndarray:
     ladders = {"geometric": geometric_ladder, "edm": edm_ladder}
     if kind not in ladders:
@@ -177,12 +206,13 @@ def _ladder(kind: str, levels: int, sigma_max: float, sigma_min: float) -> np.nd
     return ladders[kind](levels, sigma_max, sigma_min)
 
 
-def start_image(start: Any, problem: Problem, operator: Any, channels: int) -> Array:
+def start_image(start: Any, problem: Problem, operator: Any, channels: int, noise_std: Array | None = None) -> Array:
     """The image [H, W, C] that `start` stands for; see `reconstruct`."""
     shape = (*problem.frame.image_shape, channels)
     if isinstance(start, TV) or (isinstance(start, str) and start == "tv"):
         settings = start if isinstance(start, TV) else TV()
-        return total_variation(problem.measurement, operator, settings=settings).image.reshape(shape)
+        found = total_variation(problem.measurement, operator, settings=settings, noise_std=noise_std)
+        return found.image.reshape(shape)
     if not isinstance(start, str):
         given = checked("start", start)
         if given.size != np.prod(shape) or given.shape[:2] != shape[:2]:

@@ -5,6 +5,8 @@
 with forward differences of neighbouring pixels (in image units, whatever the pixel's size), 0 at the far edges.
 This is the problem of what the literature calls ADMM-TV (with x >= 0); only the algorithm that finds its minimum is
 another. `weight` has the squared units of y per image unit: for an operator c A and measurements c y it is c^2 weight.
+Where the entries of y differ in their noise, A and y are W^(1/2) A and W^(1/2) y (operators/weighting.py).
+
 Both terms are dualised (Chambolle and Pock, J. Math. Imaging Vis. 40, 120, 2011, algorithm 1) with a step size each, in
 the sense of diagonal preconditioning (Pock and Chambolle, ICCV 2011):
 
@@ -27,7 +29,16 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from padis_jax.fields import single
-from padis_jax.solvers.checks import as_arrays, check_operator, check_settings, checked, measured_by, refuse_batch
+from padis_jax.operators.weighting import weigh
+from padis_jax.solvers.checks import (
+    as_arrays,
+    check_operator,
+    check_settings,
+    checked,
+    checked_noise,
+    measured_by,
+    refuse_batch,
+)
 from padis_jax.solvers.problem import NUMPY, as_pytree
 
 
@@ -70,7 +81,9 @@ class TVResult(NamedTuple):
     change: Array
 
 
-def total_variation(measurement: ArrayLike, operator: Any, *, settings: TV | None = None) -> TVResult:
+def total_variation(
+    measurement: ArrayLike, operator: Any, *, settings: TV | None = None, noise_std: ArrayLike | None = None
+) -> TVResult:
     """The image that minimises 1/2 ||A x - y||^2 + weight TV(x), each channel by itself.
 
     >>> import jax.numpy as jnp, padis_jax as pj
@@ -84,9 +97,11 @@ def total_variation(measurement: ArrayLike, operator: Any, *, settings: TV | Non
       measurement: y, finite.
       operator: a callable with `.T` and `.norm`; the shape of the image is that of `.T(y)`.
       settings: weight and count; None for the defaults.
+      noise_std: standard deviation of the noise of y, one number or one for each entry. Entries weigh 1 / variance, on
+        average 1: one number, or the same everywhere, changes nothing. See `reconstruct`.
 
     Raises:
-      ValueError: if y does not fit the operator or is not finite.
+      ValueError: if y does not fit the operator or is not finite, and for a noise of another shape or below 0.
     """
     check_operator(operator)
     y, wrapped = checked("measurement", measurement), as_pytree(operator)
@@ -106,7 +121,10 @@ def total_variation(measurement: ArrayLike, operator: Any, *, settings: TV | Non
         raise ValueError(
             f"measurement has shape {y.shape}, but the operator gives {again.shape}: build it for this measurement"
         )
-    return _solve(as_arrays(settings or TV()), wrapped, measured_by(again.dtype, y))
+    y, std = measured_by(again.dtype, y), checked_noise(noise_std, y.shape, operator)
+    if std is not None and std.ndim:
+        wrapped, y, _ = weigh(wrapped, y, std, image.shape)
+    return _solve(as_arrays(settings or TV()), wrapped, y)
 
 
 @jax.jit

@@ -39,8 +39,8 @@ def main() -> None:
     for index in args.slices:
         config = dataclasses.replace(base, image=ImageConfig(base.image.path, index))
         case = simulated_case(config, images)
-        plan = plan_of(config, case.kind, case.measurement)
-        tv = run_tv(case, tv_of(config, case.kind, case.problem))
+        plan = plan_of(config, case.kind, case)
+        tv = run_tv(case, tv_of(config, case.kind, case.problem, case.evenness))
         decibels, took = [], []
         for compute in ("float32", "bfloat16"):
             solved, seconds = timed(run_solver, config, with_prior(config, case, weights.computing(compute)), plan, tv)
