@@ -17,7 +17,7 @@ from padis_jax.fields import single
 from padis_jax.operators.least_squares import least_squares
 from padis_jax.operators.weighting import Weighted, weigh
 from padis_jax.patches import Frame
-from padis_jax.solvers.checks import check_operator, checked, measured_by, refuse_batch
+from padis_jax.solvers.checks import check_operator, checked, checked_noise, measured_by, refuse_batch
 
 NUMPY = "the operator calls NumPy on a traced array: write it with jax.numpy"
 
@@ -189,6 +189,42 @@ def build_problem(
         f"measurement {y.shape}, operator and the prior's images {(h, w, channels)} do not fit ({'; '.join(tried)}): "
         f"build the operator for image_shape {(h, w)} and this measurement, or take a prior for the operator's images"
     )
+
+
+def fitting(name: str, measurement: ArrayLike, operator: Any, noise_std: ArrayLike | None) -> tuple[Any, Array]:
+    """(operator, y) of a method without a prior: checked, and weighted where the entries of y differ in their noise.
+
+    Args:
+      name: of the function, for messages.
+      measurement: y, finite.
+      operator: a callable with `.T` and `.norm`.
+      noise_std: of y, one number or one for each entry.
+
+    Raises:
+      ValueError: if y does not fit the operator or is not finite, and for a noise of another shape or below 0.
+    """
+    check_operator(operator)
+    y, wrapped = checked("measurement", measurement), as_pytree(operator)
+    try:
+        image = jax.eval_shape(lambda r: wrapped.T(r), y)
+        again = jax.eval_shape(lambda x: wrapped(jnp.real(x)), image)
+    except jax.errors.TracerArrayConversionError as error:
+        raise ValueError(NUMPY) from error
+    except (TypeError, ValueError):
+        if (expected := getattr(operator, "measurement_shape", None)) is not None:
+            for channels in ((), y.shape[-1:]):
+                refuse_batch(name, y.shape, (*expected, *channels), "measurements")
+        if jnp.iscomplexobj(y):
+            measured_by(jnp.float32, y)
+        raise
+    if again.shape != y.shape:
+        raise ValueError(
+            f"measurement has shape {y.shape}, but the operator gives {again.shape}: build it for this measurement"
+        )
+    y, std = measured_by(again.dtype, y), checked_noise(noise_std, y.shape, operator)
+    if std is not None and std.ndim:
+        wrapped, y, _ = weigh(wrapped, y, std, image.shape)
+    return wrapped, y
 
 
 def as_pytree(operator: Any) -> Any:

@@ -29,17 +29,8 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from padis_jax.fields import single
-from padis_jax.operators.weighting import weigh
-from padis_jax.solvers.checks import (
-    as_arrays,
-    check_operator,
-    check_settings,
-    checked,
-    checked_noise,
-    measured_by,
-    refuse_batch,
-)
-from padis_jax.solvers.problem import NUMPY, as_pytree
+from padis_jax.solvers.checks import as_arrays, check_settings
+from padis_jax.solvers.problem import fitting
 
 
 @jax.tree_util.register_dataclass
@@ -103,27 +94,7 @@ def total_variation(
     Raises:
       ValueError: if y does not fit the operator or is not finite, and for a noise of another shape or below 0.
     """
-    check_operator(operator)
-    y, wrapped = checked("measurement", measurement), as_pytree(operator)
-    try:
-        image = jax.eval_shape(lambda r: wrapped.T(r), y)
-        again = jax.eval_shape(lambda x: wrapped(jnp.real(x)), image)
-    except jax.errors.TracerArrayConversionError as error:
-        raise ValueError(NUMPY) from error
-    except (TypeError, ValueError):
-        if (expected := getattr(operator, "measurement_shape", None)) is not None:
-            for channels in ((), y.shape[-1:]):
-                refuse_batch("total_variation", y.shape, (*expected, *channels), "measurements")
-        if jnp.iscomplexobj(y):
-            measured_by(jnp.float32, y)
-        raise
-    if again.shape != y.shape:
-        raise ValueError(
-            f"measurement has shape {y.shape}, but the operator gives {again.shape}: build it for this measurement"
-        )
-    y, std = measured_by(again.dtype, y), checked_noise(noise_std, y.shape, operator)
-    if std is not None and std.ndim:
-        wrapped, y, _ = weigh(wrapped, y, std, image.shape)
+    wrapped, y = fitting("total_variation", measurement, operator, noise_std)
     return _solve(as_arrays(settings or TV()), wrapped, y)
 
 
