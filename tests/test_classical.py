@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from linear_problem import make, relative
 
+from padis_jax.errors import UserError
+from padis_jax.images import HOUNSFIELD, read_images
 from padis_jax.operators import Inpaint, ParallelBeam, from_functions
+from padis_jax.runs.case import simulated_case
+from padis_jax.runs.config import Experiment, ImageConfig, ScanConfig
+from padis_jax.runs.solve import run_classical
 from padis_jax.solvers.classical import cgls, sirt
 
 GAUSSIAN, PROBLEM, _ = make()
@@ -76,6 +81,26 @@ def test_tomography_and_masks():
         assert float(jnp.linalg.norm(found.image - truth) / jnp.linalg.norm(truth)) < 0.25
     mask = Inpaint(mask=np.eye(16) < 1)
     np.testing.assert_allclose(sirt(mask(truth), mask, iterations=3).image, mask(truth), atol=1e-6)
+
+
+def test_a_run_stops_at_the_noise_of_its_measurement(tmp_path):
+    """The rows of sample.py and of the benchmark: unweighted, and where counts weigh the rays."""
+    y, x = np.mgrid[-1:1:24j, -1:1:24j]
+    volume = np.where(np.hypot(x, y) < 0.7, 40, -1000).astype(np.int16)
+    np.savez(tmp_path / "v.npz", volume=volume[None], spacing=np.ones(3))
+    for scan in (ScanConfig(views=9, bins=36, photons=1e4), ScanConfig(views=9, bins=36, protocol="paper")):
+        config = Experiment(image=ImageConfig(str(tmp_path / "v.npz"), 0), scan=scan, classical=("cgls", "sirt"))
+        images = read_images(config.image.path, fit=HOUNSFIELD)
+        case = simulated_case(config, images)
+        noise = np.asarray(case.measurement.noise_std, np.float64)
+        for name in config.classical:
+            image = run_classical(case, name)
+            weight = (noise**-2 / np.mean(noise**-2)) if noise.any() else 1.0
+            misfit = np.sqrt((weight * np.asarray(case.measurement.y - case.operator(image)) ** 2).sum())
+            expected = np.sqrt(noise.size / np.mean(noise**-2)) if noise.any() else 0.0
+            assert image.shape == (24, 24, 1) and (misfit <= expected * 1.0001 or not noise.any())
+    with pytest.raises(UserError, match="not with sirt: its kernel has negative entries; choose another --classical"):
+        Experiment(problem="sr4_bicubic", classical=("sirt",))
 
 
 def test_what_is_refused():

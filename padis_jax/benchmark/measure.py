@@ -17,14 +17,14 @@ import padis_jax
 from padis_jax.baselines.supervised import restore
 from padis_jax.benchmark.cells import Cell, Result
 from padis_jax.benchmark.data import Pictures
-from padis_jax.benchmark.methods import METHODS, Method, plan_of, prior_of
+from padis_jax.benchmark.methods import METHODS, plan_of, prior_of
 from padis_jax.benchmark.networks import Trained
 from padis_jax.devices.compile_cache import spent
 from padis_jax.images import ImageSet
 from padis_jax.problems.registry import PROBLEMS, measure_image
 from padis_jax.runs.case import Case, image_key
 from padis_jax.runs.score import score
-from padis_jax.runs.solve import Solved, run_tv
+from padis_jax.runs.solve import Solved, run_classical, run_tv
 from padis_jax.solvers.presets import Plan, tv_preset
 from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.solvers.samples import draw_samples
@@ -104,7 +104,7 @@ def run_cell(
     if method.family == "tv" or (plan is not None and plan.start == "tv"):
         before = scene.tv()[1]  # outside of the clock: the first cell that needs it makes it for all
     with stopwatch() as clock:
-        solved = _solve(method, plan, scene, trained, patch_batch)
+        solved = _solve(cell.method, plan, scene, trained, patch_batch)
         image = np.asarray(jax.block_until_ready(solved.image))
     scores = scores_of(image, scene)
     result = Result(
@@ -148,10 +148,13 @@ def scores_of(image: np.ndarray, scene: Scene) -> Scores:
     return Scores(None if row.psnr is None else min(row.psnr, PSNR_LIMIT), row.ssim, residual)
 
 
-def _solve(method: Method, plan: Plan | None, scene: Scene, trained: Trained | None, patch_batch: int) -> Solved:
+def _solve(name: str, plan: Plan | None, scene: Scene, trained: Trained | None, patch_batch: int) -> Solved:
+    method = METHODS[name]
     y, operator, shape = scene.case.measurement.y, scene.case.operator, scene.case.image_shape
     if method.family == "tv":
         return Solved(scene.tv()[0])
+    if method.family == "classical":
+        return Solved(run_classical(scene.case, name))
     if method.family == "start":
         return Solved(_quick(operator, y).reshape(shape))
     assert trained is not None  # the grid has no cell without the network that it needs

@@ -12,6 +12,7 @@ from padis_jax.benchmark.leakage import trained_on
 from padis_jax.benchmark.networks import FLAGS, Networks, Trained
 from padis_jax.prior import Prior, TilingName, patch_prior
 from padis_jax.problems.registry import PROBLEMS, NamedProblem
+from padis_jax.solvers.classical import CLASSICAL
 from padis_jax.solvers.presets import Plan, preset, tv_preset, unsuited
 from padis_jax.solvers.registry import METHODS as SOLVERS
 from padis_jax.weights import Weights
@@ -38,7 +39,7 @@ class Method:
     """
 
     text: str
-    family: Literal["start", "tv", "supervised", "solver"]
+    family: Literal["start", "classical", "tv", "supervised", "solver"]
     network: Literal["", "patch", "whole", "cnn", "supervised"] = ""
     solver: str = ""
     tiling: TilingName = "random"
@@ -65,6 +66,7 @@ METHODS = _Methods()
 def _methods() -> dict[str, Method]:
     found = {
         "start": Method("filtered backprojection, the blurred image, repeated or nearest pixels", "start"),
+        **{name: Method(f"{row.label}, {row.stop}", "classical") for name, row in CLASSICAL.items()},
         "tv": Method("total variation", "tv"),
         "supervised": Method("FBP (or start) + U-Net, trained for this very problem", "supervised", "supervised"),
     }
@@ -113,7 +115,7 @@ def refusal(name: str, problem: str, pictures: Pictures, networks: Networks) -> 
       networks: what is at hand.
     """
     method = METHODS[name]
-    if reason := unsuited(method.solver, problem):
+    if reason := unsuited(method.solver or name, problem):
         return reason
     if not method.network:
         return ""
@@ -196,6 +198,8 @@ def described(name: str, problem: str, evaluations: int, trained: Trained | None
     plan = plan_of(method, PROBLEMS[problem], evaluations)
     if plan is not None:
         found["plan"] = plan.described()
+    if method.family == "classical":
+        found["iterations"] = CLASSICAL[name].iterations
     if method.family == "tv" or (plan is not None and plan.start == "tv"):
         found["tv"] = dataclasses.asdict(tv_preset(PROBLEMS[problem].kind))
     return found

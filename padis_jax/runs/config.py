@@ -117,6 +117,7 @@ class Experiment:
         differs, as with photon counts; else they are told its root mean square.
       solver: how it is reconstructed.
       tv: settings of the baseline.
+      classical: other baselines: "cgls" and "sirt", stopped at the noise of the measurement (solvers/classical.py).
       seed: root of all randomness.
       compute: type in which the network's convolutions compute. "bfloat16" halves their memory and traffic, and is fast
         on GPUs and TPUs; everything else stays float32. "" for that of the weights (docs/performance.md: precision).
@@ -151,6 +152,7 @@ class Experiment:
     weighted: bool = True
     solver: SolverConfig = dataclasses.field(default_factory=SolverConfig)
     tv: TVConfig = dataclasses.field(default_factory=TVConfig)
+    classical: tuple[Literal["cgls", "sirt"], ...] = ()
     seed: int = 0
     compute: Literal["", "float32", "bfloat16"] = ""
     patch_batch: int | Literal["auto"] = 0
@@ -212,8 +214,9 @@ class Experiment:
             raise UserError("--noise: photon counts have their own; add --scan.protocol paper, or set --scan.photons")
         if self.measurement.path or self.measurements or self.generate:
             raise UserError("--problem simulates a measurement of --image.path; leave it out with measured data")
-        if reason := unsuited(self.method, self.problem):
-            raise UserError(f"--problem {self.problem}: not with {self.method}: {reason}; choose another --solver")
+        for flag, method in (("solver", self.method), *(("classical", name) for name in self.classical)):
+            if reason := unsuited(method, self.problem):
+                raise UserError(f"--problem {self.problem}: not with {method}: {reason}; choose another --{flag}")
 
 
 def default_method(problem: str, samples: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from padis_jax.runs.case import Case, image_key
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import tv_of
 from padis_jax.solvers import sampling
+from padis_jax.solvers.classical import CLASSICAL
 from padis_jax.solvers.presets import Plan
 from padis_jax.solvers.reconstruct import Reconstruction, reconstruct
 from padis_jax.solvers.samples import Samples, draw_samples
@@ -64,6 +66,7 @@ def rows_of(
     label, settings = plan.row.label, tv_of(config, case.kind, case.problem, case.evenness)
     rows: list[tuple[str, Run]] = [
         (case.problem.label, lambda done: Solved(case.operator.start(case.measurement.y))),
+        *((CLASSICAL[name].label, functools.partial(_classical, case, name)) for name in config.classical),
         ("TV", lambda done: Solved(run_tv(case, settings))),
     ]
     if not config.samples:
@@ -82,6 +85,25 @@ def rows_of(
         return Solved(samples.mean, samples.evaluations, samples.residual, seconds, samples)
 
     return [*rows, (f"{label}, one sample", one), (f"{label}, mean of {config.samples}", mean)]
+
+
+def run_classical(case: Case, name: str) -> Array:
+    """The image of a method of `CLASSICAL`, [H, W, C], stopped by the discrepancy principle where there is noise."""
+    row, std = CLASSICAL[name], np.asarray(case.measurement.noise_std, np.float64)
+    std = std[std > 0]
+    mean = 1 / np.mean(std**-2) if case.noise_std.ndim else np.mean(std**2) if std.size else 0.0  # of the variance
+    found = row.solve(
+        case.measurement.y,
+        case.operator,
+        iterations=row.iterations,
+        noise_norm=float(np.sqrt(std.size * mean)),
+        noise_std=case.noise_std,
+    )
+    return found.image.reshape(case.image_shape)
+
+
+def _classical(case: Case, name: str, _: Mapping[str, Array]) -> Solved:
+    return Solved(run_classical(case, name))
 
 
 def run_tv(case: Case, settings: TV) -> Array:

@@ -15,6 +15,7 @@ Cost: one A and one A* an iteration; no network.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -183,3 +184,18 @@ def _sirt(
 
 def _norm(a: Array) -> Array:
     return jnp.linalg.norm(jnp.ravel(a))
+
+
+class Row(NamedTuple):
+    """A method by name: its function, its name in tables, the iterations that runs give it, and when it ends."""
+
+    solve: Callable[..., Iterated]
+    label: str
+    iterations: int
+    stop: str
+
+
+CLASSICAL: dict[str, Row] = {
+    name: Row(solve, name.upper(), most, f"stopped at the noise, or after {most} iterations")
+    for name, solve, most in (("cgls", cgls, 20), ("sirt", sirt, 200))
+}

@@ -173,6 +173,8 @@ def tv_preset(kind: Kind, *, noise: float | None = None, usual: float = 0.0) -> 
 
 def unsuited(method: str, problem: str) -> str:
     """Why a method is not for the problem of that name, in a few words; "" if it is."""
+    if method == "sirt" and problem.endswith("bicubic"):
+        return "its kernel has negative entries"
     if method == "ddnm" and problem == "denoise":
         return "A+ is 1: it would put the noisy image back"
     if method == "ddnm" and problem.startswith("deblur"):
