@@ -56,7 +56,7 @@ HELP = Page(
     f"{__doc__}\n{cluster.__doc__}",
     Experiment,
     "weights=FILE image.path=PATH image.index=N scan.views=N scan.photons=X scan.protocol=honest|paper "
-    "problem=NAME measurement.path=FILE measurements=DIR samples=N save_as=FORMAT... anonymise new_frame",
+    "problem=NAME measurement.path=FILE measurements=DIR samples=N save_as=FORMAT... anonymise",
     own=(
         ("--config FILE", "Python file with `config`, an Experiment (examples in configs/)"),
         ("--workdir DIR", "folder for the results (default results)"),
