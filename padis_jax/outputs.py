@@ -16,7 +16,7 @@ from pathlib import Path
 import padis_jax
 from padis_jax.devices.mesh import is_leader
 from padis_jax.errors import UserError
-from padis_jax.files import in_bucket, place, write_json
+from padis_jax.files import in_bucket, place, read_text, resolved, write_json
 from padis_jax.lock import Lock, locked
 
 RECORD = "results.json"
@@ -115,7 +115,7 @@ def claimed(
 def has_field(path: Path, name: str) -> bool:
     """Whether a JSON file is there and has that field: by it, folders of versions that kept no list are known."""
     try:
-        return name in json.loads(path.read_text())
+        return name in json.loads(read_text(path))
     except (OSError, ValueError, TypeError, RecursionError):
         return False
 
@@ -124,7 +124,7 @@ def _listed(path: Path, of: str) -> set[str]:
     if not path.exists():
         return set()
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(read_text(path))
         files, found_of = found["files"], found["of"]
         if isinstance(files, list) and all(isinstance(name, str) for name in (*files, found_of)):
             if found_of == of:
@@ -139,7 +139,7 @@ def _listed(path: Path, of: str) -> set[str]:
 
 def _in(folder: Path, path: Path, name: str) -> bool:
     """Whether `path` is the folder's file of that name, and no link to another."""
-    return path.resolve() == folder.resolve() / name
+    return resolved(path) == resolved(folder) / name
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

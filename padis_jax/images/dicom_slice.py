@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from padis_jax.errors import UserError
+from padis_jax.images.dicom_frame import check_frame
 from padis_jax.images.guard import MAX_SLICE, decoding, library
 from padis_jax.images.limit import check_decoded_bytes
 from padis_jax.window import HOUNSFIELD
@@ -181,9 +182,12 @@ def read_values(item: Slice) -> np.ndarray:
 
     def decode(**options: Any) -> np.ndarray:
         with decoding(item.file, what), opened(pydicom, item.file, most) as (handle, _):
+            shape = item.rows, item.columns
+            check_frame(pydicom, handle, item.frame, item.frames, shape, item.dtype.itemsize)
+            handle.seek(0)
             pixels = np.asarray(pydicom.pixels.pixel_array(handle, index=item.frame, **options))
-            if pixels.shape != (item.rows, item.columns):
-                raise ValueError(f"{pixels.shape} pixels instead of {(item.rows, item.columns)}")
+            if pixels.shape != shape:
+                raise ValueError(f"{pixels.shape} pixels instead of {shape}")
         return pixels
 
     pixels = decode()
