@@ -15,6 +15,7 @@ from test_cli_sample import folder as images  # noqa: F401 (a fixture)
 from tiny import NETWORK, refused, write_weights
 
 from padis_jax.cli.sample import main
+from padis_jax.images import HOUNSFIELD
 
 
 def some(cases):
@@ -81,3 +82,16 @@ def test_the_solver_is_traced_and_not_compiled(images, tmp_path, capsys):  # noq
     compiled = [event for event in events if event.endswith("backend_compile_duration")]
     plan = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert len(compiled) < 40 and plan["evaluations"] == 3 and plan["bytes"] > 0 and plan.get("seconds") is None
+
+
+def test_what_the_window_clips_of_the_image_is_said(tmp_path, capsys):
+    hu = np.zeros((3, 16, 16), np.int16)
+    hu[1, :4], hu[2, :8] = 3000, -2000
+    np.savez(tmp_path / "v.npz", volume=hu, spacing=np.ones(3))
+    weights = str(write_weights(tmp_path / "w.safetensors", window=HOUNSFIELD))
+    for index, share in (("0", ""), ("1", "0.25"), ("2", "0.5")):
+        flags = ["--image.path", str(tmp_path / "v.npz"), "--image.index", index, "--scan.bins", "32"]
+        main(["--weights", weights, *flags, "--dry-run", "--workdir", str(tmp_path / "out")])
+        note = f"note: {tmp_path / 'v.npz'}: slice {index}: {share} of the values lie outside -1000 to 1000 HU and are"
+        assert (note in (said := capsys.readouterr().err)) == bool(share), said
+        assert ("clipped" in said) == bool(share), said

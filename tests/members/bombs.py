@@ -175,10 +175,11 @@ def members() -> Iterator[Member]:
                    lambda p, c=colour, b=bits, s=side, r=row: p.write_bytes(_png(c, b, s, r * s)))  # fmt: skip
         yield bomb(f"PNG, colour {colour}, {bits} bits, all of it in the stream", "x.png",
                    lambda p, c=colour, b=bits: p.write_bytes(_png(c, b, 16, 2**28)), right=EITHER)  # fmt: skip
-    yield bomb("PNG text", "x.png", lambda p: p.write_bytes(
-        _png(0, 8, 8, 72)[:-12] + chunk(b"zTXt", b"a\0\0" + zeros(2**28)) + chunk(b"IEND", b"")), right=EITHER)  # fmt: skip
-    yield bomb("PNG profile", "x.png", lambda p: p.write_bytes(
-        _png(0, 8, 8, 72)[:33] + chunk(b"iCCP", b"a\0\0" + zeros(2**28)) + _png(0, 8, 8, 72)[33:]), right=EITHER)  # fmt: skip
+    plain = _png(0, 8, 8, 72)
+    for text, at in ((b"zTXt", -12), (b"iCCP", 33)):
+        more = chunk(text, b"a\0\0" + zeros(2**28))
+        yield bomb(f"PNG with a large {text.decode()}", "x.png",
+                   lambda p, more=more, at=at: p.write_bytes(plain[:at] + more + plain[at:]), right=EITHER)  # fmt: skip
     yield bomb("JPEG", "x.jpg", lambda p: p.write_bytes(_jpeg()))
     yield bomb("JPEG called PNG", "x.png", lambda p: p.write_bytes(_jpeg()))
     for kind, codec in itertools.product(("u1", "u2", "f4"), ("zlib", "tiles", "volumetric")):

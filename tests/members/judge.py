@@ -1,4 +1,4 @@
-"""What came of a case: a value, one line of refusal, or what must not be (a traceback, a hang, chatter of a library)."""
+"""What came of a case: a value, one line of refusal, or what must not be (a traceback, a hang, a library's chatter)."""
 
 from __future__ import annotations
 
@@ -127,10 +127,10 @@ def commanded(member: members.Member, path: Path, outcome: str) -> tuple[str, st
         return "hang", ""
     errors = done.stderr.decode(errors="replace")
     if done.returncode == 2 and errors.startswith("error: ") and errors.count("\n") == 1:
-        return ("refused" if outcome == "refused" else "wrongly refused"), errors
+        return ("refused" if outcome == "refused" or member.right is members.EITHER else "wrongly refused"), errors
     if done.returncode != 0 or "Traceback" in errors:
         return "traceback", errors
-    if outcome != "right":
+    if outcome != "right" and member.right is not members.EITHER:
         return "wrongly read", ""
     if program == "data" and isinstance(member.right, np.ndarray):
         about = json.loads(done.stdout)

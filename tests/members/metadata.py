@@ -17,6 +17,7 @@ import numpy as np
 from tiny import write_weights
 
 from members import EITHER, Member
+from members.scans import planned
 from padis_jax.errors import UserError
 from padis_jax.lock import locked
 from padis_jax.measurements.geometry import ScanGeometry, read_geometry
@@ -29,8 +30,9 @@ VALUES: tuple[Any, ...] = (
     math.nan, math.inf, -math.inf, "", "x", "x" * 5000, "a\nb\x1b[31m", "\ud800", "\0", "../../etc/passwd", "/dev/zero",
     [], [0], [1] * 5000, [10**9] * 2, [2**62, 1], [[[1]]], [None], ["a"], {}, {"a": 1}, {"": {"": {}}},
 )  # fmt: skip
-_TEXTS = ("", "null", "[]", "0", '"a"', "{", "{}", "[" * 100_000, '{"a":' * 100_000, "9" * 5000, '{"a": %s}' % ("9" * 5000),
-          "NaN", "\x00", "\ufeff{}", "{} {}", "{'a': 1}", '{"a": 1, "a": 2}', "x" * 100_000)  # fmt: skip
+_TEXTS = ("", "null", "[]", "0", '"a"', "{", "{}", "[" * 100_000, '{"a":' * 100_000, "9" * 5000,
+          '{"a": %s}' % ("9" * 5000), "NaN", "\x00", "\ufeff{}", "{} {}", "{'a': 1}", '{"a": 1, "a": 2}',
+          "x" * 100_000)  # fmt: skip
 
 
 def mutated(rng: np.random.Generator, value: Any) -> Any:
@@ -128,8 +130,7 @@ def geometries(seed: int, count: int) -> Iterator[Member]:
                 found.operator((8, 8), found.field_mm / 8 or 1.0)
 
         def command(path: Path) -> list[str]:
-            return ["sample", "--measurement.geometry", str(path), "--measurement.path", f"{path.parent}/y.npy",
-                    "--measurement.check", "--workdir", f"{path.parent}/out"]  # fmt: skip
+            return planned(path.parent / "y.npy", path)
 
         yield Member("geometry", f"geometry {case}", make, read, EITHER, command=command)
 
@@ -219,8 +220,10 @@ def equal_geometries() -> Iterator[Member]:
         (fan, {"type": "fanflat", "DetectorWidth": 1.5, "DetectorCount": 12.0, "ProjectionAngles": angles.tolist(),
                "DistanceOriginSource": 60, "DistanceOriginDetector": 30.0}),
         (fan, {"type": "fanflat_vec", "DetectorCount": 12, "Vectors": vectors.tolist()}),
-        (parallel, {"beam": "parallel", "angles": [0, 90, 180, 270], "angle_unit": "degrees", "bins": 12, "spacing_mm": 1.5}),
-        (parallel, {"type": "parallel", "DetectorWidth": 1.5, "DetectorCount": 12, "ProjectionAngles": angles.tolist()}),
+        (parallel, {"beam": "parallel", "angles": [0, 90, 180, 270], "angle_unit": "degrees", "bins": 12,
+                    "spacing_mm": 1.5}),
+        (parallel, {"type": "parallel", "DetectorWidth": 1.5, "DetectorCount": 12,
+                    "ProjectionAngles": angles.tolist()}),
         (parallel, {"type": "parallel_vec", "DetectorCount": 12, "Vectors": flat.tolist()}),
     ]  # fmt: skip
 

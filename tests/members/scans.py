@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import numpy as np
 import scipy.io
 import scipy.sparse
 import tifffile
+from tiny import write_weights
 
 from members import REFUSED, Member
 from padis_jax.measurements.load import MeasurementConfig, load_scan
@@ -66,6 +69,20 @@ def loaded(path: Path, **settings: Any) -> np.ndarray:
     return np.concatenate([found.sinogram, np.degrees(found.geometry.radians)[:, None]], 1)
 
 
+@functools.cache
+def _weights() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return write_weights(Path(folder, "w.safetensors")).read_bytes()
+
+
+def planned(path: Path, geometry: Path, *flags: str) -> list[str]:
+    """The words by which sample.py reads a scan and says what it would do."""
+    (path.parent / "w.safetensors").write_bytes(_weights())
+    return ["sample", "--weights", f"{path.parent}/w.safetensors", "--measurement.path", str(path), *flags,
+            "--measurement.geometry", str(geometry), "--measurement.attenuation", "0.1", "--dry-run",
+            "--workdir", f"{path.parent}/out"]  # fmt: skip
+
+
 def expected(lines: np.ndarray) -> np.ndarray:
     """What `loaded` gives of line integrals [views, bins]."""
     return np.concatenate([lines, ANGLES[:, None]], 1)
@@ -82,8 +99,7 @@ def members() -> Iterator[Member]:
 
         def command(path: Path) -> list[str]:
             flags = [f"--measurement.{k}={v}" for k, v in settings.items()]
-            return ["sample", "--measurement.path", str(path), "--measurement.geometry", f"{path.parent}/g.json", *flags,
-                    "--measurement.check", "--workdir", f"{path.parent}/out"]  # fmt: skip
+            return planned(path, path.parent / "g.json", *flags)
 
         def read(path: Path) -> np.ndarray:
             return loaded(path, **settings)
@@ -160,7 +176,8 @@ def members() -> Iterator[Member]:
             tifffile.imwrite(folder / "x.tif", shown, photometric="minisblack")
             return folder / "x.tif"
 
-        read: Callable[[Path], Any] = lambda p, r=ROW if stack else 0: loaded(p, row=r)  # type: ignore[misc]  # noqa: E731
-        yield Member(
-            KIND, f"TIFF of {kind}{', a page each view' if stack else ''}", tiff, read, expected(values[:, ROW])
-        )
+        def pages(path: Path, row: int = ROW if stack else 0) -> np.ndarray:
+            return loaded(path, row=row)
+
+        what = f"TIFF of {kind}{', a page each view' if stack else ''}"
+        yield Member(KIND, what, tiff, pages, expected(values[:, ROW]))

@@ -119,8 +119,9 @@ def _saved(name: str) -> Callable[[Path], object]:
     return save
 
 
-NAMES = (b"a b", b"[1]", b"a[0-9]*?", b"\x1b[31mred", b"line\nbreak", b"caf\xe9", "\u202egnp".encode(), b"-flag", b"a::b",
-         b"::", b"'\"`$(touch CANARY)`", b"x" * 200, b"~", b"{}", b"%s%n", b"\xff\xfe", b".. ..", b"a\\b")  # fmt: skip
+NAMES = (b"a b", b"[1]", b"a[0-9]*?", b"\x1b[31mred", b"line\nbreak", b"caf\xe9", "\u202egnp".encode(), b"-flag",
+         b"a::b", b"::", b"'\"`$(touch CANARY)`", b"x" * 200, b"~", b"{}", b"%s%n", b"\xff\xfe", b".. ..",
+         b"a\\b")  # fmt: skip
 
 
 def members() -> Iterator[Member]:

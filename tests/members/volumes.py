@@ -23,12 +23,13 @@ from members import Member, inspected
 from members.pictures import RNG, SIZE, shown, stored
 
 KIND = "bit depths"
+SLOPE, INTERCEPT = 0.5, -7.0
 TYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")
 SYNTAXES = {"implicit": ImplicitVRLittleEndian, "explicit": ExplicitVRLittleEndian, "big": ExplicitVRBigEndian,
             "deflated": DeflatedExplicitVRLittleEndian, "RLE": RLELossless}  # fmt: skip
 # Bits allocated, bits stored, highest bit, whether signed.
-DEPTHS = ((8, 8, 7, 0), (8, 7, 6, 1), (16, 10, 9, 0), (16, 12, 11, 0), (16, 12, 11, 1), (16, 16, 15, 0), (16, 16, 15, 1),
-          (32, 32, 31, 0), (32, 24, 23, 1))  # fmt: skip
+DEPTHS = ((8, 8, 7, 0), (8, 7, 6, 1), (16, 10, 9, 0), (16, 12, 11, 0), (16, 12, 11, 1), (16, 16, 15, 0),
+          (16, 16, 15, 1), (32, 32, 31, 0), (32, 24, 23, 1))  # fmt: skip
 
 
 def values_of(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -88,14 +89,13 @@ def slices() -> Iterator[Member]:
         low = -(2 ** (bits - 1)) if signed else 0
         values = RNG.integers(low, low + 2**bits, SIZE, np.int64)
         values[0, :2] = low, low + 2**bits - 1
-        slope, intercept = 0.5, -7.0
-        right = values * slope + intercept
+        right = values * SLOPE + INTERCEPT
         if padded:
             right = np.where(values == low, -1000.0, right)
 
         def dicom(folder: Path, values=values, depth=depth, syntax=syntax, padded=padded) -> Path:  # type: ignore[no-untyped-def]
             allocated, bits, _, signed = depth
-            path = write_slice(folder / "x.dcm", np.zeros(SIZE), slope=slope, intercept=intercept)
+            path = write_slice(folder / "x.dcm", np.zeros(SIZE), slope=SLOPE, intercept=INTERCEPT)
             data = pydicom.dcmread(path)
             data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = depth
             dtype = np.dtype(f"{'>' if syntax == ExplicitVRBigEndian else '<'}{'i' if signed else 'u'}{allocated // 8}")
