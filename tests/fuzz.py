@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -187,25 +187,26 @@ def programs(folder: Path, count: int) -> Iterator[tuple[str, str, str]]:
         yield f"program {i}, {name}", outcome, done.stderr
 
 
-SHARES = {"bombs": 60, "special files": 110, "orientations": 90, "bit depths": 140, "weights": 70, "manifests": 50,
-          "geometry": 40, "measurement files": 40}  # fmt: skip
-KINDS = (*SHARES, DAMAGED)
+# Kind -> (its share of the cases, what makes its members by a seed and a number).
+SOURCES: dict[str, tuple[int, Callable[[int, int], Iterable[Member]]]] = {
+    "bombs": (60, lambda seed, count: bombs.members()),
+    "special files": (110, lambda seed, count: special.members()),
+    "orientations": (90, lambda seed, count: pictures.orientations()),
+    "bit depths": (140, lambda seed, count: (*pictures.depths(), *volumes.volumes(), *volumes.slices())),
+    "weights": (70, metadata.weights),
+    "manifests": (50, metadata.jobs),
+    "geometry": (40, lambda seed, count: (*metadata.equal_geometries(), *metadata.geometries(seed, count))),
+    "measurement files": (40, lambda seed, count: scans.members()),
+}
+KINDS = (*SOURCES, DAMAGED)
 
 
-def chosen(count: int, seed: int) -> Iterator[Member]:
-    """Some `count` members, of each kind its share, drawn by the seed."""
-    made: dict[str, list[Member]] = defaultdict(list)
-    for member in (
-        *bombs.members(), *special.members(), *pictures.orientations(), *pictures.depths(), *volumes.volumes(),
-        *volumes.slices(), *metadata.equal_geometries(), *scans.members(),
-        *metadata.weights(seed, count), *metadata.geometries(seed, count), *metadata.jobs(seed, count),
-    ):  # fmt: skip
-        made[member.kind].append(member)
-    assert made.keys() == SHARES.keys()
-    for kind, members in made.items():
-        rng = np.random.default_rng([seed, len(members)])
-        share = round(count * SHARES[kind] / sum(SHARES.values()))
-        yield from (members[index] for index in rng.permutation(len(members))[:share])
+def chosen(kind: str, count: int, seed: int) -> list[Member]:
+    """The kind's share of `count` members, drawn by the seed."""
+    share, make = SOURCES[kind]
+    share = round(count * share / sum(share for share, _ in SOURCES.values()))
+    made = list(make(seed, share))
+    return [made[index] for index in np.random.default_rng([seed, len(made)]).permutation(len(made))[:share]]
 
 
 def tried(
@@ -215,9 +216,8 @@ def tried(
     by_program: Counter[str] = Counter()
     with ThreadPoolExecutor(2) as pool:
         waiting = []
-        for number, member in enumerate(chosen(count, seed)):
-            if member.kind not in kinds:
-                continue
+        members = (member for kind in SOURCES if kind in kinds for member in chosen(kind, count, seed))
+        for number, member in enumerate(members):
             place = folder / str(number)
             place.mkdir()
             outcome, message, path = judged(member, place)
