@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -79,11 +79,12 @@ def packed(values: np.ndarray, bits: int, order: str) -> bytes:
 
 
 def tiff(values: np.ndarray, *, bits: int = 0, codec: str = "raw", order: str = "<", photometric: int | None = None,
-         orientation: int = 1, predictor: bool = False, strips: int = 1) -> bytes:  # fmt: skip
+         orientation: int = 1, predictor: bool = False, strips: int = 1, fill_order: int = 1,
+         codecs: dict[str, tuple[int, Callable[[bytes], bytes]]] = CODECS) -> bytes:  # fmt: skip
     """A TIFF file of one page, tag by tag."""
     bits = bits or 8 * values.dtype.itemsize
     height, width, samples = (*values.shape, 1)[:3]
-    compression, encode = CODECS[codec]
+    compression, encode = codecs[codec]
     kept = values
     if predictor:
         kept = np.diff(values, axis=1, prepend=np.zeros_like(values[:, :1]))
@@ -92,7 +93,8 @@ def tiff(values: np.ndarray, *, bits: int = 0, codec: str = "raw", order: str = 
     photometric = (1 if samples == 1 else 2) if photometric is None else photometric
     entries: dict[int, tuple[str, list[int]]] = {
         256: ("I", [width]), 257: ("I", [height]), 258: ("H", [bits] * samples), 259: ("H", [compression]),
-        262: ("H", [photometric]), 273: ("I", [0] * len(data)), 274: ("H", [orientation]), 277: ("H", [samples]),
+        262: ("H", [photometric]), 266: ("H", [fill_order]), 273: ("I", [0] * len(data)), 274: ("H", [orientation]),
+        277: ("H", [samples]),
         278: ("I", [rows]), 279: ("I", [len(part) for part in data]), 317: ("H", [2 if predictor else 1]),
         339: ("H", [_SAMPLE[values.dtype.kind]] * samples),
     }  # fmt: skip
