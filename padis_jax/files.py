@@ -108,10 +108,12 @@ def resolved(path: str | Path) -> Path:
     """The path without links.
 
     Raises:
-      UserError: for links in a circle.
+      UserError: for links in a circle, and what is no path.
     """
     try:
         return Path(path).resolve()
+    except ValueError as error:  # zero bytes
+        raise UserError(f"{path}: is no path ({error}); choose another") from error
     except (OSError, RuntimeError) as error:
         raise UserError(f"{path}: is a link that leads back to itself; remove it, or choose another folder") from error
 

@@ -53,6 +53,12 @@ def test_a_grey_picture_is_not_approved_for_colour_weights(problems, capsys):  #
     assert "trained on images of 3 channels, not 1" in refused(main, args, capsys)
 
 
+def test_numbers_of_images_that_keys_cannot_take(scans, capsys):
+    for index in (-1, 2**32):
+        line = refused(main, arguments(scans, "--dry-run", f"--image.index={index}"), capsys)
+        assert f"--image.index {index}: images are counted from 0" in line
+
+
 def test_the_plan_names_the_true_input(scans, tmp_path, capsys):
     args = arguments(scans, "--dry-run", "--json", "--workdir", str(tmp_path / "out"))
     main(args)

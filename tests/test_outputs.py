@@ -14,6 +14,7 @@ from tiny import refused, write_weights
 from padis_jax.benchmark import __main__ as benchmark
 from padis_jax.cli import convert, data, sample, train
 from padis_jax.errors import UserError
+from padis_jax.files import write_json
 from padis_jax.outputs import RECORD, check_outputs, claimed
 
 LINKS = {
@@ -42,6 +43,15 @@ def test_an_input_is_known_by_every_name(tmp_path, link, named):
     with pytest.raises(UserError, match="would be lost|would mix"):
         check_outputs(out, ["b.npz", "a.npz"], ["", path])
     assert (out / "a.npz").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("name", ["a\0b", "circle"])
+def test_what_is_no_path_is_one_line(tmp_path, name):
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(UserError, match="is no path|leads back to itself"):
+        check_outputs(tmp_path / name, ["a.npz"], [str(tmp_path)])
+    with pytest.raises(UserError, match="is no path|leads back to itself"):
+        write_json(tmp_path / name, {})
 
 
 def test_only_what_is_listed_is_replaced(tmp_path):

@@ -135,7 +135,9 @@ def read_geometry(
         text = read_text(path, 4 * MAX_TEXT)
     except OSError as error:
         raise UserError(f"{path}: the geometry cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
+    except UserError:
+        raise
+    except ValueError as error:  # no UTF-8, or no path
         raise UserError(f"{path}: the geometry is not JSON: {cut(error)}") from error
     value = parse_json(text, f"{path}: the geometry")
     if not isinstance(value, Mapping):
