@@ -156,10 +156,8 @@ def _direct(page: Any) -> bool:
 
 def _plain(page: Any) -> bool:
     """Whether tifffile reads such pages without imagecodecs."""
-    codec = page.compression in (_RAW, *_DEFLATE, _PACKBITS)[: 4 if page.fillorder == 1 else 1] and page.predictor in (
-        1,
-        2,
-    )
+    codecs = (_RAW, *_DEFLATE, _PACKBITS) if page.fillorder == 1 else (_RAW,)
+    codec = page.compression in codecs and page.predictor in (1, 2)
     return codec and page.bitspersample in (1, 8, 16, 32, 64)
 
 
