@@ -33,7 +33,7 @@ from padis_jax.measurements.load import MeasurementConfig, load_scan
 from padis_jax.runs.batch_job import read_sinogram
 
 KIND, LIMIT = "bombs", "32M"
-SIDE = 10_000  # 100 million values: more than LIMIT and than members.MEMORY in one byte each
+SIDE = 11_000  # 121 million values: more than LIMIT and than members.MEMORY in one byte each
 _PIXELS = (0, 1), (0, 8), (0, 16), (2, 8), (2, 16), (3, 8), (3, 1)  # type of colour and bits of a PNG
 
 
