@@ -26,7 +26,7 @@ from jax.experimental import multihost_utils
 
 from padis_jax.digest import described, digests
 from padis_jax.errors import UserError, reason
-from padis_jax.files import in_bucket, place
+from padis_jax.files import in_bucket, place, resolved
 from padis_jax.training import TrainState
 
 _UNWRITTEN = (OSError, ValueError, RuntimeError)  # what Orbax and TensorStore make of a full disk
@@ -40,7 +40,7 @@ class _DamagedError(Exception):
 def folder(workdir: str | Path) -> Path:
     """Where the checkpoints of a run are, on the disk or in a bucket."""
     inside = place(workdir) / "checkpoints"
-    return inside if in_bucket(workdir) else inside.resolve()
+    return inside if in_bucket(workdir) else resolved(inside)
 
 
 @contextmanager

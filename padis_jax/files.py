@@ -84,7 +84,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         except Exception as error:  # whatever a client library raises
             raise UserError(f"{path}: could not be written ({reason(error)})") from error
         return
-    final = Path(path).resolve()
+    final = resolved(path)
     temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -103,13 +103,27 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
+def resolved(path: str | Path) -> Path:
+    """The path without links.
+
+    Raises:
+      UserError: for links in a circle, and what is no path.
+    """
+    try:
+        return Path(path).resolve()
+    except ValueError as error:  # zero bytes
+        raise UserError(f"{path}: is no path ({error}); choose another") from error
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{path}: is a link that leads back to itself; remove it, or choose another folder") from error
+
+
 def check_writable(folder: str | Path) -> None:
     """Refuses a folder that nothing can be written to, before any long work; nothing is left there.
 
     Raises:
       UserError: if the folder, or where it is missing the nearest one above it, takes no file.
     """
-    wanted = Path(folder).resolve()
+    wanted = resolved(folder)
     there = next(place for place in (wanted, *wanted.parents) if place.exists())
     try:
         with tempfile.TemporaryFile(dir=there):
@@ -154,6 +168,34 @@ def write_npz(path: str | Path, arrays: Mapping[str, Any]) -> None:
         np.savez_compressed(handle, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})
 
 
+def check_file(path: str | Path) -> None:
+    """Does nothing for a file, nor for what is not there; opening anything else (a pipe) may not end.
+
+    Raises:
+      UserError: for a folder, a pipe or a device.
+    """
+    if not in_bucket(path) and Path(path).exists() and not Path(path).is_file():
+        raise UserError(f"{path}: is no file, but a folder, a pipe or a device")
+
+
+def read_text(path: str | Path, most: int | None = None) -> str:
+    """The text of a file, UTF-8.
+
+    Args:
+      path: on the disk or in a bucket.
+      most: bytes.
+
+    Raises:
+      UserError: for a folder, a pipe, a device, or more bytes.
+      OSError, UnicodeDecodeError: if it cannot be read.
+    """
+    check_file(path)
+    file = place(path)
+    if most is not None and file.stat().st_size > most:
+        raise UserError(f"{path}: more than {most} bytes; is this the right file?")
+    return file.read_text("utf-8")
+
+
 def read_records(path: str | Path) -> list[dict[str, Any]]:
     """The objects of a JSONL file; a last line that was cut off, by a run that was stopped as it wrote, is passed over.
 
@@ -161,7 +203,7 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
       UserError: if the file cannot be read, or another line is no JSON.
     """
     try:
-        lines = place(path).read_text().splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: the log cannot be read: {error}") from error
     records = []

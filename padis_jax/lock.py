@@ -25,7 +25,7 @@ from jax.experimental import multihost_utils
 
 from padis_jax.devices.mesh import is_leader
 from padis_jax.errors import UserError, reason
-from padis_jax.files import in_bucket
+from padis_jax.files import check_file, in_bucket
 
 NAME = "lock.json"
 BEAT, STALE = 30.0, 300.0  # seconds
@@ -41,6 +41,7 @@ class Lock:
 
         self.folder = folder
         path = os.path.join(folder, NAME)
+        check_file(path)
         store = path if in_bucket(folder) else {"driver": "file", "path": os.path.normpath(path)}
         self._guard, self._done, self._token = threading.Lock(), threading.Event(), secrets.token_hex(8)
         host, place, begun = _this_host()

@@ -16,7 +16,7 @@ from pathlib import Path
 import padis_jax
 from padis_jax.devices.mesh import is_leader
 from padis_jax.errors import UserError
-from padis_jax.files import in_bucket, place, write_json
+from padis_jax.files import in_bucket, place, read_text, resolved, write_json
 from padis_jax.lock import Lock, locked
 
 RECORD = "results.json"
@@ -47,8 +47,8 @@ def check_outputs(
     """
     where, names = place(folder), [*names, record]
     if not in_bucket(folder):
-        for read in inputs:
-            if read and os.path.isdir(read) and where.exists() and os.path.samefile(read, where):
+        for read in filter(None, inputs):
+            if _mixes(where, names, read):
                 raise UserError(f"{read}: is read from, and results would mix with it; choose another --workdir")
         refuse_inputs([where / name for name in names], inputs)
     known = _listed(where / record, of) if not ours or (where / record).exists() else set(names)
@@ -115,7 +115,7 @@ def claimed(
 def has_field(path: Path, name: str) -> bool:
     """Whether a JSON file is there and has that field: by it, folders of versions that kept no list are known."""
     try:
-        return name in json.loads(path.read_text())
+        return name in json.loads(read_text(path))
     except (OSError, ValueError, TypeError, RecursionError):
         return False
 
@@ -124,7 +124,7 @@ def _listed(path: Path, of: str) -> set[str]:
     if not path.exists():
         return set()
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(read_text(path))
         files, found_of = found["files"], found["of"]
         if isinstance(files, list) and all(isinstance(name, str) for name in (*files, found_of)):
             if found_of == of:
@@ -137,9 +137,23 @@ def _listed(path: Path, of: str) -> set[str]:
     raise UserError(f"{path}: is no list of results of this program; move it, or choose another --workdir")
 
 
+def _mixes(folder: Path, names: Sequence[str], read: str) -> bool:
+    """Whether reading `read`, a folder or a glob, again would find the files `names` in `folder`."""
+    own = resolved(folder)
+    if os.path.isdir(read):
+        if own == resolved(read):
+            return True
+        # Without files of its own it stands for the folders in it.
+        below = resolved(read) in own.parents
+        return below and not any(p.is_file() for p in Path(read).iterdir() if p.name[0] != ".")
+    pattern = resolved(read.partition("::")[0])
+    found = (own / (f"{name}x" if name.endswith("/") else name) for name in names)
+    return not os.path.exists(read) and any(file.match(str(pattern)) for file in found)
+
+
 def _in(folder: Path, path: Path, name: str) -> bool:
     """Whether `path` is the folder's file of that name, and no link to another."""
-    return path.resolve() == folder.resolve() / name
+    return resolved(path) == resolved(folder) / name
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

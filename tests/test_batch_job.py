@@ -332,6 +332,8 @@ def test_a_setting_that_came_later_has_its_default_in_an_older_job(seven):
     [
         ('{"status": "done"}\n{}', "{}", "names no item"),
         ('{"item": 3, "status": "done"}', "{}", "names no item"),
+        ('{"item": "scan0", "file": [1], "status": "done"}', "{}", "names no item"),
+        ("", '{"a\\nb": 1}', r"other settings \(a\\nb"),
         ('{"item": "0", "status": "maybe"}', "{}", "neither done nor failed"),
         ("[" * 100_000 + "\n{}", "{}", "line 1 is not JSON"),
         ("9" * 5000 + "\n{}", "{}", "line 1 is not JSON"),

@@ -1,6 +1,7 @@
 """Small files that are large when unpacked: refused by their headers, before memory is taken; right ones are read."""
 
 import gzip
+import io
 import struct
 import time
 import tracemalloc
@@ -14,9 +15,10 @@ import pydicom
 import pytest
 import scipy.io
 from medical import write_nifti, write_slice
+from PIL import Image
 
 from padis_jax.errors import UserError
-from padis_jax.images import HOUNSFIELD, read_images
+from padis_jax.images import HOUNSFIELD, open_source, read_images
 from padis_jax.images.limit import set_max_memory
 from padis_jax.measurements.geometry import ScanGeometry, write_geometry
 from padis_jax.measurements.load import MeasurementConfig, load_scan
@@ -63,6 +65,29 @@ def deflated(path, rows, stored, **fields):
     return path
 
 
+def encapsulated(path, syntax, rows, frame):
+    """A DICOM file of `rows` rows, whose compressed frame is of another size."""
+    data = pydicom.dcmread(write_slice(path, np.full((6, 5), -1000)))
+    data.Rows, data.Columns, data.PixelData = rows, 5, pydicom.encaps.encapsulate([frame])
+    data["PixelData"].VR, data.file_meta.TransferSyntaxUID = "OB", syntax
+    if syntax == pydicom.uid.JPEGBaseline8Bit:
+        data.BitsAllocated, data.BitsStored, data.HighBit = 8, 8, 7
+    pydicom.dcmwrite(path, data, enforce_file_format=True)
+    return path
+
+
+def picture(form, values):
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, form, **({"no_jp2": True} if form == "JPEG2000" else {}))
+    return buffer.getvalue()
+
+
+def runs(count):
+    """A frame of RLE, of two segments that unpack to `count` zeros each."""
+    packed = b"\x81\0" * (count // 128) + bytes([1 - count % 128 & 255, 0] if count % 128 > 1 else [])
+    return struct.pack("<16I", 2, 64, 64 + len(packed), *[0] * 13) + 2 * packed
+
+
 def mat(path, **arrays):
     scipy.io.savemat(path, arrays or {"x": np.zeros((BIG, BIG))}, do_compression=True)
     return path
@@ -106,6 +131,25 @@ BOMBS = {
     "nii.gz extension": (lambda d: nifti(d / "x.nii.gz", offset=2**25), read_images, "its values begin at byte 3.3"),
     "dicom": (lambda d: deflated(d / "x.dcm", BIG, 2 * BIG * BIG), read_images, NUMBERS),
     "dicom header": (lambda d: deflated(d / "x.dcm", 6, 72, PatientComments="x" * 2**25), read_images, "x.dcm: "),
+    "dicom RLE": (
+        lambda d: encapsulated(d / "x.dcm", pydicom.uid.RLELossless, 6, runs(BIG * BIG)),
+        read_images,
+        "frame 0 unpacks to more than the 60 bytes of 6 x 5 pixels",
+    ),
+    "dicom JPEG": (
+        lambda d: encapsulated(
+            d / "x.dcm", pydicom.uid.JPEGBaseline8Bit, 6, picture("JPEG", np.zeros((BIG, BIG), np.uint8))
+        ),
+        read_images,
+        r"frame 0 says \(1200, 1200\) pixels, the header \(6, 5\)",
+    ),
+    "dicom JPEG 2000": (
+        lambda d: encapsulated(
+            d / "x.dcm", pydicom.uid.JPEG2000Lossless, 6, picture("JPEG2000", np.zeros((BIG, BIG), np.uint16))
+        ),
+        read_images,
+        r"frame 0 says \(1200, 1200\) pixels, the header \(6, 5\)",
+    ),
     "mat": (lambda d: mat(d / "x.mat"), read_images, NUMBERS),
     "mat scan": (lambda d: mat(d / "x.mat"), scan, NUMBERS),
     "mat structure": (lambda d: mat(d / "x.mat", s={"sinogram": np.zeros((BIG, BIG))}), scan, NUMBERS),
@@ -132,6 +176,18 @@ def test_refused_by_the_header_with_both_numbers(tmp_path, case):
         tracemalloc.stop()
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
     assert peak < 2**26 and time.perf_counter() - begin < 5
+
+
+def test_compressed_frames_that_fit_are_read(tmp_path):
+    deep = np.random.default_rng(0).integers(0, 2**16, (6, 5), np.uint16)
+    flat = np.full((6, 5), 77, np.uint8)
+    for syntax, frame, values in (
+        (pydicom.uid.RLELossless, runs(30), np.zeros((6, 5))),
+        (pydicom.uid.JPEG2000Lossless, picture("JPEG2000", deep), deep),
+        (pydicom.uid.JPEGBaseline8Bit, picture("JPEG", flat), flat),
+    ):
+        found = open_source(encapsulated(tmp_path / "x.dcm", syntax, 6, frame)).read(0)[..., 0]
+        np.testing.assert_array_equal(found, values - 1024.0)
 
 
 def test_what_fits_is_read(tmp_path):

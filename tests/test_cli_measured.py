@@ -146,6 +146,14 @@ def test_the_check_writes_the_corrected_geometry(folder, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_correction_over_a_foreign_file_is_refused_before_the_check(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("padis_jax.cli.geometry.check_geometry", None)
+    (tmp_path / "geometry_corrected.json").write_text("mine")
+    flags = ["--workdir", str(tmp_path), "--measurement.check"]
+    assert "is no result of an earlier run" in refused(sample.main, arguments(folder, *flags), capsys)
+    assert (tmp_path / "geometry_corrected.json").read_text() == "mine"
+
+
 def test_what_does_not_fit_is_refused_and_nothing_is_written(folder, tmp_path, capsys):
     def line(*more, **files):
         return refused(sample.main, arguments(folder, "--workdir", str(tmp_path / "out"), *more, **files), capsys)

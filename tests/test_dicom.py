@@ -104,6 +104,16 @@ def test_padding_is_no_image(tmp_path, stored, fields, padding, modality):
     assert (values[:2] == (-1000 if modality == "CT" else 76)).all() and (values[3] == 476).all()
 
 
+def test_padding_of_floats(tmp_path):
+    values = np.arange(30, dtype=np.float32).reshape(6, 5) + 0.25
+    data = pydicom.dcmread(write_slice(tmp_path / "a.dcm", np.zeros((6, 5)), BitsAllocated=32, intercept=-10.0))
+    del data.PixelData, data.BitsStored, data.HighBit, data.PixelRepresentation
+    data.FloatPixelData, data.FloatPixelPaddingValue, data.FloatPixelPaddingRangeLimit = values.tobytes(), 7.25, 6.0
+    pydicom.dcmwrite(tmp_path / "a.dcm", data, enforce_file_format=True)
+    right = np.where((values == 6.25) | (values == 7.25), -1000, values - 10)
+    np.testing.assert_array_equal(open_source(tmp_path / "a.dcm").read(0)[..., 0], right)
+
+
 def test_monochrome1_is_turned_unless_its_values_are_in_hounsfield_units(tmp_path):
     inverse = {"PhotometricInterpretation": "MONOCHROME1", "BitsStored": 12, "HighBit": 11}
     ct = open_source(write_slice(tmp_path / "ct.dcm", VOLUME[0], **inverse))
@@ -197,6 +207,11 @@ BAD = {
         "a.dcm: photometric interpretation 'RGB' .*convert them",
     ),
     "mask": (lambda d: one(d, BitsAllocated=1), "a.dcm: a segmentation"),
+    "highest bit": (lambda d: one(d, BitsStored=12, HighBit=15), "a.dcm: its highest bit is 15 of 12; shift"),
+    "table": (
+        lambda d: one(d, Modality="MR", ModalityLUTSequence=[pydicom.Dataset()]),
+        "a.dcm: a Modality LUT, which is not read",
+    ),
     "garbage": (lambda d: (d / "a.dcm").write_bytes(b"\2\0" + bytes(range(200))), "a.dcm: "),
     "no image": (lambda d: one(d, Rows=None), "a.dcm: a DICOM file without an image"),
     "huge": (lambda d: one(d, Rows=65535, Columns=65535), "a.dcm: declares 65535 x 65535 pixels"),

@@ -15,6 +15,7 @@ from test_cli_sample import folder as images  # noqa: F401 (a fixture)
 from tiny import NETWORK, refused, write_weights
 
 from padis_jax.cli.sample import main
+from padis_jax.images import HOUNSFIELD
 from padis_jax.runs import case
 
 
@@ -61,6 +62,12 @@ def test_weights_without_positions_need_no_new_frame(images, tmp_path, capsys): 
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["evaluations"] == 3
 
 
+def test_numbers_of_images_that_keys_cannot_take(scans, capsys):
+    for index in (-1, 2**32):
+        line = refused(main, arguments(scans, "--dry-run", f"--image.index={index}"), capsys)
+        assert f"--image.index {index}: images are counted from 0" in line
+
+
 def test_the_plan_names_the_true_input(scans, tmp_path, capsys):
     args = arguments(scans, "--dry-run", "--json", "--workdir", str(tmp_path / "out"))
     main(args)
@@ -97,3 +104,16 @@ def test_the_solver_is_traced_and_not_compiled(images, tmp_path, capsys, monkeyp
     plan = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert traced and all(traced) and len(compiled) < 40
     assert plan["evaluations"] == 3 and plan["bytes"] > 0 and plan.get("seconds") is None
+
+
+def test_what_the_window_clips_of_the_image_is_said(tmp_path, capsys):
+    hu = np.zeros((3, 16, 16), np.int16)
+    hu[1, :4], hu[2, :8] = 3000, -2000
+    np.savez(tmp_path / "v.npz", volume=hu, spacing=np.ones(3))
+    weights = str(write_weights(tmp_path / "w.safetensors", window=HOUNSFIELD))
+    for index, share in (("0", ""), ("1", "0.25"), ("2", "0.5")):
+        flags = ["--image.path", str(tmp_path / "v.npz"), "--image.index", index, "--scan.bins", "32"]
+        main(["--weights", weights, *flags, "--dry-run", "--workdir", str(tmp_path / "out")])
+        note = f"note: {tmp_path / 'v.npz'}: slice {index}: {share} of the values lie outside -1000 to 1000 HU and are"
+        assert (note in (said := capsys.readouterr().err)) == bool(share), said
+        assert ("clipped" in said) == bool(share), said

@@ -85,6 +85,8 @@ GOOD = {"beam": "parallel", "angles": [0, 1], "angle_unit": "radians", "bins": 4
 BAD = {
     "no JSON": ("{", "is not JSON"),
     "deep": ("[" * 100_000, "is not JSON"),
+    "large": ("[" + "[]," * 2**23 + "0]", "more than 16777216 bytes"),
+    "long": ("[" + "[]," * 2**21 + "0]", "6291459 characters, more than 4194304"),
     "a list": ("[1]", "expected an object"),
     "missing": (json.dumps({"beam": "parallel"}), "angles"),
     "no unit": (json.dumps({k: v for k, v in GOOD.items() if k != "angle_unit"}), "angle_unit"),

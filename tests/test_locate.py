@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+from members import judge, special
 from PIL import Image
 from tiny import refused
 
@@ -33,6 +34,17 @@ def test_what_is_no_file_is_never_opened(tmp_path, name, kind):
     assert [note for note in source.notes if name in note] or (kind, name) == ("link to nothing", "pipe")
     with pytest.raises(UserError, match="a pipe, a device or a link to nothing|no such file"):
         open_source(tmp_path / name)
+
+
+@pytest.mark.parametrize("thing", special.THINGS)
+def test_no_reader_waits_for_what_is_no_file(tmp_path, thing):
+    """Of images, scans, geometries, weights, kernels, masks, configs, logs, jobs, locks ..."""
+    tried = [member for member in special.members() if member.name.startswith(f"{thing} for ")]
+    assert len(tried) == len(special.READERS) or (thing == "no permission" and os.geteuid() == 0)
+    for number, member in enumerate(tried):
+        (tmp_path / str(number)).mkdir()
+        outcome, message, _ = judge.judged(member, tmp_path / str(number))
+        assert outcome in ("right", "refused"), (member.name, outcome, message)
 
 
 def test_links_to_folders_are_followed_once(tmp_path):

@@ -1,5 +1,6 @@
 """No command writes over an input, nor over a file that no run of it has written; a second run replaces its own."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from tiny import refused, write_weights
 from padis_jax.benchmark import __main__ as benchmark
 from padis_jax.cli import convert, data, sample, train
 from padis_jax.errors import UserError
+from padis_jax.files import write_json
 from padis_jax.outputs import RECORD, check_outputs, claimed
 
 LINKS = {
@@ -43,6 +45,15 @@ def test_an_input_is_known_by_every_name(tmp_path, link, named):
     assert (out / "a.npz").read_bytes() == b"precious"
 
 
+@pytest.mark.parametrize("name", ["a\0b", "circle"])
+def test_what_is_no_path_is_one_line(tmp_path, name):
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(UserError, match="is no path|leads back to itself"):
+        check_outputs(tmp_path / name, ["a.npz"], [str(tmp_path)])
+    with pytest.raises(UserError, match="is no path|leads back to itself"):
+        write_json(tmp_path / name, {})
+
+
 def test_only_what_is_listed_is_replaced(tmp_path):
     foreign = tmp_path / "foreign.txt"
     foreign.write_text("mine")
@@ -58,6 +69,31 @@ def test_only_what_is_listed_is_replaced(tmp_path):
     (tmp_path / "out" / "a.npz").symlink_to(foreign)  # a listed name that leads elsewhere
     with pytest.raises(UserError, match="a.npz: is no result"):
         check_outputs(tmp_path / "out", ["a.npz"], [])
+
+
+@pytest.mark.parametrize(
+    ("files", "read", "folder", "mixes"),
+    [
+        (["in/a.png"], "in", "in", True),
+        (["in/a.png"], "in", "in/out", False),  # the folders in it are not read
+        (["in/one/a.png"], "in", "in/out", True),
+        (["in/one/a.png"], "in/one", "in/out", False),
+        (["in/a.png"], "in/*.png", "in", True),
+        (["in/a.jpg"], "in/*.jpg", "in", False),
+        (["in/a.png"], "in/*.png", "in/out", False),
+        (["in/one/a.png"], "in/*/*.png", "in/out", True),
+        (["in/a.png"], "in/a.png", "in", False),
+        (["in/a[1].png"], "in/a[1].png", "in", False),
+    ],
+)
+def test_results_are_not_read_as_images_the_next_time(tmp_path, monkeypatch, files, read, folder, mixes):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    for path in (str(tmp_path / read), read):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(UserError, match="would mix") if mixes else contextlib.nullcontext():
+            check_outputs(folder, ["truth.png", "report.html"], [path])
 
 
 @pytest.mark.parametrize("text", ["[]", "null", '{"files": 3}', "[" * 100_000, '{"psnr": 30}', "", "1" * 5000])

@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 import pytest
 import tifffile
+from members.pictures import CODECS, tiff
 from PIL import Image
 from test_limit import bounded
 
@@ -88,6 +89,21 @@ def test_packed_depths_have_their_own_white(tmp_path, bits, photometric):
     white = 2**bits - 1
     expected = (values if photometric else white - values) / white
     np.testing.assert_allclose(read_images(path).images[0, ..., 0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("bits", [1, 8, 16])
+@pytest.mark.parametrize("codec", ["raw", "deflate", "lzw", "packbits"])
+def test_the_last_bit_may_come_first(tmp_path, bits, codec):
+    """FillOrder 2: every byte of the file is turned around, after its compression."""
+    values = RNG.integers(0, 2**bits, (11, 19), np.uint16).astype("u2" if bits > 8 else "u1")
+    turned = {**CODECS, "turned": (CODECS[codec][0], lambda data: reversed_bits(CODECS[codec][1](data)))}
+    data = tiff(values, bits=bits, codec="turned", codecs=turned, fill_order=2)
+    (tmp_path / "x.tif").write_bytes(data)
+    np.testing.assert_array_equal(stored(tmp_path / "x.tif"), values)
+
+
+def reversed_bits(data):
+    return bytes(int(f"{byte:08b}"[::-1], 2) for byte in data)
 
 
 @pytest.mark.parametrize("orientation", TURNS)

@@ -156,7 +156,7 @@ def describe(source: Source, window: Window | None = None) -> dict[str, Any]:
         index = int(np.argmax(bad > 0))
         notes.append(f"{int(bad.sum())} values are not finite, the first in {source.names[index]} (image {index})")
     if stored is not None and not problem:
-        notes += clipping(source.path, outside, math.prod(source.shape), stored)
+        notes += clipping(source.path, int(outside.sum()), math.prod(source.shape), stored)
     seen = bool(np.isfinite(low).any())
     return {
         "path": source.path,

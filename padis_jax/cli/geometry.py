@@ -13,7 +13,7 @@ from padis_jax.measurements.geometry import ScanGeometry, write_geometry
 from padis_jax.measurements.geometry_check import check_geometry
 from padis_jax.measurements.geometry_residual import Report
 from padis_jax.measurements.load import MeasuredScan
-from padis_jax.outputs import claimed
+from padis_jax.outputs import check_outputs, claimed
 
 
 def check(path: str, scan: MeasuredScan, workdir: Path, output: OutputOptions, inputs: Sequence[str]) -> None:
@@ -27,9 +27,12 @@ def check(path: str, scan: MeasuredScan, workdir: Path, output: OutputOptions, i
       inputs: files that were read.
 
     Raises:
-      UserError: for too few views or bins; if the correction would be written over one of the inputs or a file that no
-        run has written, after it is printed.
+      UserError: for too few views or bins; before the work, if the correction would be written over one of the inputs
+        or a file that no run has written.
     """
+    target = workdir / "geometry_corrected.json"
+    if not output.dry_run:
+        check_outputs(workdir, [target.name], inputs)
     try:
         report = check_geometry(scan.geometry, scan.sinogram)
     except ValueError as error:
@@ -43,13 +46,13 @@ def check(path: str, scan: MeasuredScan, workdir: Path, output: OutputOptions, i
         "cannot_tell": report.unknown,
         "others": [f.correction._asdict() | {"residual": f.residual} for f in report.others],
     }
-    target, refused = workdir / "geometry_corrected.json", None
+    refused = None
     if report.best.correction.faults and not output.dry_run:
         try:
             with claimed(workdir, [target.name], inputs, lock=not output.no_lock):
                 write_geometry(target, corrected)
             about["written"] = str(target)
-        except UserError as error:
+        except UserError as error:  # a full disk, or another run that has begun meanwhile
             refused = error
     if output.json:
         print(json_text(about))

@@ -122,9 +122,9 @@ def sample(config: Experiment, workdir: Path, output: OutputOptions = OutputOpti
         shaping = Shaping(chosen.crop, chosen.resize, chosen.grey)
         images = read_images(chosen.path, fit=weights.window, memory=0, shaping=shaping)  # only one is decoded
         check_fits(config, images.images.shape[1:], images.window, weights)  # before anything is measured
-        for note in images.notes:
-            print(f"note: {note}", file=sys.stderr)
         case = simulated_case(config, images, shapes_only=output.dry_run)
+        for note in (*images.notes, *images.clipped(chosen.index)):
+            print(f"note: {note}", file=sys.stderr)
     case = with_prior(config, case, weights)
     plan = plan_of(config, case.kind, case)
     names = check_save(config, workdir, case)

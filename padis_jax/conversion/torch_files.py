@@ -24,6 +24,7 @@ import numpy as np
 from padis_jax.conversion.pickled import Budget, Call, Vocabulary, read_pickle
 from padis_jax.conversion.torch_objects import NAMES, Module, PickledArray, Tensor, calls, storages
 from padis_jax.errors import UserError, cut
+from padis_jax.files import check_file
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 MAX_FILE = 8 * 2**30
@@ -59,6 +60,7 @@ def read_torch(path: str | Path, *, key: str = "", budget: Budget | None = None)
     Raises:
       UserError: naming the file and what is wrong with it, or what in it is refused.
     """
+    check_file(path)
     try:
         with open(path, "rb") as handle, _mapped(handle) as file:
             if file.size() > MAX_FILE:

@@ -12,13 +12,14 @@ from __future__ import annotations
 import contextlib
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from padis_jax.errors import UserError
+from padis_jax.images.dicom_frame import check_frame
 from padis_jax.images.guard import MAX_SLICE, decoding, library
 from padis_jax.images.limit import check_decoded_bytes
 from padis_jax.window import HOUNSFIELD
@@ -26,7 +27,9 @@ from padis_jax.window import HOUNSFIELD
 HEADER = 2**24  # bytes of a deflated file that are unpacked for its header
 _TAGS = """SOPClassUID SeriesInstanceUID SeriesNumber SeriesDescription Modality Rows Columns NumberOfFrames
  SamplesPerPixel PhotometricInterpretation BitsAllocated BitsStored PixelRepresentation PixelPaddingValue
- PixelPaddingRangeLimit SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence TransferSyntaxUID""".split()
+ PixelPaddingRangeLimit FloatPixelPaddingValue FloatPixelPaddingRangeLimit HighBit ModalityLUTSequence
+ SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence
+ TransferSyntaxUID""".split()
 _GROUPS = {  # what differs from frame to frame: the functional group that holds it in an enhanced file
     "ImagePositionPatient": "PlanePositionSequence",
     "ImageOrientationPatient": "PlaneOrientationSequence",
@@ -62,7 +65,7 @@ class Slice(NamedTuple):
     orientation: np.ndarray | None
     pixel_spacing: tuple[float, float] | None
     thickness: float | None
-    padding: tuple[int, int] | None
+    padding: tuple[float, float] | None
     mirror: int | None
 
     @property
@@ -85,9 +88,11 @@ def read_headers(file: Path) -> list[Slice]:
         photometric, modality = str(found.get("PhotometricInterpretation", "")), str(found.get("Modality", ""))
         bits, signed = int(found.get("BitsAllocated") or 0), int(found.get("PixelRepresentation") or 0)
         stored_bits = int(found.get("BitsStored") or bits)
+        high = int(found.get("HighBit") or stored_bits - 1)
         shared = next(iter(found.get("SharedFunctionalGroupsSequence") or []), None)
         groups = list(found.get("PerFrameFunctionalGroupsSequence") or [])
         padding = [_whole(found.get(name)) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+        floats = [found.get(name) for name in ("FloatPixelPaddingValue", "FloatPixelPaddingRangeLimit")]
         series = str(found.get("SeriesInstanceUID", ""))
         description = " ".join(f"{found.get('SeriesNumber', '')} {found.get('SeriesDescription', '')}".split())
         unpacked = isinstance(handle, io.BytesIO)
@@ -98,6 +103,15 @@ def read_headers(file: Path) -> list[Slice]:
         raise UserError(f"{file}: a segmentation, of 1 bit per pixel, not an image; leave it out")
     if rows * columns > MAX_SLICE or bits not in (8, 16, 32) or signed not in (0, 1) or not 0 < stored_bits <= bits:
         raise UserError(f"{file}: declares {rows} x {columns} pixels of {bits} bits; is it damaged?")
+    if high != stored_bits - 1:
+        raise UserError(
+            f"{file}: its highest bit is {high} of {stored_bits}; shift its values down (HighBit {stored_bits - 1})"
+        )
+    if found.get("ModalityLUTSequence"):
+        raise UserError(
+            f"{file}: a Modality LUT, which is not read, says what its values mean; apply it (pydicom's "
+            "apply_modality_lut), and save an array"
+        )
     if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise UserError(
             f"{file}: photometric interpretation {photometric!r} with {samples} samples is not supported, only grey; "
@@ -125,7 +139,7 @@ def read_headers(file: Path) -> list[Slice]:
         "columns": columns,
         "dtype": dtype,
         "stored_bits": stored_bits,
-        "padding": _range(padding, dtype),
+        "padding": _range(padding, dtype) if floats[0] is None else _range(floats, np.dtype(np.float32)),
     }
     mirror = (-1 if signed else 2**stored_bits - 1) if photometric == "MONOCHROME1" else None
     with decoding(file, "DICOM header"):
@@ -181,9 +195,12 @@ def read_values(item: Slice) -> np.ndarray:
 
     def decode(**options: Any) -> np.ndarray:
         with decoding(item.file, what), opened(pydicom, item.file, most) as (handle, _):
+            shape = item.rows, item.columns
+            check_frame(pydicom, handle, item.frame, item.frames, shape, item.dtype.itemsize)
+            handle.seek(0)
             pixels = np.asarray(pydicom.pixels.pixel_array(handle, index=item.frame, **options))
-            if pixels.shape != (item.rows, item.columns):
-                raise ValueError(f"{pixels.shape} pixels instead of {(item.rows, item.columns)}")
+            if pixels.shape != shape:
+                raise ValueError(f"{pixels.shape} pixels instead of {shape}")
         return pixels
 
     pixels = decode()
@@ -193,7 +210,7 @@ def read_values(item: Slice) -> np.ndarray:
         bottom = -(2**item.stored_bits) // 2 if item.dtype.kind == "i" else 0
         within = bottom <= low and high < bottom + 2**item.stored_bits
         # Padding may use bits that no image value has, which decoding leaves out.
-        raw = pixels if within else decode(correct_unused_bits=False)
+        raw = pixels if within or pixels.dtype.kind == "f" else decode(correct_unused_bits=False)
         padded = (raw >= low) & (raw <= high)
     exact = pixels.astype(np.float64)
     exact = exact if item.mirror is None else item.mirror - exact
@@ -240,13 +257,13 @@ def _whole(value: Any) -> int | None:
     return int.from_bytes(value, "little") if isinstance(value, bytes) else int(value)
 
 
-def _range(padding: list[int | None], dtype: np.dtype) -> tuple[int, int] | None:
+def _range(padding: Sequence[float | None], dtype: np.dtype) -> tuple[float, float] | None:
     """The padding's lowest and highest value, as the pixels' type shows them."""
     first, last = padding
     if first is None:
         return None
-    ends = np.array([first, first if last is None else last], np.int64).astype(dtype)
-    return int(ends.min()), int(ends.max())
+    ends = np.array([first, first if last is None else last]).astype(dtype)
+    return ends.min().item(), ends.max().item()
 
 
 def _numbers(value: Any, count: int) -> np.ndarray | None:

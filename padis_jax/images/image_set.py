@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -26,6 +26,7 @@ class ImageSet:
       rows_up: row 0 is to be shown at the bottom.
       notes: what a user should know about the files, each a line.
       stored: what 0 and 1 stand for in the file: of bytes, whose `window` is 0 to 1, 0 to 255. None without a file.
+      clipped: number of an image, which is read -> the note on what the window clips of it, if anything.
     """
 
     images: np.ndarray | StreamedImages
@@ -36,6 +37,7 @@ class ImageSet:
     rows_up: bool = False
     notes: tuple[str, ...] = ()
     stored: Window | None = None
+    clipped: Callable[[int], list[str]] = lambda index: []
 
     @property
     def volumes(self) -> dict[str, int]:
@@ -54,6 +56,7 @@ class ImageSet:
         return dataclasses.replace(
             self,
             images=images.select(indices) if isinstance(images, StreamedImages) else images[list(indices)],
+            clipped=lambda index: self.clipped(indices[index]),
             names=tuple(self.names[index] for index in indices),
             origins=tuple(self.origins[index] for index in indices) if self.origins else (),
         )

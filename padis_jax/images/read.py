@@ -108,6 +108,13 @@ def read_images(
     def scaled(index: int) -> np.ndarray:
         return source.scaled(index, stored, strict=strict)
 
+    def outside(values: np.ndarray) -> int:
+        return int(np.count_nonzero((values < stored.low) | (values > stored.high)))
+
+    def clipped(index: int) -> list[str]:
+        values = source.read(index)
+        return clipping(f"{source.origins[index].file}: {source.names[index]}", outside(values), values.size, stored)
+
     images: np.ndarray | StreamedImages
     notes, memory = source.notes, min(memory, max_memory())
     if stored != reported and kind_of(source.origins[0].file) != "picture":
@@ -118,15 +125,15 @@ def read_images(
     elif 4 * math.prod(source.shape) > memory:
         images = StreamedImages(scaled, source.shape)
     else:
-        array, outside = np.empty(source.shape, np.float32), np.zeros(source.shape[0], np.int64)
+        array, counts = np.empty(source.shape, np.float32), np.zeros(source.shape[0], np.int64)
 
         def fill(index: int) -> None:
             values = source.read(index)
             array[index] = source.converted(index, values, stored, strict=strict)
-            outside[index] = np.count_nonzero((values < stored.low) | (values > stored.high))
+            counts[index] = outside(values)
 
         in_parallel(fill, range(len(array)), workers=source.workers)
-        images, notes = array, (*notes, *clipping(source.path, outside, array.size, stored))
+        images, notes = array, (*notes, *clipping(source.path, int(counts.sum()), array.size, stored))
     return ImageSet(
         images,
         source.names,
@@ -136,4 +143,5 @@ def read_images(
         rows_up=source.rows_up,
         notes=notes,
         stored=stored,
+        clipped=clipped,
     )

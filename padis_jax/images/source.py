@@ -130,10 +130,9 @@ class Source:
         return np.clip(image, 0.0, 1.0, out=image)
 
 
-def clipping(path: str, counts: np.ndarray, size: int, window: Window) -> list[str]:
-    """The note on values that a window clips: `counts` of each image, of `size` values in all."""
-    total = int(counts.sum())
-    return [f"{path}: {total / size:.3g} of the values lie outside {window} and are clipped"] if total else []
+def clipping(what: str, count: int, size: int, window: Window) -> list[str]:
+    """The note on values that a window clips: `count` of the `size` values in all."""
+    return [f"{what}: {count / size:.3g} of the values lie outside {window} and are clipped"] if count else []
 
 
 def array_source(

@@ -75,14 +75,14 @@ def read_slice(wanted: Slice) -> np.ndarray:
         page = tifffile.TiffPage(tif, index=0)
         s, depth, height, width, c = page.shaped
         inverted = upright = False
-        if page.photometric.name in _BY_LIBTIFF or not (page.is_contiguous or _plain(page) or _packed(page)):
+        if page.photometric.name in _BY_LIBTIFF or not (_direct(page) or _plain(page) or _packed(page)):
             array, inverted = libtiff.read_page(wanted.file, page, wanted.dtype, wanted.bits)
             upright = True
-        elif page.is_contiguous and s == 1:
+        elif _direct(page) and s == 1:
             dtype, count = np.dtype(tif.byteorder + page.dtype.char), height * width * c
             start = page.dataoffsets[0] + wanted.plane * count * dtype.itemsize
             array = tif.filehandle.read_array(dtype, count, start).reshape(height, width, c)
-        elif page.is_contiguous:  # planes of colour, of a stack perhaps
+        elif _direct(page):  # planes of colour, of a stack perhaps
             frame, z = divmod(wanted.plane, depth)
             array = tif.filehandle.read_array(
                 np.dtype(tif.byteorder + page.dtype.char), page.size, page.dataoffsets[0] + frame * page.nbytes
@@ -128,7 +128,7 @@ def _slice(file: Path, page: Any) -> Slice:
     packed = page.compression != _RAW
     check_size(file, (1, height, width, s * c), itemsize, file.stat().st_size, compressed=packed)
     block = page.tilelength * page.tilewidth * max(1, page.tiledepth) * c if page.is_tiled else 0
-    held = block if page.is_contiguous else max(block, page.size)
+    held = block if _direct(page) else max(block, page.size)
     check_decoded_bytes(file, held * page.dtype.itemsize, f"{depth}x{height}x{width}x{s * c} of {page.dtype}")
     palette = kind == "PALETTE"
     dtype = np.dtype(np.uint8) if palette else page.dtype
@@ -142,16 +142,22 @@ def _frames(file: Path, tif: Any, page: Any) -> int:
     if (tif.is_imagej or tif.is_shaped or tif.is_stk) and (found := tif.series[0]).kind in _STACKS:
         declared = found.size // page.size
     if declared > 1:
-        if not page.is_contiguous:
+        if not _direct(page):
             raise UserError(f"{file}: declares {declared} images but has one page; save the stack again, uncompressed")
         left = file.stat().st_size - page.dataoffsets[0]
         check_size(file, (declared, *page.shape, 1), page.dtype.itemsize, max(left, 0))
     return max(1, declared)
 
 
+def _direct(page: Any) -> bool:
+    """Whether the values lie in the file as they are, in one piece."""
+    return bool(page.is_contiguous) and page.fillorder == 1
+
+
 def _plain(page: Any) -> bool:
     """Whether tifffile reads such pages without imagecodecs."""
-    codec = page.compression in (_RAW, *_DEFLATE, _PACKBITS) and page.predictor in (1, 2)
+    codecs = (_RAW, *_DEFLATE, _PACKBITS) if page.fillorder == 1 else (_RAW,)
+    codec = page.compression in codecs and page.predictor in (1, 2)
     return codec and page.bitspersample in (1, 8, 16, 32, 64)
 
 

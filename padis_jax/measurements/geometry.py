@@ -7,7 +7,6 @@ and `FanBeam`, which are ASTRA's: in view t bins lie along (cos t, sin t), the s
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,12 +15,11 @@ from typing import Any, Literal
 import numpy as np
 
 from padis_jax.errors import UserError, cut
-from padis_jax.files import write_json
+from padis_jax.files import read_text, write_json
 from padis_jax.operators.shares import full_turn
 from padis_jax.operators.tomography import FanBeam, ParallelBeam, RayTransform
-from padis_jax.serialization import from_json
+from padis_jax.serialization import MAX_TEXT, from_json, parse_json
 
-MAX_BYTES = 64 * 2**20
 # Names under which angles lie beside a sinogram, and their unit where the name tells it.
 ANGLES = {
     "angles_degrees": "degrees",
@@ -134,13 +132,14 @@ def read_geometry(
       UserError: naming the file and the field.
     """
     try:
-        if Path(path).stat().st_size > MAX_BYTES:
-            raise UserError(f"{path}: a geometry file of more than {MAX_BYTES} bytes; is this the right file?")
-        value = json.loads(Path(path).read_text("utf-8"))
+        text = read_text(path, 4 * MAX_TEXT)
     except OSError as error:
         raise UserError(f"{path}: the geometry cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: the geometry is not JSON: {' '.join(str(error).split())[:200]}") from error
+    except UserError:
+        raise
+    except ValueError as error:  # no UTF-8, or no path
+        raise UserError(f"{path}: the geometry is not JSON: {cut(error)}") from error
+    value = parse_json(text, f"{path}: the geometry")
     if not isinstance(value, Mapping):
         raise UserError(
             f"{path}: the geometry is a {type(value).__name__}, expected an object; docs/geometry.md lists its fields"

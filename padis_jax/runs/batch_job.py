@@ -29,8 +29,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from padis_jax.errors import UserError
-from padis_jax.files import json_text, read_records, write_bytes, write_json, write_npz
+from padis_jax.errors import UserError, cut, printable
+from padis_jax.files import check_file, json_text, read_records, read_text, write_bytes, write_json, write_npz
 from padis_jax.images.arrays import check_array, header
 from padis_jax.images.guard import decoding
 from padis_jax.runs.case import Case
@@ -80,6 +80,7 @@ def read_sinogram(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, np.nd
     Raises:
       UserError: if it cannot be read, has another shape, or is not finite; names file and field.
     """
+    check_file(path)
     with decoding(path, ".npz of arrays"), open(path, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
         fields = ("sinogram", "noise_sigma", "noise_std")
         about = {name: header(archive.zip, name) for name in fields if name in archive}
@@ -219,7 +220,8 @@ def _records(workdir: Path) -> list[dict[str, Any]]:
     found = []
     for path in sorted(workdir.glob("manifest*.jsonl")):
         for record in read_records(path):
-            if not isinstance(record.get("item"), str) or record.get("status") not in ("done", "failed"):
+            texts = all(isinstance(text, str) for text in (record.get("item"), record.get("file", "")))
+            if not texts or record.get("status") not in ("done", "failed"):
                 raise UserError(
                     f"{path}: a line names no item, or neither done nor failed: {json.dumps(record)[:80]}; remove it, "
                     "and rerun the same command"
@@ -255,7 +257,7 @@ def _same_settings(workdir: Path, about: dict[str, Any]) -> bool:
             write_json(path, about | {"numbers": RULE})
         return True
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable ({error}); choose another --workdir") from error
     if not isinstance(found, dict) or found.get("numbers", RULE) != RULE:
@@ -264,7 +266,8 @@ def _same_settings(workdir: Path, about: dict[str, Any]) -> bool:
     known = found | {"experiment": _completed(found.get("experiment"), about.get("experiment"), defaults)}
     changed = sorted(k for k in {*known, *about} - {"numbers"} if known.get(k) != about.get(k))
     if changed:
-        raise UserError(f"{workdir} has results of other settings ({', '.join(changed)}); choose another --workdir")
+        what = cut(printable(", ".join(changed)), 100)
+        raise UserError(f"{workdir} has results of other settings ({what}); choose another --workdir")
     return "numbers" in found
 
 

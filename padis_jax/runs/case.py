@@ -108,7 +108,9 @@ class Case:
 
 
 def image_key(seed: int, index: int) -> Array:
-    """The key of one image: independent of the batch that it is computed in."""
+    """The key of one image: independent of the batch that it is computed in. UserError beyond 32 bits."""
+    if not 0 <= index < 2**32:
+        raise UserError(f"--image.index {index}: images are counted from 0")
     return jax.random.fold_in(root_key(seed), index)
 
 

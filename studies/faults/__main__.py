@@ -1,12 +1,14 @@
 """Tries every kind of fault that the project knows, and counts what came of each.
 
-    python -m studies.faults                            all kinds, without those that take long
+    python -m studies.faults                            all kinds, without what takes long
     python -m studies.faults --only pictures weights    some
-    python -m studies.faults --slow                     the long ones too: kills, full disks, all pairs of operators
+    python -m studies.faults --slow                     also full disks, all pairs of operators, 30 kills of a training,
+                                                        and the checks of 200 scans (alone one to two hours)
 
-A kind is a set of tests (`KINDS`), each a case with its right value; files are damaged at random too (tests/fuzz.py). A
-case is right if the value was, refused if what it expected was one line of refusal, and wrong if anything else came:
-another value, a traceback, a hang or a half-written file. Exit code 1 if one is wrong.
+A kind is a set of tests (`KINDS`), each a case with its right value, or members that a seed draws (tests/fuzz.py, some
+of each kind by the programs too). A case is right if the value was, refused if what it expected was one line of
+refusal, and wrong if anything else came: another value, a traceback, a hang or a half-written file. Exit code 1 if one
+is wrong.
 """
 
 from __future__ import annotations
@@ -14,20 +16,24 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import io
+import resource
 import sys
+import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from padis_jax.errors import UserError, one_line_errors
+from studies.faults.kills import campaign
+from studies.geometry_trials import random_scan, trials, verdict
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES, FUZZED = "damaged files", 600
+FUZZED, DAMAGED, MEMBERS = "fuzzed: ", 300, 600  # files damaged at random; members of all other kinds together
 KINDS: dict[str, tuple[str, ...]] = {
     "programs that files start": ("pictures::nothing_but", "pictures::files_that", "convert::hostile"),
     "writing over an input": ("outputs", "writers::an_older"),
@@ -129,36 +135,69 @@ def run(kinds: list[str], *, slow: bool = False) -> Watch:
     return watch
 
 
-def fuzzed(cases: int) -> Counter[str]:
-    """Damaged and hostile files of every format, by tests/fuzz.py."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    fuzz = importlib.import_module("fuzz")
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        found = fuzz.run(cases, 0, 5)
-    wrong = sum(found[kind] for kind in fuzz.WRONG)
-    if wrong:
-        print(printed.getvalue(), end="", file=sys.stderr)
-    return Counter({"right": found["value"], "refused": found["refused"], "wrong": wrong})
+def fuzzer() -> Any:
+    """tests/fuzz.py."""
+    if str(ROOT / "tests") not in sys.path:
+        sys.path.insert(0, str(ROOT / "tests"))
+    return importlib.import_module("fuzz")
+
+
+def fuzzed(kinds: list[str]) -> Iterator[tuple[str, Counter[str], float]]:
+    """(kind, its cases by what came of them, seconds) of random members of the kinds; what is wrong is printed."""
+    for kind in kinds:
+        begin = time.perf_counter()
+        found = fuzzer().run(DAMAGED, MEMBERS, 0, kinds=[kind])
+        yield f"{FUZZED}{kind}", found[kind], time.perf_counter() - begin
+
+
+def killed() -> Counter[str]:
+    """30 kills of a training, each a case: it goes on from a checkpoint, and ends with the same parameters."""
+    with tempfile.TemporaryDirectory() as base:
+        counts = campaign(Path(base), 30, 800)
+    wrong = counts.kills if not counts.equal else counts.failures
+    return Counter({"right": counts.kills - wrong, "wrong": wrong})
+
+
+def checked() -> Counter[str]:
+    """Checks of 200 exact scans of random geometry, right ones and ones with each fault."""
+    found: Counter[str] = Counter()
+    for seed in range(200):
+        for trial in trials(*random_scan(np.random.default_rng(seed))):
+            wrong = verdict(trial) in ("false alarm", "wrong correction", "missed")
+            found["wrong" if wrong else "right"] += 1
+    return found
+
+
+SLOW: dict[str, Callable[[], Counter[str]]] = {"kills of a training": killed, "200 scans": checked}
 
 
 @one_line_errors()
 def main() -> None:
     """Prints the table; exit code 1 if a case is wrong."""
+    own = fuzzer().KINDS
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=[*KINDS, FILES], help="kinds, in quotes where they have spaces")
-    parser.add_argument("--slow", action="store_true", help="also cases of more than 20 s")
+    known = [*KINDS, *(f"{FUZZED}{kind}" for kind in own), *SLOW]
+    parser.add_argument("--only", nargs="+", choices=known, metavar="KIND", help=f"in quotes: {'; '.join(known)}")
+    parser.add_argument("--slow", action="store_true", help="also cases of more than 20 s, kills and scans: hours")
     args = parser.parse_args()
-    kinds = [kind for kind in KINDS if not args.only or kind in args.only]
-    rows = counted(kinds, run(kinds, slow=args.slow)) if kinds else {}
-    if not args.only or FILES in args.only:
-        begin = time.perf_counter()
-        rows[FILES] = fuzzed(FUZZED), time.perf_counter() - begin
+    chosen = [
+        kind for kind in known if (not args.only and (args.slow or kind not in SLOW)) or kind in (args.only or ())
+    ]
+    kinds = [kind for kind in KINDS if kind in chosen]
+    rows = [(k, *found) for k, found in counted(kinds, run(kinds, slow=args.slow)).items()] if kinds else []
+    rows += fuzzed([kind for kind in own if f"{FUZZED}{kind}" in chosen])
+    for kind, case in SLOW.items():
+        if kind in chosen:
+            begin = time.perf_counter()
+            rows.append((kind, case(), time.perf_counter() - begin))
     print(f"\n{'kind':28s} {'tried':>6s} {'right':>6s} {'refused':>8s} {'wrong':>6s} {'seconds':>8s}")
     total: Counter[str] = Counter()
-    for kind, (found, seconds) in rows.items():
+    for kind, found, seconds in rows:
         total += found
         print(_row(kind, found, seconds))
-    print(_row("all", total, sum(seconds for _, seconds in rows.values())))
+    print(_row("all", total, sum(seconds for _, _, seconds in rows)))
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    print(f"{sum(who.ru_utime + who.ru_stime for who in used):.0f} s of the processor")
     raise SystemExit(bool(total["wrong"]))
 
 
