@@ -86,7 +86,7 @@ def test_a_toy_method_runs_in_the_benchmark_and_stands_in_the_tables(toy, folder
     benchmark(["--only", "sr2/toy", "--restore", "ct", *files, "--evaluations", "2", "--quiet"])
     text = (tmp_path / "results_only.md").read_text()
     assert "| toy |" in text and "`toy`: Toy with the patch prior" in text
-    assert "| `toy` | counts, ct, arc, small, noise | its own defaults | 50 | 0.2, 0.003 | tv |" in presets.markdown()
+    assert "| `toy` | counts, ct, few, small, noise | its own defaults | 50 | 0.2, 0.003 | tv |" in presets.markdown()
 
 
 def test_a_name_or_an_object_chooses_the_method():

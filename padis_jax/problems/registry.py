@@ -42,7 +42,8 @@ from padis_jax.operators.resample import Method
 from padis_jax.window import HOUNSFIELD, Window
 
 Build = functools.partial[Any]  # of a function of this module, (image shape, key, *, parameters) -> operator
-Kind = Literal["ct", "arc", "small", "large", "noise"]  # by which settings are chosen (solvers/presets.py)
+FEW_VIEWS = 8  # of half a turn, at most, that make tomography of few views
+Kind = Literal["ct", "few", "small", "large", "noise"]  # by which settings are chosen (solvers/presets.py)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ class NamedProblem:
       description: one line.
       start: what `operator.start` is.
       label: the same in a word, for tables and pictures.
-      kind: tomography, tomography over less than half a turn, small gaps to fill, large ones, noise alone.
+      kind: tomography, tomography of few views or a missing angle, small gaps to fill, large ones, noise alone.
       sigma: standard deviation of the Gaussian noise, in the units of the measurement.
       factory: (image shape, key) -> operator; a partial function, so that `definition` can tell its parameters.
     """
@@ -68,7 +69,7 @@ class NamedProblem:
     @property
     def tomography(self) -> bool:
         """Whether photons can be counted."""
-        return self.kind in ("ct", "arc")
+        return self.kind in ("ct", "few")
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -238,7 +239,8 @@ def _inpaint(description: str, kind: Kind, factory: Build) -> NamedProblem:
 
 def parallel_scan(views: int, bins: int) -> NamedProblem:
     """A parallel-beam scan over half a turn; bins are one pixel wide."""
-    return _ct(f"parallel beam, {views} views", functools.partial(_scan, views=views, span=np.pi, bins=bins))
+    factory = functools.partial(_scan, views=views, span=np.pi, bins=bins)
+    return _ct(f"parallel beam, {views} views", factory, "few" if views <= FEW_VIEWS else "ct")
 
 
 def masked_problem(mask: np.ndarray | Array) -> NamedProblem:
@@ -252,12 +254,12 @@ def blurred_problem(kernel: np.ndarray | Array, boundary: Boundary = "circular")
 
 
 PROBLEMS: dict[str, NamedProblem] = {
-    "ct8": _ct("parallel beam, 8 views", functools.partial(_parallel, views=8, span=np.pi)),
+    "ct8": _ct("parallel beam, 8 views", functools.partial(_parallel, views=8, span=np.pi), "few"),
     "ct20": _ct("parallel beam, 20 views", functools.partial(_parallel, views=20, span=np.pi)),
     "ct60": _ct("parallel beam, 60 views", functools.partial(_parallel, views=60, span=np.pi)),
     "fan180": _ct("fan beam, 180 views over half a turn", functools.partial(_fan, views=180, span=np.pi)),
     "limited120": _ct(
-        "parallel beam, 60 views over 120 degrees", functools.partial(_parallel, views=60, span=2 * np.pi / 3), "arc"
+        "parallel beam, 60 views over 120 degrees", functools.partial(_parallel, views=60, span=2 * np.pi / 3), "few"
     ),
     "deblur9": _deblur("uniform 9 x 9", uniform_kernel(9)),
     "deblur17": _deblur("uniform 17 x 17", uniform_kernel(17)),

@@ -174,4 +174,7 @@ def check_traced(config: Experiment, case: Case, plan: Plan) -> None:
 def refuse_divergence(name: str, image: Any) -> None:
     """Raises UserError for an image with NaN or infinity."""
     if not np.isfinite(image).all():
-        raise UserError(f"{name} diverged: its image is not finite. Lower --solver.zeta, or raise --solver.consistency")
+        raise UserError(
+            f"{name} diverged: its image is not finite. Lower --solver.zeta or --solver.damping, or raise "
+            "--solver.consistency or --solver.weight, whichever the solver has"
+        )

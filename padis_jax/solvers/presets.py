@@ -3,7 +3,7 @@
     kind     problems
     counts   tomography with photon counts, and measured scans
     ct       tomography without noise
-    arc      the same over less than half a turn
+    few      the same with 8 views or a missing angle
     small    blurs, reductions, single missing pixels
     large    boxes, strokes and any mask, reduction by 8
     noise    denoising, sigma 0.1
@@ -18,7 +18,7 @@ level. DAPS, whose Langevin chain leaves noise that only many levels remove, run
 evaluations are few. The noise of the measurement is a setting of the methods that weigh it, and comes from the
 measurement; DDNM, which cannot, takes ten CG steps instead of A+ under counts.
 
-DPS's step of 1.7, the weights of TV and the levels and weights of plug-and-play of `counts`, `ct` and `arc` were chosen
+DPS's step of 1.7, the weights of TV and the levels and weights of plug-and-play of `counts`, `ct` and `few` were chosen
 on validation slices of the head CT (configs/dps.py, docs/studies/tune.md); those of denoising (DPS zeta 0.3, DiffPIR
 weight 1) and plug-and-play of `small` and `noise` on a crop of a photograph that is neither trained on nor tested;
 nothing else is tuned. Where the noise of an image differs from its problem's, the weight of TV follows it in
@@ -47,11 +47,11 @@ TV_ITERATIONS = 500
 
 Kind = TaskKind | Literal["counts"]
 KINDS: tuple[Kind, ...] = ("counts", *get_args(TaskKind))
-TV_WEIGHT: dict[Kind, float] = {"counts": 1.0, "ct": 0.003, "arc": 0.003, "small": 0.001, "large": 0.001, "noise": 0.1}
-FIRST_LEVEL: dict[Kind, float] = {"counts": 0.2, "ct": 0.2, "arc": 0.2, "small": 0.2, "large": 1.0, "noise": 0.2}
+TV_WEIGHT: dict[Kind, float] = {"counts": 1.0, "ct": 0.003, "few": 0.003, "small": 0.001, "large": 0.001, "noise": 0.1}
+FIRST_LEVEL: dict[Kind, float] = {"counts": 0.2, "ct": 0.2, "few": 0.2, "small": 0.2, "large": 1.0, "noise": 0.2}
 # method -> kind -> first and last level, of the methods that do not begin at FIRST_LEVEL and end at SIGMA_MIN
 LEVELS: dict[str, dict[Kind, tuple[float, float]]] = {
-    "pnp_admm": {"counts": (0.1, 0.01), "ct": (0.1, 0.01), "arc": (0.5, 0.015)},
+    "pnp_admm": {"counts": (0.1, 0.01), "ct": (0.1, 0.01), "few": (0.5, 0.015)},
 }
 # method -> field -> kind -> value; kinds that are not named have the method's own default
 SETTINGS: dict[str, dict[str, dict[Kind, Any]]] = {
@@ -62,13 +62,13 @@ SETTINGS: dict[str, dict[str, dict[Kind, Any]]] = {
     "tmpd": {"cg_steps": dict.fromkeys(KINDS, 2)},
     "pnp_admm": {
         "sigma": {"small": 0.03, "large": 0.03, "noise": 0.1},
-        "weight": {"counts": 4e-4, "ct": 0.002, "arc": 0.003, "small": 0.03, "large": 0.01, "noise": 1.0},
+        "weight": {"counts": 4e-4, "ct": 0.002, "few": 0.003, "small": 0.03, "large": 0.01, "noise": 1.0},
         "power": {"counts": 1.0},
         "damping": {"counts": 0.5},
     },
     "pnp_red": {
-        "sigma": {"counts": 0.03, "ct": 0.02, "arc": 0.02, "small": 0.03, "large": 0.03, "noise": 0.1},
-        "weight": {"counts": 0.01, "ct": 0.003, "arc": 0.003, "small": 0.03, "large": 0.01, "noise": 1.0},
+        "sigma": {"counts": 0.03, "ct": 0.02, "few": 0.02, "small": 0.03, "large": 0.03, "noise": 0.1},
+        "weight": {"counts": 0.01, "ct": 0.003, "few": 0.003, "small": 0.03, "large": 0.01, "noise": 1.0},
     },
 }
 FEW: dict[str, dict[str, Any]] = {
@@ -129,7 +129,7 @@ class Plan(NamedTuple):
 
 def kind_of(kind: TaskKind, *, counts: bool) -> Kind:
     """The kind of preset, of a problem whose photons are counted or not."""
-    return "counts" if counts and kind in ("ct", "arc") else kind
+    return "counts" if counts and kind in ("ct", "few") else kind
 
 
 def preset(
