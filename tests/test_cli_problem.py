@@ -226,15 +226,15 @@ def test_photons_weigh_each_ray_unless_told_otherwise(folder):
     assert told_noise(gaussian, case_of(gaussian)).shape == ()
 
 
-@pytest.mark.parametrize("solver", ["pnp_admm", "dds"])
+@pytest.mark.parametrize("solver", ["pnp_admm", "dds", "diffpir"])
 def test_presets_of_the_prior_follow_the_weights_and_named_settings_stay(solver):
     case = SimpleNamespace(share=0.25)
     usual, even = (plan_of(Experiment(solver=SolverConfig(solver)), "counts", c).settings for c in (None, case))
-    expected = {"weight": 0.25 * usual.weight} if solver == "pnp_admm" else {}
-    assert even == dataclasses.replace(usual, **expected)
-    if solver == "pnp_admm":
-        named = plan_of(Experiment(solver=SolverConfig(solver, weight=0.3)), "counts", case)
-        assert named.settings.weight == 0.3
+    field = {"pnp_admm": "weight", "dds": "consistency"}.get(solver)
+    assert even == dataclasses.replace(usual, **({field: 0.25 * getattr(usual, field)} if field else {}))
+    if field:
+        named = plan_of(Experiment(solver=SolverConfig(solver, **{field: 0.3})), "counts", case)
+        assert getattr(named.settings, field) == 0.3
 
 
 def test_only_the_head_ct_has_slice_41():
