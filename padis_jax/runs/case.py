@@ -58,7 +58,7 @@ class Case:
     problem: NamedProblem
     truth: np.ndarray | None = None
     prior: Prior | None = None
-    weighted: bool = True
+    weighted: bool = False
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     note: str = ""
 
