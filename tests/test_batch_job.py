@@ -100,11 +100,11 @@ def test_items_that_know_the_noise_of_each_ray_are_weighed_by_it(folder, done, t
     std = np.where(np.arange(5) < 2, 0.01, 2.0)[:, None] * np.ones((5, 24))
     np.savez(scans / "scan2.npz", sinogram=sinogram, noise_sigma=0.02)
     np.savez(scans / "rays.npz", sinogram=sinogram + np.where(std > 1, 1.0, 0), noise_std=std)
-    _job(tmp_path, tmp_path / "out")
+    _job(tmp_path, tmp_path / "out", "--weighted")
     images, lines = _images(tmp_path / "out"), _manifest(tmp_path / "out")
     assert [line["status"] for line in lines.values()] == ["done", "done"]
     np.testing.assert_allclose(images["scan2"], _images(done)["scan2"], atol=1e-4)  # whatever is beside it
-    _job(tmp_path, tmp_path / "plain", "--no-weighted")
+    _job(tmp_path, tmp_path / "plain")
     gap = {name: np.abs(_images(tmp_path / "plain")[name] - images[name]).max() for name in images}
     assert gap["scan2"] < 1e-4 < 0.01 < gap["rays"]
 

@@ -194,6 +194,7 @@ def test_tv_takes_the_weight_of_the_problem(folder):
         (dict(problem="sr2"), 0.001),
         (dict(problem="denoise", tv=TVConfig(weight=0.7, iterations=20)), 0.7),
         (dict(problem="ct8", scan=ScanConfig(pixel_mm=1.0)), 1.0),
+        (dict(problem="ct8", scan=ScanConfig(pixel_mm=1.0), weighted=True), 1.0),
         (dict(problem="ct8", scan=ScanConfig(protocol="paper")), 0.003),
     ):
         image = ImageConfig(str(folder / "grey.png"), 0)
@@ -203,11 +204,13 @@ def test_tv_takes_the_weight_of_the_problem(folder):
         expected = total_variation(case.measurement.y, case.operator, settings=settings, noise_std=case.noise_std).image
         found = run_tv(case, tv_of(config, case.kind, case.problem, case.evenness))
         np.testing.assert_array_equal(found, expected)
-        assert (case.evenness < 0.99) == (case.measurement.protocol == "honest")  # counts differ in their noise
+        assert (case.evenness < 0.99) == config.weighted  # counts differ in their noise
 
 
-def test_photons_weigh_each_ray_unless_told_otherwise(folder):
-    config = Experiment(problem="ct8", image=ImageConfig(str(folder / "grey.png"), 0), scan=ScanConfig(pixel_mm=5.0))
+def test_photons_weigh_each_ray_where_that_is_asked_for(folder):
+    image, scan = ImageConfig(str(folder / "grey.png"), 0), ScanConfig(pixel_mm=5.0)
+    plain = Experiment(problem="ct8", image=image, scan=scan)
+    config = dataclasses.replace(plain, weighted=True)
     case = case_of(config)
     np.testing.assert_array_equal(told_noise(config, case), case.measurement.noise_std)
     root, scale = root_weights(case.measurement.noise_std)
@@ -215,26 +218,23 @@ def test_photons_weigh_each_ray_unless_told_otherwise(folder):
     rms = case.measurement.noise_sigma
     assert case.evenness == pytest.approx(float(scale / rms) ** 2, rel=1e-4)
     assert case.share == pytest.approx(float(scale / rms * case.operator.norm / norm) ** 2, rel=1e-4)
-    plain = dataclasses.replace(config, weighted=False)
     one = told_noise(plain, case_of(plain))
-    assert (
-        one.shape == () and one == case.measurement.noise_sigma and case_of(plain).evenness == case_of(plain).share == 1
-    )
+    assert one.shape == () and one == rms and case_of(plain).evenness == case_of(plain).share == 1
     named = dataclasses.replace(config, solver=SolverConfig("dds", noise=0.5))
     assert told_noise(named, case) is None and plan_of(named, case.kind).settings.noise == 0.5
     gaussian = dataclasses.replace(config, problem="denoise")
     assert told_noise(gaussian, case_of(gaussian)).shape == ()
 
 
-@pytest.mark.parametrize("solver", ["pnp_admm", "dds"])
+@pytest.mark.parametrize("solver", ["pnp_admm", "dds", "diffpir"])
 def test_presets_of_the_prior_follow_the_weights_and_named_settings_stay(solver):
     case = SimpleNamespace(share=0.25)
     usual, even = (plan_of(Experiment(solver=SolverConfig(solver)), "counts", c).settings for c in (None, case))
-    expected = {"weight": 0.25 * usual.weight} if solver == "pnp_admm" else {}
-    assert even == dataclasses.replace(usual, **expected)
-    if solver == "pnp_admm":
-        named = plan_of(Experiment(solver=SolverConfig(solver, weight=0.3)), "counts", case)
-        assert named.settings.weight == 0.3
+    field = {"pnp_admm": "weight", "dds": "consistency"}.get(solver)
+    assert even == dataclasses.replace(usual, **({field: 0.25 * getattr(usual, field)} if field else {}))
+    if field:
+        named = plan_of(Experiment(solver=SolverConfig(solver, **{field: 0.3})), "counts", case)
+        assert getattr(named.settings, field) == 0.3
 
 
 def test_only_the_head_ct_has_slice_41():

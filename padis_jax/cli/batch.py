@@ -201,11 +201,11 @@ def _measured_job(config: Experiment, weights: Weights, workdir: Path) -> Folder
     reasons = []
     for path in items.values():
         try:
-            found = load(path)
+            geometry = load(path).geometry
         except UserError as error:
             reasons.append(str(error))
             continue
-        first, geometry, counted = path, found.geometry, found.relative_std is not None
+        first = path
         break
     if first is None:
         raise UserError(f"{config.measurements}: none of its {len(items)} files can be used; the first: {reasons[0]}")
@@ -226,10 +226,7 @@ def _measured_job(config: Experiment, weights: Weights, workdir: Path) -> Folder
         about = {name: case.about[name] for name in ("repaired_counts", "attenuation_per_mm")}
         return Item(case, about | {"noise_sigma": float(case.measurement.noise_sigma)})
 
-    about = {"geometry": dataclasses.asdict(geometry), "pixel_mm": pixel}
-    if config.weighted and counted and not config.measurement.noise:
-        about["noise"] = "of each ray"  # which jobs begun before there was this are not resumed with
-    return Folder(items, operator, read, about)
+    return Folder(items, operator, read, {"geometry": dataclasses.asdict(geometry), "pixel_mm": pixel})
 
 
 def _plan(

@@ -45,8 +45,8 @@ class MeasurementConfig:
       pixel_mm: side of a pixel; 0 fits the field of view into the image.
       attenuation: per mm: of water, where the prior's window is in HU (0: 0.02); of image value 1, where it is not
         (0: that of the bright parts of the FBP).
-      noise: standard deviation of the line integrals, the same for all; 0 estimates it from neighbouring bins, and that
-        of counts for each ray.
+      noise: standard deviation of the line integrals, the same for all; 0 estimates it from neighbouring bins, with
+        --weighted that of counts for each ray.
       find_centre: find the rotation axis from the data, instead of the geometry's offset.
       check: check the geometry, print what may be wrong with it, and stop.
     """

@@ -58,7 +58,7 @@ class Case:
     problem: NamedProblem
     truth: np.ndarray | None = None
     prior: Prior | None = None
-    weighted: bool = True
+    weighted: bool = False
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     note: str = ""
 
@@ -204,7 +204,8 @@ def measured_case(config: Experiment, scan: MeasuredScan, weights: Weights, *, o
     """
     grey_only(config.weights, weights)
     shape, path = weights.frame.image_shape, config.measurement.path
-    scaled = scaled_scan(config.measurement, scan, weights.window, shape, operator=operator)
+    told = scan if config.weighted else scan._replace(relative_std=None)
+    scaled = scaled_scan(config.measurement, told, weights.window, shape, operator=operator)
     found = scaled.measurement
     # A result is of one image that comes from no image file, named by the measurement and its digest.
     name = f"{Path(path).name} {hashlib.sha256(scan.sinogram.tobytes()).hexdigest()[:16]}"

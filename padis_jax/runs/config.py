@@ -149,7 +149,7 @@ class Experiment:
     image: ImageConfig = dataclasses.field(default_factory=ImageConfig)
     scan: ScanConfig = dataclasses.field(default_factory=ScanConfig)
     measurement: MeasurementConfig = dataclasses.field(default_factory=MeasurementConfig)
-    weighted: bool = True
+    weighted: bool = False
     solver: SolverConfig = dataclasses.field(default_factory=SolverConfig)
     tv: TVConfig = dataclasses.field(default_factory=TVConfig)
     classical: tuple[Literal["cgls", "sirt"], ...] = ()

@@ -27,7 +27,8 @@ def plan_of(config: Experiment, kind: Kind, case: Case | None = None) -> Plan:
       config: of the run.
       kind: of the problem.
       case: whose entries are weighed by their noise. Presets are for entries of equal noise; weights of mean 1 leave
-        noise of another variance, and the preset's weight of the prior in plug-and-play follows it (`Case.share`).
+        noise of another variance, and what weighs the prior in units of ||A||^2, in DDS and plug-and-play, follows it
+        (`Case.share`).
 
     Raises:
       UserError: for values out of range, and settings that contradict each other.
@@ -37,9 +38,10 @@ def plan_of(config: Experiment, kind: Kind, case: Case | None = None) -> Plan:
         plan = preset(config.method, kind, given=solver.settings)
     except (TypeError, ValueError) as error:
         raise UserError(f"solver: {error}") from error
-    if case is not None and plan.row.begin is not None and "weight" not in solver.settings:
-        weight = case.share * plan.settings.weight
-        plan = plan._replace(settings=dataclasses.replace(plan.settings, weight=weight))
+    relative = "weight" if plan.row.begin is not None else "consistency"  # the settings in units of ||A||^2
+    if case is not None and relative in plan.row.fields and relative not in solver.settings:
+        value = case.share * getattr(plan.settings, relative)
+        plan = plan._replace(settings=dataclasses.replace(plan.settings, **{relative: value}))
     if plan.row.begin is None:
         plan = plan._replace(average=CHAINS)
     plan = plan._replace(**solver.run_fields)
