@@ -62,6 +62,15 @@ def test_weights_without_positions_need_no_new_frame(images, tmp_path, capsys): 
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["evaluations"] == 3
 
 
+def test_the_plan_of_images_from_the_prior(images, tmp_path, capsys):  # noqa: F811
+    args = ["--weights", str(images / "w.safetensors"), "--generate", "2", "--generate-levels", "7", "--dry-run"]
+    main([*args, "--json", "--workdir", str(tmp_path / "out")])
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["images"] == 2 and plan["evaluations"] == 14 and plan["bytes"] > 0 and plan["seconds"] is None
+    main([*args, "--estimate", "--workdir", str(tmp_path / "out")])
+    assert " s and " in capsys.readouterr().out and not (tmp_path / "out").exists()
+
+
 def test_numbers_of_images_that_keys_cannot_take(scans, capsys):
     for index in (-1, 2**32):
         line = refused(main, arguments(scans, "--dry-run", f"--image.index={index}"), capsys)
@@ -77,6 +86,7 @@ def test_the_plan_names_the_true_input(scans, tmp_path, capsys):
     main(folder)
     plan = json.loads(capsys.readouterr().out)
     assert plan["measurements"] == str(scans / "many") and plan["items"] == 2 and plan["evaluations_each"] == 3
+    assert plan["evaluations"] == 6 and plan["bytes"] > 0 and plan["seconds"] is None
     assert not (tmp_path / "out").exists()
     np.save(scans / "many" / "a.npy", np.full((24, 32), np.nan, np.float32))
     (scans / "many" / "b.npy").write_bytes(b"nothing")

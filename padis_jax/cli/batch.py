@@ -26,6 +26,7 @@ import padis_jax
 from padis_jax.cli.arguments import OutputOptions
 from padis_jax.devices.memory import Memory
 from padis_jax.devices.mesh import make_mesh
+from padis_jax.devices.plan import plan_sampling
 from padis_jax.errors import UserError
 from padis_jax.files import json_text
 from padis_jax.images import ImageSet
@@ -39,7 +40,7 @@ from padis_jax.runs.batch_job import Item
 from padis_jax.runs.case import Case, grey_only, image_key, measured_case
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import kind_named, plan_of, tv_of
-from padis_jax.runs.prior import build_prior
+from padis_jax.runs.prior import build_prior, patch_batch
 from padis_jax.runs.results import check_folder, results_folder
 from padis_jax.runs.solve import check_traced
 from padis_jax.solvers.batch import reconstruct_batch
@@ -91,7 +92,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     ]
     check_folder(workdir, names, config)
     if output.dry_run:
-        return _plan(config, job, plan, prior, workdir, output)
+        return _plan(config, job, plan, prior, weights, workdir, output)
 
     @jax.jit
     def start(sinograms: jax.Array, noise: jax.Array, settings: TV) -> jax.Array:
@@ -230,9 +231,15 @@ def _measured_job(config: Experiment, weights: Weights, workdir: Path) -> Folder
 
 
 def _plan(
-    config: Experiment, job: Folder, plan: Plan, prior: Prior, workdir: Path, output: OutputOptions
+    config: Experiment,
+    job: Folder,
+    plan: Plan,
+    prior: Prior,
+    weights: Weights,
+    workdir: Path,
+    output: OutputOptions,
 ) -> dict[str, int]:
-    """Prints what would be done, after the checks of the first item that can be read."""
+    """Prints what would be done, and what it takes, after the checks of the first item that can be read."""
     failed = {}
     for name, path in job.items.items():
         try:
@@ -243,12 +250,24 @@ def _plan(
     counts = {"items": len(job.items), "evaluations_each": plan.evaluations * config.tilings}
     if len(failed) == len(job.items):
         raise UserError(f"{config.measurements}: no measurement can be used; the first: {next(iter(failed.values()))}")
+    devices = make_mesh(config.devices, local=True).size
+    images = -(-min(config.batch, len(job.items)) // devices)
+    estimate = plan_sampling(
+        weights.network,
+        weights.params,
+        prior.frame,
+        evaluations=-(-len(job.items) // devices) * counts["evaluations_each"],
+        patch_batch=patch_batch(config, weights, prior.frame, 1, images=images) or 0,
+        gradient=plan.row.gradient,
+        images=images,
+        timed=output.estimate,
+    )
     about = {"measurements": config.measurements, "weights": config.weights, "solver": plan.method, **counts}
     if output.json:
-        print(json_text({"dry_run": True, **about, "workdir": str(workdir)}))
+        print(json_text({"dry_run": True, **about, "workdir": str(workdir), **estimate._asdict()}))
     else:
         print(
-            f"{len(job.items)} measurements of {config.measurements}; {plan.row.label} with {config.weights}, "
-            f"{counts['evaluations_each']} evaluations each, into {workdir}"
+            f"{len(job.items)} measurements of {config.measurements}, {images} at a time; {plan.row.label} with "
+            f"{config.weights}, {counts['evaluations_each']} evaluations each, into {workdir}; {estimate.text()}"
         )
     return counts

@@ -9,13 +9,14 @@ import numpy as np
 from tqdm import tqdm
 
 from padis_jax.cli.arguments import OutputOptions
+from padis_jax.devices.plan import plan_sampling
 from padis_jax.files import json_text, write_npz
 from padis_jax.runs.case import image_key
 from padis_jax.runs.config import Experiment, check_defaults
-from padis_jax.runs.prior import build_prior
+from padis_jax.runs.prior import build_prior, patch_batch
 from padis_jax.runs.results import check_folder, results_folder, write_config
 from padis_jax.solvers.generate import generate
-from padis_jax.weights import load_weights
+from padis_jax.weights import Weights, load_weights
 from padis_jax.writers import write_png
 
 
@@ -27,9 +28,7 @@ def generate_images(config: Experiment, workdir: Path, output: OutputOptions) ->
     names = [*(f"generated_{index:02d}.png" for index in range(config.generate)), "generated.npz", "config.json"]
     check_folder(workdir, names, config)
     if output.dry_run:
-        about = {"images": config.generate, "levels": config.generate_levels, "weights": config.weights}
-        text = f"{config.generate} images of {config.generate_levels} steps with {config.weights} into {workdir}"
-        print(json_text({"dry_run": True, **about, "workdir": str(workdir)}) if output.json else text)
+        _plan(config, weights, workdir, output)
         return
     with results_folder(workdir, names, config, lock=not output.no_lock):
         images = []
@@ -56,3 +55,22 @@ def generate_images(config: Experiment, workdir: Path, output: OutputOptions) ->
         print(json_text({"workdir": str(workdir), "images": len(images), "unit": weights.window.unit}))
     elif not output.quiet:
         print(f"results in {workdir}: {len(images)} generated_NN.png, generated.npz, config.json")
+
+
+def _plan(config: Experiment, weights: Weights, workdir: Path, output: OutputOptions) -> None:
+    """Prints what would be done, and what it takes."""
+    estimate = plan_sampling(
+        weights.network,
+        weights.params,
+        weights.frame,
+        evaluations=config.generate * config.generate_levels * config.tilings,
+        patch_batch=patch_batch(config, weights, weights.frame, 1) or 0,
+        gradient=False,
+        timed=output.estimate,
+    )
+    about = {"images": config.generate, "levels": config.generate_levels, "weights": config.weights}
+    if output.json:
+        print(json_text({"dry_run": True, **about, "workdir": str(workdir), **estimate._asdict()}))
+    else:
+        what = f"{config.generate} images of {config.generate_levels} steps with {config.weights} into {workdir}"
+        print(f"{what}; {estimate.text()}")

@@ -60,6 +60,7 @@ def plan_sampling(
     evaluations: int,
     patch_batch: int,
     gradient: bool,
+    images: int = 1,
     timed: bool = False,
 ) -> Estimate:
     """Of a reconstruction.
@@ -68,16 +69,18 @@ def plan_sampling(
       network: its config.
       params: its parameters.
       frame: says how many patches an image has.
-      evaluations: of the whole image.
-      patch_batch: patches per call, 0 for all.
+      evaluations: of whole images, all of them.
+      patch_batch: patches of an image per call, 0 for all.
       gradient: whether each evaluation is differentiated (DPS, TMPD).
+      images: side by side.
       timed: whether to compile and time an evaluation.
     """
     count = min(patch_batch or frame.patch_count, frame.patch_count)
     calls = -(-frame.patch_count // count)
-    f, shapes = network_call(network, params, frame.tile_shape, count, gradient=gradient)
+    f, shapes = network_call(network, params, frame.tile_shape, count * images, gradient=gradient)
     seconds, size = _measured(f, shapes, timed)
-    return _estimate(parameter_count(params), evaluations, seconds and evaluations * calls * seconds, size)
+    rounds = -(-evaluations // images) * calls
+    return _estimate(parameter_count(params), evaluations, seconds and rounds * seconds, size)
 
 
 def plan_training(config: Config, frame: Frame, steps: int, *, timed: bool = False) -> Estimate:
