@@ -4,8 +4,8 @@
 
 Starts sample.py twice with an empty cache of compiled programs (devices/compile_cache.py), for three levels. Then, in
 this process without a cache, times the building of a scan, of an equal one and of another, and of plug-and-play on 20
-views the first call, a second one, and calls with other levels, another seed and other angles. Prints seconds, and those
-in XLA's compiler or loading programs.
+views the first call, a second one, and calls with other levels, another seed and other angles. Prints seconds in all
+and in XLA's compiler or loading programs.
 """
 
 from __future__ import annotations
