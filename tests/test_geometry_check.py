@@ -14,7 +14,7 @@ from padis_jax.measurements import geometry_arcs
 from padis_jax.measurements.geometry import ScanGeometry
 from padis_jax.measurements.geometry_check import check_geometry, find_offset
 from padis_jax.measurements.geometry_residual import Correction
-from studies.geometry_trials import line_integrals
+from studies.geometry_trials import line_integrals, random_scan, trials, verdict
 
 VIEWS, BINS = 60, 64
 FAN = ScanGeometry("fan", tuple(np.arange(VIEWS) * 6.0), "degrees", BINS, 1.0, 0.0, 60.0, 30.0)
@@ -149,6 +149,15 @@ def test_the_other_unit_of_a_scan_that_begins_anywhere():
     late = dataclasses.replace(FAN, angles=tuple(a + 300.0 for a in FAN.angles))
     wrong = dataclasses.replace(late, angles=tuple(late.radians))
     assert check_geometry(wrong, _measured(late)).best.correction == Correction(other_unit=True)
+
+
+@pytest.mark.slow
+def test_an_arc_that_either_sense_explains_is_called_so():
+    geometry, data = random_scan(np.random.default_rng(2002))  # 150 degrees of a fan on 112 bins
+    found = {
+        trial.fault: verdict(trial) for trial in trials(geometry, data) if trial.fault in ("", "sense of rotation")
+    }
+    assert found == {"": "right", "sense of rotation": "cannot tell"}
 
 
 def test_what_cannot_be_checked_is_named():

@@ -74,6 +74,11 @@ def by_image(geometry: ScanGeometry, sinogram: np.ndarray) -> Report:
         if finding.residual < CLEARER * best.residual:
             best = finding
     others = tuple(sorted((f for f in kinds if f != best), key=lambda f: f.residual))
+    reversed_least = min(min(row) for row in values[1:])
+    turned = best.correction.reverse_bins or best.correction.reverse_views
+    if not turned and CLEARER * reversed_least < min(values[0]):
+        why = "the sense of rotation and the detector's direction (an image explains the other one nearly as well)"
+        unknown = (*unknown, why)
     return Report(stated.residual, best, others, unknown)
 
 
