@@ -75,8 +75,8 @@ def refuse_inputs(outputs: Sequence[Path], inputs: Iterable[str]) -> None:
     Raises:
       UserError: naming both; what `files.refuse_detour` refuses of the outputs.
     """
-    for path in outputs:
-        refuse_detour(path)
+    for output in outputs:
+        refuse_detour(output)
     within = (file for path in outputs if path.is_dir() for file in path.rglob("*") if file.is_file())
     there = {key: path for path in (*outputs, *within) if (key := _identity(path)) is not None}
     if not there:  # an input exists, so a file that does not is none

@@ -12,7 +12,7 @@ from typing import Literal
 
 from padis_jax.config import check_shaping
 from padis_jax.errors import UserError
-from padis_jax.fields import check_count, check_fields
+from padis_jax.fields import check_count, check_fields, check_length
 from padis_jax.measurements.load import MeasurementConfig
 from padis_jax.operators.blur import Boundary
 from padis_jax.prior import TilingName
@@ -74,10 +74,13 @@ class ScanConfig:
     def __post_init__(self) -> None:
         if self.views < 1 or self.bins < 1:
             raise UserError(f"scan: views {self.views} and bins {self.bins} must be at least 1")
+        check_count("scan.views", self.views)
+        check_count("scan.bins", self.bins)
         if self.protocol not in ("honest", "paper"):
             raise UserError(f"scan.protocol is {self.protocol!r}: use 'honest' or 'paper'")
         if not self.photons > 0 or self.pixel_mm < 0:
             raise UserError(f"scan: photons {self.photons} must be positive and pixel_mm {self.pixel_mm} not negative")
+        check_length("scan.pixel_mm", self.pixel_mm, 1e-9)
 
 
 @dataclasses.dataclass(frozen=True)
