@@ -158,6 +158,9 @@ def test_default_settings_are_what_they_say():
         ["--scan.photons", "inf"],
         ["--scan.pixel-mm", "1e-300"],
         ["--scan.views", "1000000000"],
+        ["--samples", "1000000000"],
+        ["--generate", "1000000000"],
+        ["--tv.iterations", "1000000000000"],
         ["--generate", "1", "--generate-levels", "100000000000"],
     ],
 )

@@ -98,6 +98,7 @@ class TVConfig:
     def __post_init__(self) -> None:
         if not (self.weight is None or 0 < self.weight < math.inf) or self.iterations < 1:
             raise UserError(f"tv: weight {self.weight} must be positive, iterations {self.iterations} at least 1")
+        check_count("tv.iterations", self.iterations)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,6 +184,8 @@ class Experiment:
             raise UserError(f"samples {self.samples} must be at least 2, or 0; generate {self.generate} not negative")
         if self.devices < 0 or self.batch < 1:
             raise UserError(f"devices {self.devices} must not be negative, batch {self.batch} at least 1")
+        for name in ("samples", "generate", "tilings", "devices", "batch"):
+            check_count(name, getattr(self, name), 0)
         if (self.image.crop or self.image.resize) and {"dicom", "nifti"} & set(self.save_as):
             raise UserError("--save-as dicom and nifti carry a whole image's header: not with --image.crop or resize")
         self._check_problem()
