@@ -25,6 +25,7 @@ def folder(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     np.save(tmp_path / "images.npy", rng.uniform(size=(2, 16, 16)).astype(np.float32))
     monkeypatch.setitem(grid.PRESETS, "quick", grid.Preset(("ct8",), 2, 25, {}))
+    monkeypatch.setattr("padis_jax.benchmark.methods.CLASSICAL", {})  # start and TV are enough
     return tmp_path
 
 

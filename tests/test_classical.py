@@ -88,16 +88,18 @@ def test_a_run_stops_at_the_noise_of_its_measurement(tmp_path):
     y, x = np.mgrid[-1:1:24j, -1:1:24j]
     volume = np.where(np.hypot(x, y) < 0.7, 40, -1000).astype(np.int16)
     np.savez(tmp_path / "v.npz", volume=volume[None], spacing=np.ones(3))
-    for scan in (ScanConfig(views=9, bins=36, photons=1e4), ScanConfig(views=9, bins=36, protocol="paper")):
-        config = Experiment(image=ImageConfig(str(tmp_path / "v.npz"), 0), scan=scan, classical=("cgls", "sirt"))
+    counts, exact = ScanConfig(views=9, bins=36, photons=1e4), ScanConfig(views=9, bins=36, protocol="paper")
+    for scan, weighted in ((counts, True), (counts, False), (exact, False)):
+        chosen = ImageConfig(str(tmp_path / "v.npz"), 0)
+        config = Experiment(image=chosen, scan=scan, classical=("cgls", "sirt"), weighted=weighted)
         images = read_images(config.image.path, fit=HOUNSFIELD)
         case = simulated_case(config, images)
         noise = np.asarray(case.measurement.noise_std, np.float64)
         for name in config.classical:
             image = run_classical(case, name)
-            weight = (noise**-2 / np.mean(noise**-2)) if noise.any() else 1.0
+            weight = noise**-2 / np.mean(noise**-2) if weighted else 1.0
             misfit = np.sqrt((weight * np.asarray(case.measurement.y - case.operator(image)) ** 2).sum())
-            expected = np.sqrt(noise.size / np.mean(noise**-2)) if noise.any() else 0.0
+            expected = np.sqrt(noise.size / np.mean(noise**-2)) if weighted else np.linalg.norm(noise)
             assert image.shape == (24, 24, 1) and (misfit <= expected * 1.0001 or not noise.any())
     with pytest.raises(UserError, match="not with sirt: its kernel has negative entries; choose another --classical"):
         Experiment(problem="sr4_bicubic", classical=("sirt",))

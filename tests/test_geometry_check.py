@@ -145,6 +145,12 @@ def test_the_other_unit_of_angles():
     assert report.best.correction.geometry(wrong) == PARALLEL
 
 
+def test_the_other_unit_of_a_scan_that_begins_anywhere():
+    late = dataclasses.replace(FAN, angles=tuple(a + 300.0 for a in FAN.angles))
+    wrong = dataclasses.replace(late, angles=tuple(late.radians))
+    assert check_geometry(wrong, _measured(late)).best.correction == Correction(other_unit=True)
+
+
 def test_what_cannot_be_checked_is_named():
     with pytest.raises(ValueError, match="too few views"):
         check_geometry(dataclasses.replace(FAN, angles=FAN.angles[:5]), np.ones((5, BINS)))

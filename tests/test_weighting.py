@@ -189,7 +189,7 @@ def test_a_dps_step_divides_by_the_norm_and_the_noise_of_the_weighted_problem():
 
 
 @pytest.mark.parametrize(
-    "solver", [name if name in ("dds", "pnp_admm") else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+    "solver", [name if name == "dds" else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
 )
 def test_every_method_solves_the_weighted_problem(solver):
     """It gives the image of the operator and the measurement that were multiplied by W^(1/2) beforehand."""
@@ -269,6 +269,7 @@ def test_a_pixel_that_is_not_measured_weighs_nothing():
     )
 
 
+@pytest.mark.slow
 def test_measurements_side_by_side_with_noise_of_their_own():
     stds = jnp.asarray([STD, 2 * STD[::-1], np.full(7, 0.3), np.zeros(7)], jnp.float32)
     ys = jnp.stack([Y, Y + 1, Y - 1, 2 * Y])
@@ -296,6 +297,7 @@ def test_other_noise_compiles_nothing():
         reconstruct(0, Y, A, prior, noise_std=std, start="tv", **SHORT)
 
 
+@pytest.mark.slow
 def test_the_derivative_by_the_noise_is_that_of_differences():
     def figure(std):
         # Without a consistency ||A|| does not count, of which differences see how power iteration rounds.

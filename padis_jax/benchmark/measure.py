@@ -24,7 +24,7 @@ from padis_jax.images import ImageSet
 from padis_jax.problems.registry import PROBLEMS, measure_image
 from padis_jax.runs.case import Case, image_key
 from padis_jax.runs.score import score
-from padis_jax.runs.solve import Solved, run_classical, run_tv
+from padis_jax.runs.solve import Solved, options_of, run_classical, run_tv
 from padis_jax.solvers.presets import Plan, tv_preset
 from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.solvers.samples import draw_samples
@@ -162,8 +162,7 @@ def _solve(name: str, plan: Plan | None, scene: Scene, trained: Trained | None, 
         start = _quick(operator, y).reshape(1, *shape)
         return Solved(_restore(trained.content.config, trained.content.params, start)[0], 1)
     prior = prior_of(method, trained, (shape[0], shape[1]), patch_batch)
-    start = scene.tv()[0] if plan.start == "tv" else plan.start
-    options = {**plan.options(), "start": start, "solver": plan.settings, "noise_std": scene.case.noise_std}
+    options = options_of(plan, scene.tv()[0] if plan.start == "tv" else None, scene.case.noise_std)
     if method.samples > 1:
         del options["average"]
         drawn = draw_samples(scene.key(), y, operator, prior, method.samples, **options)

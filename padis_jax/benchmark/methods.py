@@ -130,7 +130,7 @@ def _misfit(method: Method, trained: Trained, pictures: Pictures) -> str:
     """Why the network does not suit the images, or ""."""
     content = trained.content
     if isinstance(content, Weights):
-        if content.frame.image_shape != pictures.shape:
+        if content.frame_for(pictures.shape) is None:
             return f"network of {content.frame.image_shape} pixels, images of {pictures.shape}"
         if content.window != pictures.window:
             return f"network of window {content.window}, images of {pictures.window}"
@@ -168,7 +168,7 @@ def prior_of(method: Method, trained: Trained, shape: tuple[int, int], patch_bat
         return patch_prior(
             content.network,
             content.params,
-            content.frame,
+            content.frame_for(shape) or content.frame,
             tiling=method.tiling,
             tilings=method.tilings,
             overlap=overlap_of(content.frame.patch),

@@ -119,10 +119,10 @@ def _without_trifles(correction: Correction, geometry: ScanGeometry) -> Correcti
 
 
 def _unit_candidates(geometry: ScanGeometry) -> Iterator[Literal["degrees", "radians"]]:
-    reach = float(np.abs(geometry.angles).max())
-    if geometry.angle_unit == "degrees" and 1 < reach < 2.2 * np.pi:
+    span = float(np.ptp(geometry.angles))  # wherever the scan begins
+    if geometry.angle_unit == "degrees" and 1 < span < 2.2 * np.pi:
         yield "radians"
-    if geometry.angle_unit == "radians" and reach > 2.2 * np.pi:
+    if geometry.angle_unit == "radians" and span > 2.2 * np.pi:
         yield "degrees"
 
 

@@ -108,9 +108,9 @@ class Case:
         return {"masked": self.measurement.y} if isinstance(self.operator, Masking) else {}
 
 
-def image_key(seed: int, index: int) -> Array:
+def image_key(seed: int, index: int | Array) -> Array:
     """The key of one image: independent of the batch that it is computed in. UserError beyond 32 bits."""
-    if not 0 <= index < 2**32:
+    if isinstance(index, int) and not 0 <= index < 2**32:  # an array under vmap is of batch items, counted here
         raise UserError(f"--image.index {index}: images are counted from 0")
     return jax.random.fold_in(root_key(seed), index)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from padis_jax.errors import UserError
 from padis_jax.noise import check_ladder
@@ -16,11 +16,16 @@ from padis_jax.solvers.presets import CHAINS, Kind, Plan, kind_of, preset, tv_pr
 from padis_jax.solvers.tv import TV
 from padis_jax.split import is_head_ct
 
-if TYPE_CHECKING:
-    from padis_jax.runs.case import Case
+
+class Weighed(Protocol):
+    """What `plan_of` looks at of a case."""
+
+    @property
+    def share(self) -> float:
+        """See `Case.share`."""
 
 
-def plan_of(config: Experiment, kind: Kind, case: Case | None = None) -> Plan:
+def plan_of(config: Experiment, kind: Kind, case: Weighed | None = None) -> Plan:
     """How the solver runs: what the config says, else the preset, else the method's own default.
 
     Args:

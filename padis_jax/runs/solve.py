@@ -137,8 +137,13 @@ def _problem(config: Experiment, case: Case) -> tuple[Array, Array, Any, Prior]:
 
 
 def _options(config: Experiment, case: Case, plan: Plan, tv: Array) -> dict[str, Any]:
+    return options_of(plan, tv, told_noise(config, case))
+
+
+def options_of(plan: Plan, tv: Array | None, noise_std: Array | None) -> dict[str, Any]:
+    """The keyword arguments of `reconstruct` for a plan; `tv` is the image of total variation, if it starts there."""
     start = tv if plan.start == "tv" else plan.start
-    return {"solver": plan.settings, **plan.options(), "start": start, "noise_std": told_noise(config, case)}
+    return {"solver": plan.settings, **plan.options(), "start": start, "noise_std": noise_std}
 
 
 def told_noise(config: Experiment, case: Case) -> Array | None:

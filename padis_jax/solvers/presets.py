@@ -53,6 +53,7 @@ FIRST_LEVEL: dict[Kind, float] = {"counts": 0.2, "ct": 0.2, "few": 0.2, "small":
 LEVELS: dict[str, dict[Kind, tuple[float, float]]] = {
     "pnp_admm": {"counts": (0.1, 0.01), "ct": (0.1, 0.01), "few": (0.5, 0.015)},
 }
+MOST: dict[str, dict[Kind, int]] = {"pnp_admm": {"counts": 25}}  # iterations, more of which fit the noise
 # method -> field -> kind -> value; kinds that are not named have the method's own default
 SETTINGS: dict[str, dict[str, dict[Kind, Any]]] = {
     "dds": {"cg_steps": dict.fromkeys(KINDS, 10)},
@@ -153,6 +154,7 @@ def preset(
     steps = max(1, evaluations // (row.evaluations(row.make(**chosen)) * tilings))
     settings = row.make(**{**chosen, **(given or {})})
     if row.begin is not None or not many:
+        steps = min(steps, MOST.get(name, {}).get(kind, steps))
         first, last = LEVELS.get(name, {}).get(kind, (FIRST_LEVEL[kind], SIGMA_MIN))
         return Plan(name, settings, steps, sigma_max=first, sigma_min=last)
     inner = INNER if name in SMALL_STEPS else 1

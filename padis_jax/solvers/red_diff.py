@@ -46,8 +46,8 @@ class REDDiff:
       learning_rate: of Adam, in image units.
     """
 
-    weight: float | Array = 0.05
-    learning_rate: float | Array = 0.01
+    weight: float | Array = 0.02
+    learning_rate: float | Array = 0.005
 
     def __post_init__(self) -> None:
         check_settings(self, weight="(0, inf]", learning_rate="(0, inf]")
