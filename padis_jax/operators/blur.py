@@ -24,7 +24,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from padis_jax.fields import LARGEST
 from padis_jax.operators.least_squares import pseudo_inverse
 from padis_jax.operators.norm import operator_norm
 from padis_jax.operators.per_channel import PerChannel, checked_size, leaf
@@ -32,7 +31,7 @@ from padis_jax.operators.per_channel import PerChannel, checked_size, leaf
 Boundary = Literal["circular", "reflect", "zero"]
 PAD = {"reflect": "symmetric", "zero": "constant"}  # numpy's names
 RCOND = 1e-6
-WIDEST = 4096  # pixels, of a kernel
+LARGEST, WIDEST = 1e15, 4096  # sum of a kernel, whose square float32 holds, and pixels of its length
 
 
 @functools.partial(
