@@ -56,9 +56,19 @@ def single(array: ArrayLike) -> Array:
 
 
 def check_count(name: str, value: Any, least: int = 1) -> None:
-    """Refuses what is no whole number, less than `least` or beyond 10^9 (UserError)."""
-    if (wanted := _wanted(int, value)) or not least <= value <= 10**9:
-        raise UserError(f"{name} is {_short(value)}: {wanted or f'use at least {least}, and at most 10^9'}")
+    """Refuses what is no whole number, less than `least` or beyond 10^6 (UserError)."""
+    if (wanted := _wanted(int, value)) or not least <= value <= 10**6:
+        raise UserError(f"{name} is {_short(value)}: {wanted or f'use at least {least}, and at most 10^6'}")
+
+
+def check_length(name: str, mm: float, least: float = 0.0) -> None:
+    """Refuses a length, of either sign, that no scan and no pixel has: below `least` and not 0, or beyond 1e9 mm.
+
+    Raises:
+      UserError: naming it.
+    """
+    if mm and not least <= abs(mm) <= 1e9:
+        raise UserError(f"{name} is {mm:g}: give a length in mm, between {least:g} and 1e+09")
 
 
 @functools.cache
@@ -89,7 +99,7 @@ def _wanted(hint: Any, value: Any, *, infinite: bool = False) -> str:
         return "" if whole and -(2**63) <= value < 2**64 else "it must be a whole number of at most 64 bits"
     if hint is float:
         real = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
-        good = real and (abs(value) <= LARGEST or (infinite and math.isinf(value)))
+        good = real and (abs(value) <= LARGEST or (infinite and abs(value) == math.inf))
         return "" if good else f"it must be a finite number, at most {LARGEST:g}"
     if hint is bool:
         return "" if isinstance(value, (bool, np.bool_)) else "it must be True or False"

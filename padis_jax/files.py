@@ -74,7 +74,8 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
       path: the final name; missing folders are made, a symbolic link is followed.
 
     Raises:
-      UserError: if the file cannot be written (full disk, no permission, a folder of that name); nothing changes then.
+      UserError: if the file cannot be written (full disk, no permission, a folder of that name, or what `refuse_detour`
+        refuses); nothing changes then.
     """
     if in_bucket(path):
         content = io.BytesIO()
@@ -84,6 +85,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         except Exception as error:  # whatever a client library raises
             raise UserError(f"{path}: could not be written ({reason(error)})") from error
         return
+    refuse_detour(path)
     final = resolved(path)
     temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -117,12 +119,26 @@ def resolved(path: str | Path) -> Path:
         raise UserError(f"{path}: is a link that leads back to itself; remove it, or choose another folder") from error
 
 
+def refuse_detour(path: str | Path) -> None:
+    """Refuses `..` after a folder that is missing: once that is made, the path names another file than was looked at.
+
+    Raises:
+      UserError: naming the folder.
+    """
+    parts = Path(path).parts
+    for index, part in enumerate(parts):
+        if part == ".." and not os.path.exists(missing := os.path.join(*parts[:index])):
+            raise UserError(f"{path}: leads through {missing}, which does not exist; name it without the way back")
+
+
 def check_writable(folder: str | Path) -> None:
     """Refuses a folder that nothing can be written to, before any long work; nothing is left there.
 
     Raises:
-      UserError: if the folder, or where it is missing the nearest one above it, takes no file.
+      UserError: if the folder, or where it is missing the nearest one above it, takes no file; what `refuse_detour`
+        refuses.
     """
+    refuse_detour(folder)
     wanted = resolved(folder)
     there = next(place for place in (wanted, *wanted.parents) if place.exists())
     try:

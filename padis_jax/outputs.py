@@ -16,7 +16,7 @@ from pathlib import Path
 import padis_jax
 from padis_jax.devices.mesh import is_leader
 from padis_jax.errors import UserError
-from padis_jax.files import in_bucket, place, read_text, resolved, write_json
+from padis_jax.files import in_bucket, place, read_text, refuse_detour, resolved, write_json
 from padis_jax.lock import Lock, locked
 
 RECORD = "results.json"
@@ -47,6 +47,7 @@ def check_outputs(
     """
     where, names = place(folder), [*names, record]
     if not in_bucket(folder):
+        refuse_detour(folder)
         for read in filter(None, inputs):
             if _mixes(where, names, read):
                 raise UserError(f"{read}: is read from, and results would mix with it; choose another --workdir")
@@ -72,8 +73,10 @@ def refuse_inputs(outputs: Sequence[Path], inputs: Iterable[str]) -> None:
       inputs: as for `check_outputs`.
 
     Raises:
-      UserError: naming both.
+      UserError: naming both; what `files.refuse_detour` refuses of the outputs.
     """
+    for output in outputs:
+        refuse_detour(output)
     within = (file for path in outputs if path.is_dir() for file in path.rglob("*") if file.is_file())
     there = {key: path for path in (*outputs, *within) if (key := _identity(path)) is not None}
     if not there:  # an input exists, so a file that does not is none

@@ -202,6 +202,14 @@ def _other_window(folder, tmp_path):
     return ["--weights", write_weights(tmp_path / "w.safetensors", window=HOUNSFIELD)]
 
 
+def _spaced(*spacing):
+    def make(folder, tmp_path):
+        np.savez(tmp_path / "v.npz", volume=np.full((1, 16, 16), 40, np.int16), spacing=np.asarray(spacing))
+        return ["--image.path", tmp_path / "v.npz", "--scan.protocol", "honest", *_other_window(folder, tmp_path)]
+
+    return make
+
+
 def _colour(folder, tmp_path):
     np.save(tmp_path / "colour.npy", np.full((1, 16, 16, 3), 0.5, np.float32))
     return ["--image.path", tmp_path / "colour.npy"]
@@ -231,6 +239,8 @@ MISTAKES = {
     "window of the image": (lambda f, t: ["--image.path", f / "volume.npz"], "trained with the window"),
     "window of the weights": (_other_window, "the window -1000 to 1000 HU, but the image has 0 to 1"),
     "channels": (_colour, "trained on images of 1 channels, not 3; add --image.grey"),
+    "flat pixels": (_spaced(1.0, 1.0, 1000.0), "v.npz: its pixels are 1 mm high and 1000 mm wide"),
+    "tiny pixels": (_spaced(1.0, 1e-30, 1e-30), "v.npz: the pixel size is 1e-30"),
     "no pixel size": (lambda f, t: ["--scan.protocol", "honest"], "give --scan.pixel-mm"),
     "DICOM without DICOM": (lambda f, t: ["--save-as", "dicom"], "images.npy: is not DICOM, and DICOM results need"),
     "NIfTI without spacing": (lambda f, t: ["--save-as", "png", "nifti"], "needs the spacing of the voxels"),

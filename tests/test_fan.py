@@ -256,6 +256,8 @@ def test_norm_and_pseudo_inverse_on_a_limited_arc():
         (dict(rotation_offset=np.inf), "rotation_offset must be finite"),
         (dict(angles=[]), "FanBeam: angles"),
         (dict(pixel_size=0.0), "FanBeam: pixel_size"),
+        (dict(source_distance=1e300), "FanBeam: source_distance is 1e\\+300"),
+        (dict(rotation_offset=-1e9), "FanBeam: rotation_offset is -1e\\+09"),
     ],
 )
 def test_impossible_geometry_is_refused(change, message):

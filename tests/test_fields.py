@@ -53,6 +53,13 @@ def with_norm(norm):
         ({"sigma_min": 1e-40}, "sigma_min"),
         ({"sigma_min": np.nan}, "sigma_min"),
         ({"sigma_max": 1e30}, "sigma_max"),
+        ({"levels": 10**9}, "levels is 1000000000: use at least 1, and at most 10.6"),
+        ({"levels": 10**4, "inner": 10**4}, "levels x inner is 100000000"),
+        ({"chunk": 1.5}, "chunk is 1.5"),
+        ({"first_chain": -1}, "first_chain is -1"),
+        ({"first_chain": 2**40}, "first_chain is 1099511627776"),
+        ({"first_chain": 0.5}, "first_chain is 0.5"),
+        ({"start": Y + 1j}, "start is complex"),
         ({"key": 2**70}, "64 bits"),
         ({"key": -(2**70)}, "64 bits"),
     ],
@@ -73,6 +80,13 @@ def test_total_variation_and_generation_refuse_the_same():
     for options in ({"levels": 2.5}, {"inner": 0.5}, {"sigma_min": 1e-40}, {"sigma_max": np.inf}):
         with pytest.raises(UserError, match=next(iter(options))):
             pj.generate(0, PRIOR, **options)
+
+
+def test_numbers_of_hundreds_of_digits_are_refused():
+    """Where the default is infinite, and of whole numbers that 32 bits do not hold."""
+    for make in (lambda: pj.TMPD(low=-(10**400)), lambda: pj.TMPD(cg_steps=2**40), lambda: pj.TV(iterations=2**31)):
+        with pytest.raises(UserError, match="TMPD: low is|TMPD: cg_steps is|TV: iterations is"):
+            make()
 
 
 BAD = {
@@ -142,6 +156,11 @@ def test_default_settings_are_what_they_say():
         ["--solver.levels", "2.5"],
         ["--tv.weight", "1e300"],
         ["--scan.photons", "inf"],
+        ["--scan.pixel-mm", "1e-300"],
+        ["--scan.views", "1000000000"],
+        ["--samples", "1000000000"],
+        ["--generate", "1000000000"],
+        ["--tv.iterations", "1000000000000"],
         ["--generate", "1", "--generate-levels", "100000000000"],
     ],
 )

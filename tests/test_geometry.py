@@ -81,6 +81,13 @@ def test_the_field_of_view_is_seen_by_the_outermost_bins():
     assert fan.field_mm == pytest.approx(2 * 40 * 3.25 / np.hypot(3.25, 60))
 
 
+def test_a_detector_that_does_not_see_the_axis_needs_the_pixel_size():
+    beside = dataclasses.replace(PARALLEL, offset_mm=3.1)
+    with pytest.raises(UserError, match="offset_mm 3.1, no place is seen by every view.*--measurement.pixel-mm"):
+        beside.operator((4, 4), beside.field_mm / 4)
+    assert beside.operator((4, 4), 0.5).measurement_shape == (3, 12)
+
+
 GOOD = {"beam": "parallel", "angles": [0, 1], "angle_unit": "radians", "bins": 4, "spacing_mm": 1.0}
 BAD = {
     "no JSON": ("{", "is not JSON"),
@@ -95,6 +102,9 @@ BAD = {
     "beam": (json.dumps(GOOD | {"beam": "cone"}), "beam is 'cone'"),
     "NaN": (json.dumps(GOOD | {"angles": [0, float("nan")]}), "angles"),
     "infinite": (json.dumps(GOOD | {"spacing_mm": float("inf")}), "spacing_mm inf"),
+    "no spacing": (json.dumps(GOOD | {"spacing_mm": 1e-40}), "spacing_mm is 1e-40: give a length in mm"),
+    "huge spacing": (json.dumps(GOOD | {"spacing_mm": 1e300}), "spacing_mm is 1e+300"),
+    "huge offset": (json.dumps(GOOD | {"offset_mm": -1e300}), "offset_mm is -1e+300"),
     "no angles": (json.dumps(GOOD | {"angles": []}), "angles"),
     "text": (json.dumps(GOOD | {"bins": "four"}), "bins is 'four'"),
     "no bins": (json.dumps(GOOD | {"bins": 0}), "bins 0"),

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import time
+import tracemalloc
 
 import jax
 import numpy as np
@@ -19,6 +20,7 @@ from padis_jax.batches import PatchConfig
 from padis_jax.cli.convert import main as convert
 from padis_jax.config import Config, OptimiserConfig, RunConfig
 from padis_jax.conversion.state_dict import import_state_dict
+from padis_jax.conversion.stored import MAX_HEADER
 from padis_jax.conversion.torch_files import read_torch
 from padis_jax.conversion.unet_shapes import unet_shapes
 from padis_jax.errors import UserError
@@ -111,6 +113,22 @@ def test_types_are_those_that_were_written(good, tmp_path, kind):
         end += size
     (tmp_path / "bad.safetensors").write_bytes(rebuilt(head, bytes(end)))
     assert "expected float32 or float16" in outcome(load_weights, tmp_path / "bad.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["text", "arrays"])
+def test_a_header_of_megabytes_is_refused_unread(good, tmp_path, kind):
+    head, body = header(good.read_bytes())
+    if kind == "text":
+        head["__metadata__"]["more"] = "x" * MAX_HEADER
+    else:
+        head |= {f"a{n}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for n in range(70_000)}
+    (tmp_path / "w.safetensors").write_bytes(rebuilt(head, body))
+    tracemalloc.start()
+    try:
+        assert "more than 4194304" in outcome(load_weights, tmp_path / "w.safetensors")
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_pipe_is_not_waited_for(tmp_path, capsys):

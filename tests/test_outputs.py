@@ -54,6 +54,20 @@ def test_what_is_no_path_is_one_line(tmp_path, name):
         write_json(tmp_path / name, {})
 
 
+@pytest.mark.parametrize("inputs", ["data/in.npy", "data", ""])
+def test_the_way_through_a_missing_folder_and_back_leads_to_no_file(tmp_path, monkeypatch, inputs):
+    source = _input(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="new/../data.*: leads through new, which does not exist"):
+        check_outputs("new/../data", ["in.npy"], [inputs])
+    with pytest.raises(UserError, match="leads through new, which does not exist"):
+        write_json("new/../data/in.npy", {})
+    assert source.read_bytes() == b"precious" and not (tmp_path / "new").exists()
+    (tmp_path / "new").mkdir()
+    write_json("new/../other/a.json", {})
+    assert (tmp_path / "other" / "a.json").exists()
+
+
 def test_only_what_is_listed_is_replaced(tmp_path):
     foreign = tmp_path / "foreign.txt"
     foreign.write_text("mine")

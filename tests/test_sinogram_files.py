@@ -1,6 +1,7 @@
 """Measured sinograms from every format, raw counts to line integrals, and one line for what is wrong."""
 
 import dataclasses
+import json
 
 import h5py
 import numpy as np
@@ -14,7 +15,7 @@ from padis_jax.errors import UserError
 from padis_jax.measurements.geometry import ScanGeometry, write_geometry
 from padis_jax.measurements.line_integrals import line_integrals
 from padis_jax.measurements.load import MeasuredScan, MeasurementConfig, load_scan, scaled_scan
-from padis_jax.measurements.sinogram_files import read_sinogram
+from padis_jax.measurements.sinogram_files import open_sinogram, read_sinogram
 from padis_jax.window import Window
 
 LINES = np.random.default_rng(0).random((5, 8)).astype(np.float32)
@@ -230,6 +231,31 @@ def test_a_geometry_without_angles_names_what_was_looked_for(tmp_path):
         load_scan(config)
     (tmp_path / "g.json").write_text('{"beam": "parallel", "bins": 8, "spacing_mm": 1.0, "angle_unit": "degrees"}')
     assert load_scan(config).geometry == PARALLEL
+
+
+def test_other_arrays_of_a_data_exchange_file_are_passed_over(tmp_path):
+    path = _exchange(tmp_path / "dx.h5")
+    with h5py.File(path, "a") as file:
+        file["measurement/instrument/data"] = np.ones((4, 4))
+    assert open_sinogram(path).name == "exchange/data"
+
+
+@pytest.mark.parametrize(
+    ("unit", "last", "words"),
+    [
+        ("degrees", 3.1, "span 3.1 degrees only: are they radians"),
+        ("radians", 179.0, "span 179 radians: are they degrees"),
+        ("degrees", 179.0, ""),
+        ("radians", 6.2, ""),
+    ],
+)
+def test_angles_that_look_like_the_other_unit_are_told(tmp_path, unit, last, words):
+    angles = np.linspace(0, last, 20).tolist()
+    about = {"beam": "parallel", "angles": angles, "angle_unit": unit, "bins": 6, "spacing_mm": 1.0}
+    (tmp_path / "g.json").write_text(json.dumps(about))
+    np.save(tmp_path / "y.npy", np.random.default_rng(0).random((20, 6)))
+    notes = load_scan(MeasurementConfig(path=str(tmp_path / "y.npy"), geometry=str(tmp_path / "g.json"))).notes
+    assert (words in notes[0]) if words else notes == ()
 
 
 def test_angles_may_be_in_the_sinograms_file(tmp_path):

@@ -200,6 +200,15 @@ def test_norm_and_pseudo_inverse_against_the_dense_matrix():
         (dict(pixel_size=-1.0), "pixel_size"),
         (dict(detector_offset=np.inf), "detector_offset"),
         (dict(rotation_offset=np.nan), "rotation_offset"),
+        (dict(angles=[0.1j]), "angles must be .* radians of at most 1e\\+06, got complex"),
+        (dict(angles=["a"]), "angles"),
+        (dict(angles=[1e300]), "angles"),
+        (dict(detector_spacing=1e-40), "pixel_size is 1 and detector_spacing 1e-40.*one unit"),
+        (dict(detector_spacing=1e-12), "pixel_size is 1 and detector_spacing 1e-12.*one unit"),
+        (dict(pixel_size=1e-300), "pixel_size is 1e-300 and detector_spacing 1:.*one unit"),
+        (dict(pixel_aspect=1e30), "the height of a pixel is 1e\\+30"),
+        (dict(pixel_aspect=1e-30), "the height of a pixel is 1e-30"),
+        (dict(detector_offset=1e9), "detector_offset is 1e\\+09"),
     ],
 )
 def test_impossible_geometry_is_refused(change, message):

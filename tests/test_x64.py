@@ -99,6 +99,7 @@ def figures():
     positions = np.zeros((4, 8, 8, 2))
     found["denoised"] = denoise_patches(NETWORK, random_params(), patches, positions, np.full(4, 0.1))
     state = random_state()
+    state = state._replace(optimiser=jax.tree.map(jnp.abs, state.optimiser))  # Adam takes the root of second moments
     arguments = (jax.random.key(3), state, jnp.asarray(patches, jnp.float32), jnp.asarray(positions, jnp.float32))
     after, metrics = train_step(DenoisingLoss(NETWORK), CONFIG.optimiser, 100, *arguments)
     found["trained"], found["loss"] = after.params["enc0_conv"]["kernel"], metrics.loss

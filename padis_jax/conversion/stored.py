@@ -19,6 +19,7 @@ from padis_jax.errors import UserError, cut, quoted
 from padis_jax.unet import Params
 
 MAX_PARAMETERS = 2**31
+MAX_HEADER = 2**22  # bytes; it takes many times as much memory, and that of thousands of arrays has a tenth
 
 
 class Stored(NamedTuple):
@@ -39,6 +40,9 @@ def read_header(path: str | Path, missing: str) -> Stored:
     try:
         if Path(path).exists() and not Path(path).is_file():
             raise OSError("a folder, or no regular file")  # a pipe would be waited for
+        with open(path, "rb") as handle:
+            if (size := int.from_bytes(handle.read(8), "little")) > MAX_HEADER:
+                raise OSError(f"it says that its header has {size} bytes, more than {MAX_HEADER}")
         with safetensors.safe_open(path, framework="numpy") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
             shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}

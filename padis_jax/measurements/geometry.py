@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from padis_jax.errors import UserError, cut
+from padis_jax.fields import check_length
 from padis_jax.files import read_text, write_json
 from padis_jax.operators.shares import full_turn
 from padis_jax.operators.tomography import FanBeam, ParallelBeam, RayTransform
@@ -63,6 +64,9 @@ class ScanGeometry:
         if not math.isfinite(self.offset_mm):
             raise ValueError(f"offset_mm is {self.offset_mm}, expected a length")
         d, e = self.source_distance_mm, self.detector_distance_mm
+        check_length("spacing_mm", self.spacing_mm, 1e-9)
+        for name in ("offset_mm", "source_distance_mm", "detector_distance_mm"):
+            check_length(name, getattr(self, name))
         if self.beam == "fan" and not (0 < d < math.inf and 0 <= e < math.inf):
             raise ValueError(f"a fan beam needs source_distance_mm and detector_distance_mm, got {d} and {e}")
         if self.beam == "parallel" and (d or e):
@@ -95,8 +99,15 @@ class ScanGeometry:
         """The scan of an image with pixels of `pixel_mm`, in pixels: line integrals are image value times pixels.
 
         Raises:
-          UserError: if the image reaches beyond the source.
+          UserError: if the image reaches beyond the source, or the pixels have no size, as where `field_mm` is 0.
         """
+        if not pixel_mm:
+            raise UserError(
+                f"geometry: with offset_mm {self.offset_mm:g}, no place is seen by every view of {self.bins} bins of "
+                f"{self.spacing_mm:g} mm: correct it, or give --measurement.pixel-mm"
+            )
+        if not 0 < pixel_mm < math.inf:
+            raise UserError(f"geometry: a pixel size of {pixel_mm} mm must be positive; give --measurement.pixel-mm")
         about: dict[str, Any] = {
             "image_shape": image_shape,
             "angles": self.radians,
@@ -104,8 +115,6 @@ class ScanGeometry:
             "detector_spacing": self.spacing_mm / pixel_mm,
             "detector_offset": self.offset_mm / pixel_mm,
         }
-        if not 0 < pixel_mm < math.inf:
-            raise UserError(f"geometry: a pixel size of {pixel_mm} mm must be positive; give --measurement.pixel-mm")
         try:
             if self.beam == "parallel":
                 return ParallelBeam(**about)

@@ -23,6 +23,7 @@ from padis_jax.measurements.sinogram_files import AXES, Measured, open_sinogram
 from padis_jax.operators.tomography import RayTransform
 from padis_jax.window import HOUNSFIELD, Window
 
+FEW = 8  # views, of which the check can tell more
 LARGEST = 1000  # whole numbers beyond it are no line integrals
 _KIND = Literal["auto", "line-integrals", "counts"]
 
@@ -131,7 +132,18 @@ def load_scan(config: MeasurementConfig) -> MeasuredScan:
         raise
     except ValueError as error:
         raise UserError(f"{config.path}: {error}") from error
-    return MeasuredScan(values, geometry, repaired, tuple(filter(None, (axes_note, kind_note))), relative)
+    notes = tuple(filter(None, (axes_note, kind_note, _unit_note(geometry))))
+    return MeasuredScan(values, geometry, repaired, notes, relative)
+
+
+def _unit_note(geometry: ScanGeometry) -> str:
+    """A note where the angles look as if they were in the other unit, which nothing but the check can tell; or ""."""
+    span = float(np.ptp(geometry.angles))
+    if geometry.angle_unit == "degrees" and 2 < span < 6.3 and len(geometry.angles) >= FEW:
+        return f"the angles span {span:.3g} degrees only: are they radians? See --measurement.check"
+    if geometry.angle_unit == "radians" and span > 90:
+        return f"the angles span {span:.4g} radians: are they degrees? See --measurement.check"
+    return ""
 
 
 def _counts(config: MeasurementConfig, found: Measured) -> tuple[bool, str]:

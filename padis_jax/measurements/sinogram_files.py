@@ -160,6 +160,7 @@ def open_sinogram(path: str | Path) -> Held:
     else:
         named = [n for n in planes if n.rpartition("/")[2].lower() in _SINOGRAMS]
         named = named or [n for n in planes if n.rpartition("/")[2] not in (*_FLAT, *_DARK, *ANGLES)]
+        named = [n for n in named if f"/{n}".endswith("/exchange/data")] or named  # Data Exchange: others describe it
     if len(named) != 1:
         which = f"no array or group {wanted!r}" if wanted else "several arrays" if named else "no array [views, bins]"
         hint = f"; name one: {file}::{named[0]}" if named else ""

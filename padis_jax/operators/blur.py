@@ -31,6 +31,7 @@ from padis_jax.operators.per_channel import PerChannel, checked_size, leaf
 Boundary = Literal["circular", "reflect", "zero"]
 PAD = {"reflect": "symmetric", "zero": "constant"}  # numpy's names
 RCOND = 1e-6
+LARGEST, WIDEST = 1e15, 4096  # sum of a kernel, whose square float32 holds, and pixels of its length
 
 
 @functools.partial(
@@ -103,7 +104,8 @@ def Blur(  # noqa: N802 (a factory named like the object it makes)
       boundary: "circular", "reflect" or "zero".
 
     Raises:
-      ValueError: a kernel that is not a finite real matrix, is 0 or larger than the image; an unknown boundary.
+      ValueError: a kernel that is not a finite real matrix, is 0 or larger than the image, or whose sum of magnitudes
+        float32 cannot square; an unknown boundary.
     """
     shape = checked_size("Blur", image_shape)
     if np.iscomplexobj(kernel):
@@ -111,6 +113,9 @@ def Blur(  # noqa: N802 (a factory named like the object it makes)
     k = np.asarray(kernel, np.float64)
     if k.ndim != 2 or k.size == 0 or not np.isfinite(k).all() or not k.any():
         raise ValueError(f"Blur: kernel must be a finite matrix which is not 0, got shape {k.shape}")
+    if not 1 / LARGEST <= (total := np.abs(k).sum()) <= LARGEST:
+        raise ValueError(f"Blur: the kernel's magnitudes sum to {total:g}: scale it to between {1 / LARGEST:g} and "
+                         f"{LARGEST:g}, whose squares float32 can hold")  # fmt: skip
     if k.shape[0] > shape[0] or k.shape[1] > shape[1]:
         raise ValueError(f"Blur: a kernel of {k.shape} is larger than the image of {shape}")
     if boundary not in get_args(Boundary):
@@ -130,8 +135,7 @@ def Blur(  # noqa: N802 (a factory named like the object it makes)
 
 def uniform_kernel(size: int) -> np.ndarray:
     """The mean of size x size pixels."""
-    if size < 1:
-        raise ValueError(f"uniform_kernel: size must be positive, got {size}")
+    size = _side("uniform_kernel: size", size)
     return np.full((size, size), 1.0 / size**2)
 
 
@@ -142,10 +146,10 @@ def gaussian_kernel(sigma: float, size: int | None = None) -> np.ndarray:
       sigma: in pixels.
       size: odd; cut off at four sigma without it.
     """
-    if not 0 < sigma < math.inf:
-        raise ValueError(f"gaussian_kernel: sigma must be positive, got {sigma}")
-    size = 2 * math.ceil(4 * sigma) + 1 if size is None else size
-    if size < 1 or size % 2 == 0:
+    if not 0 < sigma <= WIDEST:
+        raise ValueError(f"gaussian_kernel: sigma must be positive, and at most {WIDEST} pixels, got {sigma}")
+    size = _side("gaussian_kernel: size", 2 * math.ceil(4 * sigma) + 1 if size is None else size)
+    if size % 2 == 0:
         raise ValueError(f"gaussian_kernel: size must be odd and positive, got {size}")
     line = np.exp(-0.5 * ((np.arange(size) - size // 2) / sigma) ** 2)
     kernel = np.outer(line, line)
@@ -161,8 +165,10 @@ def motion_kernel(length: float, angle: float) -> np.ndarray:
       length: in pixels; 0 leaves the image as it is.
       angle: in radians, counter-clockwise from the direction of the rows (y up).
     """
-    if not (0 <= length < math.inf and math.isfinite(angle)):
-        raise ValueError(f"motion_kernel: length must not be negative, both finite, got {length} and {angle}")
+    if not (0 <= length <= WIDEST and math.isfinite(angle)):
+        raise ValueError(
+            f"motion_kernel: length must be from 0 to {WIDEST} pixels, the angle finite, got {length} and {angle}"
+        )
     points = max(1, math.ceil(64 * length))
     along = ((np.arange(points) + 0.5) / points - 0.5) * length
     half = math.ceil(length / 2) + 1
@@ -177,3 +183,10 @@ def motion_kernel(length: float, angle: float) -> np.ndarray:
     margin = min(int(np.flatnonzero(used.any(1))[0]), int(np.flatnonzero(used.any(0))[0]))
     trimmed = kernel[margin : 2 * half + 1 - margin, margin : 2 * half + 1 - margin]
     return trimmed / trimmed.sum()
+
+
+def _side(name: str, size: int) -> int:
+    """A kernel's side; ValueError unless it is whole, positive and not beyond that of the largest images."""
+    if not (1 <= size <= 8 * WIDEST + 1 and size % 1 == 0):
+        raise ValueError(f"{name} must be a positive whole number, at most {8 * WIDEST + 1}, got {size}")
+    return int(size)

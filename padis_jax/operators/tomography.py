@@ -27,6 +27,8 @@ from padis_jax.operators.parallel import ParallelGeometry, ParallelRays
 from padis_jax.operators.per_channel import checked, checked_size, leaf, per_channel
 
 Geometry = ParallelGeometry | FanGeometry
+TURNED = 1e6  # radians
+WIDEST, FARTHEST = 1e4, 1e12  # of pixels and offsets, and of distances, in bins: tables grow with the first
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["rays", "words", "norm"], meta_fields=["kind"])
@@ -217,10 +219,16 @@ def _checked_scan(
     lengths: Mapping[str, float],
     offsets: Mapping[str, float],
 ) -> dict[str, Any]:
-    """The fields of a geometry; ValueError for what no scan can have (lengths are positive, offsets finite)."""
-    theta = np.asarray(angles, np.float64)
-    if theta.ndim != 1 or theta.size == 0 or not np.isfinite(theta).all():
-        raise ValueError(f"{name}: angles must be a non-empty list of finite radians, got shape {theta.shape}")
+    """The fields of a geometry; ValueError for what no scan can have.
+
+    Lengths are positive, offsets finite, and all of a size that tables and float32 can hold.
+    """
+    theta = np.asarray(angles)
+    if theta.ndim != 1 or theta.size == 0 or theta.dtype.kind not in "biuf" or not (np.abs(theta) <= TURNED).all():
+        raise ValueError(
+            f"{name}: angles must be a non-empty list of radians of at most {TURNED:g}, got {theta.dtype}{theta.shape}"
+        )
+    theta = theta.astype(np.float64)
     shape = checked_size(name, image_shape)
     if not (detector_count >= 1 and detector_count % 1 == 0):
         raise ValueError(f"{name}: detector_count must be a positive whole number, got {detector_count}")
@@ -231,4 +239,13 @@ def _checked_scan(
         if not np.isfinite(length):
             raise ValueError(f"{name}: {field} must be finite, got {length}")
     numbers = {field: float(length) for field, length in {**lengths, **offsets}.items()}
+    unit, height = numbers["detector_spacing"], numbers["pixel_size"] * numbers["pixel_aspect"]
+    for field, length in {**numbers, "pixel_aspect": height}.items():
+        most = FARTHEST if field.endswith("distance") else WIDEST
+        if abs(length) / unit > most or 0 < length < unit / FARTHEST:
+            field = "the height of a pixel" if field == "pixel_aspect" else field
+            raise ValueError(
+                f"{name}: {field} is {length:g} and detector_spacing {unit:g}: one is too large beside the other "
+                f"(more than {most:g} or less than {1 / FARTHEST:g} times); are both in one unit?"
+            )
     return {"image_shape": shape, "angles": tuple(theta.tolist()), "detector_count": int(detector_count), **numbers}

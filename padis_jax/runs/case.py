@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 
 from padis_jax.errors import UserError
+from padis_jax.fields import check_length
 from padis_jax.images import ImageSet, Window
 from padis_jax.images.source import Spacing
 from padis_jax.measurements.load import MeasuredScan, scaled_scan
@@ -171,8 +172,17 @@ def simulated_case(
 
 
 def _stretched(scan: RayTransform, spacing: Spacing) -> RayTransform:
-    """The scan of pixels that are not square where `spacing` says so, their longer side being as long as before."""
+    """The scan of pixels that are not square where `spacing` says so, their longer side being as long as before.
+
+    Raises:
+      ValueError: if one side is more than 100 times the other.
+    """
     aspect = spacing[1] / spacing[2]
+    if not 0.01 <= aspect <= 100:
+        raise ValueError(
+            f"its pixels are {spacing[1]:g} mm high and {spacing[2]:g} mm wide; correct the file's spacing, or give "
+            "--scan.pixel-mm for square ones"
+        )
     if math.isclose(aspect, 1, rel_tol=1e-3):
         return scan
     width = scan.geometry.pixel_size / max(1, aspect)
@@ -186,6 +196,7 @@ def _pixel_mm(config: Experiment, chosen: ImageSet) -> float:
             f"{config.image.path}: the honest protocol needs the pixel size, which this file does not have; "
             "give --scan.pixel-mm, or use --scan.protocol paper"
         )
+    check_length(f"{config.image.path}: the pixel size", pixel_mm, 1e-9)
     return float(pixel_mm)
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from padis_jax.config import check_shaping
 from padis_jax.errors import UserError
-from padis_jax.fields import check_count, check_fields
+from padis_jax.fields import check_count, check_fields, check_length
 from padis_jax.measurements.load import MeasurementConfig
 from padis_jax.operators.blur import Boundary
 from padis_jax.prior import TilingName
@@ -74,10 +74,13 @@ class ScanConfig:
     def __post_init__(self) -> None:
         if self.views < 1 or self.bins < 1:
             raise UserError(f"scan: views {self.views} and bins {self.bins} must be at least 1")
+        check_count("scan.views", self.views)
+        check_count("scan.bins", self.bins)
         if self.protocol not in ("honest", "paper"):
             raise UserError(f"scan.protocol is {self.protocol!r}: use 'honest' or 'paper'")
         if not self.photons > 0 or self.pixel_mm < 0:
             raise UserError(f"scan: photons {self.photons} must be positive and pixel_mm {self.pixel_mm} not negative")
+        check_length("scan.pixel_mm", self.pixel_mm, 1e-9)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +98,7 @@ class TVConfig:
     def __post_init__(self) -> None:
         if not (self.weight is None or 0 < self.weight < math.inf) or self.iterations < 1:
             raise UserError(f"tv: weight {self.weight} must be positive, iterations {self.iterations} at least 1")
+        check_count("tv.iterations", self.iterations)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,6 +184,8 @@ class Experiment:
             raise UserError(f"samples {self.samples} must be at least 2, or 0; generate {self.generate} not negative")
         if self.devices < 0 or self.batch < 1:
             raise UserError(f"devices {self.devices} must not be negative, batch {self.batch} at least 1")
+        for name in ("samples", "generate", "tilings", "devices", "batch"):
+            check_count(name, getattr(self, name), 0)
         if (self.image.crop or self.image.resize) and {"dicom", "nifti"} & set(self.save_as):
             raise UserError("--save-as dicom and nifti carry a whole image's header: not with --image.crop or resize")
         self._check_problem()

@@ -129,6 +129,8 @@ def check_settings(settings: Any, **intervals: str) -> None:
         left_out = [float(end) for end, bracket in ((low, "("), (high, ")")) if bracket in interval]
         if not isinstance(value, (int, float, np.generic)):
             continue
+        if isinstance(value, int) and value > 2**31 - 1:
+            raise UserError(f"{name}: {field} is {value}: it must be at most {2**31 - 1}")
         seen = np.float32(value)  # as it will be computed with
         if not (np.float32(low) <= seen <= np.float32(high) and seen not in left_out):
             limits = f"{'above' if '(' in interval else 'at least'} {low}"

@@ -119,6 +119,9 @@ def reconstruct(
     """
     for name, count in (("average", average), ("levels", levels), ("inner", inner)):
         check_count(name, count)
+    check_count("levels x inner", levels * inner)
+    if not isinstance(first_chain, jax.Array):
+        check_count("first_chain", first_chain, 0)
     method, settings = _method(solver, settings)
     if noise_std is not None:
         _refuse_second(settings)
@@ -217,7 +220,9 @@ def start_image(start: Any, problem: Problem, operator: Any, channels: int, nois
         given = checked("start", start)
         if given.size != np.prod(shape) or given.shape[:2] != shape[:2]:
             raise ValueError(f"start has shape {given.shape}: the prior's images have {shape}")
-        return jnp.real(given).reshape(shape)
+        if jnp.iscomplexobj(given):
+            raise UserError("start is complex, but the prior's images are real: give the real part, or the magnitude")
+        return given.reshape(shape)
     if start == "noise":
         return jnp.zeros(shape, jnp.float32)
     if start != "operator":

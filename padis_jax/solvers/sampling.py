@@ -25,6 +25,7 @@ from jax.typing import ArrayLike
 
 from padis_jax.devices.memory import Memory, analysed
 from padis_jax.errors import UserError
+from padis_jax.fields import check_count
 
 CAPACITY = 1024  # steps that the compiled loop has room for, at least
 
@@ -122,13 +123,12 @@ def run(
       The last state, and the infos of all steps stacked along a new first axis.
 
     Raises:
-      ValueError: if chunk < 1.
+      UserError: if chunk is no whole number, or less than 1.
     """
     steps = noises.sigma.shape[0]
     if chunk is None:
         chunk = steps if progress is None else -(-steps // 50)
-    if chunk < 1:
-        raise ValueError(f"chunk is {chunk}: use at least one step")
+    check_count("chunk", chunk)
     if jax.tree_util.all_leaves([step]):
         step = jax.tree_util.Partial(step)
     keys = jax.random.split(key, steps)
