@@ -154,9 +154,7 @@ def test_the_other_unit_of_a_scan_that_begins_anywhere():
 @pytest.mark.slow
 def test_an_arc_that_either_sense_explains_is_called_so():
     scan = random_scan(np.random.default_rng(2002))  # 150 degrees of a fan on 112 bins
-    found = {
-        trial.fault: verdict(trial) for trial in trials(geometry, data) if trial.fault in ("", "sense of rotation")
-    }
+    found = {t.fault: verdict(t) for t in trials(*scan) if t.fault in ("", "sense of rotation")}
     assert found == {"": "right", "sense of rotation": "cannot tell"}
 
 
