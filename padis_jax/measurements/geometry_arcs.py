@@ -52,7 +52,7 @@ def by_mass(geometry: ScanGeometry, sinogram: np.ndarray) -> Report:
 def by_image(geometry: ScanGeometry, sinogram: np.ndarray) -> Report:
     """Of a fan beam's arc in which hardly a line is measured twice: gross faults, by the image."""
     span = np.degrees(np.ptp(geometry.radians))
-    unknown = (f"the pitch and small shifts (its views span {span:.0f} degrees only, which shows gross faults alone)",)
+    unknown = [f"the pitch and small shifts (its views span {span:.0f} degrees only, which shows gross faults alone)"]
     residual = residual_of(geometry, sinogram)
     stated = Finding(Correction(), residual(Correction(), FINE))
     if truncated(sinogram):
@@ -78,8 +78,8 @@ def by_image(geometry: ScanGeometry, sinogram: np.ndarray) -> Report:
     turned = best.correction.reverse_bins or best.correction.reverse_views
     if not turned and CLEARER * reversed_least < min(values[0]):
         why = "the sense of rotation and the detector's direction (an image explains the other one nearly as well)"
-        unknown = (*unknown, why)
-    return Report(stated.residual, best, others, unknown)
+        unknown.append(why)
+    return Report(stated.residual, best, others, tuple(unknown))
 
 
 def image_offset(geometry: ScanGeometry, sinogram: np.ndarray) -> float:
