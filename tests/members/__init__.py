@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 REFUSED, EITHER = object(), object()  # one line; or a value, which `read` looks at itself
-MEMORY, SECONDS = 96 * 2**20, 2.0  # bytes, and of the processor, that the refusal of a bomb may take
+MEMORY, SECONDS = 128 * 2**20, 2.0  # bytes, and of the processor, that the refusal of a bomb may take
 
 
 class Member(NamedTuple):
