@@ -120,7 +120,9 @@ def trials(geometry: ScanGeometry, data: np.ndarray) -> Iterator[Trial]:
     angles, fan = geometry.angles, geometry.beam == "fan"
     shift = SHIFT * geometry.bins * geometry.spacing_mm
     moved = replace(geometry, offset_mm=geometry.offset_mm + shift)
-    yield Trial("shift", moved, data, geometry, (*anything, "the axis", "the pitch and small shifts"))
+    yield Trial(
+        "shift", moved, data, geometry, (*anything, "the axis", "the pitch and small shifts", "the pitch and the axis")
+    )
     yield Trial("radians for degrees", replace(geometry, angle_unit="radians"), data, geometry, anything)
     in_radians = replace(geometry, angles=tuple(geometry.radians.tolist()))
     yield Trial("degrees for radians", in_radians, data, geometry, anything)

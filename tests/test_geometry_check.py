@@ -158,6 +158,24 @@ def test_an_arc_that_either_sense_explains_is_called_so():
     assert found == {"": "right", "sense of rotation": "cannot tell"}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [6007, 6020])  # 149 degrees of a fan on 76 and 204 bins
+def test_an_arc_is_not_told_a_shift(seed):
+    """With the detector reversed and shifted, or another pitch, an image explains it nearly as well."""
+    geometry, data = random_scan(np.random.default_rng(seed))
+    found = {t.fault: verdict(t) for t in trials(geometry, data) if t.fault in ("shift", "pitch x 1.1")}
+    assert found == {"shift": "cannot tell", "pitch x 1.1": "cannot tell"}
+    moved = dataclasses.replace(geometry, offset_mm=geometry.offset_mm + 0.05 * geometry.bins * geometry.spacing_mm)
+    assert any("one of them is wrong" in what for what in check_geometry(moved, data).unknown)
+
+
+def test_few_views_do_not_tell_a_pitch_to_within_their_bias():
+    """64 views of 266 degrees bias a pitch of 0.85 by 5%."""
+    geometry, data = random_scan(np.random.default_rng(8103))
+    wrong = next(t for t in trials(geometry, data) if t.fault == "pitch x 0.85")
+    assert verdict(wrong) == "cannot tell"
+
+
 def test_what_cannot_be_checked_is_named():
     with pytest.raises(ValueError, match="too few views"):
         check_geometry(dataclasses.replace(FAN, angles=FAN.angles[:5]), np.ones((5, BINS)))

@@ -50,36 +50,40 @@ def by_mass(geometry: ScanGeometry, sinogram: np.ndarray) -> Report:
 
 
 def by_image(geometry: ScanGeometry, sinogram: np.ndarray) -> Report:
-    """Of a fan beam's arc in which hardly a line is measured twice: gross faults, by the image."""
+    """Of a fan beam's arc in which hardly a line is measured twice: a reversal, by the image.
+
+    A shift is never advised: a wrong pitch moves an arc's image nearly alike. That one would help is said.
+    """
     span = np.degrees(np.ptp(geometry.radians))
-    unknown = [f"the pitch and small shifts (its views span {span:.0f} degrees only, which shows gross faults alone)"]
     residual = residual_of(geometry, sinogram)
     stated = Finding(Correction(), residual(Correction(), FINE))
     if truncated(sinogram):
         why = "the geometry (no line is measured from both sides, and the object reaches beyond the detector)"
         return Report(stated.residual, stated, (), (why,))
-    discrete = [Correction(), Correction(reverse_bins=True), Correction(reverse_views=True)]
+    turned = [Correction(reverse_bins=True), Correction(reverse_views=True)]
     if geometry.offset_mm:  # stated for the detector as it is read, not as it stands
-        discrete.append(Correction(reverse_bins=True, shift_mm=-2 * geometry.offset_mm))
+        turned.append(Correction(reverse_bins=True, shift_mm=-2 * geometry.offset_mm))
     shifts = _shifts(geometry)
-    values = [[residual(c._replace(shift_mm=c.shift_mm + float(v)), COARSE) for v in shifts] for c in discrete]
-    least = [min(row) * (1.3 if c.reverse_views else 1) for row, c in zip(values, discrete, strict=True)]
-    which = int(np.argmin(least))
-    start = _refined(residual, discrete[which], discrete[which].shift_mm + shifts, values[which])
-    tried = dict.fromkeys((Correction(), start._replace(shift_mm=0.0), _without_trifles(start, geometry)))
-    kinds = [_tuned(residual, c, geometry) for c in tried]
-    kinds = [Finding(_without_trifles(f.correction, geometry), f.residual) for f in kinds]
-    best = kinds[0]
-    for finding in sorted(kinds[1:], key=lambda f: len(f.correction.faults)):
-        if finding.residual < CLEARER * best.residual:
-            best = finding
-    others = tuple(sorted((f for f in kinds if f != best), key=lambda f: f.residual))
-    reversed_least = min(min(row) for row in values[1:])
-    turned = best.correction.reverse_bins or best.correction.reverse_views
-    if not turned and CLEARER * reversed_least < min(values[0]):
-        why = "the sense of rotation and the detector's direction (an image explains the other one nearly as well)"
-        unknown.append(why)
-    return Report(stated.residual, best, others, tuple(unknown))
+    plain, *others = ([residual(_shifted(c, v), COARSE) for v in shifts] for c in (Correction(), *turned))
+    shifted = _tuned(residual, _refined(residual, Correction(), shifts, plain), geometry)
+    free = min(stated, shifted, key=lambda f: f.residual)
+    kinds = [Finding(c, residual(c, FINE)) for c in turned]
+    # Of evenly spaced views the reverse order is the other sense of rotation: then it is called that.
+    best = min(kinds, key=lambda f: f.residual * (1.3 if f.correction.reverse_views else 1))
+    unknown = []
+    if best.residual >= CLEARER * free.residual:
+        best = stated
+        if CLEARER * min(map(min, others)) < min(plain):
+            unknown.append("the sense of rotation and the detector's direction (an image explains the other one nearly "
+                           "as well)")  # fmt: skip
+    what = f"the pitch and small shifts (its views span {span:.0f} degrees only, which shows gross faults alone)"
+    if best is stated and shifted.residual < CLEARER * stated.residual:
+        fall = f"the residual falls from {stated.residual:.4f} to {shifted.residual:.4f}"
+        by = f"a shift of {shifted.correction.shift_mm:.3g} mm, or another pitch"
+        what = f"the pitch and the axis (one of them is wrong: with {by}, {fall})"
+    unknown.insert(0, what)
+    rest = [f for f in (stated, shifted, *kinds) if f != best]
+    return Report(stated.residual, best, tuple(sorted(rest, key=lambda f: f.residual)), tuple(unknown))
 
 
 def image_offset(geometry: ScanGeometry, sinogram: np.ndarray) -> float:
@@ -118,9 +122,8 @@ def _brent(residual: Residual, start: Correction, bounds: tuple[float, float], s
     return Finding(start._replace(shift_mm=float(found.x)), float(found.fun))
 
 
-def _without_trifles(correction: Correction, geometry: ScanGeometry) -> Correction:
-    """Without a shift of less than a bin, which is a matter of tuning."""
-    return correction if abs(correction.shift_mm) >= SHIFT * geometry.spacing_mm else correction._replace(shift_mm=0.0)
+def _shifted(correction: Correction, by: float) -> Correction:
+    return correction._replace(shift_mm=correction.shift_mm + float(by))
 
 
 def _unit_candidates(geometry: ScanGeometry) -> Iterator[Literal["degrees", "radians"]]:

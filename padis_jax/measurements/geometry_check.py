@@ -125,6 +125,8 @@ def _by_pairs(geometry: ScanGeometry, sinogram: np.ndarray) -> Report | None:
     # Of evenly spaced views the reverse order is the other sense of rotation: then it is called that.
     best = min(trials, key=lambda t: t.residual / (CLEARER if t.correction.reverse_views else 1))
     now = plain.pairs.agreement(axis_of(geometry))
+    if now is None and SURE * best.fit.uncertainty[0] > _least_shift(geometry):
+        return None  # lines are measured twice by another geometry alone, and do not tell which
     stated = now.residual if now else float("nan")
     fitted = [Finding(_correction(t.correction, geometry, t.fit.axis, t.fit.pitch), t.residual) for t in trials]
     others = tuple(sorted(fitted, key=lambda f: f.residual))
@@ -154,12 +156,13 @@ def _significant(geometry: ScanGeometry, sinogram: np.ndarray, trial: _Trial) ->
     """Axis and pitch, as stated unless the fitted ones are clearly others; and what is too uncertain."""
     _, pairs, fit = trial
     stated, axis, pitch, unknown = axis_of(geometry), fit.axis, fit.pitch, list[str]()
-    # What discrete views bias is at most what leaving out every other one changes.
+    # What discrete views bias goes with the gap between them or faster, so leaving out every other one changes as much;
+    # the pitch gets twice that, as few views bias it by several per cent.
     fewer = dataclasses.replace(pairs.geometry, angles=pairs.geometry.angles[::2])
     half = Pairs(fewer, sinogram[::2], reverse=pairs.sign < 0).fit(axis, pitch=True)
     change = (abs(half.axis - axis), abs(half.pitch - pitch)) if half else (np.inf, np.inf)
-    axis_error, pitch_error = SURE * fit.uncertainty + change
-    least = max(SHIFT, LARGE_SHIFT * geometry.bins)
+    axis_error, pitch_error = SURE * fit.uncertainty + np.multiply((1, 2), change)
+    least = _least_shift(geometry)
     if geometry.beam == "parallel":
         unknown.append(NO_PITCH)
     elif pitch_error > LARGE_PITCH:
@@ -174,6 +177,11 @@ def _significant(geometry: ScanGeometry, sinogram: np.ndarray, trial: _Trial) ->
     if not (sure and _clearly(pairs.agreement(stated, pitch), fit.agreement)):
         axis = stated
     return axis, pitch, unknown
+
+
+def _least_shift(geometry: ScanGeometry) -> float:
+    """In bins: an axis that is less certain is not told."""
+    return max(SHIFT, LARGE_SHIFT * geometry.bins)
 
 
 def _clearly(before: Agreement | None, after: Agreement) -> bool:
