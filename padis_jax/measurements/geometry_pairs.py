@@ -11,7 +11,8 @@ whatever the object is. The values p and p' of both are compared:
 Views are interpolated linearly, then smoothed over a view's gap, and bins over the way that a point at the edge moves
 within half of one. So all angles have one resolution, and no geometry gains by where its rays fall between the views.
 
-Where the axis is on the detector, q in bins, tells -u; the pitch tells g alone: so they are fitted one after the other.
+Where the axis is on the detector, q in bins, tells -u; the pitch tells g alone: so they are fitted in turns until both
+have settled.
 The variance of each is 2 sum_k g_k^2 / h^2, with the gradients g_k of the sums of BLOCKS of neighbouring views, which
 are independent of each other (errors within one need not be: White, Econometrica 48, 817, 1980), and the curvature h of
 the sum of all; 2, as each pair is there twice.
@@ -33,6 +34,7 @@ from padis_jax.operators.shares import END, TURN
 BLOCKS, ROWS, COLUMNS = 24, 300, 96  # of views, of them and of bins that are compared
 FEWEST, FAINTEST = 300, 1e-3  # pairs of smooth values that tell anything, and their part of all variance
 PITCHES = np.log(0.5), np.log(2.0)
+SWEEPS, SETTLED = 10, (0.02, 1e-3)  # of the fit, and what the last one may change, in bins and of the logarithm
 STEPS = 0.3, 0.03  # of derivatives, in bins and of the logarithm of the pitch
 
 
@@ -116,12 +118,17 @@ class Pairs:
         """The axis, and the pitch if that is asked for, that make the views agree best, near a start."""
         at = np.asarray([axis, 0.0])  # and the logarithm of the pitch
         reach = 1 + 0.01 * self.geometry.bins
-        for k, low, high in ((0, axis - reach, axis + reach), (1, *PITCHES)) * 2:
-            if k == 0 or (pitch and self.geometry.beam == "fan"):
-                at[k] = self._least(at, k, low, high)
+        fan = pitch and self.geometry.beam == "fan"
+        for _ in range(SWEEPS if fan else 2):  # where few lines are seen twice, each moves with the other
+            before = at.copy()
+            at[0] = self._least(at, 0, axis - reach, axis + reach)
+            if fan:
+                at[1] = self._least(at, 1, *PITCHES)
+            if (abs(at - before) < SETTLED).all():
+                break
         if (best := self.agreement(at[0], np.exp(at[1]))) is None:
             return None
-        errors = [self._error(at, 0), self._error(at, 1) if pitch and self.geometry.beam == "fan" else 0.0]
+        errors = [self._error(at, 0), self._error(at, 1) if fan else 0.0]
         return Fit(float(at[0]), float(np.exp(at[1])), np.asarray(errors) * [1.0, np.exp(at[1])], best)
 
     def _least(self, at: np.ndarray, k: int, low: float, high: float) -> float:
