@@ -169,6 +169,13 @@ def test_an_arc_is_not_told_a_shift(seed):
     assert any("one of them is wrong" in what for what in check_geometry(moved, data).unknown)
 
 
+def test_views_of_a_parallel_beam_in_reverse_are_no_fault():
+    """Evenly spaced ones are the mirror image, whose exact views agree as well, or by rounding better."""
+    geometry, data = random_scan(np.random.default_rng(10036))
+    found = {t.fault: verdict(t) for t in trials(geometry, data) if t.fault in ("", "shift")}
+    assert found == {"": "right", "shift": "found"}
+
+
 def test_few_views_do_not_tell_a_pitch_to_within_their_bias():
     """64 views of 266 degrees bias a pitch of 0.85 by 5%."""
     geometry, data = random_scan(np.random.default_rng(8103))

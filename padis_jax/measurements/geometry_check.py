@@ -37,6 +37,7 @@ from padis_jax.measurements.geometry_residual import Correction, Finding, Report
 
 CLEARER = 0.95  # a reversal must lower the residual to this part at least
 NOTHING = 0.5  # a residual that tells nothing
+EXACT = 1e-4  # less is what interpolating exact views leaves
 PITCH = 0.03  # less is a matter of tuning, and of few views and bins
 LARGE_SHIFT, LARGE_PITCH = 0.013, 0.06  # parts of the detector and of the pitch; more leaves 2% and 10% in doubt
 
@@ -118,7 +119,9 @@ def _by_pairs(geometry: ScanGeometry, sinogram: np.ndarray) -> Report | None:
     if (plain := _trial(Correction(), Pairs(geometry, sinogram))) is None:
         return None
     backwards = dataclasses.replace(geometry, angles=geometry.angles[::-1])
-    tried = [plain, _trial(Correction(reverse_views=True), Pairs(backwards, sinogram))]
+    tried = [plain]
+    if geometry.beam == "fan" or not _mirrored(geometry.radians, backwards.radians):
+        tried.append(_trial(Correction(reverse_views=True), Pairs(backwards, sinogram)))
     if geometry.beam == "fan":
         tried.append(_trial(Correction(reverse_bins=True), Pairs(geometry, sinogram, reverse=True)))
     trials = [t for t in tried if t is not None]
@@ -134,7 +137,8 @@ def _by_pairs(geometry: ScanGeometry, sinogram: np.ndarray) -> Report | None:
         why = f"the geometry (opposite views differ by {best.residual:.2f} of their size, whatever is corrected)"
         return Report(stated, Finding(Correction(), stated), others, (why,))
     unknown = []
-    if best.residual > CLEARER * plain.residual or not _clearly(plain.fit.agreement, best.fit.agreement):
+    worse = best.residual > CLEARER * plain.residual or not _clearly(plain.fit.agreement, best.fit.agreement)
+    if worse or plain.residual < EXACT:
         best = plain
     if best is plain and any(
         t.correction.reverse_bins and not _clearly(t.fit.agreement, best.fit.agreement) for t in trials
@@ -144,6 +148,12 @@ def _by_pairs(geometry: ScanGeometry, sinogram: np.ndarray) -> Report | None:
     after = best.pairs.agreement(axis, pitch)
     correction = _correction(best.correction, geometry, axis, pitch)
     return Report(stated, Finding(correction, after.residual if after else stated), others, (*unknown, *reasons))
+
+
+def _mirrored(angles: np.ndarray, reverse: np.ndarray) -> bool:
+    """Whether the reverse order is the other sense of rotation, which a parallel beam does not tell from a mirror."""
+    turn = np.exp(1j * (angles + reverse))
+    return bool(np.abs(turn - turn[0]).max() < 1e-6)
 
 
 def _trial(correction: Correction, pairs: Pairs) -> _Trial | None:
