@@ -119,7 +119,7 @@ def _by_pairs(geometry: ScanGeometry, sinogram: np.ndarray) -> Report | None:
     if (plain := _trial(Correction(), Pairs(geometry, sinogram))) is None:
         return None
     backwards = dataclasses.replace(geometry, angles=geometry.angles[::-1])
-    tried = [plain]
+    tried: list[_Trial | None] = [plain]
     if geometry.beam == "fan" or not _mirrored(geometry.radians, backwards.radians):
         tried.append(_trial(Correction(reverse_views=True), Pairs(backwards, sinogram)))
     if geometry.beam == "fan":
