@@ -2,11 +2,12 @@
 
     python -m studies.same_bits --out runs/before                          at the old commit
     python -m studies.same_bits --out runs/after --against runs/before     at the new one, on the same machine
-    python -m studies.same_bits --out runs/after --against runs/before --only demo deblur9
+    python -m studies.same_bits --out runs/after --against runs/before --only demo deblur9 --levels 5
 
 Runs the demo, one problem of each kind, a measured scan and a folder of two, each in a process of its own. With
 --against it compares every array of both result folders and exits with code 2 if one differs. About twelve minutes on
-two cores. A rounding is a difference here; the golden images of tests/test_goldens.py allow for it.
+two cores, less with fewer --levels. A rounding is a difference here; the golden images of tests/test_goldens.py allow
+for it.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="receives a results folder for each run")
     parser.add_argument("--against", type=Path, help="an earlier --out")
     parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS))
+    parser.add_argument("--levels", type=int, help="noise levels of every run, rather than its own")
     args = parser.parse_args()
     scans = args.out / "scans"
     _write_scans(scans)
@@ -50,6 +52,8 @@ def main() -> None:
     for name in args.only:
         workdir = args.out / name
         flags = [flag.format(scans=scans) for flag in RUNS[name]]
+        if args.levels:
+            flags += ["--generate-levels" if name == "generate" else "--solver.levels", str(args.levels)]
         subprocess.run([sys.executable, "sample.py", *flags, "--workdir", str(workdir), "--quiet"], check=True)
         verdict = "done"
         if args.against:

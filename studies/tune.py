@@ -29,7 +29,7 @@ from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import first_image, plan_of
 from padis_jax.runs.prior import with_prior
 from padis_jax.runs.score import score
-from padis_jax.runs.solve import rows_of, timed
+from padis_jax.runs.solve import run_solver, run_tv, timed
 from padis_jax.split import HEAD_CT_VALIDATION, is_head_ct
 from padis_jax.weights import load_weights
 
@@ -67,15 +67,14 @@ def main() -> None:
             plan = plan_of(config, case.kind, case)
             if weights is not None:
                 case = with_prior(config, case, weights)
-            _, total_variation, solver = rows_of(config, case, plan)
             key = (config.tv, config.image, config.scan)
             if key not in baselines:
-                baselines[key] = timed(total_variation[1], {})
-            tv, tv_seconds = baselines[key][0].image, baselines[key][1]
+                baselines[key] = timed(run_tv, config, case)
+            tv, tv_seconds = baselines[key]
             if weights is None:
                 rows.append(score("TV", tv, case, seconds=tv_seconds))
                 continue
-            solved, seconds = timed(solver[1], {"TV": tv})
+            solved, seconds = timed(run_solver, config, case, plan, tv)
             rows.append(score(plan.method, solved.image, case, evaluations=solved.evaluations, seconds=seconds))
         mean = float(np.mean([r.psnr for r in rows]))
         found.append({"flags": flags, "mean_psnr": mean, "rows": [r.shown() for r in rows]})

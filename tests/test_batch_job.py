@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from tiny import refused, write_weights
 
-from padis_jax.cli import batch
 from padis_jax.cli.sample import main
 from padis_jax.errors import UserError
 from padis_jax.measurements.load import MeasurementConfig
 from padis_jax.operators import ParallelBeam
-from padis_jax.runs import batch_job
+from padis_jax.runs import batch_job, solve
 from padis_jax.solvers.batch import reconstruct_batch
 
 QUICK = (
@@ -131,7 +130,7 @@ def test_ctrl_c_says_where_the_finished_items_are(folder, tmp_path, monkeypatch,
             raise KeyboardInterrupt
         return reconstruct_batch(*args, **kwargs)
 
-    monkeypatch.setattr(batch, "reconstruct_batch", interrupted)
+    monkeypatch.setattr(solve, "reconstruct_batch", interrupted)
     out = tmp_path / "out"
     with pytest.raises(SystemExit) as stopped:
         _job(folder, out)

@@ -9,7 +9,7 @@ from tiny import NETWORK, random_like, write_weights
 
 from padis_jax.baselines.cnn import CNNConfig, init_cnn
 from padis_jax.baselines.file import CNN, SUPERVISED, Baseline, save_baseline
-from padis_jax.benchmark import measure, photos, work
+from padis_jax.benchmark import photos, work
 from padis_jax.benchmark.data import Pictures, ct_slices, photographs
 from padis_jax.benchmark.grid import Benchmark
 from padis_jax.benchmark.leakage import trained_on
@@ -20,6 +20,7 @@ from padis_jax.errors import UserError
 from padis_jax.images import PLAIN
 from padis_jax.patches import frame_for
 from padis_jax.problems.registry import PROBLEMS
+from padis_jax.runs import solve
 from padis_jax.unet import init_network
 from padis_jax.weights import Weights, load_weights
 
@@ -96,9 +97,9 @@ def test_every_sampler_runs_on_the_whole_image_model(config, tmp_path):
 
 
 def test_plug_and_play_starts_from_total_variation(config, tmp_path, monkeypatch):
-    starts, scenes, real = [], [], measure.reconstruct
+    starts, scenes, real = [], [], solve.reconstruct
     monkeypatch.setattr(
-        measure, "reconstruct", lambda *a, start, **options: starts.append(start) or real(*a, start=start, **options)
+        solve, "reconstruct", lambda *a, start, **options: starts.append(start) or real(*a, start=start, **options)
     )
     run_cell = work.run_cell
     monkeypatch.setattr(

@@ -12,12 +12,13 @@ from tiny import write_weights
 from padis_jax.benchmark import work
 from padis_jax.benchmark.cells import Result
 from padis_jax.benchmark.grid import Benchmark
-from padis_jax.benchmark.measure import PSNR_LIMIT, Scene, Scores, scores_of
+from padis_jax.benchmark.measure import Scene
 from padis_jax.images import PLAIN, ImageSet
 from padis_jax.measurements.simulate import Measurement
 from padis_jax.metrics import ssim
 from padis_jax.problems.registry import PROBLEMS, simulate
 from padis_jax.runs.case import Case
+from padis_jax.runs.score import PSNR_LIMIT, Row, score, table
 from padis_jax.solvers.dds import DDS
 from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.solvers.tv import TV, total_variation
@@ -125,23 +126,23 @@ def test_another_image_or_network_makes_other_cells(config, tmp_path):
     assert not {cell for cell in after if after[cell] == third[cell]}
 
 
-class Measured:
-    """A scene whose operator multiplies by ten."""
-
-    def __init__(self, truth, y):
-        measurement = Measurement(jnp.asarray(y), jnp.zeros(y.shape), "paper")
-        source = ImageSet(truth[None], ("a",), PLAIN)
-        self.case = Case(lambda image: 10 * image, measurement, PLAIN, source, PROBLEMS["denoise"], truth)
+def measured(truth, y):
+    """A case whose operator multiplies by ten."""
+    measurement = Measurement(jnp.asarray(y), jnp.zeros(y.shape), "paper")
+    source = ImageSet(truth[None], ("a",), PLAIN)
+    return Case(lambda image: 10 * image, measurement, PLAIN, source, PROBLEMS["denoise"], truth)
 
 
 def test_scores_at_the_ends_of_the_numbers():
     truth = np.full((12, 12, 1), 0.5, np.float32)
-    scene, dark = Measured(truth, 10 * truth), Measured(0 * truth, 0 * truth)
-    exact = scores_of(truth, scene)
+    case, dark = measured(truth, 10 * truth), measured(0 * truth, 0 * truth)
+    exact = score("a", truth, case)
     assert exact.psnr == PSNR_LIMIT == 150 and exact.residual == 0 and exact.ssim == pytest.approx(1)
     for wrong in (np.nan, np.inf, 1e25):  # the last is finite, its square in the residual is not
-        assert scores_of(np.where(truth == 0.5, np.float32(wrong), truth), scene) == Scores(None, None, None)
-    assert scores_of(0 * truth, dark).residual == 0  # not 0 / 0
-    found = scores_of(truth, dark)
+        row = score("b", np.where(truth == 0.5, np.float32(wrong), truth), case, evaluations=3)
+        assert row == Row("b", evaluations=3), wrong
+    assert table([exact, row], "1").splitlines()[-1].split() == ["b", "-", "-", "-", "-", "3", "0.0"]
+    assert score("a", 0 * truth, dark).residual == 0  # not 0 / 0
+    found = score("a", truth, dark)
     assert found.residual is None and found.psnr == pytest.approx(6.02, abs=0.01)  # the rest is known
-    assert json.loads(json.dumps(found.psnr)) == found.psnr and set(Scores._fields) < set(Result.__annotations__)
+    assert json.loads(json.dumps(found.psnr)) == found.psnr and {"psnr", "ssim", "residual"} < {*Result.__annotations__}

@@ -17,7 +17,7 @@ from padis_jax.operators.weighting import root_weights, weighted
 from padis_jax.problems.registry import PROBLEMS, measure_image
 from padis_jax.runs.case import image_key, simulated_case
 from padis_jax.runs.config import DEFAULT_IMAGE, PROBLEM_NAMES, Experiment, ImageConfig, ScanConfig, TVConfig
-from padis_jax.runs.defaults import first_image, plan_of, tv_of
+from padis_jax.runs.defaults import first_image, plan_of
 from padis_jax.runs.solve import run_tv, told_noise
 from padis_jax.runs.solver_config import SolverConfig
 from padis_jax.solvers.registry import METHODS
@@ -202,7 +202,7 @@ def test_tv_takes_the_weight_of_the_problem(folder):
         case = case_of(config)
         settings = TV(weight=case.evenness * weight, iterations=20)
         expected = total_variation(case.measurement.y, case.operator, settings=settings, noise_std=case.noise_std).image
-        found = run_tv(case, tv_of(config, case.kind, case.problem, case.evenness))
+        found = run_tv(config, case)
         np.testing.assert_array_equal(found, expected)
         assert (case.evenness < 0.99) == config.weighted  # counts differ in their noise
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +23,10 @@ from padis_jax.devices.compile_cache import spent
 from padis_jax.images import ImageSet
 from padis_jax.problems.registry import PROBLEMS, measure_image
 from padis_jax.runs.case import Case, image_key
+from padis_jax.runs.config import Experiment, ImageConfig
 from padis_jax.runs.score import score
-from padis_jax.runs.solve import Solved, options_of, run_classical, run_tv
-from padis_jax.solvers.presets import Plan, tv_preset
-from padis_jax.solvers.reconstruct import reconstruct
-from padis_jax.solvers.samples import draw_samples
-
-PSNR_LIMIT = 150.0  # dB: an error of 3e-8 of the range, below what float32 resolves; infinity has no mean and no JSON
+from padis_jax.runs.solve import TV_ROW, Solved, rows_of, run_classical, run_start, run_tv
+from padis_jax.solvers.presets import Plan
 
 
 class Scene:
@@ -38,28 +35,23 @@ class Scene:
     Attributes:
       problem: name of the problem.
       case: the measured image.
+      config: the experiment that it is.
     """
 
     def __init__(self, problem: str, pictures: Pictures, number: int, seed: int, operator: Any = None) -> None:
-        self.problem = problem
-        key = image_key(seed, pictures.indices[number])
+        self.problem, index = problem, pictures.indices[number]
+        self.config = Experiment(seed=seed, image=ImageConfig(index=index))
         truth = jnp.asarray(pictures.images[number])
-        operator, measurement = measure_image(PROBLEMS[problem], key, truth, operator=operator)
+        operator, measurement = measure_image(PROBLEMS[problem], image_key(seed, index), truth, operator=operator)
         source = ImageSet(pictures.images[number : number + 1], (pictures.names[number],), pictures.window)
         self.case = Case(operator, measurement, pictures.window, source, PROBLEMS[problem], np.asarray(truth))
-        self._key = jax.random.fold_in(key, 1)
         self._tv: tuple[Array, float] | None = None
-
-    def key(self) -> Array:
-        """Of a method: every method draws from the same."""
-        return jax.random.clone(self._key)
 
     def tv(self) -> tuple[Array, float]:
         """(image [H, W, C], seconds that it took without XLA's compilation), computed once."""
         if self._tv is None:
             with stopwatch() as clock:
-                image = run_tv(self.case, tv_preset(self.case.kind)).reshape(self.case.image_shape)
-                jax.block_until_ready(image)
+                image = jax.block_until_ready(run_tv(self.config, self.case))
             self._tv = image, clock.seconds
         return self._tv
 
@@ -106,7 +98,7 @@ def run_cell(
     with stopwatch() as clock:
         solved = _solve(cell.method, plan, scene, trained, patch_batch)
         image = np.asarray(jax.block_until_ready(solved.image))
-    scores = scores_of(image, scene)
+    scores = score(cell.method, image, scene.case)
     result = Result(
         fingerprint=cell.fingerprint,
         problem=cell.problem,
@@ -125,55 +117,21 @@ def run_cell(
     return result, image
 
 
-class Scores(NamedTuple):
-    """PSNR, SSIM and residual as in `Result`; all None for a run that diverged."""
-
-    psnr: float | None = None
-    ssim: float | None = None
-    residual: float | None = None
-
-
-def scores_of(image: np.ndarray, scene: Scene) -> Scores:
-    """The scores of an image [H, W, C], which is clipped for those that compare it with the truth."""
-    if not np.isfinite(image).all():
-        return Scores()
-    case = scene.case
-    y = case.measurement.y
-    row = score("", image, case)
-    residual: float | None = row.residual
-    if not bool(jnp.any(y != 0)):  # nothing to be relative to
-        residual = None if bool(jnp.any(case.operator(jnp.asarray(image)) != 0)) else 0.0
-    if residual is not None and not math.isfinite(residual):  # numbers whose squares overflow
-        return Scores()
-    return Scores(None if row.psnr is None else min(row.psnr, PSNR_LIMIT), row.ssim, residual)
-
-
 def _solve(name: str, plan: Plan | None, scene: Scene, trained: Trained | None, patch_batch: int) -> Solved:
-    method = METHODS[name]
-    y, operator, shape = scene.case.measurement.y, scene.case.operator, scene.case.image_shape
+    method, case = METHODS[name], scene.case
+    if method.family == "start":
+        return Solved(run_start(case))
+    if method.family == "classical":
+        return Solved(run_classical(case, name))
     if method.family == "tv":
         return Solved(scene.tv()[0])
-    if method.family == "classical":
-        return Solved(run_classical(scene.case, name))
-    if method.family == "start":
-        return Solved(_quick(operator, y).reshape(shape))
     assert trained is not None  # the grid has no cell without the network that it needs
     if plan is None:
-        start = _quick(operator, y).reshape(1, *shape)
-        return Solved(_restore(trained.content.config, trained.content.params, start)[0], 1)
-    prior = prior_of(method, trained, (shape[0], shape[1]), patch_batch)
-    options = options_of(plan, scene.tv()[0] if plan.start == "tv" else None, scene.case.noise_std)
-    if method.samples > 1:
-        del options["average"]
-        drawn = draw_samples(scene.key(), y, operator, prior, method.samples, **options)
-        return Solved(drawn.mean, drawn.evaluations)
-    found = reconstruct(scene.key(), y, operator, prior, **options)
-    return Solved(found.image, found.evaluations)
+        return Solved(_restore(trained.content.config, trained.content.params, run_start(case)[None])[0], 1)
+    prior = prior_of(method, trained, (case.image_shape[0], case.image_shape[1]), patch_batch)
+    config = dataclasses.replace(scene.config, samples=method.samples if method.samples > 1 else 0)
+    *_, run = rows_of(config, dataclasses.replace(case, prior=prior), plan).values()
+    return run({TV_ROW: scene.tv()[0]} if plan.start == "tv" else {})
 
 
 _restore = jax.jit(restore, static_argnums=0)
-
-
-@jax.jit
-def _quick(operator: Any, y: Array) -> Array:
-    return operator.start(y)

@@ -37,16 +37,14 @@ from padis_jax.prior import Prior
 from padis_jax.problems.registry import parallel_scan
 from padis_jax.runs import batch_job
 from padis_jax.runs.batch_job import Item
-from padis_jax.runs.case import Case, grey_only, image_key, measured_case
+from padis_jax.runs.case import Case, grey_only, measured_case
 from padis_jax.runs.config import Experiment, check_defaults
-from padis_jax.runs.defaults import kind_named, plan_of, tv_of
+from padis_jax.runs.defaults import kind_named, plan_of
 from padis_jax.runs.prior import build_prior, patch_batch
 from padis_jax.runs.results import check_folder, results_folder
-from padis_jax.runs.solve import check_traced
-from padis_jax.solvers.batch import reconstruct_batch
-from padis_jax.solvers.checks import as_arrays
+from padis_jax.runs.solve import check_traced, run_batch
+from padis_jax.solvers.checks import checked
 from padis_jax.solvers.presets import Plan
-from padis_jax.solvers.tv import TV, total_variation
 from padis_jax.weights import Weights, load_weights
 
 
@@ -94,19 +92,6 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     if output.dry_run:
         return _plan(config, job, plan, prior, weights, workdir, output)
 
-    @jax.jit
-    def start(sinograms: jax.Array, noise: jax.Array, settings: TV) -> jax.Array:
-        if plan.start == "noise":
-            return jnp.zeros((len(sinograms), *frame.image_shape, 1))
-        if plan.start == "operator":
-            images = jax.lax.map(lambda y: jnp.clip(job.operator.start(y), 0, 1), sinograms)
-        else:
-            images = jax.lax.map(
-                lambda at: total_variation(at[0], job.operator, settings=at[2], noise_std=at[1]).image,
-                (sinograms, noise, settings),
-            )
-        return images.reshape(len(sinograms), *frame.image_shape, 1)
-
     told: list[Memory] = []
 
     def on_memory(memory: Memory) -> None:
@@ -115,22 +100,12 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         told.append(memory)
 
     def solve(numbers: Sequence[int], items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
-        measurements, noise = batch_job.stacked(items), batch_job.stacked_noise(items)
-        kind = kind_named(config)
-        tv = [tv_of(config, kind, parallel_scan(1, 1), item.case.evenness) for item in items]
-        options = plan.options()
-        del options["start"]
-        found = reconstruct_batch(
-            jax.vmap(lambda number: jax.random.fold_in(image_key(config.seed, number), 1))(jnp.asarray(numbers)),
-            measurements,
-            job.operator,
-            prior,
-            settings=[plan_of(config, kind, item.case).settings for item in items],
-            starts=start(measurements, noise, jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(as_arrays, tv))),
-            noise_std=None if "noise" in config.solver.settings else noise,
+        found = run_batch(
+            config,
+            [dataclasses.replace(item.case, prior=prior) for item in items],
+            numbers,
             mesh=mesh if mesh.size > 1 else None,
             on_memory=on_memory,
-            **options,
         )
         images = np.asarray(weights.window.from_unit(np.asarray(found.images)))
         if lock is not None:
@@ -180,7 +155,8 @@ def _simulated_job(config: Experiment, weights: Weights, workdir: Path) -> Folde
         source = ImageSet(np.zeros((1, *shape, 1), np.float32), (path.stem,), weights.window)
         std = jnp.broadcast_to(sigma[..., None] if sigma.ndim else sigma, y.shape)
         measurement = Measurement(y, std, "honest")
-        return Item(Case(operator, measurement, weights.window, source, problem, weighted=config.weighted))
+        case = Case(operator, measurement, weights.window, source, problem, weighted=config.weighted)
+        return Item(_sound(path, case))
 
     return Folder(items, operator, read, {})
 
@@ -221,13 +197,20 @@ def _measured_job(config: Experiment, weights: Weights, workdir: Path) -> Folder
                 f"{path}: its geometry is not that of {first.name} ({', '.join(fields)}); move it to another folder"
             )
         here = dataclasses.replace(config, measurement=dataclasses.replace(config.measurement, path=str(path)))
-        case = measured_case(here, scan, weights, operator=operator)
-        if not np.isfinite(np.asarray(case.measurement.y)).all():
-            raise UserError(f"{path}: has values that are NaN or infinite; repair or remove them")
+        case = _sound(path, measured_case(here, scan, weights, operator=operator))
         about = {name: case.about[name] for name in ("repaired_counts", "attenuation_per_mm")}
         return Item(case, about | {"noise_sigma": float(case.measurement.noise_sigma)})
 
     return Folder(items, operator, read, {"geometry": dataclasses.asdict(geometry), "pixel_mm": pixel})
+
+
+def _sound(path: Path, case: Case) -> Case:
+    """The case; UserError for numbers that no method takes, which would end the job and not the item alone."""
+    try:
+        checked("its sinogram", case.measurement.y)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return case
 
 
 def _plan(

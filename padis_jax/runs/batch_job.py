@@ -26,7 +26,6 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from padis_jax.errors import UserError, cut, printable
@@ -276,15 +275,3 @@ def _completed(found: Any, now: Any, defaults: Any) -> Any:
     if not (isinstance(found, dict) and isinstance(now, dict) and isinstance(defaults, dict)):
         return found
     return {k: _completed(found.get(k, defaults.get(k)), now.get(k), defaults.get(k)) for k in {*found, *now}}
-
-
-def stacked(items: Sequence[Item]) -> jax.Array:
-    """The measurements of a batch, [n, views, bins, 1]."""
-    return jnp.stack([item.case.measurement.y for item in items])
-
-
-def stacked_noise(items: Sequence[Item]) -> jax.Array:
-    """What methods are told of their noise: [n], or [n, views, bins, 1] where entries differ in it in one of them."""
-    noise = [item.case.noise_std for item in items]
-    shape = max((std.shape for std in noise), key=len)
-    return jnp.stack([jnp.broadcast_to(std, shape) for std in noise])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 from padis_jax.errors import UserError
@@ -36,13 +36,13 @@ class Outcome:
     samples: Samples | None = None
     more: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def fill(self, case: Case, rows: Iterable[tuple[str, Run]]) -> None:
+    def fill(self, case: Case, rows: Mapping[str, Run]) -> None:
         """Computes and scores the rows, one after the other.
 
         Raises:
           UserError: for what a method refuses, and an image that is not finite.
         """
-        for name, run in rows:
+        for name, run in rows.items():
             try:
                 solved, seconds = timed(run, self.images)
             except UserError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -13,23 +14,25 @@ from padis_jax.metrics import Coverage, coverage, head_mask, psnr, relative_erro
 from padis_jax.runs.case import Case
 from padis_jax.solvers.samples import Samples
 
+PSNR_LIMIT = 150.0  # dB: an error of 3e-8 of the range, below what float32 resolves; infinity has no mean and no JSON
+
 
 class Row(NamedTuple):
-    """One line of the table; the scores are numbers, or None where there is no truth.
+    """One line of the table; the scores are numbers, or None where there is no truth, or the image is not finite.
 
     Attributes:
       method: its name.
-      residual: ||y - A x|| / ||y||.
+      residual: ||y - A x|| / ||y||; where y is 0, 0 if A x is too, else None.
       evaluations: network evaluations of the whole image.
       seconds: wall-clock, compilation included.
-      psnr: dB, after clipping to [0, 1].
+      psnr: dB, after clipping to [0, 1]; at most `PSNR_LIMIT`.
       ssim: 7 x 7 uniform window.
       ssim_gaussian: 11 x 11 Gaussian window.
       rmse: root mean square error in the window's unit, within the head where the unit is HU.
     """
 
     method: str
-    residual: float
+    residual: float | None = None
     evaluations: int = 0
     seconds: float = 0.0
     psnr: Any = None
@@ -44,14 +47,22 @@ class Row(NamedTuple):
 
 
 def score(method: str, image: Array | np.ndarray, case: Case, *, evaluations: int = 0, seconds: float = 0.0) -> Row:
-    """Metrics of an image [H, W, C], after clipping to [0, 1]."""
-    residual = float(relative_error(case.operator(jnp.asarray(image)), case.measurement.y))
-    row = Row(method, residual, evaluations, seconds)
+    """Metrics of an image [H, W, C], after clipping to [0, 1] for those that compare it with the truth."""
+    row = Row(method, None, evaluations, seconds)
+    if not np.isfinite(image).all():
+        return row
+    found, y = case.operator(jnp.asarray(image)), case.measurement.y
+    if bool(jnp.any(y != 0)):
+        row = row._replace(residual=float(relative_error(found, y)))
+    elif not bool(jnp.any(found != 0)):
+        row = row._replace(residual=0.0)
+    if row.residual is not None and not math.isfinite(row.residual):  # numbers whose squares overflow
+        return row._replace(residual=None)
     if case.truth is None:
         return row
     clipped = jnp.clip(jnp.asarray(image), 0, 1)
     return row._replace(
-        psnr=float(psnr(clipped, case.truth)),
+        psnr=min(float(psnr(clipped, case.truth)), PSNR_LIMIT),
         ssim=float(ssim(clipped, case.truth)),
         ssim_gaussian=float(ssim_gaussian(clipped, case.truth)),
         rmse=float(rmse(clipped, case.truth, mask=_head(case), window=case.window)),
@@ -95,8 +106,10 @@ def table(rows: list[Row], unit: str) -> str:
         "evaluations": ("evaluations", "{}"),
         "seconds": ("seconds", "{:.1f}"),
     }
-    used = {name: column for name, column in columns.items() if getattr(rows[0], name) is not None}
+    used = {name: column for name, column in columns.items() if any(getattr(row, name) is not None for row in rows)}
     lines = [[head for head, _ in used.values()]]
-    lines += [[text.format(getattr(row, name)) for name, (_, text) in used.items()] for row in rows]
+    for row in rows:
+        values = {name: getattr(row, name) for name in used}
+        lines.append(["-" if values[name] is None else text.format(values[name]) for name, (_, text) in used.items()])
     widths = [max(len(line[i]) for line in lines) for i in range(len(used))]
     return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines)

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
 from padis_jax.errors import UserError
 from padis_jax.prior import Prior
 from padis_jax.runs.case import Case, image_key
 from padis_jax.runs.config import Experiment
-from padis_jax.runs.defaults import tv_of
+from padis_jax.runs.defaults import plan_of, tv_of
 from padis_jax.solvers import sampling
+from padis_jax.solvers.batch import Reconstructions, reconstruct_batch
 from padis_jax.solvers.classical import CLASSICAL
 from padis_jax.solvers.presets import Plan
-from padis_jax.solvers.reconstruct import Reconstruction, reconstruct
+from padis_jax.solvers.reconstruct import Reconstruction, quick_image, reconstruct
 from padis_jax.solvers.samples import Samples, draw_samples
-from padis_jax.solvers.tv import TV, total_variation
+from padis_jax.solvers.tv import total_variation
 
 
 class Solved(NamedTuple):
@@ -44,47 +46,59 @@ class Solved(NamedTuple):
 
 
 Run = Callable[[Mapping[str, Array]], Solved]  # of the images of the rows before
+TV_ROW = "TV"
 
 
 def rows_of(
     config: Experiment,
     case: Case,
-    plan: Plan,
+    plan: Plan | None,
     *,
     progress: sampling.Progress | None = None,
     on_memory: sampling.OnMemory | None = None,
-) -> list[tuple[str, Run]]:
-    """The rows of a run of sample.py, in the order in which they are to be computed.
+) -> dict[str, Run]:
+    """The rows of a case by their names, in the order in which they are to be computed: start, baselines, solver last.
+
+    What starts from total variation takes its image from those of the rows before.
 
     Args:
       config: of the run.
-      case: with its prior.
-      plan: how the solver runs.
+      case: with its prior, where there is a plan.
+      plan: how the solver runs; None for no solver.
       progress: called with (steps done, steps in all, info).
       on_memory: called with the memory of the compiled loop before it runs.
     """
-    label, settings = plan.row.label, tv_of(config, case.kind, case.problem, case.evenness)
-    rows: list[tuple[str, Run]] = [
-        (case.problem.label, lambda done: Solved(case.operator.start(case.measurement.y))),
-        *((CLASSICAL[name].label, functools.partial(_classical, case, name)) for name in config.classical),
-        ("TV", lambda done: Solved(run_tv(case, settings))),
-    ]
+    rows: dict[str, Run] = {
+        case.problem.label: lambda done: Solved(run_start(case)),
+        **{CLASSICAL[name].label: functools.partial(_classical, case, name) for name in config.classical},
+        TV_ROW: lambda done: Solved(run_tv(config, case)),
+    }
+    if plan is None:
+        return rows
+    label, drawn = plan.row.label, {}  # type: tuple[str, dict[str, tuple[Samples, float]]]
     if not config.samples:
         watch = {"progress": progress, "on_memory": on_memory}
-        rows.append((label, lambda done: run_solver(config, case, plan, done["TV"], **watch)))
-        return rows
-    drawn: list[tuple[Samples, float]] = []
+        return rows | {label: lambda done: run_solver(config, case, plan, done.get(TV_ROW), **watch)}
+
+    def draw(done: Mapping[str, Array]) -> tuple[Samples, float]:
+        if not drawn:
+            drawn["all"] = timed(run_samples, config, case, plan, done.get(TV_ROW))
+        return drawn["all"]
 
     def one(done: Mapping[str, Array]) -> Solved:
-        drawn.append(timed(run_samples, config, case, plan, done["TV"]))
-        samples, seconds = drawn[0]
+        samples, seconds = draw(done)
         return Solved(samples.images[0], samples.evaluations // config.samples, None, seconds / config.samples)
 
     def mean(done: Mapping[str, Array]) -> Solved:
-        samples, seconds = drawn[0]
+        samples, seconds = draw(done)
         return Solved(samples.mean, samples.evaluations, samples.residual, seconds, samples)
 
-    return [*rows, (f"{label}, one sample", one), (f"{label}, mean of {config.samples}", mean)]
+    return rows | {f"{label}, one sample": one, f"{label}, mean of {config.samples}": mean}
+
+
+def run_start(case: Case) -> Array:
+    """The operator's quick image, [H, W, C], not clipped."""
+    return quick_image(case.operator, case.measurement.y).reshape(case.image_shape)
 
 
 def run_classical(case: Case, name: str) -> Array:
@@ -106,44 +120,84 @@ def _classical(case: Case, name: str, _: Mapping[str, Array]) -> Solved:
     return Solved(run_classical(case, name))
 
 
-def run_tv(case: Case, settings: TV) -> Array:
+def run_tv(config: Experiment, case: Case) -> Array:
     """The image of total variation, [H, W, C]."""
-    return total_variation(case.measurement.y, case.operator, settings=settings, noise_std=case.noise_std).image
+    settings = tv_of(config, case.kind, case.problem, case.evenness)
+    found = total_variation(case.measurement.y, case.operator, settings=settings, noise_std=case.noise_std)
+    return found.image.reshape(case.image_shape)
 
 
-def run_solver(
-    config: Experiment,
-    case: Case,
-    plan: Plan,
-    tv: Array,
-    **watch: Any,
-) -> Solved:
+def run_solver(config: Experiment, case: Case, plan: Plan, tv: Array | None, **watch: Any) -> Solved:
     """The solver, from the image of total variation where the plan says so; watched as in `rows_of`."""
     options = {**_options(config, case, plan, tv), **watch}
     found: Reconstruction = jax.block_until_ready(reconstruct(*_problem(config, case), **options))
     return Solved(found.image, found.evaluations, found.residual)
 
 
-def run_samples(config: Experiment, case: Case, plan: Plan, tv: Array) -> Samples:
+def run_samples(config: Experiment, case: Case, plan: Plan, tv: Array | None) -> Samples:
     """`config.samples` runs of the solver: the chains that `run_solver` would average."""
     options = {name: value for name, value in _options(config, case, plan, tv).items() if name != "average"}
     return draw_samples(*_problem(config, case), config.samples, **options)
 
 
+def run_batch(
+    config: Experiment,
+    cases: Sequence[Case],
+    numbers: Sequence[int],
+    *,
+    mesh: Mesh | None = None,
+    on_memory: sampling.OnMemory | None = None,
+) -> Reconstructions:
+    """The solver on several cases of one operator, kind and prior in one program, each image from its own start.
+
+    Args:
+      config: of the run.
+      cases: with their prior.
+      numbers: of the cases, 31 bits each: their keys are folded from these, where one case has its image's index.
+      mesh: devices that share the images.
+      on_memory: called with the memory of the compiled program before it runs.
+    """
+    plans = [plan_of(config, case.kind, case) for case in cases]
+    options, noise = plans[0].options(), [case.noise_std for case in cases]
+    shape = max((std.shape for std in noise), key=len)  # [], or [views, bins, 1] where entries of one differ in it
+    told = None if told_noise(config, cases[0]) is None else jnp.stack([jnp.broadcast_to(s, shape) for s in noise])
+    del options["start"]
+    _, _, operator, prior = _problem(config, cases[0])
+    return reconstruct_batch(
+        jax.vmap(lambda number: _key(config, number))(jnp.asarray(numbers)),
+        jnp.stack([case.measurement.y for case in cases]),
+        operator,
+        prior,
+        settings=[plan.settings for plan in plans],
+        starts=jnp.stack([_started(config, case, plan) for case, plan in zip(cases, plans, strict=True)]),
+        noise_std=told,
+        mesh=mesh,
+        on_memory=on_memory,
+        **options,
+    )
+
+
+def _started(config: Experiment, case: Case, plan: Plan) -> Array:
+    """The image [H, W, C] that a plan starts from."""
+    if plan.start == "noise":
+        return jnp.zeros(case.image_shape, jnp.float32)
+    return run_tv(config, case) if plan.start == "tv" else jnp.clip(run_start(case), 0, 1)
+
+
+def _key(config: Experiment, index: int | Array) -> Array:
+    """Of the solver; the measurement of a simulated case has other keys below its image's."""
+    return jax.random.fold_in(image_key(config.seed, index), 1)
+
+
 def _problem(config: Experiment, case: Case) -> tuple[Array, Array, Any, Prior]:
     assert case.prior is not None
-    key = jax.random.fold_in(image_key(config.seed, config.image.index), 1)
-    return key, case.measurement.y, case.operator, case.prior
+    return _key(config, config.image.index), case.measurement.y, case.operator, case.prior
 
 
-def _options(config: Experiment, case: Case, plan: Plan, tv: Array) -> dict[str, Any]:
-    return options_of(plan, tv, told_noise(config, case))
-
-
-def options_of(plan: Plan, tv: Array | None, noise_std: Array | None) -> dict[str, Any]:
-    """The keyword arguments of `reconstruct` for a plan; `tv` is the image of total variation, if it starts there."""
+def _options(config: Experiment, case: Case, plan: Plan, tv: Array | None) -> dict[str, Any]:
+    """The keyword arguments of `reconstruct`; `tv` is the image of total variation, needed if the plan starts there."""
     start = tv if plan.start == "tv" else plan.start
-    return {"solver": plan.settings, **plan.options(), "start": start, "noise_std": noise_std}
+    return {"solver": plan.settings, **plan.options(), "start": start, "noise_std": told_noise(config, case)}
 
 
 def told_noise(config: Experiment, case: Case) -> Array | None:

@@ -229,7 +229,12 @@ def start_image(start: Any, problem: Problem, operator: Any, channels: int, nois
         raise ValueError(f"start is {start!r}: use 'noise', 'operator', 'tv', TV(...) or an image {shape}")
     if not hasattr(operator, "start"):
         raise ValueError("start is 'operator', but this operator has no .start: use 'noise', 'tv' or an image")
-    return jnp.clip(_quick_image(as_pytree(operator), problem.measurement), 0, 1).reshape(shape)
+    return jnp.clip(quick_image(operator, problem.measurement), 0, 1).reshape(shape)
+
+
+def quick_image(operator: Any, measurement: Array) -> Array:
+    """`operator.start` of a measurement, float32, not clipped."""
+    return _quick_image(as_pytree(operator), measurement)
 
 
 @jax.jit

@@ -16,7 +16,7 @@ from padis_jax.errors import one_line_errors
 from padis_jax.images import read_images
 from padis_jax.runs.case import simulated_case
 from padis_jax.runs.config import Experiment, ImageConfig
-from padis_jax.runs.defaults import plan_of, tv_of
+from padis_jax.runs.defaults import plan_of
 from padis_jax.runs.prior import with_prior
 from padis_jax.runs.score import score
 from padis_jax.runs.solve import run_solver, run_tv, timed
@@ -40,7 +40,7 @@ def main() -> None:
         config = dataclasses.replace(base, image=ImageConfig(base.image.path, index))
         case = simulated_case(config, images)
         plan = plan_of(config, case.kind, case)
-        tv = run_tv(case, tv_of(config, case.kind, case.problem, case.evenness))
+        tv = run_tv(config, case)
         decibels, took = [], []
         for compute in ("float32", "bfloat16"):
             solved, seconds = timed(run_solver, config, with_prior(config, case, weights.computing(compute)), plan, tv)
