@@ -13,8 +13,9 @@ Without a geometry file, files other than .npz must contain their geometry. All 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +31,8 @@ from padis_jax.devices.plan import plan_sampling
 from padis_jax.errors import UserError
 from padis_jax.files import json_text
 from padis_jax.images import ImageSet
-from padis_jax.measurements.load import MeasuredScan, load_scan
+from padis_jax.measurements.geometry import ScanGeometry
+from padis_jax.measurements.load import MeasurementConfig, load_scan, open_scan
 from padis_jax.measurements.simulate import Measurement
 from padis_jax.measurements.sinogram_files import SUFFIXES
 from padis_jax.prior import Prior
@@ -42,9 +44,8 @@ from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import kind_named, plan_of
 from padis_jax.runs.prior import build_prior, patch_batch
 from padis_jax.runs.results import check_folder, results_folder
-from padis_jax.runs.solve import check_traced, run_batch
+from padis_jax.runs.solve import run_batch, traced_case
 from padis_jax.solvers.checks import checked
-from padis_jax.solvers.presets import Plan
 from padis_jax.weights import Weights, load_weights
 
 
@@ -53,14 +54,16 @@ class Folder(NamedTuple):
 
     Attributes:
       items: files by the names of their items.
-      operator: the scan.
-      read: a file -> `Item`.
+      operator: the scan, built when first called.
+      case: a file -> its case, without prior.
+      check: UserError for what a file's headers tell `case` to refuse.
       about: for job.json.
     """
 
     items: dict[str, Path]
-    operator: Any
-    read: batch_job.Read
+    operator: Callable[[], Any]
+    case: Callable[[Path], Case]
+    check: Callable[[Path], None]
     about: dict[str, Any]
 
 
@@ -79,7 +82,6 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     grey_only(config.weights, weights)
     measured = config.measurement.geometry or not list(Path(config.measurements).glob("*.npz"))
     job = (_measured_job if measured else _simulated_job)(config, weights, workdir)
-    plan = plan_of(config, kind_named(config))
     mesh = make_mesh(config.devices, local=True)
     prior = build_prior(config, weights, frame, images=-(-config.batch // mesh.size))
     manifests = [f"manifest_{number:04d}.jsonl" for number in range(jax.process_count())]
@@ -90,7 +92,20 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     ]
     check_folder(workdir, names, config)
     if output.dry_run:
-        return _plan(config, job, plan, prior, weights, workdir, output)
+        return _plan(config, job, prior, weights, workdir, output)
+    job.operator()  # what is wrong with it is no single item's
+    plan = plan_of(config, kind_named(config))
+
+    def read(path: Path) -> Item:
+        case = dataclasses.replace(job.case(path), prior=prior)
+        try:
+            checked("its sinogram", case.measurement.y)
+        except UserError as error:  # numbers that no method takes, which would end the job and not the item alone
+            raise UserError(f"{path}: {error}") from error
+        if job.about:
+            about = {name: case.about[name] for name in ("repaired_counts", "attenuation_per_mm")}
+            return Item(case, about | {"noise_sigma": float(case.measurement.noise_sigma)})
+        return Item(case)
 
     told: list[Memory] = []
 
@@ -102,7 +117,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     def solve(numbers: Sequence[int], items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
         found = run_batch(
             config,
-            [dataclasses.replace(item.case, prior=prior) for item in items],
+            [item.case for item in items],
             numbers,
             mesh=mesh if mesh.size > 1 else None,
             on_memory=on_memory,
@@ -128,7 +143,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     try:
         with results_folder(workdir, names, config, lock=not output.no_lock) as lock:
             counts = batch_job.run(
-                job.items, workdir, job.read, solve, about | job.about, batch=config.batch, report=report
+                job.items, workdir, read, solve, about | job.about, batch=config.batch, report=report
             )
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -146,19 +161,21 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
 def _simulated_job(config: Experiment, weights: Weights, workdir: Path) -> Folder:
     scan, shape = config.scan, weights.frame.image_shape
     problem = parallel_scan(scan.views, scan.bins)
-    operator = problem.build(shape, 1, jax.random.key(0))
     items = batch_job.list_items(config.measurements, (".npz",), workdir)
+    operator = functools.cache(lambda: problem.build(shape, 1, jax.random.key(0)))
 
-    def read(path: Path) -> Item:
+    def case(path: Path) -> Case:
         sinogram, sigma = batch_job.read_sinogram(path, (scan.views, scan.bins))
         y = jnp.asarray(sinogram)[..., None]
         source = ImageSet(np.zeros((1, *shape, 1), np.float32), (path.stem,), weights.window)
         std = jnp.broadcast_to(sigma[..., None] if sigma.ndim else sigma, y.shape)
         measurement = Measurement(y, std, "honest")
-        case = Case(operator, measurement, weights.window, source, problem, weighted=config.weighted)
-        return Item(_sound(path, case))
+        return Case(operator(), measurement, weights.window, source, problem, weighted=config.weighted)
 
-    return Folder(items, operator, read, {})
+    def check(path: Path) -> None:
+        batch_job.check_sinogram(path, (scan.views, scan.bins))
+
+    return Folder(items, operator, case, check, {})
 
 
 def _measured_job(config: Experiment, weights: Weights, workdir: Path) -> Folder:
@@ -171,14 +188,14 @@ def _measured_job(config: Experiment, weights: Weights, workdir: Path) -> Folder
     shape = weights.frame.image_shape
     items = batch_job.list_items(config.measurements, SUFFIXES, workdir)
 
-    def load(path: Path) -> MeasuredScan:
-        return load_scan(dataclasses.replace(config.measurement, path=str(path)))
+    def named(path: Path) -> MeasurementConfig:
+        return dataclasses.replace(config.measurement, path=str(path))
 
     first: Path | None = None
     reasons = []
     for path in items.values():
         try:
-            geometry = load(path).geometry
+            geometry = load_scan(named(path)).geometry
         except UserError as error:
             reasons.append(str(error))
             continue
@@ -187,52 +204,51 @@ def _measured_job(config: Experiment, weights: Weights, workdir: Path) -> Folder
     if first is None:
         raise UserError(f"{config.measurements}: none of its {len(items)} files can be used; the first: {reasons[0]}")
     pixel = config.measurement.pixel_mm or geometry.field_mm / max(shape)
-    operator = geometry.operator(shape, pixel)
+    operator = functools.cache(lambda: geometry.operator(shape, pixel))
 
-    def read(path: Path) -> Item:
-        scan = load(path)
-        if scan.geometry != geometry:
-            fields = [f for f in vars(geometry) if getattr(geometry, f) != getattr(scan.geometry, f)]
+    def compare(path: Path, found: ScanGeometry) -> None:
+        if found != geometry:
+            fields = [f for f in vars(geometry) if getattr(geometry, f) != getattr(found, f)]
             raise UserError(
                 f"{path}: its geometry is not that of {first.name} ({', '.join(fields)}); move it to another folder"
             )
-        here = dataclasses.replace(config, measurement=dataclasses.replace(config.measurement, path=str(path)))
-        case = _sound(path, measured_case(here, scan, weights, operator=operator))
-        about = {name: case.about[name] for name in ("repaired_counts", "attenuation_per_mm")}
-        return Item(case, about | {"noise_sigma": float(case.measurement.noise_sigma)})
 
-    return Folder(items, operator, read, {"geometry": dataclasses.asdict(geometry), "pixel_mm": pixel})
+    def case(path: Path) -> Case:
+        scan = load_scan(named(path))
+        compare(path, scan.geometry)
+        return measured_case(dataclasses.replace(config, measurement=named(path)), scan, weights, operator=operator())
 
+    def check(path: Path) -> None:
+        compare(path, open_scan(named(path)).geometry)
 
-def _sound(path: Path, case: Case) -> Case:
-    """The case; UserError for numbers that no method takes, which would end the job and not the item alone."""
-    try:
-        checked("its sinogram", case.measurement.y)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    return case
+    return Folder(items, operator, case, check, {"geometry": dataclasses.asdict(geometry), "pixel_mm": pixel})
 
 
 def _plan(
-    config: Experiment,
-    job: Folder,
-    plan: Plan,
-    prior: Prior,
-    weights: Weights,
-    workdir: Path,
-    output: OutputOptions,
+    config: Experiment, job: Folder, prior: Prior, weights: Weights, workdir: Path, output: OutputOptions
 ) -> dict[str, int]:
-    """Prints what would be done, and what it takes, after the checks of the first item that can be read."""
-    failed = {}
-    for name, path in job.items.items():
+    """Prints what would be done, and what it takes, after checks of all headers and of one item that can be read."""
+    refused: dict[str, str] = {}
+
+    def passed(name: str, check: Callable[[Path], Any]) -> Any:
         try:
-            check_traced(config, dataclasses.replace(job.read(path).case, prior=prior), plan)
-            break
-        except UserError as error:
-            failed[name] = str(error)
+            return check(job.items[name])
+        except (UserError, OSError) as error:
+            refused[name] = str(error)
+
+    def build() -> Case:
+        job.operator()
+        found = (passed(name, job.case) for name in job.items if name not in refused)
+        case = next((case for case in found if case is not None), None)
+        if case is None:
+            reason = next(iter(refused.values()))
+            raise UserError(f"{config.measurements}: no measurement can be used; the first: {reason}")
+        return dataclasses.replace(case, prior=prior)
+
+    for name in job.items:
+        passed(name, job.check)
+    _, plan = traced_case(config, build)
     counts = {"items": len(job.items), "evaluations_each": plan.evaluations * config.tilings}
-    if len(failed) == len(job.items):
-        raise UserError(f"{config.measurements}: no measurement can be used; the first: {next(iter(failed.values()))}")
     devices = make_mesh(config.devices, local=True).size
     images = -(-min(config.batch, len(job.items)) // devices)
     estimate = plan_sampling(
@@ -247,8 +263,11 @@ def _plan(
     )
     about = {"measurements": config.measurements, "weights": config.weights, "solver": plan.method, **counts}
     if output.json:
-        print(json_text({"dry_run": True, **about, "workdir": str(workdir), **estimate._asdict()}))
+        found = {"dry_run": True, **about, "refused": refused, "workdir": str(workdir), **estimate._asdict()}
+        print(json_text(found))
     else:
+        for name, reason in refused.items():
+            print(f"{name}: cannot be used: {reason}")
         print(
             f"{len(job.items)} measurements of {config.measurements}, {images} at a time; {plan.row.label} with "
             f"{config.weights}, {counts['evaluations_each']} evaluations each, into {workdir}; {estimate.text()}"

@@ -10,7 +10,7 @@ from padis_jax.cli.arguments import OutputOptions
 from padis_jax.errors import UserError
 from padis_jax.files import json_text
 from padis_jax.measurements.geometry import ScanGeometry, write_geometry
-from padis_jax.measurements.geometry_check import check_geometry
+from padis_jax.measurements.geometry_check import check_enough, check_geometry
 from padis_jax.measurements.geometry_residual import Report
 from padis_jax.measurements.load import MeasuredScan
 from padis_jax.outputs import check_outputs, claimed
@@ -31,9 +31,11 @@ def check(path: str, scan: MeasuredScan, workdir: Path, output: OutputOptions, i
         or a file that no run has written.
     """
     target = workdir / "geometry_corrected.json"
-    if not output.dry_run:
-        check_outputs(workdir, [target.name], inputs)
+    check_outputs(workdir, [target.name], inputs)
     try:
+        if output.dry_run:
+            check_enough(scan.geometry, scan.sinogram)
+            return _plan(path, target, output)
         report = check_geometry(scan.geometry, scan.sinogram)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
@@ -47,7 +49,7 @@ def check(path: str, scan: MeasuredScan, workdir: Path, output: OutputOptions, i
         "others": [f.correction._asdict() | {"residual": f.residual} for f in report.others],
     }
     refused = None
-    if report.best.correction.faults and not output.dry_run:
+    if report.best.correction.faults:
         try:
             with claimed(workdir, [target.name], inputs, lock=not output.no_lock):
                 write_geometry(target, corrected)
@@ -62,6 +64,14 @@ def check(path: str, scan: MeasuredScan, workdir: Path, output: OutputOptions, i
             print(f"corrected geometry: {about['written']}")
     if refused is not None:
         raise refused
+
+
+def _plan(path: str, target: Path, output: OutputOptions) -> None:
+    """Prints what the check would do."""
+    if output.json:
+        print(json_text({"dry_run": True, "measurement": path, "check": "geometry", "correction": str(target)}))
+    else:
+        print(f"{path}: its geometry would be checked, and a correction written to {target}")
 
 
 def describe(report: Report, stated: ScanGeometry) -> str:

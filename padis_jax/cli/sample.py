@@ -18,8 +18,9 @@ results.json (the files that runs wrote, which alone are replaced), and the reco
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -47,7 +48,7 @@ from padis_jax.runs.outcome import Outcome
 from padis_jax.runs.prior import check_fits, patch_batch, with_prior
 from padis_jax.runs.results import check_save, inputs, results_folder, write_results
 from padis_jax.runs.score import Row, score_samples, table
-from padis_jax.runs.solve import check_traced, rows_of
+from padis_jax.runs.solve import rows_of, traced_case
 from padis_jax.solvers.presets import Plan
 from padis_jax.weights import Weights, load_weights
 
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--workdir {workdir}: results are written to a folder; copy them to the bucket afterwards")
     folder = Path(workdir or "results")
     if config.measurement.check:
-        scan = load_scan(config.measurement)
+        scan = load_scan(config.measurement, plan=output.dry_run)
         tell(config, scan, output)
         check(config.measurement.path, scan, folder, output, inputs(config))
     elif config.measurements:
@@ -99,7 +100,9 @@ def tell(config: Experiment, scan: MeasuredScan, output: OutputOptions) -> None:
         print(f"{scan.repaired} of {scan.sinogram.size} counts were unusable and were filled from their neighbours")
     for note in scan.notes:
         print(note)
-    if config.measurement.find_centre:
+    if config.measurement.find_centre and output.dry_run:
+        print("the rotation axis is to be found from the data")
+    elif config.measurement.find_centre:
         print(f"the rotation axis was found at offset_mm = {scan.geometry.offset_mm:.4f}")
 
 
@@ -113,20 +116,25 @@ def sample(config: Experiment, workdir: Path, output: OutputOptions = OutputOpti
     """
     check_defaults(config)
     weights = load_weights(config.weights).computing(config.compute)
-    scan = load_scan(config.measurement) if config.measurement.path else None
+    scan = load_scan(config.measurement, plan=output.dry_run) if config.measurement.path else None
+    build: Callable[[], Case]
     if scan is not None:
         tell(config, scan, output)
-        case = measured_case(config, scan, weights)
+        build = functools.partial(measured_case, config, scan, weights)
     else:
         chosen = config.image
         shaping = Shaping(chosen.crop, chosen.resize, chosen.grey)
         images = read_images(chosen.path, fit=weights.window, memory=0, shaping=shaping)  # only one is decoded
         check_fits(config, images.images.shape[1:], images.window, weights)  # before anything is measured
-        case = simulated_case(config, images, shapes_only=output.dry_run)
+        build = functools.partial(simulated_case, config, images)
+    if output.dry_run:
+        case, plan = traced_case(config, lambda: with_prior(config, build(), weights))
+    else:
+        case = with_prior(config, build(), weights)
+        plan = plan_of(config, case.kind, case)
+    if scan is None:
         for note in (*images.notes, *images.clipped(chosen.index)):
             print(f"note: {note}", file=sys.stderr)
-    case = with_prior(config, case, weights)
-    plan = plan_of(config, case.kind, case)
     names = check_save(config, workdir, case)
     if output.dry_run or output.verbose:
         _plan(config, case, plan, weights, workdir, output)
@@ -187,7 +195,6 @@ def _report(
 def _plan(config: Experiment, case: Case, plan: Plan, weights: Weights, workdir: Path, output: OutputOptions) -> None:
     """Prints what would be done, and what it takes."""
     assert case.prior is not None
-    check_traced(config, case, plan)
     runs = config.samples / plan.average if config.samples else 1
     estimate = plan_sampling(
         weights.network,

@@ -55,9 +55,7 @@ def check_geometry(geometry: ScanGeometry, sinogram: np.ndarray) -> Report:
     Raises:
       ValueError: for a sinogram of another shape, or fewer than 8 views or 16 bins, too few to contradict each other.
     """
-    check_shape(geometry, sinogram)
-    if len(geometry.angles) < 8 or geometry.bins < 16:
-        raise ValueError(f"geometry check: {sinogram.shape} are too few views or bins; at least 8 and 16 are needed")
+    check_enough(geometry, sinogram)
     return (
         other_unit(geometry, sinogram)
         or _by_pairs(geometry, sinogram)
@@ -65,12 +63,13 @@ def check_geometry(geometry: ScanGeometry, sinogram: np.ndarray) -> Report:
     )
 
 
-def find_offset(geometry: ScanGeometry, sinogram: np.ndarray) -> float:
+def find_offset(geometry: ScanGeometry, sinogram: np.ndarray, *, plan: bool = False) -> float:
     """The offset_mm with which the views agree best: the centre of rotation, to a fraction of a bin.
 
     Where lines are measured from both sides, these tell it, wherever on the detector the axis is. Else, in a parallel
     beam, the centre of mass goes as x cos t + y sin t + c (Helgason and Ludwig's condition of order 1), which needs no
-    opposite views. Where it does not, and for short arcs of fan beams, the image's residual is minimised.
+    opposite views. Where it does not, and for short arcs of fan beams, the image's residual is minimised; with `plan`
+    it is not, and the offset is the stated one.
 
     Raises:
       ValueError: for a sinogram of another shape; if the measurements do not tell the axis.
@@ -88,14 +87,27 @@ def find_offset(geometry: ScanGeometry, sinogram: np.ndarray) -> float:
                          "line is measured from both sides; state offset_mm")  # fmt: skip
     if geometry.beam == "parallel" and (centre := mass_centre(geometry, sinogram)) is not None:
         return geometry.offset_mm - centre[0]
-    return image_offset(geometry, sinogram)
+    return geometry.offset_mm if plan else image_offset(geometry, sinogram)
+
+
+def check_size(geometry: ScanGeometry, shape: tuple[int, ...]) -> None:
+    """Raises ValueError for a sinogram of another shape than the geometry's."""
+    if shape != (len(geometry.angles), geometry.bins):
+        raise ValueError(
+            f"sinogram of shape {shape}, but the geometry has {len(geometry.angles)} views of {geometry.bins} bins"
+        )
+
+
+def check_enough(geometry: ScanGeometry, sinogram: np.ndarray) -> None:
+    """Raises ValueError for what `check_geometry` refuses."""
+    check_shape(geometry, sinogram)
+    if len(geometry.angles) < 8 or geometry.bins < 16:
+        raise ValueError(f"geometry check: {sinogram.shape} are too few views or bins; at least 8 and 16 are needed")
 
 
 def check_shape(geometry: ScanGeometry, sinogram: np.ndarray) -> None:
     """Raises ValueError unless `sinogram` is [views, bins] of finite numbers."""
-    if sinogram.shape != (len(geometry.angles), geometry.bins):
-        raise ValueError(f"sinogram of shape {sinogram.shape}, but the geometry has {len(geometry.angles)} views of "
-                         f"{geometry.bins} bins")  # fmt: skip
+    check_size(geometry, sinogram.shape)
     if not np.isfinite(sinogram).all():
         raise ValueError("the sinogram has NaN or infinity")
     if not np.any(sinogram):

@@ -10,16 +10,17 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, NamedTuple, get_args
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from padis_jax.errors import UserError
 from padis_jax.measurements.attenuation import attenuation_window, rescale_attenuation
 from padis_jax.measurements.geometry import ScanGeometry, read_geometry
-from padis_jax.measurements.geometry_check import check_shape, find_offset
+from padis_jax.measurements.geometry_check import check_shape, check_size, find_offset
 from padis_jax.measurements.line_integrals import line_integrals
 from padis_jax.measurements.simulate import MU_WATER, Measurement
-from padis_jax.measurements.sinogram_files import AXES, Measured, open_sinogram
+from padis_jax.measurements.sinogram_files import AXES, Held, Measured, open_sinogram
 from padis_jax.operators.tomography import RayTransform
 from padis_jax.window import HOUNSFIELD, Window
 
@@ -98,11 +99,27 @@ class MeasuredScan(NamedTuple):
     relative_std: np.ndarray | None = None
 
 
-def load_scan(config: MeasurementConfig) -> MeasuredScan:
-    """Reads the measurements and their geometry.
+class OpenScan(NamedTuple):
+    """A scan whose values are still in its file.
+
+    Attributes:
+      held: the file.
+      geometry: as stated.
+      order: axes of the stored array.
+      note: how they were understood, or "".
+    """
+
+    held: Held
+    geometry: ScanGeometry
+    order: tuple[str, ...]
+    note: str
+
+
+def open_scan(config: MeasurementConfig) -> OpenScan:
+    """What the headers tell of a scan.
 
     Raises:
-      UserError: naming the file and what is wrong with it.
+      UserError: naming the file and what is wrong with it, such as a shape that is not the geometry's.
     """
     held = open_sinogram(config.path)
     if config.geometry:
@@ -111,7 +128,25 @@ def load_scan(config: MeasurementConfig) -> MeasuredScan:
         geometry = held.geometry
     else:
         raise UserError(f"{config.path}: it has no geometry; give a file with --measurement.geometry")
-    order, axes_note = held.order(config.axes, len(geometry.angles), geometry.bins)
+    order, note = held.order(config.axes, len(geometry.angles), geometry.bins)
+    try:
+        check_size(geometry, tuple(held.stored.shape[order.index(name)] for name in ("views", "bins")))
+    except ValueError as error:
+        raise UserError(f"{config.path}: {error}") from error
+    return OpenScan(held, geometry, order, note)
+
+
+def load_scan(config: MeasurementConfig, *, plan: bool = False) -> MeasuredScan:
+    """Reads the measurements and their geometry.
+
+    Args:
+      config: the settings.
+      plan: leaves the axis where the geometry says if finding it takes an image.
+
+    Raises:
+      UserError: naming the file and what is wrong with it.
+    """
+    held, geometry, order, axes_note = open_scan(config)
     found = held.read(order, row=config.row)
     values, repaired, relative = found.sinogram, 0, None
     try:
@@ -127,7 +162,7 @@ def load_scan(config: MeasurementConfig) -> MeasuredScan:
         values = np.ascontiguousarray(values, np.float32)
         check_shape(geometry, values)
         if config.find_centre:
-            geometry = dataclasses.replace(geometry, offset_mm=find_offset(geometry, values))
+            geometry = dataclasses.replace(geometry, offset_mm=find_offset(geometry, values, plan=plan))
     except UserError:
         raise
     except ValueError as error:
@@ -223,8 +258,12 @@ def scaled_scan(
 
 
 def _bright(config: MeasurementConfig, scan: MeasuredScan, operator: RayTransform, pixel: float) -> float:
-    """The attenuation per mm of the bright parts of the FBP."""
-    found = float(np.percentile(np.asarray(operator.start(jnp.asarray(scan.sinogram))) / pixel, 99.5))
+    """The attenuation per mm of the bright parts of the FBP; while tracing that of water, if there is any."""
+    image = operator.start(jnp.asarray(scan.sinogram))
+    if isinstance(image, jax.core.Tracer):
+        found = MU_WATER if scan.sinogram.max(initial=0) > 0 else 0.0
+    else:
+        found = float(np.percentile(np.asarray(image) / pixel, 99.5))
     if not found > 0:
         raise UserError(f"{config.path}: its FBP has no positive values; give --measurement.attenuation")
     return found

@@ -60,13 +60,23 @@ class Measurement(NamedTuple):
 
     @property
     def noise(self) -> Array:
-        """What methods are told: `noise_std` where measured entries differ in it, else `noise_sigma`, one number."""
+        """What methods are told: `noise_std` where measured entries differ in it, else `noise_sigma`, one number.
+
+        While tracing, where that is not looked at, it is `noise_std`.
+        """
+        if isinstance(self.noise_std, jax.core.Tracer):
+            return self.noise_std
         std = np.asarray(self.noise_std)  # not an operation of JAX, which a trace that goes on would take over
         return self.noise_std if np.any((std > 0) & (std < std.max())) else self.noise_sigma
 
     @property
     def evenness(self) -> float:
-        """Harmonic over arithmetic mean of the variances `noise_std`^2 of what is measured: 1 where they are equal."""
+        """Harmonic over arithmetic mean of the variances `noise_std`^2 of what is measured: 1 where they are equal.
+
+        While tracing, where they are not looked at, it is 1.
+        """
+        if isinstance(self.noise_std, jax.core.Tracer):
+            return 1.0
         std = np.asarray(self.noise_std, np.float64)
         ratio = np.square(std[std > 0] / std.max(initial=0))
         return float(1 / (np.mean(ratio) * np.mean(1 / ratio))) if ratio.size else 1.0

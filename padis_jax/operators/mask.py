@@ -88,20 +88,29 @@ def Inpaint(*, mask: np.ndarray | Array) -> Masking:  # noqa: N802 (a factory na
 
     Args:
       mask: [H, W], boolean or 0 and 1: whether the pixel is known. See `random_mask`, `box_mask`, `stroke_mask`; of a
-        picture, `picture > 0.5`.
+        picture, `picture > 0.5`. Its values are not looked at while tracing.
 
     Raises:
       ValueError: a mask of another shape or other values, or without any known pixel.
     """
-    known = np.asarray(mask)
-    if known.ndim != 2 or not np.isin(known, (0, 1)).all() or not known.any():
+    known = mask if isinstance(mask, jax.core.Tracer) else np.asarray(mask)
+    seen = known if isinstance(known, np.ndarray) else np.ones(known.shape)
+    if known.ndim != 2 or not np.isin(seen, (0, 1)).all() or not seen.any():
         raise ValueError(
             f"Inpaint: mask must be [H, W] of 0 and 1 (threshold a picture first) with a known pixel, got {known.shape}"
         )
     shape = checked_size("Inpaint", known.shape)
-    indices = ndimage.distance_transform_edt(known == 0, return_distances=False, return_indices=True)
-    nearest = np.ravel_multi_index(tuple(indices), shape).astype(np.int32)
-    return Masking(shape, leaf(known.astype(np.float64)), jnp.asarray(nearest), leaf(1.0))
+    if isinstance(known, np.ndarray):
+        return Masking(shape, leaf(known.astype(np.float64)), jnp.asarray(_nearest(known)), leaf(1.0))
+    nearest = jax.pure_callback(_nearest, jax.ShapeDtypeStruct(shape, jnp.int32), known)
+    return Masking(shape, jnp.asarray(known, leaf(1.0).dtype), nearest, leaf(1.0))
+
+
+def _nearest(known: np.ndarray | Array) -> np.ndarray:
+    """[H, W], index into the flattened image of the nearest known pixel."""
+    missing = np.asarray(known) == 0
+    indices = ndimage.distance_transform_edt(missing, return_distances=False, return_indices=True)
+    return np.ravel_multi_index(tuple(indices), missing.shape).astype(np.int32)
 
 
 def random_mask(key: Array, image_shape: tuple[int, int], *, known: float = 0.3) -> Array:

@@ -79,6 +79,26 @@ def read_sinogram(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, np.nd
     Raises:
       UserError: if it cannot be read, has another shape, or is not finite; names file and field.
     """
+    held = _held(path, shape)
+    sinogram, noise = held["sinogram"], held.get("noise_std", held.get("noise_sigma", np.zeros(())))
+    if "noise_std" not in held and (noise.dtype.kind not in "fiu" or not 0 <= noise < np.inf):
+        raise UserError(f"{path}: `noise_sigma` is {noise}: expected one number, not negative")
+    try:
+        checked_noise(noise, shape, None)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    if not np.isfinite(sinogram).all():
+        raise UserError(f"{path}: `sinogram` has values that are NaN or infinite; repair or remove them")
+    return sinogram.astype(np.float32), noise.astype(np.float32)
+
+
+def check_sinogram(path: Path, shape: tuple[int, ...]) -> None:
+    """Raises UserError for what the headers of a file tell `read_sinogram` to refuse."""
+    _held(path, shape, values=False)
+
+
+def _held(path: Path, shape: tuple[int, ...], *, values: bool = True) -> dict[str, np.ndarray]:
+    """The arrays of a file by their names, after checks of their headers; none without `values`."""
     check_file(path)
     with decoding(path, ".npz of arrays"), open(path, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
         fields = ("sinogram", "noise_sigma", "noise_std")
@@ -99,17 +119,7 @@ def read_sinogram(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, np.nd
                 raise UserError(f"{path}: `noise_std` has shape {size} and type {kind}: expected numbers {shape}")
         if len(about) > 2:
             raise UserError(f"{path}: has `noise_sigma` and `noise_std`: leave one of them out")
-        held = {name: archive[name] for name in about}
-    sinogram, noise = held["sinogram"], held.get("noise_std", held.get("noise_sigma", np.zeros(())))
-    if "noise_std" not in held and (noise.dtype.kind not in "fiu" or not 0 <= noise < np.inf):
-        raise UserError(f"{path}: `noise_sigma` is {noise}: expected one number, not negative")
-    try:
-        checked_noise(noise, shape, None)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    if not np.isfinite(sinogram).all():
-        raise UserError(f"{path}: `sinogram` has values that are NaN or infinite; repair or remove them")
-    return sinogram.astype(np.float32), noise.astype(np.float32)
+        return {name: archive[name] for name in about} if values else {}
 
 
 def run(

@@ -90,8 +90,11 @@ class Case:
 
     @property
     def share(self) -> float:
-        """What becomes of rho relative to ||A||^2 when rho / s^2 is kept: evenness ||A||^2 / ||W^(1/2) A||^2."""
-        if not self.noise_std.ndim:
+        """What becomes of rho relative to ||A||^2 when rho / s^2 is kept: evenness ||A||^2 / ||W^(1/2) A||^2.
+
+        While tracing it is 1.
+        """
+        if not self.noise_std.ndim or isinstance(self.noise_std, jax.core.Tracer):
             return 1.0
         operator = as_pytree(self.operator)
         found, *_ = weigh(operator, self.measurement.y, self.noise_std, self.image_shape)
@@ -121,7 +124,6 @@ def simulated_case(
     *,
     key: Array | None = None,
     operator: Any = None,
-    shapes_only: bool = False,
 ) -> Case:
     """The chosen image, measured by the problem or the scan that the config names.
 
@@ -130,7 +132,6 @@ def simulated_case(
       images: those of `config.image.path`.
       key: of what is random in the measurement; None for the image's own.
       operator: if it is there already; else it is built.
-      shapes_only: check everything and trace the measurement, but compute none: its values are 0.
 
     Raises:
       UserError: for a missing image or mask, a size that the problem cannot have, or a pixel size that neither the file
@@ -155,14 +156,7 @@ def simulated_case(
             operator = problem.build((height, width), truth.shape[-1], jax.random.fold_in(key, 2))
             if problem.tomography and not config.scan.pixel_mm and chosen.spacing:
                 operator = _stretched(operator, chosen.spacing)
-        if shapes_only:
-            y, noise_std = jax.eval_shape(
-                lambda k, x: measure_image(problem, k, x, operator=operator, **noise)[1][:2], key, jnp.asarray(truth)
-            )
-            protocol = "honest" if "photons" in noise else "paper"
-            measurement = Measurement(jnp.zeros(y.shape), jnp.zeros(noise_std.shape), protocol)
-        else:
-            operator, measurement = measure_image(problem, key, jnp.asarray(truth), operator=operator, **noise)
+        operator, measurement = measure_image(problem, key, jnp.asarray(truth), operator=operator, **noise)
     except ValueError as error:
         flag = f"--problem {config.problem}: " if config.problem else ""
         raise UserError(f"{config.image.path}: {flag}{error}") from error

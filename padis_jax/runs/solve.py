@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from padis_jax.errors import UserError
+from padis_jax.measurements.simulate import Measurement
 from padis_jax.prior import Prior
 from padis_jax.runs.case import Case, image_key
 from padis_jax.runs.config import Experiment
@@ -129,9 +131,12 @@ def run_tv(config: Experiment, case: Case) -> Array:
 
 def run_solver(config: Experiment, case: Case, plan: Plan, tv: Array | None, **watch: Any) -> Solved:
     """The solver, from the image of total variation where the plan says so; watched as in `rows_of`."""
-    options = {**_options(config, case, plan, tv), **watch}
-    found: Reconstruction = jax.block_until_ready(reconstruct(*_problem(config, case), **options))
+    found = jax.block_until_ready(_reconstructed(config, case, plan, tv, **watch))
     return Solved(found.image, found.evaluations, found.residual)
+
+
+def _reconstructed(config: Experiment, case: Case, plan: Plan, tv: Array | None, **watch: Any) -> Reconstruction:
+    return reconstruct(*_problem(config, case), **{**_options(config, case, plan, tv), **watch})
 
 
 def run_samples(config: Experiment, case: Case, plan: Plan, tv: Array | None) -> Samples:
@@ -212,22 +217,38 @@ def timed(function: Callable[..., Any], *args: Any, **options: Any) -> tuple[Any
     return result, time.perf_counter() - begin
 
 
-def check_traced(config: Experiment, case: Case, plan: Plan) -> None:
-    """Traces the solver without computing anything; refuses what the run would refuse.
+def traced_case(config: Experiment, build: Callable[[], Case]) -> tuple[Case, Plan]:
+    """A case and how its solver runs, built and solved while tracing, so that nothing is computed or compiled.
+
+    Args:
+      config: of the run.
+      build: makes the case with its prior, as for the run.
+
+    Returns:
+      The case without its operator, with shapes for the values of its measurement; and the plan.
 
     Raises:
-      UserError: for shapes and settings that do not fit.
+      UserError: for what the run would refuse before its first image: shapes and settings that do not fit.
     """
-    tv = jnp.zeros(case.image_shape, jnp.float32)
-    try:
-        if config.samples:
-            jax.eval_shape(lambda: run_samples(config, case, plan, tv)[:2])
-        else:
-            key, y, operator, prior = _problem(config, case)
-            options = _options(config, case, plan, tv)
-            jax.eval_shape(lambda y: reconstruct(key, y, operator, prior, **options)[:2], y)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    found: list[tuple[Case, Plan]] = []
+
+    def trace() -> tuple[Any, ...]:
+        case = build()
+        plan, tv = plan_of(config, case.kind, case), jnp.zeros(case.image_shape, jnp.float32)
+        try:
+            run_samples(config, case, plan, tv) if config.samples else _reconstructed(config, case, plan, tv)
+        except UserError:
+            raise
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        found.append((case, plan))
+        return case.measurement[:2]
+
+    y, noise_std = jax.eval_shape(trace)
+    ((case, plan),) = found
+    return dataclasses.replace(
+        case, operator=None, measurement=Measurement(y, noise_std, case.measurement.protocol)
+    ), plan
 
 
 def refuse_divergence(name: str, image: Any) -> None:
