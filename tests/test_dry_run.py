@@ -16,7 +16,7 @@ from tiny import NETWORK, refused, write_weights
 
 from padis_jax.cli.sample import main
 from padis_jax.images import HOUNSFIELD
-from padis_jax.runs import case
+from padis_jax.operators import forget
 
 
 def some(cases):
@@ -81,8 +81,7 @@ def test_the_plan_names_the_true_input(scans, tmp_path, capsys):
     args = arguments(scans, "--dry-run", "--json", "--workdir", str(tmp_path / "out"))
     main(args)
     assert json.loads(capsys.readouterr().out)["measurement"] == f"{scans / 'scan.npy'}, 24 measured views"
-    at = args.index("--measurement.path")
-    folder = ["--measurements", str(scans / "many"), *args[:at], *args[at + 2 :]]
+    folder = [*folder_of(scans), "--json", "--workdir", str(tmp_path / "out")]
     main(folder)
     plan = json.loads(capsys.readouterr().out)
     assert plan["measurements"] == str(scans / "many") and plan["items"] == 2 and plan["evaluations_each"] == 3
@@ -95,25 +94,69 @@ def test_the_plan_names_the_true_input(scans, tmp_path, capsys):
     assert "sinograms are grey" in refused(main, [*folder, "--weights", str(scans / "rgb.safetensors")], capsys)
 
 
-def test_the_solver_is_traced_and_not_compiled(images, tmp_path, capsys, monkeypatch):  # noqa: F811
-    """The network runs in no compiled program, and nothing is measured; what is compiled makes the operator's norm."""
-    events, traced, measure = [], [], case.measure_image
+@pytest.fixture
+def compiled():
+    """Names of the events of XLA's compiler, and no programs from before."""
+    events = []
 
-    def watched(problem, key, image, **options):
-        traced.append(isinstance(image, jax.core.Tracer))
-        return measure(problem, key, image, **options)
+    def listen(event, *_, **__):
+        if event.endswith("backend_compile_duration"):
+            events.append(event)
 
-    monkeypatch.setattr(case, "measure_image", watched)
-    monitoring.register_event_duration_secs_listener(lambda event, *a, **k: events.append(event))
-    args = test_cli_sample._arguments(images, tmp_path / "out", "--dry-run", "--json")
-    main(args)
-    events.clear()
     jax.clear_caches()
-    main(args)
-    compiled = [event for event in events if event.endswith("backend_compile_duration")]
+    forget()
+    monitoring.register_event_duration_secs_listener(listen)
+    yield events
+    monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.mark.parametrize("flags", [[], ["--samples", "2"], ["--weighted"]])
+def test_a_scan_is_traced_and_nothing_is_compiled(images, tmp_path, capsys, compiled, flags):  # noqa: F811
+    main(test_cli_sample._arguments(images, tmp_path / "out", "--dry-run", "--json", *flags))
     plan = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert traced and all(traced) and len(compiled) < 40
-    assert plan["evaluations"] == 3 and plan["bytes"] > 0 and plan.get("seconds") is None
+    assert plan["evaluations"] and plan["bytes"] > 0 and plan["seconds"] is None and not compiled
+
+
+@pytest.mark.parametrize("problem", ["inpaint_random", "deblur9", "sr2"])
+def test_a_problem_is_traced_and_nothing_is_compiled(problems, capsys, compiled, problem):  # noqa: F811
+    main(test_cli_problem.arguments(problems, problem, "--dry-run", "--json"))
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["bytes"] > 0 and not compiled
+
+
+def folder_of(scans, many=None):
+    args = arguments(scans, "--dry-run")
+    at = args.index("--measurement.path")
+    return ["--measurements", str(many or scans / "many"), *args[:at], *args[at + 2 :]]
+
+
+def test_every_file_of_a_folder_is_looked_at_and_nothing_is_compiled(scans, tmp_path, capsys, compiled):
+    many, good = tmp_path / "many", np.load(scans / "scan.npy")
+    many.mkdir()
+    for name, stored in {"a": good, "b": good, "c": np.ones((24, 31), np.float32), "d": np.ones(3)}.items():
+        np.save(many / f"{name}.npy", stored)
+    (many / "e.npy").write_bytes(b"nothing")
+    args = [*folder_of(scans, many), "--workdir", str(tmp_path / "out")]
+    main([*args, "--json"])
+    refused = json.loads(capsys.readouterr().out)["refused"]
+    assert list(refused) == ["c", "d", "e"] and "(24, 31)" in refused["c"] and "d.npy" in refused["d"]
+    main(args)
+    assert "c: cannot be used: " in capsys.readouterr().out
+    main([*arguments(scans, "--dry-run", "--workdir", tmp_path / "out"), "--measurement.find-centre"])
+    assert "is to be found from the data" in capsys.readouterr().out
+    assert not compiled and not (tmp_path / "out").exists()
+
+
+def test_the_check_of_a_geometry_is_named_and_not_made(scans, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("padis_jax.cli.geometry.check_geometry", None)
+    args = arguments(scans, "--dry-run", "--measurement.check", "--workdir", tmp_path / "out")
+    main(args)
+    target = tmp_path / "out" / "geometry_corrected.json"
+    assert f"would be checked, and a correction written to {target}" in capsys.readouterr().out
+    main([*args, "--json"])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["correction"] == str(target)
+    target.parent.mkdir()
+    target.write_text("mine")
+    assert "geometry_corrected.json" in refused(main, args, capsys)
 
 
 def test_what_the_window_clips_of_the_image_is_said(tmp_path, capsys):

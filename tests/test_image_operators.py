@@ -317,3 +317,12 @@ def test_a_whole_number_may_be_written_as_a_float():
 def test_impossible_operators_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_a_mask_that_is_traced_makes_the_same_operator():
+    key, image = jax.random.key(1), jax.random.uniform(jax.random.key(2), (9, 7, 2))
+
+    def start(key):
+        return Inpaint(mask=random_mask(key, (9, 7))).start(image)
+
+    np.testing.assert_array_equal(jax.jit(start)(jax.random.clone(key)), start(key))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import safetensors
 from flax.traverse_util import unflatten_dict
@@ -75,7 +75,8 @@ def read_params(stored: Stored, expected: Mapping[str, tuple[int, ...]], types: 
                 f"{stored.path}: array {name} holds NaN or infinity, expected finite {allowed} numbers; the training "
                 "that wrote it went wrong"
             )
-    return unflatten_dict({name: jnp.asarray(a, jnp.float32) for name, a in arrays.items()}, sep=".")
+    single = {name: np.asarray(a, np.float32) for name, a in arrays.items()}
+    return jax.device_put(unflatten_dict(single, sep="."))  # compiles nothing, as jnp.asarray does for every shape
 
 
 def check_shapes(
