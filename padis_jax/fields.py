@@ -61,6 +61,13 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
         raise UserError(f"{name} is {_short(value)}: {wanted or f'use at least {least}, and at most 10^6'}")
 
 
+def check_real(name: str, value: Any) -> None:
+    """Refuses what is no real number, nor an array of one (UserError)."""
+    array = getattr(value, "shape", None) == () and jnp.issubdtype(value.dtype, jnp.floating)
+    if isinstance(value, (bool, np.bool_)) or not (array or isinstance(value, numbers.Real)):
+        raise UserError(f"{name} is {_short(value)}: it must be a number")
+
+
 def check_length(name: str, mm: float, least: float = 0.0) -> None:
     """Refuses a length, of either sign, that no scan and no pixel has: below `least` and not 0, or beyond 1e9 mm.
 
@@ -122,5 +129,5 @@ def _finite(value: Any, infinite: bool) -> bool:
 
 
 def _short(value: Any) -> str:
-    text = repr(value) if isinstance(value, str) else str(value)
+    text = " ".join((repr(value) if isinstance(value, str) else str(value)).split())
     return text if len(text) <= 60 else f"{text[:56]} ..."

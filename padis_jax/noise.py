@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from padis_jax.errors import UserError
-from padis_jax.fields import check_count
+from padis_jax.fields import check_count, check_real
 
 RHO = 7.0
 SIGMA_RANGE = 1e-8, 1e8  # of noise levels, whose squares float32 can hold
@@ -78,6 +78,8 @@ def edm_ladder(levels: int, sigma_max: float, sigma_min: float) -> np.ndarray:
 def check_ladder(levels: int, sigma_max: float, sigma_min: float) -> None:
     """Raises UserError unless the levels are a whole number of them, descend, and are such as float32 can square."""
     check_count("levels", levels)
+    check_real("sigma_max", sigma_max)
+    check_real("sigma_min", sigma_min)
     low, high = SIGMA_RANGE
     if not low <= sigma_min <= sigma_max <= high or (levels > 1 and sigma_min == sigma_max):
         raise UserError(

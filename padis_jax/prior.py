@@ -23,6 +23,7 @@ from jax.sharding import Mesh
 from jax.tree_util import Partial
 
 from padis_jax.denoiser import denoise_patches
+from padis_jax.fields import check_count
 from padis_jax.patches import Frame
 from padis_jax.tilings import Overlap, Overlapping, PatchDenoise, SharedTilings, Tilings
 from padis_jax.unet import NetworkConfig, Params
@@ -129,8 +130,11 @@ def tiled_prior(
     if tiling not in get_args(TilingName):
         raise ValueError(f"tiling is {tiling!r}: use one of {', '.join(map(repr, get_args(TilingName)))}")
     offsets = max(1, frame.margin[0] * frame.margin[1]) if tiling == "random" else 1
+    check_count("tilings", tilings, -1)
     if not 1 <= tilings <= offsets:
         raise ValueError(f"tilings is {tilings}: this frame has 1 to {offsets} {tiling} tilings")
+    if patch_batch is not None:
+        check_count("patch_batch", patch_batch, -1)
     if patch_batch is not None and patch_batch < 1:
         raise ValueError(f"patch_batch is {patch_batch}: use at least 1, or None for all patches at once")
     if jax.tree_util.all_leaves([denoise]):

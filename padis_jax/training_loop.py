@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 
 from padis_jax.errors import UserError
+from padis_jax.keys import root_key
 from padis_jax.training import Metrics, TrainState
 
 FETCH_EVERY = 50  # steps after which metrics are fetched though no hook is due
@@ -37,7 +38,7 @@ def every(count: int) -> Callable[[int, int], bool]:
 
 
 def fit(
-    key: Array,
+    key: Array | int,
     state: TrainState,
     batches: Callable[[int], Sequence[Any]],
     step: Callable[..., tuple[TrainState, Metrics]],
@@ -72,7 +73,7 @@ def fit(
     8.0
 
     Args:
-      key: of the run.
+      key: of the run, or an int for jax.random.key(int).
       state: where to begin; its memory is given to the first step.
       batches: number of a step, from 0 -> its batch.
       step: (key, state, *batch) -> (state, metrics): `train_step` with its static arguments bound, or `step` compiled
@@ -84,8 +85,9 @@ def fit(
       The state after the last step.
 
     Raises:
-      UserError: if a step was refused, before any hook sees the state after it.
+      UserError: for a key that is none; if a step was refused, before any hook sees the state after it.
     """
+    key = root_key(key)
     pending: list[Metrics] = []  # on the device, which is waited for only where a hook is due
     since: list[list[Metrics]] = [[] for _ in hooks]
     for number in range(int(state.step), steps):

@@ -83,3 +83,13 @@ def test_files_that_the_readme_names_exist(readme, request):
 def test_public_names():
     assert 20 < len(padis_jax.__all__) < 32 and {"load_prior", "reconstruct", "DPS", "fit"} <= set(padis_jax.__all__)
     assert all(callable(getattr(padis_jax, name)) for name in padis_jax.__all__)
+
+
+def test_commands_can_be_pasted(readme):
+    """No command has a placeholder in capitals, a bracket or dots to be filled in."""
+    commands = re.findall(r"^ {4}((?:make|pip|git|cd|source|python|padis-\w+) .*)$", readme, re.MULTILINE)
+    commands += re.findall(r"`((?:make|pip|git|source|python|padis-\w+) [^`]*)`", readme)
+    assert len(commands) > 8 and "make demo" in commands[0]
+    for command in commands:
+        words = command.partition(" #")[0]
+        assert not re.search(r"[A-Z]{4,}|<\w|\.\.\.|git clone", words), command

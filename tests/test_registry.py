@@ -1,6 +1,7 @@
 """A method is its file and one row: a toy method added here runs everywhere; flags are those of the chosen method."""
 
 import dataclasses
+import inspect
 import json
 
 import jax
@@ -13,6 +14,7 @@ from padis_jax import patch_prior, reconstruct
 from padis_jax.benchmark.__main__ import main as benchmark
 from padis_jax.benchmark.methods import METHODS as BENCHMARK
 from padis_jax.cli.sample import main as sample
+from padis_jax.errors import UserError
 from padis_jax.operators import from_functions
 from padis_jax.patches import frame_for
 from padis_jax.runs.solver_config import SolverConfig
@@ -163,3 +165,16 @@ def test_all_fields_of_every_method_can_be_reached():
         words = ["--solver", method, f"--solver.{field.replace('_', '-')}", value]
         config = parse_experiment(words, default=Experiment(), prog="p", description="")
         assert config.solver.settings == {field: value}
+
+
+def test_a_renamed_field_of_a_settings_class_works_with_a_line_that_says_the_new_name():
+    with pytest.warns(FutureWarning, match=r"^DDS\(churn=...\) is now DDS\(eta=...\)$") as said:
+        old = DDS(churn=0.5)
+    assert old == DDS(eta=0.5) and said[0].filename == __file__
+    with pytest.warns(FutureWarning, match=r"churn=...\) is now"):
+        assert dataclasses.replace(DDS(), churn=0.25).eta == 0.25
+    with pytest.warns(FutureWarning, match=r"^DDS.churn is now DDS.eta$"):
+        assert old.churn == 0.5
+    with pytest.raises(UserError, match="DDS: churn is eta now: leave churn out"):
+        DDS(churn=0.5, eta=0.5)
+    assert "churn" not in inspect.signature(DDS).parameters and "churn" not in dataclasses.asdict(DDS())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -19,7 +20,7 @@ from jax import Array
 from padis_jax.operators.algebra import FLOAT, Composable
 from padis_jax.operators.least_squares import Map, pseudo_inverse
 from padis_jax.operators.norm import operator_norm
-from padis_jax.operators.per_channel import check_shape
+from padis_jax.operators.per_channel import check_shape, whole
 
 
 @runtime_checkable
@@ -104,6 +105,8 @@ def from_functions(
     Raises:
       ValueError: `forward` does not take that shape or is not linear, or `transpose` is not its transpose.
     """
+    if not isinstance(image_shape, Sequence) or not all(whole(n) for n in image_shape):
+        raise ValueError(f"operator: image_shape is {image_shape}: give what forward takes, such as (H, W, C)")
     image_shape = tuple(image_shape)
     template = jax.ShapeDtypeStruct(image_shape, dtype)
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -99,9 +100,21 @@ def per_channel(function: Map, array: Array) -> Array:
 
 def checked_size(name: str, image_shape: Sequence[int]) -> tuple[int, int]:
     """(H, W) as integers; ValueError unless there are two whole numbers, both positive."""
-    if len(image_shape) != 2 or not all(n >= 1 and n % 1 == 0 for n in image_shape):
-        raise ValueError(f"{name}: image_shape must be (H, W), whole and positive, got {tuple(image_shape)}")
+    sides = image_shape if isinstance(image_shape, Sequence | np.ndarray) else ()
+    if len(sides) != 2 or not all(whole(n) for n in sides):
+        raise ValueError(f"{name}: image_shape must be (H, W), whole and positive, got {image_shape}")
     return int(image_shape[0]), int(image_shape[1])
+
+
+def whole(value: Any) -> bool:
+    """Whether it is a whole number from 1."""
+    return real(value) and value >= 1 and value % 1 == 0
+
+
+def real(value: Any) -> bool:
+    """Whether it is a real number, or an array of one."""
+    kind = np.dtype(value.dtype).kind if isinstance(value, np.ndarray | jax.Array) and not value.shape else ""
+    return kind in set("iuf") if kind else isinstance(value, int | float | np.integer | np.floating)
 
 
 def leaf(values: np.ndarray | float) -> Array:

@@ -27,7 +27,7 @@ from einops import repeat
 from jax import Array, lax
 
 from padis_jax.operators.kept import kept
-from padis_jax.operators.per_channel import PerChannel, checked_size, leaf
+from padis_jax.operators.per_channel import PerChannel, checked_size, leaf, whole
 
 Method = Literal["block", "bicubic"]
 
@@ -109,7 +109,7 @@ def Downsample(  # noqa: N802 (a factory named like the object it makes)
       ValueError: another factor, or an unknown method.
     """
     shape = checked_size("Downsample", image_shape)
-    if not 1 <= factor <= max(shape) or factor % 1:
+    if not whole(factor) or factor > max(shape):
         raise ValueError(f"Downsample: factor {factor} must be whole, 1 to the longer side of the image's {shape}")
     factor = int(factor)
     if method not in get_args(Method):

@@ -132,7 +132,7 @@ def stack(operators: Sequence[Any]) -> Stack:
     Raises:
       ValueError: no operators, others than this package's, or some for images of another shape or type.
     """
-    parts = tuple(operators)
+    parts = tuple(operators) if isinstance(operators, Sequence) else (operators,)
     if not parts or not all(isinstance(part, Composable) for part in parts):
         raise ValueError(
             f"stack: give at least one operator, all of this package or made by from_functions, not "

@@ -24,7 +24,7 @@ from padis_jax.operators.kept import kept
 from padis_jax.operators.least_squares import pseudo_inverse
 from padis_jax.operators.norm import lanczos_norm, operator_norm
 from padis_jax.operators.parallel import ParallelGeometry, ParallelRays
-from padis_jax.operators.per_channel import checked, checked_size, leaf, per_channel
+from padis_jax.operators.per_channel import checked, checked_size, leaf, per_channel, real, whole
 
 Geometry = ParallelGeometry | FanGeometry
 TURNED = 1e6  # radians
@@ -230,8 +230,11 @@ def _checked_scan(
         )
     theta = theta.astype(np.float64)
     shape = checked_size(name, image_shape)
-    if not (detector_count >= 1 and detector_count % 1 == 0):
+    if not whole(detector_count):
         raise ValueError(f"{name}: detector_count must be a positive whole number, got {detector_count}")
+    for field, length in (*lengths.items(), *offsets.items()):
+        if not real(length):
+            raise ValueError(f"{name}: {field} is {length!r}: it must be a number")
     for field, length in lengths.items():
         if not (np.isfinite(length) and length > 0):
             raise ValueError(f"{name}: {field} must be positive, got {length}")

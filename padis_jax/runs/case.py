@@ -18,6 +18,7 @@ from padis_jax.errors import UserError
 from padis_jax.fields import check_length
 from padis_jax.images import ImageSet, Window
 from padis_jax.images.source import Spacing
+from padis_jax.keys import root_key
 from padis_jax.measurements.load import MeasuredScan, scaled_scan
 from padis_jax.measurements.simulate import Measurement
 from padis_jax.operators import Masking
@@ -29,7 +30,6 @@ from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import problem_of
 from padis_jax.solvers.presets import Kind, kind_of
 from padis_jax.solvers.problem import as_pytree
-from padis_jax.solvers.sampling import root_key
 from padis_jax.weights import Weights
 
 SSIM_WINDOW = 11  # pixels: smaller images have no SSIM

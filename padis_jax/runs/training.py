@@ -22,6 +22,7 @@ from padis_jax.devices.mesh import is_leader, make_mesh, on_host, put
 from padis_jax.devices.parallel import check_batch, put_batch, state_sharding, step_on_mesh
 from padis_jax.figures import save_figure, training_curves
 from padis_jax.files import place, write_json
+from padis_jax.keys import root_key
 from padis_jax.loss import DenoisingLoss
 from padis_jax.outputs import check_outputs, claimed, has_field
 from padis_jax.patches import Frame
@@ -29,7 +30,6 @@ from padis_jax.runs.signals import Interruption, leave
 from padis_jax.runs.training_data import check_resumed, first_state, load_data
 from padis_jax.runs.training_log import Log
 from padis_jax.runs.validation import validate, write_pictures
-from padis_jax.solvers.sampling import root_key
 from padis_jax.training import Metrics, TrainState, state_shapes
 from padis_jax.training_loop import Hook, every, fit
 from padis_jax.weights import file_hash, load_weights, save_weights

@@ -17,9 +17,9 @@ from padis_jax.batches import Batch, crop_batch, pad_images
 from padis_jax.config import Config
 from padis_jax.errors import UserError
 from padis_jax.images import CroppedImages, ImageSet, Shaping, StreamedImages, Window, read_images
+from padis_jax.keys import root_key
 from padis_jax.patches import Frame, frame_for
 from padis_jax.runs.validation import PICTURE_PATCHES
-from padis_jax.solvers.sampling import root_key
 from padis_jax.split import Split, limited, split_of, spread
 from padis_jax.training import TrainState, init_state
 from padis_jax.unet import init_network

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, get_args, get_type_hints
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +16,8 @@ from jax.typing import ArrayLike
 
 from padis_jax.errors import UserError
 from padis_jax.fields import LARGEST, check_fields, single
+
+Kind = TypeVar("Kind", bound=type)
 
 
 def refuse_batch(function: str, shape: tuple[int, ...], expected: tuple[int, ...] | None, over: str) -> None:
@@ -32,6 +37,8 @@ def checked(name: str, array: ArrayLike) -> Array:
     """
     if isinstance(array, jax.core.Tracer):
         return single(array)
+    if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        raise UserError(f"{name} is an array of random keys: give an array of numbers")
     host = np.asarray(array)
     if host.size == 0 or host.dtype.kind in "mM" or not jnp.issubdtype(host.dtype, np.number):
         raise UserError(f"{name} has shape {host.shape} and type {host.dtype}: give an array of numbers")
@@ -114,6 +121,12 @@ def check_operator(operator: Any) -> None:
         )
 
 
+def check_prior(prior: Any) -> None:
+    """Raises UserError for what is no prior."""
+    if not all(hasattr(prior, name) for name in ("denoise", "frame", "channels", "tilings")):
+        raise UserError(f"prior is a {type(prior).__name__}: give a Prior, such as load_prior(path) returns")
+
+
 def check_settings(settings: Any, **intervals: str) -> None:
     """Refuses fields that are not what their annotations say (fields.py), or outside of their interval, as "(0, 2]".
 
@@ -136,6 +149,40 @@ def check_settings(settings: Any, **intervals: str) -> None:
             limits = f"{'above' if '(' in interval else 'at least'} {low}"
             limits += "" if high == "inf" else f" and {'below' if ')' in interval else 'at most'} {high}"
             raise UserError(f"{name}: {field} is {value}: it must be {limits}")
+
+
+def renamed(**fields: str) -> Callable[[Kind], Kind]:
+    """For a settings class: fields by their old names, {old: new}, work until the next release, with a warning."""
+
+    def decorate(kind: Kind) -> Kind:
+        own: Any = kind.__init__
+
+        @functools.wraps(own)
+        def init(self: Any, *args: Any, **given: Any) -> None:
+            for old in fields.keys() & given:
+                if fields[old] in given:
+                    raise UserError(f"{kind.__name__}: {old} is {fields[old]} now: leave {old} out")
+                _say(kind, old, "(%s=...)")
+                given[fields[old]] = given.pop(old)
+            own(self, *args, **given)
+
+        def reader(old: str) -> property:
+            def read(self: Any) -> Any:
+                _say(kind, old, ".%s")
+                return getattr(self, fields[old])
+
+            return property(read)
+
+        def _say(kind: type, old: str, form: str) -> None:
+            before, now = (f"{kind.__name__}{form % name}" for name in (old, fields[old]))
+            warnings.warn(f"{before} is now {now}", FutureWarning, stacklevel=3)
+
+        kind.__init__ = init  # type: ignore[misc]
+        for old in fields:
+            setattr(kind, old, reader(old))
+        return kind
+
+    return decorate
 
 
 def as_arrays(settings: Any) -> Any:

@@ -25,13 +25,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from padis_jax.solvers.checks import check_settings
+from padis_jax.solvers.checks import check_settings, renamed
 from padis_jax.solvers.estimates import proximal
 from padis_jax.solvers.problem import Fit, Problem
 from padis_jax.solvers.sampling import Noise
 from padis_jax.solvers.transitions import ddim
 
 
+@renamed(churn="eta")
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DDS:

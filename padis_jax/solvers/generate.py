@@ -19,11 +19,13 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 
-from padis_jax.fields import check_count, single
+from padis_jax.fields import check_count, check_real, single
+from padis_jax.keys import root_key
 from padis_jax.noise import geometric_ladder
 from padis_jax.prior import Prior
 from padis_jax.solvers import sampling
-from padis_jax.solvers.sampling import Noise, root_key
+from padis_jax.solvers.checks import check_prior
+from padis_jax.solvers.sampling import Noise
 from padis_jax.solvers.transitions import langevin, towards
 
 
@@ -84,7 +86,9 @@ def generate(
     Raises:
       ValueError: if a setting is out of range.
     """
+    check_prior(prior)
     check_count("inner", inner)
+    check_real("eps", eps)
     if not 0 < eps < 4:
         raise ValueError(f"generate: eps is {eps}: it must be above 0 and below 4")
     noises = sampling.noises(geometric_ladder(levels, sigma_max, sigma_min), inner)

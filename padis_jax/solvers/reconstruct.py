@@ -21,13 +21,13 @@ from jax.typing import ArrayLike
 
 from padis_jax.errors import UserError
 from padis_jax.fields import check_count, single
+from padis_jax.keys import root_key
 from padis_jax.noise import edm_ladder, geometric_ladder
 from padis_jax.prior import Prior
 from padis_jax.solvers import sampling
-from padis_jax.solvers.checks import as_arrays, checked, checked_noise
+from padis_jax.solvers.checks import as_arrays, check_prior, checked, checked_noise
 from padis_jax.solvers.problem import Problem, as_pytree, build_problem
 from padis_jax.solvers.registry import Method, Settings, find_method, name_of
-from padis_jax.solvers.sampling import root_key
 from padis_jax.solvers.tv import TV, total_variation
 
 
@@ -122,6 +122,7 @@ def reconstruct(
     check_count("levels x inner", levels * inner)
     if not isinstance(first_chain, jax.Array):
         check_count("first_chain", first_chain, 0)
+    check_prior(prior)
     method, settings = _method(solver, settings)
     if noise_std is not None:
         _refuse_second(settings)
@@ -204,7 +205,7 @@ def _refuse_second(settings: Settings) -> None:
 
 def _ladder(kind: str, levels: int, sigma_max: float, sigma_min: float) -> np.ndarray:
     ladders = {"geometric": geometric_ladder, "edm": edm_ladder}
-    if kind not in ladders:
+    if not isinstance(kind, str) or kind not in ladders:
         raise ValueError(f"ladder is {kind!r}: use one of {', '.join(ladders)}")
     return ladders[kind](levels, sigma_max, sigma_min)
 

@@ -16,10 +16,11 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from padis_jax.fields import check_count
+from padis_jax.keys import root_key
 from padis_jax.prior import Prior
 from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.solvers.registry import find_method, name_of
-from padis_jax.solvers.sampling import root_key
 
 
 class Samples(NamedTuple):
@@ -65,6 +66,7 @@ def draw_samples(
     Raises:
       ValueError: if count < 2, for those three options, and for what `reconstruct` refuses.
     """
+    check_count("count", count, -1)
     if count < 2:
         raise ValueError(f"count is {count}: a deviation needs at least 2 samples")
     if excluded := sorted({"average", "chunk", "progress"} & set(options)):

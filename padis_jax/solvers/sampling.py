@@ -52,22 +52,6 @@ Progress = Callable[[int, int, Info], None]  # (steps done, steps in all, info o
 OnMemory = Callable[[Memory], None]
 
 
-def root_key(key: Array | int) -> Array:
-    """The key itself, or jax.random.key of an int, of which it takes the lower 32 bits, in JAX's 64-bit mode too.
-
-    Raises:
-      TypeError: for neither.
-      UserError: for an int of more than 64 bits.
-    """
-    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
-        if not -(2**63) <= key < 2**64:
-            raise UserError(f"the seed {str(key)[:40]} has more than 64 bits: take a smaller one")
-        return jax.random.key(np.uint32(int(key) % 2**32))
-    if not hasattr(key, "dtype"):
-        raise TypeError(f"key is a {type(key).__name__}: give jax.random.key(seed), or the seed")
-    return key  # type: ignore[return-value]  # an array of keys
-
-
 def noises(ladder: ArrayLike, inner: int = 1) -> Noise:
     """The steps of a ladder.
 

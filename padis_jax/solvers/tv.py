@@ -28,6 +28,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+from padis_jax.errors import UserError
 from padis_jax.fields import single
 from padis_jax.solvers.checks import as_arrays, check_settings
 from padis_jax.solvers.problem import fitting
@@ -94,6 +95,8 @@ def total_variation(
     Raises:
       ValueError: if y does not fit the operator or is not finite, and for a noise of another shape or below 0.
     """
+    if not isinstance(settings, TV | None):
+        raise UserError(f"settings is a {type(settings).__name__}: give TV(...)")
     wrapped, y = fitting("total_variation", measurement, operator, noise_std)
     return _solve(as_arrays(settings or TV()), wrapped, y)
 
