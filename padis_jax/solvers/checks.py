@@ -155,7 +155,7 @@ def renamed(**fields: str) -> Callable[[Kind], Kind]:
     """For a settings class: fields by their old names, {old: new}, work until the next release, with a warning."""
 
     def decorate(kind: Kind) -> Kind:
-        own: Any = kind.__init__
+        own: Any = kind.__init__  # type: ignore[misc]
 
         @functools.wraps(own)
         def init(self: Any, *args: Any, **given: Any) -> None:
