@@ -51,6 +51,8 @@ def main() -> None:
     different = []
     for name in args.only:
         workdir = args.out / name
+        if workdir.exists():  # a folder of measurements would be resumed, and old images compared
+            raise UserError(f"{workdir} is there already: remove it, or choose another --out")
         flags = [flag.format(scans=scans) for flag in RUNS[name]]
         if args.levels:
             flags += ["--generate-levels" if name == "generate" else "--solver.levels", str(args.levels)]

@@ -3,7 +3,7 @@
     (A B) x = A (B x)        (A B)' = B' A'
     (s A) x = s (A x)        (s A)' = s A'        ||s A|| = |s| ||A||
 
-A @ I is A, and scales move to the front, so that the norm follows where it can. Else power iteration finds it, once,
+A @ I is A, and scales move to the front, so that the norm follows where it can. Else Lanczos' method finds it, once,
 when the operators are put together (within the trace if that is in one); its derivative is u' dA v, with the singular
 vectors u and v.
 
@@ -183,7 +183,7 @@ def gives_real(operator: Any, image_shape: Shape, dtype: Any) -> bool:
 
 
 def with_norm(operator: Any) -> Any:
-    """The operator with the norm that power iteration finds."""
+    """The operator with the norm that Lanczos' method finds, to 1e-4 (`norm.leading_image`)."""
     return dataclasses.replace(operator, norm=_norm(operator))
 
 

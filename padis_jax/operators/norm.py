@@ -14,6 +14,7 @@ from jax import Array, lax
 from padis_jax.operators.least_squares import Map, as_partial
 
 TOLERANCE = 1e-3  # of a norm
+TIGHT = 1e-4  # of a norm of operators that are put together, of whose eigenvalues nothing is known
 LanczosState = tuple[Array, Array, Array, Array, Array, Array]  # count, basis, matrix, next vector, value, residual
 
 
@@ -34,6 +35,13 @@ def operator_norm(
 
 
 def leading_image(forward: Map, adjoint: Map, *, image_shape: tuple[int, ...], dtype: jnp.dtype | type) -> Array:
+    """A unit image v with ||A v|| = ||A|| to `TIGHT`, by Lanczos' method from a fixed random image."""
+    start = jax.random.normal(jax.random.key(0), image_shape, dtype).ravel()
+    found = _compiled(_lanczos_image, forward, adjoint, image_shape, TIGHT, 300, 10)
+    return found(start / jnp.linalg.norm(start).astype(dtype))
+
+
+def power_image(forward: Map, adjoint: Map, *, image_shape: tuple[int, ...], dtype: jnp.dtype | type) -> Array:
     """A unit image v with ||A v|| = ||A||, found like `operator_norm`; 0 if A is."""
     w = _power(forward, adjoint, image_shape, dtype)[0]
     length = jnp.maximum(jnp.linalg.norm(w.ravel()), jnp.finfo(w.dtype).tiny)
@@ -104,7 +112,18 @@ def lanczos_norm(
     return _compiled(_lanczos, forward, adjoint, image_shape, tolerance, max_iterations, basis)(start)
 
 
-def _lanczos(
+def _lanczos(forward: Map, adjoint: Map, v: Array, *numbers: Any) -> Array:
+    return jnp.sqrt(jnp.maximum(_lanczos_loop(forward, adjoint, v, *numbers)[4], 0))
+
+
+def _lanczos_image(forward: Map, adjoint: Map, v: Array, image_shape: tuple[int, ...], *numbers: Any) -> Array:
+    i, vectors, matrix, following, *_ = _lanczos_loop(forward, adjoint, v, image_shape, *numbers)
+    ritz = jnp.linalg.eigh(matrix)[1][:, -1] @ vectors
+    ritz = jnp.where(i % len(matrix) == 0, following, ritz)  # just restarted from it
+    return (ritz / jnp.linalg.norm(ritz).astype(v.dtype)).reshape(image_shape)
+
+
+def _lanczos_loop(
     forward: Map,
     adjoint: Map,
     v: Array,
@@ -112,7 +131,7 @@ def _lanczos(
     tolerance: float,
     max_iterations: int,
     basis: int,
-) -> Array:
+) -> LanczosState:
     def unfinished(state: LanczosState) -> Array:
         i, _, _, _, s, residual = state
         return (residual > 2 * tolerance * s) & (i < max_iterations)
@@ -121,19 +140,20 @@ def _lanczos(
         i, vectors, matrix, v, _, _ = state
         j = i % basis
         vectors = vectors.at[j].set(v)
-        w = adjoint(forward(v.reshape(image_shape))).ravel()
-        column = vectors @ w
+        w = adjoint(forward(v.reshape(image_shape))).ravel().astype(v.dtype)
+        column = vectors.conj() @ w
         w = w - column @ vectors
-        w = w - (vectors @ w) @ vectors  # once more, against rounding
-        matrix = matrix.at[:, j].set(column).at[j].set(column)
+        w = w - (vectors.conj() @ w) @ vectors  # once more, against rounding
+        matrix = matrix.at[:, j].set(column).at[j].set(column.conj())
         values, parts = jnp.linalg.eigh(matrix)
         left = jnp.linalg.norm(w)
         full = j + 1 == basis
         ritz = parts[:, -1] @ vectors
-        following = jnp.where(full, ritz / jnp.linalg.norm(ritz), w / jnp.maximum(left, jnp.finfo(w.dtype).tiny))
+        length = jnp.maximum(left, jnp.finfo(w.dtype).tiny)
+        following = jnp.where(full, ritz / jnp.linalg.norm(ritz).astype(w.dtype), w / length.astype(w.dtype))
         vectors, matrix = jnp.where(full, 0, vectors), jnp.where(full, 0, matrix)
         return i + 1, vectors, matrix, following, values[-1], left * jnp.abs(parts[j, -1])
 
-    zeros, one = jnp.zeros((basis, v.size), v.dtype), jnp.ones((), v.dtype)
+    zeros, one = jnp.zeros((basis, v.size), v.dtype), jnp.ones((), v.real.dtype)
     first = (jnp.zeros((), jnp.int32), zeros, jnp.zeros((basis, basis), v.dtype), v, 0 * one, one)
-    return jnp.sqrt(jnp.maximum(lax.while_loop(unfinished, step, first)[4], 0))
+    return lax.while_loop(unfinished, step, first)

@@ -20,7 +20,7 @@ from jax import Array, lax
 
 from padis_jax.operators.algebra import Composable
 from padis_jax.operators.least_squares import pseudo_inverse
-from padis_jax.operators.norm import leading_image
+from padis_jax.operators.norm import power_image
 from padis_jax.operators.per_channel import check_shape
 
 
@@ -148,7 +148,7 @@ def weighted(operator: Any, root: Array, image_shape: tuple[int, ...]) -> Weight
 def _norm(operator: Weighted) -> Array:
     def found(operator: Weighted) -> Array:
         fixed = jax.tree.map(lax.stop_gradient, operator)
-        v = leading_image(
+        v = power_image(
             fixed, functools.partial(_real_adjoint, fixed), image_shape=fixed.image_shape, dtype=jnp.float32
         )
         return jnp.linalg.norm(operator(v).ravel()).astype(jnp.float32)

@@ -22,11 +22,12 @@ from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import plan_of, tv_of
 from padis_jax.solvers import sampling
 from padis_jax.solvers.batch import Reconstructions, reconstruct_batch
+from padis_jax.solvers.checks import as_arrays
 from padis_jax.solvers.classical import CLASSICAL
 from padis_jax.solvers.presets import Plan
 from padis_jax.solvers.reconstruct import Reconstruction, quick_image, reconstruct
 from padis_jax.solvers.samples import Samples, draw_samples
-from padis_jax.solvers.tv import total_variation
+from padis_jax.solvers.tv import TV, total_variation
 
 
 class Solved(NamedTuple):
@@ -125,8 +126,7 @@ def _classical(case: Case, name: str, _: Mapping[str, Array]) -> Solved:
 def run_tv(config: Experiment, case: Case) -> Array:
     """The image of total variation, [H, W, C]."""
     settings = tv_of(config, case.kind, case.problem, case.evenness)
-    found = total_variation(case.measurement.y, case.operator, settings=settings, noise_std=case.noise_std)
-    return found.image.reshape(case.image_shape)
+    return _smooth(case.operator, case.measurement.y, case.noise_std, settings).reshape(case.image_shape)
 
 
 def run_solver(config: Experiment, case: Case, plan: Plan, tv: Array | None, **watch: Any) -> Solved:
@@ -165,7 +165,7 @@ def run_batch(
     plans = [plan_of(config, case.kind, case) for case in cases]
     options, noise = plans[0].options(), [case.noise_std for case in cases]
     shape = max((std.shape for std in noise), key=len)  # [], or [views, bins, 1] where entries of one differ in it
-    told = None if told_noise(config, cases[0]) is None else jnp.stack([jnp.broadcast_to(s, shape) for s in noise])
+    told = [jnp.broadcast_to(std, shape) for std in noise]
     del options["start"]
     _, _, operator, prior = _problem(config, cases[0])
     return reconstruct_batch(
@@ -174,19 +174,36 @@ def run_batch(
         operator,
         prior,
         settings=[plan.settings for plan in plans],
-        starts=jnp.stack([_started(config, case, plan) for case, plan in zip(cases, plans, strict=True)]),
-        noise_std=told,
+        starts=_starts(config, cases, plans[0], jnp.stack(told)),
+        noise_std=None if told_noise(config, cases[0]) is None else jnp.stack(told),
         mesh=mesh,
         on_memory=on_memory,
         **options,
     )
 
 
-def _started(config: Experiment, case: Case, plan: Plan) -> Array:
-    """The image [H, W, C] that a plan starts from."""
+def _starts(config: Experiment, cases: Sequence[Case], plan: Plan, noise: Array) -> Array:
+    """The images [n, H, W, C] that a plan starts from, one after the other in one program."""
+    ys, operator, shape = jnp.stack([case.measurement.y for case in cases]), cases[0].operator, cases[0].image_shape
     if plan.start == "noise":
-        return jnp.zeros(case.image_shape, jnp.float32)
-    return run_tv(config, case) if plan.start == "tv" else jnp.clip(run_start(case), 0, 1)
+        return jnp.zeros((len(cases), *shape), jnp.float32)
+    if plan.start == "operator":
+        images = jnp.clip(_each(operator)[0](ys), 0, 1)
+    else:
+        settings = [as_arrays(tv_of(config, case.kind, case.problem, case.evenness)) for case in cases]
+        images = _each(operator)[1](ys, noise, jax.tree.map(lambda *leaves: jnp.stack(leaves), *settings))
+    return images.reshape(len(cases), *shape)
+
+
+@functools.lru_cache(maxsize=1)
+def _each(operator: Any) -> tuple[Callable[..., Array], Callable[..., Array]]:
+    """(start, total variation) of several measurements; the operator of a job is a constant of their programs."""
+    start = jax.jit(lambda ys: jax.lax.map(lambda y: quick_image(operator, y), ys))
+    return start, jax.jit(lambda *of: jax.lax.map(lambda at: _smooth(operator, *at), of))
+
+
+def _smooth(operator: Any, y: Array, noise: Array, settings: TV) -> Array:
+    return total_variation(y, operator, settings=settings, noise_std=noise).image
 
 
 def _key(config: Experiment, index: int | Array) -> Array:
