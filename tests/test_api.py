@@ -1,7 +1,9 @@
 """The research API: every public name is documented, and the example in its docstring runs."""
 
+import dataclasses
 import doctest
 import inspect
+import re
 
 import jax
 import jax.numpy as jnp
@@ -93,3 +95,41 @@ def test_keys_of_all_kinds_are_those_of_the_seed():
     found.append(padis_jax.generate(np.asarray(jax.random.PRNGKey(7)), PRIOR, levels=2))
     for image in found[1:]:
         np.testing.assert_array_equal(image, found[0])
+
+
+def sections(name):
+    """The text of a public name's docstring by section: "", "Args:", "Raises:" ..."""
+    parts = re.split(r"\n(Args|Attributes|Returns|Raises):\n", "\n" + inspect.getdoc(getattr(padis_jax, name)))
+    return {"": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
+
+
+METHODS = [name for name in padis_jax.__all__ if inspect.isclass(getattr(padis_jax, name))]
+
+
+@pytest.mark.parametrize("name", padis_jax.__all__)
+def test_every_public_name_says_what_it_refuses_and_of_which_shape_or_unit_things_are(name):
+    found = sections(name)
+    assert re.search(r"\b(User|Value)Error: [\w`]", found["Raises"]), f"{name} does not say what it raises"
+    if name not in METHODS:
+        assert re.search(r"\[\w+(, \*?\w+)*\]|\(H, W|pixel|unit|\bdB\b|image_shape|shape", " ".join(found.values())), (
+            name
+        )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_settings_name_their_source_and_the_limits_that_they_keep(name):
+    """The intervals of the docstring are those that are refused beyond, and no others are."""
+    kind, found = getattr(padis_jax, name), sections(name)
+    assert re.search(r"Source: .*(arXiv|20\d\d)", found[""], re.DOTALL), f"{name} names no source"
+    limits = re.findall(r"(\w+)\s+([(\[])([\d.]+),\s+([\d.]+|inf)([)\]])", found["Raises"])
+    numbers = {f.name for f in dataclasses.fields(kind) if f.type.startswith(("float", "int"))}
+    assert numbers - {"low", "high", "last_level_noise"} == {field for field, *_ in limits}
+    for field, left, low, high, right in limits:
+        outside = [-1] if float(low) == 0 else [0]
+        outside += [float(low)] * (left == "(") + ([] if high == "inf" else [float(high) + 1])
+        outside += [float(high)] * (right == ")")
+        for value in (int(value) if value % 1 == 0 else value for value in outside):
+            with pytest.raises(ValueError, match=field):
+                kind(**{field: value})
+        for value in [float(low)] * (left == "[") + [float(high)] * (right == "]" and high != "inf"):
+            kind(**{field: int(value) if value % 1 == 0 else value})

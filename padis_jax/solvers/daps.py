@@ -43,6 +43,9 @@ RHO = 7.0
 class DAPS:
     """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
 
+    Source: Zhang et al., arXiv 2407.01521, algorithm 1: the end of the ODE, then u ~ exp(-||u - c||^2 / (2 sigma^2)
+    - ||y - A u||^2 / (2 s^2)).
+
     >>> import padis_jax as pj
     >>> pj.DAPS(sampler="cg", ode_steps=2).ode_steps  # reconstruct(key, y, A, prior, solver=...)
     2
@@ -56,6 +59,10 @@ class DAPS:
       cg_steps: CG steps per level.
       noise: s, in the units of y.
       floor: smallest s, relative to ||A||; positive.
+
+    Raises:
+      ValueError: for a field of another type or outside of its interval: ode_steps [1, inf], mcmc_steps [1, inf],
+        cg_steps [1, inf], ode_end (0, inf], step (0, 2], noise [0, inf], floor (0, inf].
     """
 
     ode_steps: int = dataclasses.field(default=5, metadata={"static": True})

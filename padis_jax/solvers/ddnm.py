@@ -34,6 +34,9 @@ from padis_jax.solvers.transitions import PriorStep, prior_step, towards
 class DDNM:
     """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
 
+    Source: Wang et al., arXiv 2212.00490: u = D + A+ (y - A D), in the variance-exploding form of PaDIS, arXiv
+    2406.02462.
+
     >>> import padis_jax as pj
     >>> pj.DDNM(cg_steps=10).cg_steps  # reconstruct(key, y, A, prior, solver=...)
     10
@@ -44,6 +47,10 @@ class DDNM:
       cg_steps: CG steps on A*A u = A* (y - A D) from 0 instead of A+; 0 for A+ itself.
       tolerance: of the CG for A+, where that has no closed form.
       last_level_noise: whether the lowest level of the ladder adds noise.
+
+    Raises:
+      ValueError: for a field of another type or outside of its interval: eps (0, 4], tolerance (0, 1], cg_steps [0,
+        inf].
     """
 
     eps: float | Array = 1.0

@@ -38,6 +38,9 @@ from padis_jax.solvers.transitions import ddim
 class DDS:
     """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
 
+    Source: Chung et al., arXiv 2303.05754, algorithm 1; the weight lambda = consistency ||A||^2 + (noise / (kappa
+    sigma))^2 is Bayes' rule (the module's text).
+
     >>> import padis_jax as pj
     >>> pj.DDS(consistency=1e-3, eta=0.85).consistency  # reconstruct(key, y, A, prior, solver=...)
     0.001
@@ -49,6 +52,10 @@ class DDS:
       noise: standard deviation of the noise of y, in the units of y; 0 leaves lambda constant.
       kappa: error of the denoised image relative to sigma; used with `noise`.
       nonnegative: clip u at 0.
+
+    Raises:
+      ValueError: for a field of another type or outside of its interval: consistency [0, inf], cg_steps [1, inf],
+        eta [0, 1], noise [0, inf], kappa (0, inf].
     """
 
     consistency: float | Array = 2e-3

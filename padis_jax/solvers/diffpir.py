@@ -35,6 +35,9 @@ from padis_jax.solvers.transitions import ddim
 class DiffPIR:
     """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
 
+    Source: Zhu et al., arXiv 2305.08995, algorithm 1: u minimises ||y - A u||^2 + max(weight (noise / sigma)^2,
+    floor ||A||^2) ||u - D||^2.
+
     >>> import padis_jax as pj
     >>> pj.DiffPIR(weight=4.0, zeta=0.0).zeta  # reconstruct(key, y, A, prior, solver=...)
     0.0
@@ -45,6 +48,10 @@ class DiffPIR:
       noise: s, in the units of y.
       floor: smallest rho, relative to ||A||^2; positive.
       cg_steps: CG steps per step.
+
+    Raises:
+      ValueError: for a field of another type or outside of its interval: weight (0, inf], zeta [0, 1], noise [0,
+        inf], floor (0, inf], cg_steps [1, inf].
     """
 
     weight: float | Array = 8.0

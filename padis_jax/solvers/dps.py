@@ -53,6 +53,9 @@ Form = Literal["squared", "norm", "paper", "authors"]
 class DPS:
     """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
 
+    Source: PaDIS, arXiv 2406.02462, algorithm 1, and Chung et al., arXiv 2209.14687: a step along the gradient of
+    1/2 ||y - A D(x)||^2.
+
     >>> import padis_jax as pj
     >>> pj.DPS(zeta=1.7, prior_step="ancestral").zeta  # reconstruct(key, y, A, prior, solver=...)
     1.7
@@ -65,6 +68,10 @@ class DPS:
       noise: s, in the units of y; used by "squared".
       last_level_noise: whether the lowest level of the ladder adds noise.
       zero_ring: set D to 0 on the whole margin of the plane.
+
+    Raises:
+      ValueError: for a field of another type or outside of its interval: zeta (0, inf], eps (0, inf], noise [0,
+        inf].
     """
 
     zeta: float | Array = 1.0

@@ -38,6 +38,9 @@ Form = Literal["squared", "norm", "paper"]
 class Langevin:
     """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
 
+    Source: PaDIS, arXiv 2406.02462: a Langevin step, then a data step along A* (y - A x) that does not go through
+    the network.
+
     >>> import padis_jax as pj
     >>> pj.Langevin(zeta=0.3, step_form="paper").step_form  # reconstruct(key, y, A, prior, solver=...)
     'paper'
@@ -49,6 +52,10 @@ class Langevin:
       step_form: "squared", "norm" or "paper"; see the table above.
       noise: s, in the units of y; used by "squared".
       last_level_noise: whether the lowest level of the ladder adds noise.
+
+    Raises:
+      ValueError: for a field of another type or outside of its interval: zeta (0, inf], eps (0, inf], noise [0,
+        inf].
     """
 
     zeta: float | Array = 1.0

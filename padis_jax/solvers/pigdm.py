@@ -33,6 +33,8 @@ from padis_jax.solvers.transitions import ddim
 class PiGDM:
     """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
 
+    Source: Song et al., ICLR 2023, section 3: g = (A*A + w)^-1 A* (y - A D), differentiated through the network.
+
     >>> import padis_jax as pj
     >>> pj.PiGDM(spread=0.3).spread  # reconstruct(key, y, A, prior, solver=...)
     0.3
@@ -43,6 +45,10 @@ class PiGDM:
       noise: s, the standard deviation of the noise of y, in the units of y.
       floor: smallest w, relative to ||A||^2.
       cg_steps: CG steps per level.
+
+    Raises:
+      ValueError: for a field of another type or outside of its interval: spread (0, inf], eta [0, 1], noise [0,
+        inf], floor [0, inf], cg_steps [1, inf].
     """
 
     spread: float | Array = 0.5

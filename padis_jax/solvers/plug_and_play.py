@@ -45,6 +45,9 @@ from padis_jax.solvers.sampling import Noise
 class PlugAndPlay:
     """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
 
+    Source: ADMM of Venkatakrishnan et al., GlobalSIP 2013; RED of Romano et al., SIAM J. Imaging Sci. 10, 1804,
+    2017; rho = weight ||A||^2 / sigma^power.
+
     >>> import padis_jax as pj
     >>> pj.PlugAndPlay(damping=0.0).method  # HQS; reconstruct(key, y, A, prior, solver=..., sigma_max=0.1, ...)
     'admm'
@@ -56,6 +59,10 @@ class PlugAndPlay:
       power: how fast rho grows while sigma falls.
       damping: of the dual variable: 1 is ADMM, 0 is HQS; not of "red".
       cg_steps: CG steps per iteration.
+
+    Raises:
+      ValueError: for a field of another type or outside of its interval: sigma [0, inf], weight (0, inf], power [0,
+        4], damping [0, 1], cg_steps [1, inf].
     """
 
     method: Literal["admm", "red"] = dataclasses.field(default="admm", metadata={"static": True})

@@ -49,6 +49,8 @@ from padis_jax.solvers.transitions import ancestral, towards
 class PredictorCorrector:
     """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
 
+    Source: Song et al., arXiv 2011.13456, algorithm 2, with the data step of PaDIS, arXiv 2406.02462.
+
     >>> import padis_jax as pj
     >>> pj.PredictorCorrector(predictor="ancestral").snr  # reconstruct(key, y, A, prior, solver=...)
     0.16
@@ -60,6 +62,10 @@ class PredictorCorrector:
       zeta: data step, in the units of `step_form`; "squared" is stable below 2.
       step_form: "squared", "norm" or "paper"; see solvers/langevin.py.
       noise: s, in the units of y; used by "squared".
+
+    Raises:
+      ValueError: for a field of another type or outside of its interval: snr (0, inf], zeta (0, inf], noise [0,
+        inf].
     """
 
     predictor: Literal["reverse_diffusion", "ancestral"] = dataclasses.field(

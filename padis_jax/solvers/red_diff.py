@@ -37,6 +37,9 @@ State = tuple[Array, optax.ScaleByAdamState]
 class REDDiff:
     """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
 
+    Source: Mardani et al., arXiv 2305.04391, algorithm 1: mu follows Adam along A* (A mu - y) / ||A||^2 + weight
+    (mu - D).
+
     >>> import padis_jax as pj
     >>> pj.REDDiff(weight=0.1).weight  # reconstruct(key, y, A, prior, solver=...)
     0.1
@@ -44,6 +47,9 @@ class REDDiff:
     Attributes:
       weight: lambda, of the prior against the data term, which is divided by ||A||^2.
       learning_rate: of Adam, in image units.
+
+    Raises:
+      ValueError: for a field of another type or outside of its interval: weight (0, inf], learning_rate (0, inf].
     """
 
     weight: float | Array = 0.02

@@ -40,6 +40,9 @@ from padis_jax.solvers.transitions import renoise
 class TMPD:
     """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
 
+    Source: Boys et al., arXiv 2310.06721, equations 7 and 8: u = D + C A* (A C A* + s^2)^-1 (y - A D), C = sigma^2
+    dD/dx.
+
     >>> import padis_jax as pj
     >>> pj.TMPD(cg_steps=2).cg_steps  # reconstruct(key, y, A, prior, solver=...)
     2
@@ -50,6 +53,10 @@ class TMPD:
       cg_steps: CG steps per level.
       low: u is clipped at this value from below.
       high: and at this from above.
+
+    Raises:
+      ValueError: for a field of another type or outside of its interval and unless low is below high: noise [0,
+        inf], floor [0, inf], cg_steps [1, inf].
     """
 
     noise: float | Array = 0.0

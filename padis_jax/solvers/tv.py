@@ -39,6 +39,9 @@ from padis_jax.solvers.problem import fitting
 class TV:
     """Settings. All but `nonnegative` are arguments of the compiled loop, so a search over them compiles once.
 
+    Source: Chambolle and Pock, J. Math. Imaging Vis. 40, 120, 2011, algorithm 1, for min 1/2 ||A x - y||^2 + weight
+    TV(x); steps of Pock and Chambolle, ICCV 2011.
+
     >>> import padis_jax as pj
     >>> pj.TV(weight=0.003).iterations  # total_variation(y, A, settings=...)
     500
@@ -49,6 +52,10 @@ class TV:
       pace: sets the speed of convergence, not the answer; in image units.
       share: of the data term in the step sizes, between 0 and 1; likewise.
       nonnegative: constrain x >= 0.
+
+    Raises:
+      ValueError: for a field of another type or outside of its interval: weight (0, inf], iterations (0, inf], pace
+        (0, inf], share (0, 1).
     """
 
     weight: float | Array = 0.1
