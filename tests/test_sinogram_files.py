@@ -15,8 +15,15 @@ from padis_jax.errors import UserError
 from padis_jax.measurements.geometry import ScanGeometry, write_geometry
 from padis_jax.measurements.line_integrals import line_integrals
 from padis_jax.measurements.load import MeasuredScan, MeasurementConfig, load_scan, scaled_scan
-from padis_jax.measurements.sinogram_files import open_sinogram, read_sinogram
+from padis_jax.measurements.sinogram_files import open_sinogram
 from padis_jax.window import Window
+
+
+def read_sinogram(path, *, row=0, axes="views,rows,bins"):
+    """Of the axes that are named, whatever the geometry."""
+    held = open_sinogram(path)
+    return held.read(held.order(axes)[0], row=row)
+
 
 LINES = np.random.default_rng(0).random((5, 8)).astype(np.float32)
 ANGLES = np.arange(5) * 36.0

@@ -22,7 +22,7 @@ from padis_jax.images.guard import decoding
 from padis_jax.measurements.containers import SUFFIXES, Stored, open_arrays
 from padis_jax.measurements.geometry import ANGLES, ScanGeometry
 
-__all__ = ["AXES", "SUFFIXES", "Held", "Measured", "open_sinogram", "read_sinogram"]
+__all__ = ["AXES", "SUFFIXES", "Held", "Measured", "open_sinogram"]
 
 AXES = ("views", "rows", "bins")
 _SINOGRAMS = ("sinogram", "counts", "projections", "proj", "data")
@@ -182,21 +182,6 @@ def open_sinogram(path: str | Path) -> Held:
     if geometry is not None:
         angles, unit = geometry.angles, geometry.angle_unit
     return Held(file, named[0], planes[named[0]], beside, angles, unit, geometry)
-
-
-def read_sinogram(path: str | Path, *, row: int = 0, axes: str = ",".join(AXES)) -> Measured:
-    """Reads a measured sinogram.
-
-    Args:
-      path: as in `open_sinogram`.
-      row: detector row, where there are several.
-      axes: of the stored array, in their order.
-
-    Raises:
-      UserError: naming the file, what is wrong with it, and the remedy.
-    """
-    held = open_sinogram(path)
-    return held.read(held.order(axes)[0], row=row)
 
 
 def _plane(stored: Stored, order: tuple[str, ...], row: int) -> np.ndarray:
