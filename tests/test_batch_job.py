@@ -121,6 +121,18 @@ def test_a_second_start_keeps_what_is_done_and_fills_the_gaps(folder, done, caps
     assert len(_manifest(done)) == 7
 
 
+def test_numbers_too_large_for_float32_fail_their_item_alone(folder, tmp_path):
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "w.safetensors").symlink_to(folder / "w.safetensors")
+    with np.load(folder / "scans" / "scan0.npz") as archive:
+        good = archive["sinogram"]
+    np.savez(tmp_path / "scans" / "a.npz", sinogram=1e18 * good)
+    np.savez(tmp_path / "scans" / "b.npz", sinogram=good)
+    _job(tmp_path, tmp_path / "out")
+    lines = _manifest(tmp_path / "out")
+    assert lines["b"]["status"] == "done" and "too large for computing in float32" in lines["a"]["reason"]
+
+
 def test_ctrl_c_says_where_the_finished_items_are(folder, tmp_path, monkeypatch, capsys):
     calls = []
 
