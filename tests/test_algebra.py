@@ -309,3 +309,12 @@ def test_only_operators_are_composed(other):
 def test_the_examples(module):
     found = doctest.testmod(importlib.import_module(f"padis_jax.operators.{module}"))
     assert found.attempted > 3 and not found.failed
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.complex64])
+def test_a_norm_is_right_where_singular_values_crowd(dtype):
+    """Power iteration from noise would stop 1e-3 below."""
+    values = jnp.asarray(1 - 0.02 * np.linspace(0, 1, 400) ** 0.5, jnp.float32)
+    once = from_functions(lambda x: values.astype(x.dtype) * x, image_shape=(400,), dtype=dtype)
+    for operator, norm in ((once @ once, 1.0), (stack([once, 2 * once]), np.sqrt(5))):
+        np.testing.assert_allclose(operator.norm, norm, rtol=1e-4)
