@@ -75,7 +75,10 @@ def test_arguments_of_another_type_are_refused_in_one_line():
     for name in ("reconstruct", "draw_samples", "generate"):
         assert refusal(name, prior="a") == "prior is a str: give a Prior, such as load_prior(path) returns"
         assert "sigma_max is 'a': it must be a number" in refusal(name, sigma_max="a")
+    tv = padis_jax.total_variation(Y, HALF, settings=padis_jax.TV(iterations=2))
+    assert "start is a TVResult, which is no array: give its `image`" in refusal("reconstruct", start=tv)
     for name in ("reconstruct", "draw_samples", "total_variation"):
+        assert "measurement is a list, which is no array" in refusal(name, measurement=[[1.0], [1.0, 2.0]])
         assert "measurement is an array of random keys" in refusal(name, measurement=keys)
         assert "operator has no .T" in refusal(name, operator="a")
     assert "count is 'a': it must be a whole number" in refusal("draw_samples", count="a")

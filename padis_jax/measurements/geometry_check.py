@@ -178,12 +178,14 @@ def _significant(geometry: ScanGeometry, sinogram: np.ndarray, trial: _Trial) ->
     """Axis and pitch, as stated unless the fitted ones are clearly others; and what is too uncertain."""
     _, pairs, fit = trial
     stated, axis, pitch, unknown = axis_of(geometry), fit.axis, fit.pitch, list[str]()
-    # What discrete views bias goes with the gap between them or faster, so leaving out every other one changes as much;
-    # the pitch gets twice that, as few views bias it by several per cent.
+    # What discrete views and bins bias goes with their gaps or faster, so half as many change as much; the pitch gets
+    # twice that, as few of them bias it by several per cent.
     fewer = dataclasses.replace(pairs.geometry, angles=pairs.geometry.angles[::2])
     half = Pairs(fewer, sinogram[::2], reverse=pairs.sign < 0).fit(axis, pitch=True)
     change = (abs(half.axis - axis), abs(half.pitch - pitch)) if half else (np.inf, np.inf)
     axis_error, pitch_error = SURE * fit.uncertainty + np.multiply((1, 2), change)
+    wider = Pairs(*_joined(pairs.geometry, sinogram), reverse=pairs.sign < 0).fit(axis / 2, pitch=True)
+    pitch_error += 2 * abs(wider.pitch - pitch) if wider else np.inf
     least = _least_shift(geometry)
     if geometry.beam == "parallel":
         unknown.append(NO_PITCH)
@@ -199,6 +201,14 @@ def _significant(geometry: ScanGeometry, sinogram: np.ndarray, trial: _Trial) ->
     if not (sure and _clearly(pairs.agreement(stated, pitch), fit.agreement)):
         axis = stated
     return axis, pitch, unknown
+
+
+def _joined(geometry: ScanGeometry, sinogram: np.ndarray) -> tuple[ScanGeometry, np.ndarray]:
+    """The scan with bins joined by two; an odd last one is left out."""
+    bins = geometry.bins // 2
+    offset = geometry.offset_mm - geometry.bins % 2 / 2 * geometry.spacing_mm
+    joined = dataclasses.replace(geometry, bins=bins, spacing_mm=2 * geometry.spacing_mm, offset_mm=offset)
+    return joined, sinogram[:, : 2 * bins].reshape(len(sinogram), bins, 2).mean(2)
 
 
 def _least_shift(geometry: ScanGeometry) -> float:

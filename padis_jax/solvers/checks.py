@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from padis_jax.errors import UserError
+from padis_jax.errors import UserError, cut
 from padis_jax.fields import LARGEST, check_fields, single
 
 Kind = TypeVar("Kind", bound=type)
@@ -39,7 +39,12 @@ def checked(name: str, array: ArrayLike) -> Array:
         return single(array)
     if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         raise UserError(f"{name} is an array of random keys: give an array of numbers")
-    host = np.asarray(array)
+    if fields := getattr(array, "_fields", ()):  # such as `total_variation` and `honest_measurement` return
+        raise UserError(f"{name} is a {type(array).__name__}, which is no array: give its `{fields[0]}`")
+    try:
+        host = np.asarray(array)
+    except (TypeError, ValueError) as error:  # lists of unequal lengths
+        raise UserError(f"{name} is a {type(array).__name__}, which is no array: {cut(error, 80)}") from error
     if host.size == 0 or host.dtype.kind in "mM" or not jnp.issubdtype(host.dtype, np.number):
         raise UserError(f"{name} has shape {host.shape} and type {host.dtype}: give an array of numbers")
     if bad := int(host.size - np.count_nonzero(np.isfinite(host))):
