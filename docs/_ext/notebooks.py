@@ -1,0 +1,40 @@
+"""Tutorials with their outputs: what `make tutorials` executed, where it is the page's present text, else a note.
+
+A tutorial is text (docs/tutorials/NAME.md, MyST). Its executed notebook lies in docs/_cache/ under the digest of that
+text, so an edited tutorial is never shown with the outputs of another.
+"""
+
+import hashlib
+from pathlib import Path
+
+import jupytext
+import nbformat
+
+CACHE = Path(__file__).parents[1] / "_cache"
+NOTE = "```{note}\nThis page was built without its outputs: `make tutorials` runs it.\n```"
+
+
+def digest(text: str) -> str:
+    """The name under which the outputs of a text are kept."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def executed(text: str) -> Path:
+    """Where the executed notebook of a text is, or will be."""
+    return CACHE / f"{digest(text)}.ipynb"
+
+
+def read(text: str) -> nbformat.NotebookNode:
+    """The notebook that a page shows."""
+    path = executed(text)
+    if path.exists():
+        return nbformat.read(path, as_version=4)
+    notebook = jupytext.reads(text, fmt="md:myst")
+    notebook.cells.insert(1, nbformat.v4.new_markdown_cell(NOTE))
+    return notebook
+
+
+def setup(app):
+    """Pages whose name ends in .nb.md are read so."""
+    app.config.nb_custom_formats = {".nb.md": ["notebooks.read", {}, False]}
+    return {"parallel_read_safe": True}
