@@ -27,7 +27,7 @@ extensions = [
     "cells",
     "notebooks",
 ]
-exclude_patterns = ["_build", "_ext", "_cache"]
+exclude_patterns = ["_build", "_ext", "_cache", "equal_budget"]
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!padis_jax).*")]  # names of other libraries have no page here
 
@@ -42,6 +42,7 @@ autodoc_class_signature = "mixed"
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False
 
 html_theme = "furo"
 html_title = f"padis_jax {release}"
@@ -50,6 +51,16 @@ html_css_files = ["site.css"]
 html_js_files = ["sort.js"]
 html_show_sourcelink = False
 copybutton_selector = "div.highlight pre"
+
+
+ELSEWHERE = {"weights/README.md": "shipped_weights.md", "data/README.md": "shipped_data.md"}  # read beside their files
+
+
+def relink(app, name, source):
+    """Links of a page to files outside of this folder lead to the pages that include them."""
+    up = "../" * name.count("/")
+    for outside, page in ELSEWHERE.items():
+        source[0] = source[0].replace(f"]({up}../{outside}", f"]({up}{page}")
 
 
 def plain(line):
@@ -76,4 +87,5 @@ def escape(app, what, name, obj, options, lines):
 
 def setup(app):
     """Docstrings are escaped before napoleon reads them."""
+    app.connect("source-read", relink)
     app.connect("autodoc-process-docstring", escape, priority=100)
