@@ -38,7 +38,9 @@ def run(page: Path, *, short: bool) -> nbformat.NotebookNode:
     """The executed notebook of a page."""
     text = page.read_text(encoding="utf-8")
     notebook = jupytext.reads(SHORT.sub(r"\1\2", text) if short else text, fmt="md:myst")
-    client = NotebookClient(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": DOCS.parent}})
+    client = NotebookClient(
+        notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": DOCS.parent}}
+    )
     return client.execute()
 
 
@@ -58,7 +60,9 @@ def main() -> int:
     args = parser.parse_args()
     chosen, failed = pages(args.words), 0
     if not chosen:
-        parser.error(f"no page's name holds {' or '.join(args.words)}; there are {', '.join(p.name for p in pages([]))}")
+        parser.error(
+            f"no page's name holds {' or '.join(args.words)}; there are {', '.join(p.name for p in pages([]))}"
+        )
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(DOCS.parent), os.environ.get("PYTHONPATH")]))
     for page in chosen:
         path = executed(page.read_text(encoding="utf-8"))

@@ -7,7 +7,6 @@ The metadata holds the network config, the frame (patch size, image size, paddin
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from padis_jax.files import json_text, write_bytes
 from padis_jax.patches import Frame, frame_for
 from padis_jax.prior import Prior, TilingName, patch_prior
 from padis_jax.serialization import from_json, parse_json
+from padis_jax.shipped import file_hash, locate
 from padis_jax.unet import NetworkConfig, Params
 from padis_jax.window import Window
 
@@ -109,12 +109,13 @@ def _sorted_metadata(data: bytes) -> bytes:
 
 
 def load_weights(path: str | Path) -> Weights:
-    """Reads a weights file.
+    """Reads a weights file, named by its path or, of those that come with the program, its name (`shipped.CARDS`).
 
     Raises:
-      UserError: if the file is missing, damaged, not from `save_weights`, or does not hold the network that its own
-        metadata describes.
+      UserError: for a name that there is not; if the file is missing, damaged, not from `save_weights`, or does not
+        hold the network that its own metadata describes.
     """
+    path = locate(path)
     stored = read_header(path, "no such weights file; train one with train.py, or name it with --weights")
     if missing := [name for name in _METADATA if name not in stored.metadata]:
         raise UserError(
@@ -152,7 +153,7 @@ def load_prior(
     ((256, 256), 1)
 
     Args:
-      path: the weights file.
+      path: the weights file, or the name of one that comes with the program, such as "head_ct".
       image_shape: (H, W) of the images; None for that of the training images. Weights without positions
         (`position_channels=0`) serve any size, others only their own.
       tiling: see `prior.patch_prior`.
@@ -179,9 +180,3 @@ def load_prior(
         overlap=overlap,
         patch_batch=patch_batch,
     )
-
-
-def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,9 +1,10 @@
-"""Looks into image files: what is there, and how the programs would read it.
+"""Looks into image files: what is there, and how the programs would read it. Lists the weights that come along.
 
     padis-data inspect series/                            a DICOM series: size, range, spacing
     padis-data inspect scan.nii.gz --low -160 --high 240 --unit HU
     padis-data inspect 'slices/*.png' --sheet sheet.png   a contact sheet of evenly spread images
     padis-data inspect scan.mat::recon --json             one variable; the answer as JSON
+    padis-data weights                                    the weights that --weights NAME takes
 
 A path is a file, a folder, a folder of folders or a glob; FILE::NAME names an array in a .npz, .mat or .hdf5 file.
 Every image is read once, as training reads it: what it would refuse or clip is found here.
@@ -25,6 +26,7 @@ from PIL import Image
 from padis_jax.cli.arguments import parse, split_output_options
 from padis_jax.cli.commands import called_as
 from padis_jax.cli.help_text import Page
+from padis_jax.cli.weights_table import describe_weights, weights_text
 from padis_jax.errors import UserError, one_line_errors, printable
 from padis_jax.files import json_text
 from padis_jax.images import PLAIN, ImageSet, Source, Window, open_source, read_images
@@ -65,9 +67,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of padis-data."""
     output, rest = split_output_options(sys.argv[1:] if argv is None else argv, HELP)
     prog = f"{called_as('data')} inspect"
+    if rest == ["weights"]:
+        lines = describe_weights()
+        print(json_text(lines, indent=2) if output.json else weights_text(lines))
+        return
     if rest[:1] != ["inspect"]:
         if "--help-all" not in rest:
-            raise UserError(f"the command is {prog} PATH; see {called_as('data')} --help")
+            name = called_as("data")
+            raise UserError(f"the commands are {prog} PATH and {name} weights; see {name} --help")
         rest = ["inspect", "--help-all"]
     given = parse(Inspection, rest[1:], default=Inspection(), prog=prog, description=HELP.full())
     if not given.path:

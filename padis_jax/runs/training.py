@@ -32,7 +32,7 @@ from padis_jax.runs.training_log import Log
 from padis_jax.runs.validation import validate, write_pictures
 from padis_jax.training import Metrics, TrainState, state_shapes
 from padis_jax.training_loop import Hook, every, fit
-from padis_jax.weights import file_hash, load_weights, save_weights
+from padis_jax.weights import load_weights, save_weights
 
 WRITTEN = ("config.json", "log.jsonl", "weights.safetensors", "loss.png", "checkpoints/", "pictures/", "tensorboard/")
 
@@ -162,7 +162,10 @@ def _origin(saved: Mapping[str, Any] | None, path: str) -> Mapping[str, Any] | N
     """Of the parameters before the first step; as saved at that time, because the file may be gone by now."""
     if saved is not None:
         return saved.get("start_weights")
-    return {"sha256": file_hash(path), "provenance": load_weights(path).provenance} if path else None
+    if not path:
+        return None
+    weights = load_weights(path)
+    return {"sha256": weights.digest, "provenance": weights.provenance}
 
 
 def _log(log: Log, bar: tqdm, state: TrainState, metrics: Metrics) -> None:
