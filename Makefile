@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help demo test docs tutorials format lock clean
+.PHONY: help demo test docs tutorials release format lock clean
 
 help:
 	@echo "make demo    install into $(VENV) and reconstruct a held-out CT slice from 20 views (results/)"
 	@echo "make test    lint, types, documentation and tests in the same environment"
 	@echo "make docs    build the site into docs/_build/html; a warning is an error"
 	@echo "make tutorials  run the tutorials and the gallery (some minutes); make docs then shows their outputs"
+	@echo "make release  walk through what a release needs: version, changelog, wheel, demo from it"
 	@echo "make format  sort imports and lay out the code"
 	@echo "make lock    update requirements.lock to the newest versions that setup.cfg allows"
 	@echo "make clean   remove $(VENV) and the caches"
@@ -24,6 +25,9 @@ docs: $(VENV)/docs-installed
 
 tutorials: $(VENV)/docs-installed
 	$(BIN)/python docs/run.py
+
+release: $(VENV)/installed
+	$(BIN)/python .ci/release.py $(RELEASE)
 
 test: $(VENV)/installed $(VENV)/docs-installed
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """The weights that come with the program, by name: `load_prior("head_ct")`, `--weights head_ct`.
 
-A name stands for one file, by its SHA-256. The files lie in the folder weights/ of a checkout; weights/README.md has the
-card of each: its data with authors and licences, how it was trained, its limits.
+A name stands for one file, by its SHA-256. The files lie in the folder weights/ of a checkout; weights/README.md has
+the card of each: its data with authors and licences, how it was trained, its limits.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def locate(path: str | Path) -> Path:
             f"{name}: its file weights/{name}.safetensors is not here; run inside a checkout, or name a file"
         )
     if file_hash(file) != card.digest:
-        raise UserError(f"{file}: not the file that {name} stands for, or damaged (its SHA-256 differs); restore it from "
+        raise UserError(f"{file}: damaged, or not the file that {name} stands for (another SHA-256); restore it from "
                         "the repository, or give its path to use it as it is")  # fmt: skip
     return file
 

@@ -32,7 +32,7 @@ ROOMS = {
 }
 MATHEMATICS = (
     "batches checkpoint config convolution denoiser digest errors fields files lock loss metrics noise outputs patches "
-    "keys positions prior serialization streamed tilings training training_loop unet weights window"
+    "keys positions prior serialization shipped streamed tilings training training_loop unet weights window"
 ).split()
 MODULES_OF = {**dict.fromkeys(MATHEMATICS, "mathematics"), "split": "images", "benchmark.__main__": "cli"}
 

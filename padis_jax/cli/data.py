@@ -1,4 +1,4 @@
-"""Looks into image files: what is there, and how the programs would read it. Lists the weights that come along.
+"""Looks into image files, as the programs would read them, and lists the weights that come along.
 
     padis-data inspect series/                            a DICOM series: size, range, spacing
     padis-data inspect scan.nii.gz --low -160 --high 240 --unit HU

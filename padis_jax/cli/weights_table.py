@@ -12,7 +12,7 @@ COLUMNS = {"name": "name", "megabytes": "MB", "licence": "licence", "images": "i
 
 
 def describe_weights() -> list[dict[str, Any]]:
-    """Name, size, licence, image size, window, patch and digest of each, as JSON can hold them; None of a file not here."""
+    """Name, size, licence, image size, window, patch and digest of each, as JSON can hold them; None where unknown."""
     return [_line(name) for name in CARDS]
 
 
