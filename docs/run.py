@@ -19,6 +19,7 @@ import jupytext
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from traitlets.config import Config
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "_ext"))
@@ -38,10 +39,9 @@ def run(page: Path, *, short: bool) -> nbformat.NotebookNode:
     """The executed notebook of a page."""
     text = page.read_text(encoding="utf-8")
     notebook = jupytext.reads(SHORT.sub(r"\1\2", text) if short else text, fmt="md:myst")
-    client = NotebookClient(
-        notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": DOCS.parent}}
-    )
-    return client.execute()
+    top = {"metadata": {"path": DOCS.parent}}
+    local = Config(KernelManager={"transport": "ipc"})  # no port is opened
+    return NotebookClient(notebook, timeout=None, kernel_name="python3", resources=top, config=local).execute()
 
 
 def keep(notebook: nbformat.NotebookNode, path: Path) -> None:
