@@ -74,7 +74,7 @@ def main() -> int:
             notebook = run(page, short=args.short)
         except CellExecutionError as error:
             failed += 1
-            print(f"{page.name}: {str(error).strip().splitlines()[-1]}\n{error}", file=sys.stderr, flush=True)
+            print(f"{page.name}: {error.ename}: {error.evalue}", file=sys.stderr, flush=True)
             continue
         print(f"{page.name}: {time.monotonic() - begin:.0f} s", flush=True)
         if not args.short:
