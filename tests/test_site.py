@@ -39,7 +39,9 @@ def compiled(tmp_path_factory):
     return tmp_path_factory.mktemp("compiled")
 
 
-@pytest.mark.parametrize("name", TUTORIALS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "own_data" else name for name in TUTORIALS]
+)
 def test_a_tutorial_runs_in_its_short_form(name, compiled):
     pytest.importorskip("nbclient", reason="make test installs what the site needs")
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(compiled), "MPLBACKEND": "agg"}
