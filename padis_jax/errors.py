@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import reprlib
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,12 @@ def cut(text: object, length: int = 300) -> str:
 def reason(error: BaseException, length: int = 200) -> str:
     """What an exception of a library says, on one line of at most `length` characters; its type if it says nothing."""
     return " ".join(str(error).split())[:length] or type(error).__name__
+
+
+def check_path(name: str, value: object) -> None:
+    """Raises UserError for what is neither a text nor a path."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise UserError(f"{name} is a {type(value).__name__}: give a path, as a text or a pathlib.Path")
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -10,7 +10,7 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-from padis_jax.errors import UserError, quoted
+from padis_jax.errors import UserError, check_path, quoted
 
 
 class Card(NamedTuple):
@@ -74,6 +74,7 @@ def locate(path: str | Path) -> Path:
     Raises:
       UserError: for a name that there is not, whose file is not there, or whose file is another.
     """
+    check_path("weights", path)
     if not is_name(path):
         return Path(path)
     name = str(path)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import padis_jax
+from padis_jax.errors import UserError
 from padis_jax.patches import frame_for
 from padis_jax.prior import Prior
 
@@ -91,6 +92,13 @@ def test_arguments_of_another_type_are_refused_in_one_line():
     assert "factor a must be whole" in refusal("Downsample", factor="a")
     assert "image_shape is 8: give what forward takes" in refusal("from_functions", image_shape=8)
     assert "not int" in refusal("stack", operators=3)
+
+
+def test_what_is_no_path_is_refused_in_one_line():
+    for wrong in (None, 3, ["a"]):
+        for door in (padis_jax.load_prior, padis_jax.read_images):
+            with pytest.raises(UserError, match=f"is a {type(wrong).__name__}: give a path"):
+                door(wrong)
 
 
 def test_keys_of_all_kinds_are_those_of_the_seed():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from padis_jax.errors import printable
+from padis_jax.errors import check_path, printable
 from padis_jax.images.arrays import open_npy, open_npz
 from padis_jax.images.dicom import open_dicom
 from padis_jax.images.hdf5 import open_hdf5
@@ -49,6 +49,7 @@ def open_source(path: str | Path, shaping: Shaping = Shaping()) -> Source:  # no
     Raises:
       UserError: one line which names the file, what is wrong with it, and the remedy.
     """
+    check_path("the path of images", path)
     groups, variable, notes = locate(path)
     groups = unique(groups)
     if shaping:  # every picture has a size of its own
