@@ -17,12 +17,14 @@ from padis_jax.cli.sample import main as sample
 from padis_jax.errors import UserError
 from padis_jax.operators import from_functions
 from padis_jax.patches import frame_for
+from padis_jax.runs.config import Experiment
 from padis_jax.runs.solver_config import SolverConfig
 from padis_jax.solvers import presets
 from padis_jax.solvers.dds import DDS
 from padis_jax.solvers.dps import DPS
 from padis_jax.solvers.plug_and_play import PlugAndPlay
 from padis_jax.solvers.registry import METHODS, Method, name_of
+from padis_jax.solvers.samples import draw_samples
 
 
 @jax.tree_util.register_dataclass
@@ -103,6 +105,12 @@ def test_a_name_or_an_object_chooses_the_method():
         reconstruct(0, *arguments, solver={}, levels=2)
     with pytest.raises(ValueError, match="average is 2, but runs of PnP-ADMM differ in their tilings only"):
         reconstruct(0, *arguments, solver="pnp_admm", levels=2, average=2)
+    with pytest.raises(ValueError, match="runs of RED-diff each fit the mean of the posterior and draw no sample"):
+        reconstruct(0, *arguments, solver="red_diff", levels=2, average=2)
+    with pytest.raises(ValueError, match="runs of RED-diff each fit the mean"):
+        draw_samples(0, *arguments, 2, solver="red_diff", levels=2)
+    with pytest.raises(ValueError, match="--solver red_diff: its runs each fit the mean of the posterior"):
+        Experiment(solver=SolverConfig("red_diff", average=2))
 
 
 def test_settings_as_a_second_argument_work_for_one_release():

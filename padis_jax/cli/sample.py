@@ -7,6 +7,7 @@
     python sample.py --problem deblur9 --image.path photo.png --weights photos.safetensors
     python sample.py --measurement.path scan.npz --measurement.geometry scan.json    a measured scan
     python sample.py --measurements scans/             every scan of a folder; rerun to resume
+    python sample.py --auto                            weight and iterations chosen from the measurement alone
     python sample.py --samples 8                       mean, deviation and coverage of eight samples
     python sample.py --generate 4                      four images from the prior, no measurement
     python sample.py --image.path series/ --image.index 30 --save-as dicom      DICOM in, DICOM out
@@ -41,6 +42,7 @@ from padis_jax.files import in_bucket, json_text
 from padis_jax.images import Shaping, read_images
 from padis_jax.measurements.load import MeasuredScan, load_scan
 from padis_jax.metrics import Coverage
+from padis_jax.runs.automatic import choice_of
 from padis_jax.runs.case import Case, measured_case, simulated_case
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import first_image, plan_of
@@ -57,7 +59,7 @@ HELP = Page(
     f"{__doc__}\n{cluster.__doc__}",
     Experiment,
     "weights=FILE image.path=PATH image.index=N scan.views=N scan.photons=X scan.protocol=honest|paper "
-    "problem=NAME measurement.path=FILE measurements=DIR samples=N save_as=FORMAT... anonymise",
+    "problem=NAME measurement.path=FILE measurements=DIR auto samples=N save_as=FORMAT... anonymise",
     own=(
         ("--config FILE", "Python file with `config`, an Experiment (examples in configs/)"),
         ("--workdir DIR", "folder for the results (default results)"),
@@ -142,6 +144,11 @@ def sample(config: Experiment, workdir: Path, output: OutputOptions = OutputOpti
         return []
 
     outcome = Outcome(dict(case.simple))
+    if config.auto:
+        choice = choice_of(config, case, plan)
+        plan, outcome.more["auto"] = choice.plan, choice.shown()
+        if not output.silent:
+            print(choice.text)
     with results_folder(workdir, names, config, lock=not output.no_lock):
         with solver_progress(plan.steps, plan.row.label, output) as progress:
             try:

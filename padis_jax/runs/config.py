@@ -120,6 +120,8 @@ class Experiment:
       weighted: whether methods weigh each entry of the measurement by the inverse variance of its noise, where that
         differs, as with photon counts; else they are told its root mean square.
       solver: how it is reconstructed.
+      auto: choose the weight and the number of iterations of plug-and-play from the measurement alone, without a truth
+        (solvers/auto.py); about five times the evaluations.
       tv: settings of the baseline.
       classical: other baselines: "cgls" and "sirt", stopped at the noise of the measurement (solvers/classical.py).
       seed: root of all randomness.
@@ -155,6 +157,7 @@ class Experiment:
     measurement: MeasurementConfig = dataclasses.field(default_factory=MeasurementConfig)
     weighted: bool = False
     solver: SolverConfig = dataclasses.field(default_factory=SolverConfig)
+    auto: bool = False
     tv: TVConfig = dataclasses.field(default_factory=TVConfig)
     classical: tuple[Literal["cgls", "sirt"], ...] = ()
     seed: int = 0
@@ -189,10 +192,29 @@ class Experiment:
         if (self.image.crop or self.image.resize) and {"dicom", "nifti"} & set(self.save_as):
             raise UserError("--save-as dicom and nifti carry a whole image's header: not with --image.crop or resize")
         self._check_problem()
-        if find_method(self.method).begin is not None and (self.samples or (self.solver.average or 1) > 1):
+        row = find_method(self.method)
+        if row.begin is not None and (self.samples or (self.solver.average or 1) > 1):
             raise UserError(
-                f"--solver {self.method}: its runs differ only in their tilings; leave --samples and --solver.average "
-                f"out, or take --solver {SAMPLING}"
+                f"--solver {self.method}: its runs {row.alone}; leave --samples and --solver.average out, or take "
+                f"--solver {SAMPLING}"
+            )
+
+        if self.auto:
+            self._check_auto()
+
+    def _check_auto(self) -> None:
+        row = find_method(self.method)
+        if row.begin is None or "weight" not in row.fields:
+            raise UserError(
+                f"--auto: {self.method} has no weight that a measurement chooses; take --solver {DEFAULT}, or leave --auto "
+                "out"
+            )
+        if named := [f for f in ("levels", "weight") if f in {*self.solver.run_fields, *self.solver.settings}]:
+            raise UserError(f"--auto chooses solver.{named[0]}: leave one of the two out")
+        if self.measurements or self.generate:
+            raise UserError(
+                "--auto chooses for one measurement: leave --measurements and --generate out, and give a folder what it "
+                "chose for one of its files"
             )
 
     @property

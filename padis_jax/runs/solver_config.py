@@ -32,7 +32,7 @@ class SolverConfig:
       ladder: spacing of the levels: "geometric", or "edm" (rho = 7).
       start: "tv", "operator" (FBP) or "noise" (a zero image); noise of deviation sigma_max is added, except in
         plug-and-play.
-      average: independent chains whose mean is the result; multiplies the cost; not of plug-and-play.
+      average: independent chains whose mean is the result; multiplies the cost; not of plug-and-play and RED-diff.
     """
 
     method: str

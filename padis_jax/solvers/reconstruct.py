@@ -141,7 +141,7 @@ def reconstruct(
     steps = sampling.noises(sigmas, inner)
     if method.begin is not None and method.image is not None:
         if average > 1:
-            raise ValueError(f"average is {average}, but runs of {method.label} differ in their tilings only: use 1")
+            raise ValueError(f"average is {average}, but runs of {method.label} {method.alone}: use 1")
         fixed = getattr(settings, "sigma", jnp.float32(0))
         sigma, sigma_next = (jnp.where(fixed > 0, fixed, s) for s in (steps.sigma, steps.sigma_next))
         state, steps = method.begin(image), steps._replace(sigma=sigma, sigma_next=sigma_next)

@@ -44,6 +44,7 @@ class Method(NamedTuple):
       begin: image [H, W, C] -> state, for a method whose state holds no noise; its levels are `settings.sigma`, if it
         has that and it is not 0, else the ladder's.
       image: state -> image, of such a method.
+      alone: why the mean of several runs of such a method is no better answer; completes "runs of NAME ...".
     """
 
     settings: type
@@ -57,6 +58,7 @@ class Method(NamedTuple):
     sigma_min: float = 0.003
     begin: Callable[[Any], State] | None = None
     image: Callable[[State], Any] | None = None
+    alone: str = "differ in their tilings only"
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -139,6 +141,7 @@ METHODS: dict[str, Method] = {
         "variational; the denoised image's pull, by Adam",
         begin=red_diff.begin,
         image=red_diff.image,
+        alone="each fit the mean of the posterior and draw no sample from it",
     ),
     "pnp_admm": _plug_and_play("admm", "plug-and-play ADMM along falling noise levels"),
     "pnp_red": _plug_and_play("red", "plug-and-play by regularisation by denoising, likewise"),

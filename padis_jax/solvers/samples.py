@@ -72,8 +72,9 @@ def draw_samples(
     if excluded := sorted({"average", "chunk", "progress"} & set(options)):
         raise ValueError(f"{excluded[0]} is no option of samples, which run side by side as single chains")
     solver = options.get("solver", "dds")
-    if find_method(solver if isinstance(solver, str) else name_of(solver)).begin is not None:
-        raise ValueError("runs of plug-and-play differ in their tilings only: take another solver for samples")
+    method = find_method(solver if isinstance(solver, str) else name_of(solver))
+    if method.begin is not None:
+        raise ValueError(f"runs of {method.label} {method.alone}: take another solver for samples")
     key, evaluations = root_key(key), 0
 
     def one(chain: Array) -> tuple[Array, Array]:

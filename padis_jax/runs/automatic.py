@@ -1,0 +1,50 @@
+"""--auto: the weight and the iterations of a run, chosen from the case's measurement (solvers/auto.py)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from padis_jax.errors import UserError
+from padis_jax.runs.case import Case, image_key
+from padis_jax.runs.config import Experiment
+from padis_jax.runs.defaults import tv_of
+from padis_jax.solvers.auto import Choice, Watch, choose
+from padis_jax.solvers.presets import Plan
+
+
+def choice_of(config: Experiment, case: Case, plan: Plan, *, blind: bool = False, watch: Watch | None = None) -> Choice:
+    """What the measurement of a case chooses; the truth is not looked at.
+
+    The noise of a simulation is known, and that of a measured scan where `measurement.noise` names it; an estimate from
+    neighbouring bins knows nothing of what the model leaves out.
+
+    Args:
+      config: of the run.
+      case: with its prior.
+      plan: that of a run without --auto.
+      blind: take the noise as unknown.
+      watch: called with every trial and its image.
+
+    Raises:
+      UserError: for a method without such a weight.
+    """
+    assert case.prior is not None
+    known = not blind and (case.measurement.protocol != "measured" or config.measurement.noise > 0)
+    std = case.noise_std if known and bool(jnp.any(case.noise_std > 0)) else None
+    try:
+        return choose(
+            jax.random.fold_in(image_key(config.seed, config.image.index), 3),
+            case.measurement.y,
+            case.operator,
+            case.prior,
+            plan,
+            noise_std=std,
+            views=case.problem.tomography,
+            tv=tv_of(config, case.kind, case.problem, case.evenness),
+            watch=watch,
+        )
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(str(error)) from error

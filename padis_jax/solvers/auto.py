@@ -1,0 +1,326 @@
+"""The data weight and the number of iterations of plug-and-play for a new problem, from its measurement alone.
+
+First and last level, and how the weight follows the level, are those of a plan, such as the preset of the nearest kind
+of problem. Nothing of the truth is looked at. With v the image of a trial:
+
+    noise of known s_i    discrepancy principle (Morozov, Soviet Math. Dokl. 7, 414, 1966): the weight at which
+                          mean over measured i of ((y - A v)_i / s_i)^2 = 1
+    noise unknown, or 0   the weight of the smallest ||(1 - M) (y - A v)||, where v was made of M y and M A (and so was
+                          its start from total variation), and M leaves out a few per cent of the measurement: views of
+                          a scan, else single entries (cross-validation; Wahba, Ann. Stat. 5, 651, 1977)
+
+Trials of half the plan's iterations look for the weight, from the plan's own, by steps of a factor until the best one
+lies between two others (at most `MOST` of them); a parabola, or for the discrepancy a line, through the logarithms
+gives the value between. Where the noise is unknown, one trial more has the best of these weights and all of the plan's iterations, which are taken
+if it is better.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from padis_jax.errors import UserError
+from padis_jax.operators.weighting import weighted
+from padis_jax.prior import Prior
+from padis_jax.solvers.checks import checked_noise
+from padis_jax.solvers.presets import Kind, Plan, preset, tv_preset
+from padis_jax.solvers.problem import Problem, build_problem
+from padis_jax.solvers.reconstruct import Reconstruction, reconstruct
+from padis_jax.solvers.sampling import root_key
+from padis_jax.solvers.tv import TV, total_variation
+
+SHARE = 0.05  # of the measurement that is held out
+FACTOR = 4.0  # from one weight to the next
+MOST = 6  # weights that are tried
+
+Rule = Literal["discrepancy", "held out"]
+
+
+class Trial(NamedTuple):
+    """A run of the search.
+
+    Attributes:
+      weight: of the prior.
+      levels: iterations.
+      value: root mean square of (y - A v) / s over what is measured, or ||y - A v|| / ||y|| over what was held out.
+    """
+
+    weight: float
+    levels: int
+    value: float
+
+
+Watch = Callable[[Trial, Array], None]
+
+
+class Choice(NamedTuple):
+    """What `choose` returns.
+
+    Attributes:
+      plan: the plan with the weight and the iterations that were chosen.
+      rule: by what.
+      trials: in the order in which they were run.
+      evaluations: network evaluations of all trials.
+    """
+
+    plan: Plan
+    rule: Rule
+    trials: tuple[Trial, ...]
+    evaluations: int
+
+    @property
+    def text(self) -> str:
+        """One line: what was chosen and why."""
+        values = ", ".join(
+            f"{t.value:.4g} at {t.weight:.3g}" for t in sorted(self.trials) if t.levels == _half(self.plan)
+        )
+        what = "its residual in units of the noise" if self.rule == "discrepancy" else "the error of what was held out"
+        return (
+            f"auto: weight {self.plan.settings.weight:.3g}, {self.plan.levels} iterations, by the {self.rule} rule: {what} "
+            f"was {values}; {len(self.trials)} trials, {self.evaluations} evaluations"
+        )
+
+    def shown(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        trials = [trial._asdict() for trial in self.trials]
+        found = {"weight": float(self.plan.settings.weight), "levels": self.plan.levels, "rule": self.rule}
+        return {**found, "why": self.text, "evaluations": self.evaluations, "trials": trials}
+
+
+def choose(
+    key: Array | int,
+    measurement: ArrayLike,
+    operator: Any,
+    prior: Prior,
+    plan: Plan,
+    *,
+    noise_std: ArrayLike | None = None,
+    views: bool = False,
+    tv: TV | None = None,
+    watch: Watch | None = None,
+) -> Choice:
+    """The plan with the weight and the iterations that suit a measurement.
+
+    Args:
+      key: root key, or an int; of the trials' tilings and of what is held out.
+      measurement: y, finite.
+      operator: A, as `reconstruct` takes it.
+      prior: whole-image denoiser and frame.
+      plan: of a method with a `weight` whose state holds no noise (plug-and-play, RED-diff); its iterations are the most
+        that are chosen, its weight is where the search begins.
+      noise_std: of y, one number or one for each entry; None where it is not known.
+      views: whether the first axis of y is that of a scan's views, which are held out as a whole.
+      tv: settings of the start from total variation; None for those of TV.
+      watch: called with every trial and its image.
+
+    Raises:
+      ValueError: for another method, and what `reconstruct` refuses.
+    """
+    if plan.row.begin is None or "weight" not in plan.row.fields:
+        raise UserError(f"auto: {plan.row.label} has no weight that a measurement chooses: take --solver pnp_admm")
+    problem = build_problem(operator, prior.denoise, measurement, prior.frame, channels=prior.channels)
+    std = checked_noise(noise_std, problem.measurement.shape, operator)
+    measured = measured_entries(operator, problem.measurement.shape)
+    known = std is not None and bool(jnp.any(std > 0))
+    held = np.zeros_like(measured) if known else held_out(measured, views=views)
+    settings = tv or TV()
+    trial = _Trials(root_key(key), problem, prior, plan, std, measured, held, settings, watch)
+    return search(trial, plan, rule="discrepancy" if known else "held out")
+
+
+def reconstruct_auto(
+    key: Array | int,
+    measurement: ArrayLike,
+    operator: Any,
+    prior: Prior,
+    *,
+    kind: Kind = "ct",
+    noise_std: ArrayLike | None = None,
+    views: bool | None = None,
+) -> tuple[Reconstruction, Choice]:
+    """Reconstructs by plug-and-play with the weight and the iterations that the measurement chooses.
+
+    Args:
+      key: root key, or an int.
+      measurement: y.
+      operator: A.
+      prior: whole-image denoiser and frame.
+      kind: of the preset that levels and the first weight are taken from; the nearest of `presets.KINDS`.
+      noise_std: of y; None where it is not known.
+      views: see `choose`; None for tomography's kinds.
+
+    Returns:
+      What `reconstruct` returns, and what was chosen.
+    """
+    rows = kind in ("counts", "ct", "few") if views is None else views
+    plan, tv = preset("pnp_admm", kind), tv_preset(kind)
+    choice = choose(key, measurement, operator, prior, plan, noise_std=noise_std, views=rows, tv=tv)
+    options = {**choice.plan.options(), "start": tv} if plan.start == "tv" else choice.plan.options()
+    found = reconstruct(key, measurement, operator, prior, solver=choice.plan.settings, noise_std=noise_std, **options)
+    return found, choice
+
+
+def search(trial: Callable[[float, int], float], plan: Plan, *, rule: Rule) -> Choice:
+    """The search itself.
+
+    Args:
+      trial: (weight, iterations) -> value, as in `Trial`.
+      plan: where it begins.
+      rule: what the value is.
+    """
+    done: list[Trial] = []
+
+    def value(weight: float, levels: int) -> float:
+        found = trial(weight, levels)
+        done.append(Trial(weight, levels, found if math.isfinite(found) else math.inf))
+        return done[-1].value
+
+    few, first = _half(plan), float(plan.settings.weight)
+    if rule == "discrepancy":
+        weight = crossing(lambda w: value(w, few), first)
+        levels = plan.levels
+    else:
+        weight = lowest(lambda w: value(w, few), first)
+        best = min(done, key=lambda t: t.value)
+        levels = plan.levels if plan.levels > few and value(best.weight, plan.levels) < best.value else few
+    chosen = plan._replace(settings=dataclasses.replace(plan.settings, weight=weight), levels=levels)
+    return Choice(chosen, rule, tuple(done), sum(t.levels for t in done) * plan.row.evaluations(plan.settings))
+
+
+def lowest(value: Callable[[float], float], first: float, *, factor: float = FACTOR, most: int = MOST) -> float:
+    """Where a positive function of a positive number is lowest: first times powers of `factor`, and a parabola.
+
+    Args:
+      value: with one minimum; infinite where it has none.
+      first: the first number.
+      factor: from one number to the next.
+      most: numbers that are tried, at least 3.
+    """
+    found = {power: value(first * factor**power) for power in (-1, 0, 1)}
+    while len(found) < most:
+        best = min(found, key=lambda power: found[power])
+        if best - 1 in found and best + 1 in found:
+            break
+        new = best - 1 if best - 1 not in found else best + 1
+        found[new] = value(first * factor**new)
+    best = min(found, key=lambda power: found[power])
+    sides = [found.get(best + step, math.inf) for step in (-1, 0, 1)]
+    shift = 0.0
+    if all(0 < side < math.inf for side in sides):
+        left, middle, right = (math.log(side) for side in sides)
+        bend = left - 2 * middle + right
+        shift = (left - right) / (2 * bend) if bend > 0 else 0.0
+    return first * factor ** (best + max(-0.5, min(0.5, shift)))
+
+
+def crossing(value: Callable[[float], float], first: float, *, factor: float = FACTOR, most: int = MOST) -> float:
+    """Where a positive function that rises with a positive number is 1: first times powers of `factor`, and a line.
+
+    Where it does not come to 1 within `most` numbers, the last of them.
+    """
+    before, now = first, value(first)
+    step = factor if now < 1 else 1 / factor
+    for _ in range(most - 1):
+        weight = before * step
+        found = value(weight)
+        if (found < 1) != (now < 1):
+            ends = (math.log(now), math.log(found)) if 0 < found < math.inf and 0 < now < math.inf else (-1.0, 1.0)
+            return before * step ** (ends[0] / (ends[0] - ends[1]))
+        before, now = weight, found
+    return before
+
+
+def measured_entries(operator: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Boolean, in the shape of y: what the operator measures."""
+    mask = getattr(operator, "measured", None)
+    if mask is None:
+        return np.ones(shape, bool)
+    return np.broadcast_to(np.asarray(mask).reshape(np.shape(mask) + (1,) * (len(shape) - np.ndim(mask))), shape) > 0
+
+
+def held_out(measured: np.ndarray, *, views: bool, share: float = SHARE, seed: int = 0) -> np.ndarray:
+    """Boolean, in the shape of y: `share` of the measured entries, at least one of them.
+
+    Args:
+      measured: what is measured.
+      views: take rows of the first axis, evenly spread; else entries at random, of all channels alike.
+      share: how much.
+      seed: of the entries.
+    """
+    chosen = np.zeros(measured.shape, bool)
+    if views:
+        rows = len(measured)
+        count = max(1, round(share * rows))
+        chosen[((np.arange(count) + 0.5) * rows / count).astype(int)] = True
+    else:
+        pixels = measured.reshape(*measured.shape[:2], -1).any(-1) if measured.ndim > 1 else measured
+        places = np.flatnonzero(pixels)
+        count = max(1, round(share * len(places)))
+        picked = np.random.default_rng(seed).choice(places, count, replace=False)
+        flat = np.zeros(pixels.size, bool)
+        flat[picked] = True
+        chosen |= flat.reshape(pixels.shape + (1,) * (measured.ndim - pixels.ndim))
+    return chosen & measured
+
+
+class _Trials:
+    """(weight, iterations) -> the value of the rule."""
+
+    def __init__(
+        self,
+        key: Array,
+        problem: Problem,
+        prior: Prior,
+        plan: Plan,
+        std: Array | None,
+        measured: np.ndarray,
+        held: np.ndarray,
+        tv: TV,
+        watch: Watch | None,
+    ) -> None:
+        self._watch = watch
+        self._key, self._problem, self._prior, self._plan, self._std = key, problem, prior, plan, std
+        self._judged, self._y, self._operator = (
+            (held if held.any() else measured),
+            problem.measurement,
+            problem.operator,
+        )
+        if held.any():
+            root = jnp.asarray(~held, self._y.real.dtype)
+            shape = prior.frame.image_shape if problem.flat else (*prior.frame.image_shape, prior.channels)
+            self._operator = weighted(problem.operator, root, shape)
+            self._y = self._operator.times(self._y)
+        self._start: Any = plan.start
+        if plan.start == "tv":
+            self._start = total_variation(self._y, self._operator, settings=tv, noise_std=std).image
+
+    def __call__(self, weight: float, levels: int) -> float:
+        settings = dataclasses.replace(self._plan.settings, weight=weight)
+        options = {**self._plan.options(), "levels": levels, "start": self._start}
+        arguments = (jax.random.clone(self._key), self._y, self._operator, self._prior)
+        image = reconstruct(*arguments, solver=settings, noise_std=self._std, **options).image
+        value = self._value(image)
+        if self._watch is not None:
+            self._watch(Trial(weight, levels, value), image)
+        return value
+
+    def _value(self, image: Array) -> float:
+        residual = np.abs(np.asarray(self._problem.residual(image)))[self._judged].astype(np.float64)
+        if self._std is not None and bool(jnp.any(self._std > 0)):
+            std = np.broadcast_to(np.asarray(self._std, np.float64), self._judged.shape)[self._judged]
+            return float(np.sqrt(np.mean(np.square(residual[std > 0] / std[std > 0]))))
+        size = float(np.linalg.norm(np.asarray(self._problem.measurement)[self._judged]))
+        return float(np.linalg.norm(residual)) / (size if size > 0 else 1.0)
+
+
+def _half(plan: Plan) -> int:
+    return max(1, plan.levels // 2) if plan.levels > 30 else plan.levels

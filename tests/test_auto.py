@@ -1,0 +1,159 @@
+"""The weight and the iterations that a measurement chooses: the search by hand, trials against NumPy, the command."""
+
+import json
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from linear_problem import make
+from tiny import refused, write_weights
+
+from padis_jax.cli.sample import main
+from padis_jax.errors import UserError
+from padis_jax.operators import Inpaint
+from padis_jax.solvers.auto import choose, crossing, held_out, lowest, measured_entries, reconstruct_auto, search
+from padis_jax.solvers.dds import DDS
+from padis_jax.solvers.plug_and_play import PlugAndPlay
+from padis_jax.solvers.presets import Plan, preset
+
+GAUSSIAN, PROBLEM, PRIOR = make()
+ARGUMENTS = (PROBLEM.measurement, PROBLEM.operator, PRIOR)
+PLAN = Plan("pnp_admm", PlugAndPlay(weight=0.05, cg_steps=16), 4, sigma_max=0.8, sigma_min=0.2, start="noise")
+
+
+def iterated(weight, levels, root):
+    """v of plug-and-play ADMM with A and y times `root`, row by row, in float64, from a zero image."""
+    a, y, mean = root[:, None] * GAUSSIAN.matrix, root * GAUSSIAN.y, GAUSSIAN.crop @ GAUSSIAN.mean
+    rho = weight * np.linalg.norm(a, 2) ** 2
+    x = v = u = np.zeros(12)
+    for sigma in 0.8 * (0.2 / 0.8) ** (np.arange(levels) / (levels - 1)):
+        x = np.linalg.solve(a.T @ a + rho * np.eye(12), a.T @ y + rho * (v - u))
+        v = mean + GAUSSIAN.crop @ GAUSSIAN.wiener(sigma) @ GAUSSIAN.crop.T @ (x + u - mean)
+        u = u + x - v
+    return v
+
+
+@pytest.mark.parametrize("away", [0.7, 3.0, 40.0, 1 / 40])
+def test_the_lowest_point_of_a_parabola_of_logarithms(away):
+    seen = []
+
+    def value(w):
+        seen.append(w)
+        return math.exp((math.log(w / (0.02 * away)) / 3) ** 2)
+
+    assert lowest(value, 0.02) == pytest.approx(0.02 * away, rel=1e-9)
+    assert len(seen) == len(set(seen)) <= 6
+    assert lowest(lambda w: 1 / w, 1.0) == 4.0**4  # an end, when the trials are used up
+    assert lowest(lambda w: 1.0 if w < 3 else math.inf, 1.0) in (1 / 4, 1.0)
+    assert lowest(lambda w: 1.0, 1.0) == 0.25  # nothing to choose by: the first of the lowest
+
+
+@pytest.mark.parametrize("away", [0.5, 1.0, 30.0, 1 / 30])
+def test_the_crossing_of_a_power(away):
+    assert crossing(lambda w: (w / (0.02 * away)) ** 0.6, 0.02) == pytest.approx(0.02 * away, rel=1e-9)
+
+
+def test_a_residual_that_never_comes_to_the_noise_ends_the_search():
+    assert crossing(lambda w: 2.0 + w, 1.0) == 4.0**-5 and crossing(lambda w: 0.5, 1.0) == 4.0**5
+
+
+def test_what_is_held_out_is_a_share_of_what_is_measured():
+    views = held_out(np.ones((20, 6, 1), bool), views=True)
+    assert views.all((1, 2)).tolist() == [i == 10 for i in range(20)] and views.any((1, 2)).sum() == 1
+    assert held_out(np.ones((60, 6), bool), views=True).any(1).nonzero()[0].tolist() == [10, 30, 50]
+    mask = np.arange(400).reshape(20, 20) % 4 == 0
+    measured = measured_entries(Inpaint(mask=mask), (20, 20, 3))
+    found = held_out(measured, views=False)
+    assert found.any(-1).sum() == 5 and (found.all(-1) == found.any(-1)).all() and not (found & ~measured).any()
+    assert held_out(np.ones(7, bool), views=False).sum() == 1
+
+
+@pytest.mark.parametrize("views", [True, False])
+def test_a_trial_sees_nothing_of_what_it_is_judged_by(views):
+    choice = choose(0, *ARGUMENTS, PLAN, views=views)
+    assert choice.rule == "held out" and choice.plan.levels == 4
+    out = held_out(np.ones(7, bool), views=views)
+    for trial in choice.trials:
+        v = iterated(trial.weight, trial.levels, ~out * 1.0)
+        expected = np.linalg.norm(GAUSSIAN.y[out] - GAUSSIAN.matrix[out] @ v) / np.linalg.norm(GAUSSIAN.y[out])
+        assert trial.value == pytest.approx(expected, rel=2e-3)
+    assert choice.evaluations == 4 * len(choice.trials)
+
+
+@pytest.mark.parametrize("std", [5.0, np.linspace(4.0, 8.0, 7)])
+def test_known_noise_is_what_the_residual_comes_to(std):
+    choice = choose(0, *ARGUMENTS, PLAN, noise_std=std)
+    assert choice.rule == "discrepancy" and len(choice.trials) >= 2
+    root = np.sqrt(1 / np.mean(1 / (std * np.ones(7)) ** 2)) / std * np.ones(7)
+
+    def found(weight):
+        residual = GAUSSIAN.y - GAUSSIAN.matrix @ iterated(weight, 4, root)
+        return np.sqrt(np.mean((residual / std) ** 2))
+
+    for trial in choice.trials:
+        assert trial.value == pytest.approx(found(trial.weight), rel=2e-3)
+    assert found(choice.plan.settings.weight) == pytest.approx(1, rel=0.1)
+
+
+def test_more_iterations_are_taken_only_where_they_are_better():
+    plan = PLAN._replace(levels=50)
+
+    def trial(gain):
+        return lambda weight, levels: (1 + math.log(weight / 0.1) ** 2) * (gain if levels == 50 else 1.0)
+
+    more, less = (search(trial(gain), plan, rule="held out") for gain in (0.9, 1.1))
+    assert (more.plan.levels, less.plan.levels) == (50, 25)
+    assert more.plan.settings.weight == less.plan.settings.weight == pytest.approx(0.1, rel=0.2)
+    assert [t.levels for t in more.trials] == [25] * (len(more.trials) - 1) + [50]
+    assert more.evaluations == 25 * (len(more.trials) - 1) + 50
+    assert "held out" in more.text and "50 iterations" in more.text and more.text.count("\n") == 0
+
+
+def test_the_function_reconstructs_with_what_it_chose():
+    found, choice = reconstruct_auto(0, *ARGUMENTS, kind="noise", noise_std=0.4, views=False)
+    assert choice.plan.row.label == "PnP-ADMM" and found.evaluations == choice.plan.levels
+    assert choice.plan._replace(settings=None) == preset("pnp_admm", "noise")._replace(settings=None)
+
+
+def test_other_methods_are_refused():
+    with pytest.raises(UserError, match="auto: DDS has no weight that a measurement chooses: take --solver pnp_admm"):
+        choose(0, *ARGUMENTS, PLAN._replace(method="dds", settings=DDS()))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("auto")
+    write_weights(folder / "w.safetensors")
+    y, x = np.mgrid[-1:1:16j, -1:1:16j]
+    np.save(folder / "images.npy", np.float32(np.hypot(x, y) < 0.7)[None] * 0.7)
+    return folder
+
+
+def test_the_command_says_what_it_chose_and_keeps_it(folder, tmp_path, capsys):
+    args = ["--weights", folder / "w.safetensors", "--image.path", folder / "images.npy", "--workdir", tmp_path]
+    args += ["--tv.iterations", "5", "--auto", "--problem", "denoise", "--noise", "0.2"]
+    main([str(a) for a in args])
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith("auto: weight ") and " by the discrepancy rule: " in out[0]
+    kept, plan = (json.loads((tmp_path / name).read_text()) for name in ("metrics.json", "config.json"))
+    assert kept["auto"]["rule"] == "discrepancy" and kept["auto"]["why"] == out[0]
+    assert plan["experiment"]["solver"]["settings"]["weight"] == pytest.approx(kept["auto"]["weight"])
+    assert len(kept["auto"]["trials"]) >= 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--solver", "dds"], "--auto: dds has no weight"),
+        (
+            ["--problem", "inpaint_strokes"],
+            "--auto: dds has no weight that a measurement chooses; take --solver pnp_admm",
+        ),
+        (["--solver.levels", "9"], "--auto chooses solver.levels: leave one of the two out"),
+        (["--solver.weight", "0.1"], "--auto chooses solver.weight: leave one of the two out"),
+        (["--measurements", "scans"], "--auto chooses for one measurement"),
+    ],
+)
+def test_contradictions_are_one_line(flags, said, capsys):
+    assert said in refused(main, ["--auto", *flags], capsys)
