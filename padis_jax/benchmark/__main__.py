@@ -41,9 +41,9 @@ HELP = Page(
     "benchmark",
     __doc__ or "",
     Benchmark,
-    "preset=quick|paper only=PROBLEM[/METHOD] weights=FILE weights_rgb=FILE weights_whole=FILE weights_whole_rgb=FILE "
+    "preset=quick|paper|table only=PROBLEM[/METHOD] weights=FILE weights_rgb=FILE weights_whole=FILE weights_whole_rgb=FILE "
     "cnn=FILE supervised=FILE ct=PATH photos=PATH restore=photos|ct images=N seeds=N... evaluations=N patch_batch=N "
-    "out=DIR",
+    "out=DIR lines=FILE",
 )
 
 
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     read += [config.cnn_rgb, *config.supervised, config.ct, config.photos]
     ours = any(has_field(path, "cells") for path in folder.glob("results*.json"))
     check_outputs(folder, names, read, record=FILES, ours=ours)
-    finished, damaged = finished_results(folder, work)
+    finished, damaged = finished_results(folder, work, config.lines)
     for warning in damaged:
         print(f"warning: {warning}; the cell is recomputed", file=sys.stderr)
     if output.dry_run:

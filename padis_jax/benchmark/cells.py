@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from padis_jax.errors import UserError, cut
-from padis_jax.files import write_json, write_npy
+from padis_jax.files import json_text, read_records, write_bytes, write_json, write_npy
 from padis_jax.serialization import from_json
 
 
@@ -120,6 +120,24 @@ def write_result(folder: Path, cell: Cell, result: Result, image: np.ndarray | N
     if image is not None:
         write_npy(path.with_suffix(".npy"), np.asarray(image, np.float32))
     write_json(path, result)
+
+
+def read_lines(path: str) -> dict[str, Result]:
+    """fingerprint -> result of a file of finished cells; of one that is not there, none.
+
+    Raises:
+      UserError: for a file that cannot be read, and a line that is no cell.
+    """
+    if not path or not Path(path).exists():
+        return {}
+    results = [from_json(Result, record, f"{path}: line {n}") for n, record in enumerate(read_records(path), start=1)]
+    return {result.fingerprint: result for result in results}
+
+
+def write_lines(path: str, results: Mapping[str, Result]) -> None:
+    """Writes the file of finished cells, in an order of its own; atomically."""
+    order = sorted(results.values(), key=lambda r: (r.problem, r.method, r.evaluations, r.image, r.seed, r.fingerprint))
+    write_bytes(path, "".join(f"{json_text(r, sort_keys=True)}\n" for r in order).encode())
 
 
 def read_image(folder: Path, cell: Cell, shape: tuple[int, ...]) -> np.ndarray:

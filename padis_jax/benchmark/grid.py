@@ -25,14 +25,17 @@ class Preset(NamedTuple):
       images: per problem, at most.
       evaluations: network evaluations of the image per run.
       thorough: solver -> evaluations of its own.
+      methods: names in `METHODS`; () for all.
     """
 
     problems: tuple[str, ...]
     images: int
     evaluations: int
     thorough: dict[str, int]
+    methods: tuple[str, ...] = ()
 
 
+QUICK = ("ct8", "ct20", "ct60", "fan180", "limited120", "deblur9", "sr4", "inpaint_random", "denoise")
 PRESETS = {
     # Sizes of PaDIS, arXiv 2406.02462, section 4: 25 test images, 1000 evaluations for the samplers that it compares.
     "paper": Preset(
@@ -41,8 +44,17 @@ PRESETS = {
         100,
         {name: 1000 for name in ("dps", "langevin", "ddnm", "predictor_corrector")},
     ),
-    "quick": Preset(
-        ("ct8", "ct20", "ct60", "fan180", "limited120", "deblur9", "sr4", "inpaint_random", "denoise"), 1, 25, {}
+    "quick": Preset(QUICK, 1, 25, {}),
+    # Of the head CT, which has four test slices, those: with two seeds, eight cells of each field (paired.py).
+    "table": Preset(
+        QUICK,
+        8,
+        25,
+        {},
+        (
+            *("start", "cgls", "sirt", "tv", "pnp_admm_cnn", "pnp_admm", "pnp_admm_average", "pnp_red", "dds"),
+            *("dds_mean8", "diffpir", "daps", "ddnm", "pigdm", "red_diff", "dps"),
+        ),
     ),
 }
 
@@ -53,7 +65,8 @@ class Benchmark:
 
     Attributes:
       preset: the grid. "quick": one image per problem, 25 network evaluations (two CPU cores); "paper": 25 images, 1000
-        evaluations for the samplers of the paper, 100 for the fast ones (a GPU).
+        evaluations for the samplers of the paper, 100 for the fast ones (a GPU); "table": eight images, or the four test
+        slices of the head CT, 25 evaluations, sixteen methods, for intervals of differences (benchmark/paired.py).
       only: part of the grid, with * and ?; may be repeated. Problems outside of the preset are allowed. Tables and
         pictures are then results_only.md, results_only.json and pictures_only/, so that those of the whole grid stay;
         the cells are the same.
@@ -73,9 +86,10 @@ class Benchmark:
       patch_batch: patches per network call, to save memory; 0 for all at once. Results change by rounding only, so that
         finished cells stay finished.
       out: folder for the results; finished cells in it are kept.
+      lines: file of finished cells, a line of JSON each, which are kept too and to which new ones are added; "" for none.
     """
 
-    preset: Literal["quick", "paper"] = "quick"
+    preset: Literal["quick", "paper", "table"] = "quick"
     only: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     weights: str = DEFAULT_WEIGHTS
     weights_rgb: str = ""
@@ -92,6 +106,7 @@ class Benchmark:
     evaluations: int = 0
     patch_batch: int = 0
     out: str = "results/benchmark"
+    lines: str = ""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -120,13 +135,16 @@ class Benchmark:
         Raises:
           UserError: for an `only` that fits nothing.
         """
+        methods = PRESETS[self.preset].methods or tuple(METHODS)
         if not self.only:
-            return [(problem, method) for problem in PRESETS[self.preset].problems for method in METHODS]
+            return [(problem, method) for problem in PRESETS[self.preset].problems for method in methods]
         every = [(problem, method) for problem in PROBLEMS for method in METHODS]
         chosen = set()
         for pattern in self.only:
             full = pattern if "/" in pattern else f"{pattern}/*"
             found = {pair for pair in every if fnmatch.fnmatchcase("/".join(pair), full)}
+            if "/" not in pattern:  # a problem, with the methods of the preset
+                found = {pair for pair in found if pair[1] in methods}
             if "/" in pattern and pattern.split("/")[0] == "*":  # every problem of the preset, not of the project
                 found = {pair for pair in found if pair[0] in PRESETS[self.preset].problems}
             if not found:

@@ -183,7 +183,9 @@ def summarise(
     for problem, pictures in work.pictures.items():
         images: dict[str, Any] = {}
         for cell in (job.cell for job in work.jobs if job.shown and job.cell.problem == problem):
-            if (result := finished.get(cell.fingerprint)) is not None and result.psnr is not None:
+            if (result := finished.get(cell.fingerprint)) is None or result.psnr is None:
+                continue
+            if cell.path(folder).with_suffix(".npy").exists():  # else it is from a file of finished cells
                 images[cell.method] = read_image(folder, cell, pictures.image_shape)
         if images:
             figure = gallery(pictures.images[0], images, window=pictures.window, origin=pictures.origin)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from tqdm import tqdm
 
-from padis_jax.benchmark.cells import Cell, Result, read_result, write_result
+from padis_jax.benchmark.cells import Cell, Result, read_lines, read_result, write_lines, write_result
 from padis_jax.benchmark.data import Pictures, ct_slices, photographs
 from padis_jax.benchmark.grid import Benchmark, Entry, entries
 from padis_jax.benchmark.measure import Scene, run_cell
@@ -93,10 +93,23 @@ def _jobs(config: Benchmark, pictures: dict[str, Pictures], networks: Networks, 
     return jobs
 
 
-def finished_results(folder: Path, work: Work) -> tuple[dict[str, Result], list[str]]:
-    """(fingerprint -> result of the cells that are done, what is wrong with files that cannot be used)."""
-    found, damaged = {}, []
+def finished_results(folder: Path, work: Work, lines: str = "") -> tuple[dict[str, Result], list[str]]:
+    """(fingerprint -> result of the cells that are done, what is wrong with files that cannot be used).
+
+    Args:
+      folder: of all results.
+      work: its cells.
+      lines: a file that holds finished cells too.
+
+    Raises:
+      UserError: if it cannot be read.
+    """
+    known = read_lines(lines)
+    found = {job.cell.fingerprint: known[job.cell.fingerprint] for job in work.jobs if job.cell.fingerprint in known}
+    damaged = []
     for job in work.jobs:
+        if job.cell.fingerprint in found:
+            continue
         result, damage = read_result(
             folder, job.cell, work.pictures[job.cell.problem].image_shape if job.shown else None
         )
@@ -156,6 +169,8 @@ def run(
                 continue
             write_result(folder, cell, result, image if kept and result.psnr is not None else None)
             finished[cell.fingerprint] = result
+            if config.lines:
+                write_lines(config.lines, read_lines(config.lines) | {cell.fingerprint: result})
             bar.update()
 
 
