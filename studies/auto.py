@@ -75,7 +75,11 @@ def measured(config: Experiment, iterations: int, *, blind: bool = False, astray
         watch=lambda trial, image: seen.append(score("", image, case).psnr),
     )
     psnr["auto"] = score("", run_solver(config, case, choice.plan, tv).image, case).psnr
-    about = {"problem": config.problem or "scan", "protocol": case.measurement.protocol, "image": case.name}
+    about: dict[str, Any] = {
+        "problem": config.problem or "scan",
+        "protocol": case.measurement.protocol,
+        "image": case.name,
+    }
     about |= {"seed": config.seed, "noise": float(case.measurement.noise_sigma), "blind": blind, "astray": astray}
     trials = [trial._asdict() | {"psnr": value} for trial, value in zip(choice.trials, seen, strict=True)]
     plan = {"preset": tuned.described(), "auto": choice.plan.described()}

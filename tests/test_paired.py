@@ -1,9 +1,8 @@
-"""Paired differences of the benchmark's cells: intervals by hand, what is paired with what, cells kept in lines of JSON."""
+"""Paired differences of the benchmark's cells: intervals by hand, what is paired with what, cells in lines of JSON."""
 
 import json
 
 import numpy as np
-import pytest
 from test_benchmark import arguments, counted, folder  # noqa: F401 (a fixture)
 from tiny import refused
 

@@ -41,8 +41,8 @@ HELP = Page(
     "benchmark",
     __doc__ or "",
     Benchmark,
-    "preset=quick|paper|table only=PROBLEM[/METHOD] weights=FILE weights_rgb=FILE weights_whole=FILE weights_whole_rgb=FILE "
-    "cnn=FILE supervised=FILE ct=PATH photos=PATH restore=photos|ct images=N seeds=N... evaluations=N patch_batch=N "
+    "preset=quick|paper|table only=PROBLEM[/METHOD] weights=FILE weights_rgb=FILE weights_whole=FILE "
+    "weights_whole_rgb=FILE cnn=FILE supervised=FILE ct=PATH photos=PATH restore=photos|ct images=N seeds=N... evaluations=N patch_batch=N "
     "out=DIR lines=FILE",
 )
 

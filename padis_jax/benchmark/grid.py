@@ -65,8 +65,8 @@ class Benchmark:
 
     Attributes:
       preset: the grid. "quick": one image per problem, 25 network evaluations (two CPU cores); "paper": 25 images, 1000
-        evaluations for the samplers of the paper, 100 for the fast ones (a GPU); "table": eight images, or the four test
-        slices of the head CT, 25 evaluations, sixteen methods, for intervals of differences (benchmark/paired.py).
+        evaluations for the samplers of the paper, 100 for the fast ones (a GPU); "table": eight images, or the four
+        test slices of the head CT, 25 evaluations, sixteen methods, for intervals of differences (benchmark/paired.py).
       only: part of the grid, with * and ?; may be repeated. Problems outside of the preset are allowed. Tables and
         pictures are then results_only.md, results_only.json and pictures_only/, so that those of the whole grid stay;
         the cells are the same.
@@ -86,7 +86,7 @@ class Benchmark:
       patch_batch: patches per network call, to save memory; 0 for all at once. Results change by rounding only, so that
         finished cells stay finished.
       out: folder for the results; finished cells in it are kept.
-      lines: file of finished cells, a line of JSON each, which are kept too and to which new ones are added; "" for none.
+      lines: file of finished cells, a line of JSON each, which are kept too; new ones are added. "" for none.
     """
 
     preset: Literal["quick", "paper", "table"] = "quick"

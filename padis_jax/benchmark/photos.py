@@ -1,6 +1,10 @@
 """Natural colour photographs that come with scikit-image, as crops of 256 x 256 pixels.
 
     python -m padis_jax.benchmark.photos --out data/photos.npy        crops to train on (configs/photos.py)
+    python -m padis_jax.benchmark.photos --test data/photos --out data/photos_test.npy
+
+The second makes the eight crops of the benchmark's preset "table": the first four of those that it tests on without
+--photos, and the middle of the four test pictures of `studies.photos`' folder, reduced by 2.
 
 astronaut and chelsea (a cat) are tested on and held out whole; rocket is for tuning; coffee and the two views of
 motorcycle are trained on. Only files inside the installed package are read, nothing is downloaded.
@@ -23,6 +27,7 @@ SIDE = 256
 TEST = ("astronaut.png", "chelsea.png")
 VALIDATION = ("rocket.jpg",)
 TRAIN = ("coffee.png", "motorcycle_left.png", "motorcycle_right.png")
+SCENES = ("ColorfulCups", "EveningGlow", "Kleiber_by_Lukas_Baubkus", "mate_LadyBird")  # of studies.photos, for tests
 STEP = 64  # pixels at most between the crops that are trained on
 
 
@@ -69,6 +74,27 @@ def test_crops() -> tuple[np.ndarray, tuple[str, ...]]:
     return np.stack([crop for _, _, crop in found]), tuple(f"{name} {number}" for number, name, _ in found)
 
 
+def table_crops(folder: Path) -> np.ndarray:
+    """The crops of the benchmark's preset "table": uint8 [8, 256, 256, 3].
+
+    Raises:
+      UserError: for a folder without the test pictures, and as `photograph`.
+    """
+    found = list(test_crops()[0][:4])
+    for name in SCENES:
+        path = folder / f"{name}.jpg"
+        try:
+            with Image.open(path, formats=("JPEG",)) as image:
+                small = image.convert("RGB").reduce(2)
+        except OSError as error:
+            raise UserError(f"{path}: not readable; python -m studies.photos makes the folder") from error
+        if min(small.size) < SIDE:
+            raise UserError(f"{path}: {small.size[::-1]} pixels after reduction; at least {SIDE} x {SIDE} are needed")
+        left, top = ((n - SIDE) // 2 for n in small.size)
+        found.append(np.asarray(small.crop((left, top, left + SIDE, top + SIDE))))
+    return np.stack(found)
+
+
 def training_crops() -> tuple[np.ndarray, int]:
     """(uint8 [N, 256, 256, 3], how many of them, at the end, are those of the validation photograph)."""
     train, validation = (
@@ -91,7 +117,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Writes the crops to train on."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("data/photos.npy"))
+    parser.add_argument("--test", type=Path, metavar="FOLDER", help="of studies.photos: crops to test on instead")
     args = parser.parse_args(argv)
+    if args.test:
+        write_npy(args.out, table_crops(args.test))
+        print(f"{args.out}: 8 crops of {SIDE} x {SIDE} to test on")
+        return
     array, held_out = training_crops()
     write_npy(args.out, array)
     print(f"{args.out}: {len(array)} crops of {SIDE} x {SIDE}, the last {held_out} of them for validation")

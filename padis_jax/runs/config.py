@@ -206,15 +206,15 @@ class Experiment:
         row = find_method(self.method)
         if row.begin is None or "weight" not in row.fields:
             raise UserError(
-                f"--auto: {self.method} has no weight that a measurement chooses; take --solver {DEFAULT}, or leave --auto "
-                "out"
+                f"--auto: {self.method} has no weight that a measurement chooses; take --solver {DEFAULT}, or leave "
+                "--auto out"
             )
         if named := [f for f in ("levels", "weight") if f in {*self.solver.run_fields, *self.solver.settings}]:
             raise UserError(f"--auto chooses solver.{named[0]}: leave one of the two out")
         if self.measurements or self.generate:
             raise UserError(
-                "--auto chooses for one measurement: leave --measurements and --generate out, and give a folder what it "
-                "chose for one of its files"
+                "--auto chooses for one measurement: leave --measurements and --generate out, and give a folder what "
+                "it chose for one of its files"
             )
 
     @property

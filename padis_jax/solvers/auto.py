@@ -11,8 +11,8 @@ of problem. Nothing of the truth is looked at. With v the image of a trial:
 
 Trials of half the plan's iterations look for the weight, from the plan's own, by steps of a factor until the best one
 lies between two others (at most `MOST` of them); a parabola, or for the discrepancy a line, through the logarithms
-gives the value between. Where the noise is unknown, one trial more has the best of these weights and all of the plan's iterations, which are taken
-if it is better.
+gives the value between. Where the noise is unknown, one trial more has the best of these weights and all of the plan's
+iterations, which are taken if it is better.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class Choice(NamedTuple):
         )
         what = "its residual in units of the noise" if self.rule == "discrepancy" else "the error of what was held out"
         return (
-            f"auto: weight {self.plan.settings.weight:.3g}, {self.plan.levels} iterations, by the {self.rule} rule: {what} "
-            f"was {values}; {len(self.trials)} trials, {self.evaluations} evaluations"
+            f"auto: weight {self.plan.settings.weight:.3g}, {self.plan.levels} iterations, by the {self.rule} rule: "
+            f"{what} was {values}; {len(self.trials)} trials, {self.evaluations} evaluations"
         )
 
     def shown(self) -> dict[str, Any]:
@@ -115,8 +115,8 @@ def choose(
       measurement: y, finite.
       operator: A, as `reconstruct` takes it.
       prior: whole-image denoiser and frame.
-      plan: of a method with a `weight` whose state holds no noise (plug-and-play, RED-diff); its iterations are the most
-        that are chosen, its weight is where the search begins.
+      plan: of a method with a `weight` whose state holds no noise (plug-and-play, RED-diff); its iterations are the
+        most that are chosen, its weight is where the search begins.
       noise_std: of y, one number or one for each entry; None where it is not known.
       views: whether the first axis of y is that of a scan's views, which are held out as a whole.
       tv: settings of the start from total variation; None for those of TV.
