@@ -89,8 +89,8 @@ def measured(config: Experiment, iterations: int, *, blind: bool = False, astray
 def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
     """A row for each line."""
     head = ("problem", "image", "rule", "TV", "preset: weight, iterations", "PSNR", "auto: weight, iterations", "PSNR")
-    rows = [head, ("---",) * len(head), *(_row(line) for line in lines)]
-    return "\n".join(f"| {' | '.join((*row, last))} |" for row, last in zip(rows, ("loss", "---", *map(_loss, lines))))
+    rows = [(*head, "loss"), ("---",) * (len(head) + 1), *(_row(line) for line in lines)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _row(line: Mapping[str, Any]) -> tuple[str, ...]:
@@ -100,11 +100,7 @@ def _row(line: Mapping[str, Any]) -> tuple[str, ...]:
     for name in ("preset", "auto"):
         plan = line[name]
         cells += [f"{plan['settings']['weight']:.2g}, {plan['levels']}", f"{line['psnr'][name]:.2f}"]
-    return tuple(cells)
-
-
-def _loss(line: Mapping[str, Any]) -> str:
-    return f"{line['psnr']['preset'] - line['psnr']['auto']:+.2f}"
+    return (*cells, f"{line['psnr']['preset'] - line['psnr']['auto']:+.2f}")
 
 
 if __name__ == "__main__":

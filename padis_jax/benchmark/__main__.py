@@ -42,8 +42,8 @@ HELP = Page(
     __doc__ or "",
     Benchmark,
     "preset=quick|paper|table only=PROBLEM[/METHOD] weights=FILE weights_rgb=FILE weights_whole=FILE "
-    "weights_whole_rgb=FILE cnn=FILE supervised=FILE ct=PATH photos=PATH restore=photos|ct images=N seeds=N... evaluations=N patch_batch=N "
-    "out=DIR lines=FILE",
+    "weights_whole_rgb=FILE cnn=FILE supervised=FILE ct=PATH photos=PATH restore=photos|ct images=N seeds=N... "
+    "evaluations=N patch_batch=N out=DIR lines=FILE",
 )
 
 
