@@ -15,6 +15,7 @@ from padis_jax.solvers.auto import choose, crossing, held_out, lowest, measured_
 from padis_jax.solvers.dds import DDS
 from padis_jax.solvers.plug_and_play import PlugAndPlay
 from padis_jax.solvers.presets import Plan, preset
+from padis_jax.solvers.tv import TV
 
 GAUSSIAN, PROBLEM, PRIOR = make()
 ARGUMENTS = (PROBLEM.measurement, PROBLEM.operator, PRIOR)
@@ -78,6 +79,27 @@ def test_a_trial_sees_nothing_of_what_it_is_judged_by(views):
         expected = np.linalg.norm(GAUSSIAN.y[out] - GAUSSIAN.matrix[out] @ v) / np.linalg.norm(GAUSSIAN.y[out])
         assert trial.value == pytest.approx(expected, rel=2e-3)
     assert choice.evaluations == 4 * len(choice.trials)
+
+
+@pytest.mark.parametrize("std", [None, 0.0])
+def test_what_is_held_out_moves_no_image_not_by_the_start_either(std):
+    out = held_out(np.ones(7, bool), views=True)
+    y, seen = np.asarray(PROBLEM.measurement), ([], [])
+    for images, measurement in zip(seen, (y, np.where(out, 9.0, y)), strict=True):
+        choose(
+            0,
+            measurement,
+            *ARGUMENTS[1:],
+            PLAN._replace(start="tv"),
+            noise_std=std,
+            views=True,
+            tv=TV(weight=0.3, iterations=20),
+            watch=lambda trial, image, images=images: images.append((trial.weight, image)),
+        )
+    first, second = (dict(images) for images in seen)
+    for weight in first.keys() & second.keys():
+        np.testing.assert_array_equal(first[weight], second[weight])
+    assert len(first.keys() & second.keys()) >= 3
 
 
 @pytest.mark.parametrize("std", [5.0, np.linspace(4.0, 8.0, 7)])
