@@ -5,9 +5,12 @@
     python -m studies.tune --vary solver.zeta 0.3 1 3 --solver dps --solver.levels 60 --solver.inner 5
     python -m studies.tune --problem deblur9 --image.path data/photos.npy --slices 132 \\
         --weights weights/photos.safetensors --solver pnp_admm --vary solver.weight 0.01 0.03 0.1
+    python -m studies.tune --scan.protocol paper --each solver.levels --vary solver.levels 5 10 25 50 \\
+        --vary solver.sigma-min 0.01 0.02
 
 Every combination of the --vary values is run on every slice; other flags are those of sample.py. Prints a line per
-combination as it is done, the best one last, and writes all of it as JSON. It is up to you that the images you name are
+combination as it is done, the best one last (with --each FIELD the best of each of its values: a curve), and writes all of
+it as JSON. It is up to you that the images you name are
 not trained on. docs/studies/tune.md has what was found.
 """
 
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +44,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", choices=("solver", "tv"), default="solver")
     parser.add_argument("--vary", nargs="+", action="append", default=[], metavar=("FIELD", "VALUE"))
+    parser.add_argument("--each", default="", metavar="FIELD", help="of --vary: print the best of each of its values")
     parser.add_argument("--slices", type=int, nargs="+", default=[], help="of --image.path; of the head CT 30 73")
     parser.add_argument("--out", type=Path, default=Path("results/tune.json"))
     args, rest = parser.parse_known_args()
+    if args.each and args.each not in (choice[0] for choice in args.vary):
+        raise UserError(f"--each {args.each}: is not varied; give --vary {args.each} with its values")
     base = parse_experiment(
         rest, default=first_image(Experiment(), rest), prog="studies.tune", description=__doc__ or ""
     )
@@ -81,8 +88,17 @@ def main() -> None:
         each = ", ".join(f"{r.psnr:.2f}" for r in rows)
         print(f"{mean:6.2f} dB  ({each}; {np.mean([r.seconds for r in rows]):.0f} s)  {' '.join(flags)}", flush=True)
     write_json(args.out, {"base": base, "slices": args.slices, "found": found})
-    best = max(found, key=lambda f: f["mean_psnr"])
-    print(f"best: {' '.join(best['flags'])}  {best['mean_psnr']:.2f} dB")
+    for best in best_of(found, args.each):
+        print(f"best: {' '.join(best['flags'])}  {best['mean_psnr']:.2f} dB")
+
+
+def best_of(found: Sequence[dict[str, Any]], each: str = "") -> list[dict[str, Any]]:
+    """The combination of the highest mean PSNR; of each value of the field `each`, if one is named, in their order."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for combination in found:
+        flags = combination["flags"]
+        groups.setdefault(flags[flags.index(f"--{each}") + 1] if each else "", []).append(combination)
+    return [max(group, key=lambda f: f["mean_psnr"]) for group in groups.values()]
 
 
 if __name__ == "__main__":

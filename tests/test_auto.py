@@ -135,7 +135,7 @@ def test_more_iterations_are_taken_only_where_they_are_better():
 def test_the_function_reconstructs_with_what_it_chose():
     found, choice = reconstruct_auto(0, *ARGUMENTS, kind="noise", noise_std=0.4, views=False)
     assert choice.plan.row.label == "PnP-ADMM" and found.evaluations == choice.plan.levels
-    assert choice.plan._replace(settings=None) == preset("pnp_admm", "noise")._replace(settings=None)
+    assert choice.plan._replace(settings=None) == preset("pnp_admm", "noise", 25)._replace(settings=None)
 
 
 def test_other_methods_are_refused():

@@ -41,3 +41,14 @@ def test_every_value_is_run_on_the_images_of_a_named_problem(monkeypatch, tmp_pa
     # White noise as the truth: the less it is smoothed, the better.
     assert found[0]["mean_psnr"] > found[1]["mean_psnr"] + 1
     assert "best: --tv.weight 0.01" in capsys.readouterr().out
+
+
+def test_the_best_of_each_value_is_a_curve(monkeypatch, capsys):
+    rows = [(5, 0.1, 20.0), (5, 0.2, 21.0), (10, 0.1, 23.0), (10, 0.2, 22.0)]
+    found = [{"flags": ["--a", str(a), "--b", str(b)], "mean_psnr": psnr} for a, b, psnr in rows]
+    assert [f["mean_psnr"] for f in tune.best_of(found, "a")] == [21.0, 23.0]
+    assert [f["mean_psnr"] for f in tune.best_of(found, "b")] == [23.0, 22.0]
+    assert tune.best_of(found) == [found[2]]
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "--vary", "solver.levels", "5", "--each", "solver.weight")
+    assert "--each solver.weight: is not varied; give --vary solver.weight" in capsys.readouterr().err

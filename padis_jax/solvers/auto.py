@@ -7,12 +7,13 @@ of problem. Nothing of the truth is looked at. With v the image of a trial:
                           mean over measured i of ((y - A v)_i / s_i)^2 = 1
     noise unknown, or 0   the weight of the smallest ||(1 - M) (y - A v)||, where v was made of M y and M A (and so was
                           its start from total variation), and M leaves out a few per cent of the measurement: views of
-                          a scan, else single entries (cross-validation; Wahba, Ann. Stat. 5, 651, 1977)
+                          a scan, else single entries (cross-validation; Wahba, SIAM J. Numer. Anal. 14, 651, 1977)
 
-Trials of half the plan's iterations look for the weight, from the plan's own, by steps of a factor until the best one
-lies between two others (at most `MOST` of them); a parabola, or for the discrepancy a line, through the logarithms
-gives the value between. Where the noise is unknown, one trial more has the best of these weights and all of the plan's
-iterations, which are taken if it is better.
+Trials of half the plan's iterations (of all of them up to 30) look for the weight, from the plan's own, by steps of a
+factor until the best one lies between two others (at most `MOST` of them); a parabola, or for the discrepancy a line,
+through the logarithms gives the value between. By the discrepancy these iterations are the answer: at another number
+of them another weight comes to the noise. Where something is held out and the plan has more, one trial more has the
+best of these weights and all of the plan's iterations, which are taken if it is better.
 """
 
 from __future__ import annotations
@@ -186,8 +187,7 @@ def search(trial: Callable[[float, int], float], plan: Plan, *, rule: Rule) -> C
 
     few, first = _half(plan), float(plan.settings.weight)
     if rule == "discrepancy":
-        weight = crossing(lambda w: value(w, few), first)
-        levels = plan.levels
+        weight, levels = crossing(lambda w: value(w, few), first), few
     else:
         weight = lowest(lambda w: value(w, few), first)
         best = min(done, key=lambda t: t.value)
@@ -323,4 +323,5 @@ class _Trials:
 
 
 def _half(plan: Plan) -> int:
-    return max(1, plan.levels // 2) if plan.levels > 30 else plan.levels
+    """Iterations of the trials that look for the weight."""
+    return plan.levels // 2 if plan.levels > 30 else plan.levels
