@@ -9,9 +9,8 @@
         --vary solver.sigma-min 0.01 0.02
 
 Every combination of the --vary values is run on every slice; other flags are those of sample.py. Prints a line per
-combination as it is done, the best one last (with --each FIELD the best of each of its values: a curve), and writes all of
-it as JSON. It is up to you that the images you name are
-not trained on. docs/studies/tune.md has what was found.
+combination as it is done, the best one last (with --each FIELD the best of each of its values: a curve), and writes all
+of it as JSON. It is up to you that the images you name are not trained on. docs/studies/tune.md has what was found.
 """
 
 from __future__ import annotations
