@@ -6,11 +6,13 @@ import math
 import numpy as np
 import pytest
 from linear_problem import make
+from small_scan import write_scan
 from tiny import refused, write_weights
 
 from padis_jax.cli.sample import main
 from padis_jax.errors import UserError
 from padis_jax.operators import Inpaint
+from padis_jax.runs import automatic
 from padis_jax.solvers.auto import choose, crossing, held_out, lowest, measured_entries, reconstruct_auto, search
 from padis_jax.solvers.dds import DDS
 from padis_jax.solvers.plug_and_play import PlugAndPlay
@@ -179,3 +181,31 @@ def test_the_command_says_what_it_chose_and_keeps_it(folder, tmp_path, capsys):
 )
 def test_contradictions_are_one_line(flags, said, capsys):
     assert said in refused(main, ["--auto", *flags], capsys)
+
+
+@pytest.mark.parametrize(
+    ("flags", "known", "views"),
+    [
+        (["--measurement.noise", "0.05"], True, True),
+        ([], False, True),  # the estimate from neighbouring bins is not taken for the noise
+        (["--image.path", "images.npy", "--scan.protocol", "paper"], False, True),
+        (["--image.path", "images.npy", "--problem", "sr2"], True, False),
+    ],
+)
+def test_what_is_known_of_the_noise(folder, tmp_path, monkeypatch, capsys, flags, known, views):
+    seen = {}
+
+    def choose(*_, noise_std, views, **__):
+        seen.update(known=noise_std is not None, views=views)
+        raise ValueError("enough seen")
+
+    monkeypatch.setattr(automatic, "choose", choose)
+    write_scan(tmp_path)
+    np.save(tmp_path / "images.npy", np.zeros((1, 16, 16), np.float32))
+    measured = ["--measurement.path", "scan.npy", "--measurement.geometry", "scan.json", "--measurement.pixel-mm", "1"]
+    measured += ["--measurement.attenuation", "0.02"]
+    args = ["--weights", "w.safetensors", *([] if "--image.path" in flags else measured), *flags]
+    args += ["--image.index", "0"] if "--image.path" in flags else []
+    words = [str(tmp_path / a) if a.partition(".")[2] in ("npy", "json", "safetensors") else a for a in args]
+    assert "enough seen" in refused(main, [*words, "--auto", "--workdir", str(tmp_path / "out")], capsys)
+    assert seen == {"known": known, "views": views}

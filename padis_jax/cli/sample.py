@@ -219,4 +219,7 @@ def _plan(config: Experiment, case: Case, plan: Plan, weights: Weights, workdir:
     if output.json and output.dry_run:
         print(json_text({"dry_run": True} | about | estimate._asdict()))
     elif not output.json:
-        print(f"{about['measurement']}; {plan.row.label} with {config.weights} into {workdir}; {estimate.text()}")
+        search = " after the trials of --auto, which are not counted," if config.auto else ""
+        print(
+            f"{about['measurement']}; {plan.row.label}{search} with {config.weights} into {workdir}; {estimate.text()}"
+        )
