@@ -86,7 +86,7 @@ class Benchmark:
       patch_batch: patches per network call, to save memory; 0 for all at once. Results change by rounding only, so that
         finished cells stay finished.
       out: folder for the results; finished cells in it are kept.
-      lines: file of finished cells, a line of JSON each, which are kept too; new ones are added. "" for none.
+      lines: JSON lines of finished cells, which are kept too. New ones are added to the file; "" for none.
     """
 
     preset: Literal["quick", "paper", "table"] = "quick"

@@ -2,12 +2,11 @@
 
     python sample.py                                   demo: held-out slice 41, 20 views
     python sample.py --image.index 62 --scan.views 60  another slice, more views
-    python sample.py --scan.protocol paper             noiseless, by the projector that reconstructs
+    python sample.py --auto                            weight and iterations from the measurement alone
     python sample.py --solver dps --solver.zeta 1      another method, one of its settings
     python sample.py --problem deblur9 --image.path photo.png --weights photos.safetensors
     python sample.py --measurement.path scan.npz --measurement.geometry scan.json    a measured scan
     python sample.py --measurements scans/             every scan of a folder; rerun to resume
-    python sample.py --auto                            weight and iterations chosen from the measurement alone
     python sample.py --samples 8                       mean, deviation and coverage of eight samples
     python sample.py --generate 4                      four images from the prior, no measurement
     python sample.py --image.path series/ --image.index 30 --save-as dicom      DICOM in, DICOM out
@@ -59,7 +58,7 @@ HELP = Page(
     f"{__doc__}\n{cluster.__doc__}",
     Experiment,
     "weights=FILE image.path=PATH image.index=N scan.views=N scan.photons=X scan.protocol=honest|paper "
-    "problem=NAME measurement.path=FILE measurements=DIR auto samples=N save_as=FORMAT... anonymise",
+    "problem=NAME measurement.path=FILE measurements=DIR samples=N save_as=FORMAT... anonymise",
     own=(
         ("--config FILE", "Python file with `config`, an Experiment (examples in configs/)"),
         ("--workdir DIR", "folder for the results (default results)"),
