@@ -11,7 +11,7 @@ from tiny import refused, write_weights
 
 from padis_jax.cli.sample import main
 from padis_jax.errors import UserError
-from padis_jax.operators import Inpaint
+from padis_jax.operators import Inpaint, from_functions
 from padis_jax.runs import automatic
 from padis_jax.solvers.auto import choose, crossing, held_out, lowest, measured_entries, reconstruct_auto, search
 from padis_jax.solvers.dds import DDS
@@ -143,6 +143,12 @@ def test_the_function_reconstructs_with_what_it_chose():
 def test_other_methods_are_refused():
     with pytest.raises(UserError, match="auto: DDS has no weight that a measurement chooses: take --solver pnp_admm"):
         choose(0, *ARGUMENTS, PLAN._replace(method="dds", settings=DDS()))
+
+
+def test_one_view_cannot_be_held_out():
+    row = from_functions(lambda x: x.sum((0, 2))[None], image_shape=(3, 4, 1))
+    with pytest.raises(UserError, match="auto: the measurement has one view, and nothing is left"):
+        choose(0, np.ones((1, 4)), row, PRIOR, PLAN, views=True)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
     python sample.py                                   demo: held-out slice 41, 20 views
     python sample.py --image.index 62 --scan.views 60  another slice, more views
-    python sample.py --auto                            weight and iterations from the measurement alone
+    python sample.py --auto                            settings from the measurement alone
     python sample.py --solver dps --solver.zeta 1      another method, one of its settings
     python sample.py --problem deblur9 --image.path photo.png --weights photos.safetensors
     python sample.py --measurement.path scan.npz --measurement.geometry scan.json    a measured scan

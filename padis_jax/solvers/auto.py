@@ -133,6 +133,9 @@ def choose(
     measured = measured_entries(operator, problem.measurement.shape)
     known = std is not None and bool(jnp.any(std > 0))
     held = np.zeros_like(measured) if known else held_out(measured, views=views)
+    if not (measured & ~held).any():
+        what = "one view" if views else "one entry"
+        raise UserError(f"auto: the measurement has {what}, and nothing is left when it is held out: give noise_std")
     settings = tv or TV()
     trial = _Trials(root_key(key), problem, prior, plan, std, measured, held, settings, watch)
     return search(trial, plan, rule="discrepancy" if known else "held out")
