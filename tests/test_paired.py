@@ -57,6 +57,7 @@ def test_the_table_marks_which_cells_are_there():
         and f"-1.50 ({-1.5 - half:+.2f} to {-1.5 + half:+.2f})" in rows["dds"]
     )
     assert "| 1 of 4 | 30.50 | 0.9000 | 0.01 | 200 | 2.0 | +0.50 |" in rows["dds_mean8"]
+    assert "Without a cell: start, cgls, sirt, pnp_admm_cnn, pnp_admm_average, pnp_red, diffpir," in first
     assert "| tv | 1 of 4 | 20.00 |" in rows["tv"] and "-10.00 |" in rows["tv"]
 
 

@@ -8,7 +8,8 @@
 The difference to the method of --against is taken cell by cell (same image, same seed) and its mean over seeds for each
 image. Images are the sample: the interval is mean +- t s / sqrt(n), with n images, s the sample standard deviation of
 their differences and t the 97.5 % point of Student's distribution with n - 1 degrees of freedom. With one image there
-is no interval. Cells that are not there are counted, and left out on both sides.
+is no interval. Cells that are not there are counted, and left out on both sides; methods
+of the preset "table" without any are named below each table.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import NamedTuple
 from scipy import stats
 
 from padis_jax.benchmark.cells import Result, read_lines
+from padis_jax.benchmark.grid import PRESETS
 from padis_jax.benchmark.report import DIGITS, HEADS, SCORES, spread
 from padis_jax.errors import UserError, one_line_errors
 
@@ -101,7 +103,8 @@ def _table(problem: str, budget: int, methods: dict[str, list[Result]], against:
         paired = differences(scored[name], scored.get(against, []))
         row.append(interval(list(paired.values())).text() if paired and name != against else "")
         lines.append(f"| {' | '.join(row)} |")
-    return lines
+    missing = [name for name in PRESETS["table"].methods if name not in methods]
+    return [*lines, "", f"Without a cell: {', '.join(missing)}."] if missing else lines
 
 
 def _budget(result: Result) -> int:
