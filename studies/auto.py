@@ -24,7 +24,7 @@ from padis_jax.images import read_images
 from padis_jax.runs.automatic import choice_of
 from padis_jax.runs.case import simulated_case
 from padis_jax.runs.config import Experiment
-from padis_jax.runs.defaults import first_image, plan_of, tv_of
+from padis_jax.runs.defaults import first_image, plan_of
 from padis_jax.runs.prior import with_prior
 from padis_jax.runs.score import score
 from padis_jax.runs.solve import run_solver, run_tv
@@ -63,7 +63,7 @@ def measured(config: Experiment, iterations: int, *, blind: bool = False, astray
     case = with_prior(config, simulated_case(config, images), weights)
     tuned = plan_of(config, case.kind, case)
     tuned = tuned._replace(levels=min(iterations, tuned.levels))
-    tv = run_tv(case, tv_of(config, case.kind, case.problem, case.evenness)).reshape(case.image_shape)
+    tv = run_tv(config, case)
     psnr = {"tv": score("TV", tv, case).psnr, "preset": score("", run_solver(config, case, tuned, tv).image, case).psnr}
     settings = dataclasses.replace(tuned.settings, weight=astray * tuned.settings.weight)
     seen: list[float] = []

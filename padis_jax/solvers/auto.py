@@ -30,13 +30,13 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from padis_jax.errors import UserError
+from padis_jax.keys import root_key
 from padis_jax.operators.weighting import weighted
 from padis_jax.prior import Prior
 from padis_jax.solvers.checks import checked_noise
 from padis_jax.solvers.presets import Kind, Plan, preset, tv_preset
 from padis_jax.solvers.problem import Problem, build_problem
 from padis_jax.solvers.reconstruct import Reconstruction, reconstruct
-from padis_jax.solvers.sampling import root_key
 from padis_jax.solvers.tv import TV, total_variation
 
 SHARE = 0.05  # of the measurement that is held out
