@@ -53,12 +53,12 @@ def test_the_table_marks_which_cells_are_there():
     assert rows["pnp_admm"].startswith("| pnp_admm | 4 of 4 | 34.25 ± ") and rows["pnp_admm"].endswith("|  |")
     half = 12.706204736432095 * np.sqrt(0.5) / np.sqrt(2)
     assert (
-        rows["dds"].startswith("| dds | 3 of 4 |")
+        rows["dds"].startswith("| dds | 3 of 4: a, b |")
         and f"-1.50 ({-1.5 - half:+.2f} to {-1.5 + half:+.2f})" in rows["dds"]
     )
-    assert "| 1 of 4 | 30.50 | 0.9000 | 0.01 | 200 | 2.0 | +0.50 |" in rows["dds_mean8"]
+    assert "| 1 of 4: a | 30.50 | 0.9000 | 0.01 | 200 | 2.0 | +0.50 |" in rows["dds_mean8"]
     assert "Without a cell: start, cgls, sirt, pnp_admm_cnn, pnp_admm_average, pnp_red, diffpir," in first
-    assert "| tv | 1 of 4 | 20.00 |" in rows["tv"] and "-10.00 |" in rows["tv"]
+    assert "| tv | 1 of 4: a | 20.00 |" in rows["tv"] and "-10.00 |" in rows["tv"]
 
 
 def test_the_command_prints_what_files_hold_and_names_what_they_do_not(tmp_path, capsys):

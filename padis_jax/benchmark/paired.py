@@ -96,7 +96,8 @@ def _table(problem: str, budget: int, methods: dict[str, list[Result]], against:
         name: spread([r.psnr or 0.0 for r in found]).mean if found else -math.inf for name, found in scored.items()
     }
     for name in sorted(methods, key=lambda name: -means[name]):
-        row = [name, f"{len(scored[name])} of {len(cells)}"]
+        count, which = len(scored[name]), ", ".join(sorted({r.image for r in scored[name]}))
+        row = [name, f"{count} of {len(cells)}" + (f": {which}" if 0 < count < len(cells) else "")]
         for score in SCORES:
             values = [float(v) for r in scored[name] if (v := getattr(r, score)) is not None]
             row.append(spread(values).text(DIGITS[score]) if values else "")
