@@ -38,10 +38,10 @@ from padis_jax.measurements.sinogram_files import SUFFIXES
 from padis_jax.prior import Prior
 from padis_jax.problems.registry import parallel_scan
 from padis_jax.runs import batch_job
-from padis_jax.runs.batch_job import Item
 from padis_jax.runs.case import Case, grey_only, measured_case
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import kind_named, plan_of
+from padis_jax.runs.job import Item
 from padis_jax.runs.prior import build_prior, patch_batch
 from padis_jax.runs.results import check_folder, results_folder
 from padis_jax.runs.solve import run_batch, traced_case
