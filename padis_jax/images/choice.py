@@ -59,6 +59,13 @@ def chosen(flag: str, choice: Choice, count: int, what: str = "images") -> tuple
     return tuple(sorted(found))
 
 
+def one_number(flag: str, choice: Choice) -> int:
+    """A choice that must be one; UserError for a volume."""
+    if isinstance(choice, str):
+        raise UserError(f"{flag} {quoted(choice)}: one number is needed here, not a volume")
+    return choice
+
+
 def described(numbers: tuple[int, ...]) -> str:
     """The numbers as a choice names them: 0:17,24:38."""
     parts, start = [], 0

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from padis_jax.errors import UserError
+from padis_jax.images.choice import Choice, check_choice, one_number
 from padis_jax.measurements.attenuation import attenuation_window, rescale_attenuation
 from padis_jax.measurements.geometry import ScanGeometry, read_geometry
 from padis_jax.measurements.geometry_check import check_shape, check_size, find_offset
@@ -37,7 +38,9 @@ class MeasurementConfig:
       path: measured sinogram, with its geometry or --measurement.geometry. Types .npy, .npz, .mat, .h5, .tif; ::NAME
         chooses one of several; empty to simulate.
       geometry: geometry file (JSON); not needed where the sinogram's file tells it.
-      row: detector row, where the file has several.
+      row: detector row, where the file has several; or a volume of several, a slice each: 60:70, 3,5,9 or all, as
+        --image.index. The rays of a row are taken to lie in its plane.
+      row_mm: distance of two rows at the rotation axis; 0 for that of the bins.
       axes: of the stored array, in their order; `rows` is passed over where there are two.
       kind: "line-integrals", or photon "counts", whose flat and dark fields are used, or --measurement.flat; "auto" for
         counts where the array is called so or a flat field lies beside it.
@@ -55,7 +58,8 @@ class MeasurementConfig:
 
     path: str = ""
     geometry: str = ""
-    row: int = 0
+    row: Choice = 0
+    row_mm: float = 0.0
     axes: str = ",".join(AXES)
     kind: _KIND = "auto"
     counts: bool = False
@@ -68,7 +72,9 @@ class MeasurementConfig:
     check: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("row", "flat", "dark", "pixel_mm", "attenuation", "noise"):
+        check_choice("--measurement.row", self.row)
+        numbers = ("row", "row_mm", "flat", "dark", "pixel_mm", "attenuation", "noise")
+        for name in numbers[isinstance(self.row, str) :]:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UserError(f"measurement.{name} is {getattr(self, name)}: it must not be negative")
         if sorted(self.axes.replace(" ", "").split(",")) not in (["bins", "views"], sorted(AXES)):
@@ -77,6 +83,11 @@ class MeasurementConfig:
             )
         if self.kind not in get_args(_KIND) or (self.counts and self.kind == "line-integrals"):
             raise UserError(f"measurement.kind is {self.kind!r}: use auto, line-integrals or counts, without .counts")
+        if isinstance(self.row, str) and (self.check or self.find_centre):
+            raise UserError(
+                f"measurement.{'check' if self.check else 'find_centre'} takes one row: name it with "
+                "--measurement.row N, and write what it finds into the geometry file"
+            )
         if self.check and not self.path:
             raise UserError("measurement.check needs a measurement: name it with --measurement.path")
 
@@ -90,6 +101,7 @@ class MeasuredScan(NamedTuple):
       repaired: unusable counts that were filled.
       notes: how the file was understood where it could be read in several ways.
       relative_std: [views, bins], standard deviations up to a common factor; None where nothing tells them apart.
+      rows: of the detector.
     """
 
     sinogram: np.ndarray
@@ -97,6 +109,7 @@ class MeasuredScan(NamedTuple):
     repaired: int
     notes: tuple[str, ...] = ()
     relative_std: np.ndarray | None = None
+    rows: int = 1
 
 
 class OpenScan(NamedTuple):
@@ -113,6 +126,12 @@ class OpenScan(NamedTuple):
     geometry: ScanGeometry
     order: tuple[str, ...]
     note: str
+
+
+    @property
+    def rows(self) -> int:
+        """Of the detector."""
+        return self.held.stored.shape[self.order.index("rows")] if "rows" in self.order else 1
 
 
 def open_scan(config: MeasurementConfig) -> OpenScan:
@@ -136,18 +155,20 @@ def open_scan(config: MeasurementConfig) -> OpenScan:
     return OpenScan(held, geometry, order, note)
 
 
-def load_scan(config: MeasurementConfig, *, plan: bool = False) -> MeasuredScan:
-    """Reads the measurements and their geometry.
+def load_scan(config: MeasurementConfig, opened: OpenScan | None = None, *, plan: bool = False) -> MeasuredScan:
+    """Reads the measurements of a detector row and their geometry.
 
     Args:
       config: the settings.
+      opened: of `open_scan`, for further rows of a file.
       plan: leaves the axis where the geometry says if finding it takes an image.
 
     Raises:
       UserError: naming the file and what is wrong with it.
     """
-    held, geometry, order, axes_note = open_scan(config)
-    found = held.read(order, row=config.row)
+    opened = opened or open_scan(config)
+    held, geometry = opened.held, opened.geometry
+    found = held.read(opened.order, row=one_number("--measurement.row", config.row))
     values, repaired, relative = found.sinogram, 0, None
     try:
         counts, kind_note = _counts(config, found)
@@ -167,8 +188,8 @@ def load_scan(config: MeasurementConfig, *, plan: bool = False) -> MeasuredScan:
         raise
     except ValueError as error:
         raise UserError(f"{config.path}: {error}") from error
-    notes = tuple(filter(None, (axes_note, kind_note, _unit_note(geometry))))
-    return MeasuredScan(values, geometry, repaired, notes, relative)
+    notes = tuple(filter(None, (opened.note, kind_note, _unit_note(geometry))))
+    return MeasuredScan(values, geometry, repaired, notes, relative, opened.rows)
 
 
 def _unit_note(geometry: ScanGeometry) -> str:

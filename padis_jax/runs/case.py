@@ -137,7 +137,7 @@ def simulated_case(
       UserError: for a missing image or mask, a size that the problem cannot have, or a pixel size that neither the file
         nor the config has.
     """
-    chosen = images.select([config.image.index])
+    chosen = images.select([config.image.number])
     truth = np.asarray(chosen.images[0])
     height, width = truth.shape[:2]
     if min(height, width) < SSIM_WINDOW:
@@ -150,7 +150,7 @@ def simulated_case(
     noise: dict[str, Any] = {"sigma": config.noise}
     if problem.tomography and config.scan.protocol == "honest":
         noise = {"photons": config.scan.photons, "pixel_mm": _pixel_mm(config, chosen), "window": chosen.window}
-    key = image_key(config.seed, config.image.index) if key is None else key
+    key = image_key(config.seed, config.image.number) if key is None else key
     try:
         if operator is None:
             operator = problem.build((height, width), truth.shape[-1], jax.random.fold_in(key, 2))

@@ -13,6 +13,7 @@ from typing import Literal
 from padis_jax.config import check_shaping
 from padis_jax.errors import UserError
 from padis_jax.fields import check_count, check_fields, check_length
+from padis_jax.images.choice import Choice, check_choice, one_number
 from padis_jax.measurements.load import MeasurementConfig
 from padis_jax.operators.blur import Boundary
 from padis_jax.prior import TilingName
@@ -36,20 +37,27 @@ class ImageConfig:
 
     Attributes:
       path: file, folder or glob of images. DICOM, NIfTI, pictures, arrays, MATLAB or HDF5 (docs/formats.md).
-      index: which image of the file or folder, from 0.
+      index: which image of the file or folder, from 0; or a volume of several: 60:70 (as Python's slices: 60 to 69,
+        0:90:3 for every third, -10: for the last ten), 3,5,9 or all.
       crop: take the middle of the image, of this height and width.
       resize: scale the image until it covers this height and width, and take the middle.
       grey: take a colour image as grey, 0.299 R + 0.587 G + 0.114 B.
     """
 
     path: str = DEFAULT_IMAGE
-    index: int = 41
+    index: Choice = 41
     crop: tuple[int, int] | None = None
     resize: tuple[int, int] | None = None
     grey: bool = False
 
     def __post_init__(self) -> None:
         check_shaping("image", self.crop, self.resize)
+        check_choice("--image.index", self.index)
+
+    @property
+    def number(self) -> int:
+        """Of the one image that is chosen; UserError where it is a volume."""
+        return one_number("--image.index", self.index)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,15 +141,17 @@ class Experiment:
         `solver.average` runs chains in turn.
       generate: number of images to draw from the prior alone; 0 for none.
       generate_levels: steps of annealed Langevin dynamics for each of them.
-      save_as: also write the result as dicom, nifti, png, tiff or npz, in its unit. DICOM needs a DICOM image, whose
-        header is carried over, with the patient's name, ID, birth date and address; png and tiff have 16 bits.
+      save_as: also write the result as dicom, nifti, png, tiff, npz or hdf5, in its unit. A volume is one file (DICOM:
+        a series, png: a file a slice). DICOM needs a DICOM image, whose header is carried over, with the patient's
+        name, ID, birth date and address; png and tiff have 16 bits.
       anonymise: results without the patient, whose name and ID DICOM carries over. DICOM and NIfTI, by the basic
         profile of PS3.15 (docs/formats.md).
       new_frame: allow an image of another size than the weights were trained on. It gets a new frame, to which
         positions are rescaled. Weights without positions need no flag.
-      devices: devices that share the patches of the image, or the files of `measurements`; 0 for all available.
+      devices: devices that share the patches of the image, or the slices of a volume, or the files of `measurements`;
+        0 for all available.
       measurements: folder of measured scans to reconstruct, all of them. "" for none.
-      batch: measurements reconstructed at a time.
+      batch: measurements, or slices of a volume, reconstructed at a time; of slices fewer where memory is short.
     """
 
     weights: str = DEFAULT_WEIGHTS
