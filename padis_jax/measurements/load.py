@@ -91,6 +91,11 @@ class MeasurementConfig:
         if self.check and not self.path:
             raise UserError("measurement.check needs a measurement: name it with --measurement.path")
 
+    @property
+    def number(self) -> int:
+        """Of the one row that is chosen; UserError where it is a volume."""
+        return one_number("--measurement.row", self.row)
+
 
 class MeasuredScan(NamedTuple):
     """Line integrals [views, bins] with their geometry.
@@ -168,7 +173,7 @@ def load_scan(config: MeasurementConfig, opened: OpenScan | None = None, *, plan
     """
     opened = opened or open_scan(config)
     held, geometry = opened.held, opened.geometry
-    found = held.read(opened.order, row=one_number("--measurement.row", config.row))
+    found = held.read(opened.order, row=config.number)
     values, repaired, relative = found.sinogram, 0, None
     try:
         counts, kind_note = _counts(config, found)

@@ -28,6 +28,7 @@ from padis_jax.prior import Prior
 from padis_jax.problems.registry import NamedProblem, measure_image, parallel_scan
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import problem_of
+from padis_jax.solvers.checks import checked
 from padis_jax.solvers.presets import Kind, kind_of
 from padis_jax.solvers.problem import as_pytree
 from padis_jax.weights import Weights
@@ -235,3 +236,12 @@ def grey_only(path: str, weights: Weights) -> None:
     """Raises UserError for weights in colour: sinograms are grey."""
     if weights.network.image_channels != 1:
         raise UserError(f"{path}: made for {weights.network.image_channels} channels, but sinograms are grey")
+
+
+def checked_case(what: str, case: Case) -> Case:
+    """The case; UserError for numbers that no method takes, which would end a job and not the item alone."""
+    try:
+        checked("its sinogram" if case.problem.tomography else "its measurement", case.measurement.y)
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from error
+    return case

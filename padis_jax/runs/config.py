@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from padis_jax.config import check_shaping
-from padis_jax.errors import UserError
+from padis_jax.errors import UserError, quoted
 from padis_jax.fields import check_count, check_fields, check_length
 from padis_jax.images.choice import Choice, check_choice, one_number
 from padis_jax.measurements.load import MeasurementConfig
@@ -199,6 +199,7 @@ class Experiment:
         if (self.image.crop or self.image.resize) and {"dicom", "nifti"} & set(self.save_as):
             raise UserError("--save-as dicom and nifti carry a whole image's header: not with --image.crop or resize")
         self._check_problem()
+        self._check_volume()
         if find_method(self.method).begin is not None and (self.samples or (self.solver.average or 1) > 1):
             raise UserError(
                 f"--solver {self.method}: its runs differ only in their tilings; leave --samples and --solver.average "
@@ -209,6 +210,20 @@ class Experiment:
     def method(self) -> str:
         """The name of the solver: the chosen one, else the default of such a run."""
         return self.solver.method or default_method(self.problem, self.samples)
+
+    @property
+    def volume(self) -> bool:
+        """Whether several slices are chosen: a volume."""
+        return isinstance(self.image.index, str) or isinstance(self.measurement.row, str)
+
+    def _check_volume(self) -> None:
+        index, row = self.image.index, self.measurement.row
+        if isinstance(index, str) and (self.measurement.path or self.measurements):
+            raise UserError(f"--image.index {quoted(index)}: measured scans have rows; name them by --measurement.row")
+        if isinstance(index, str) and self.generate:
+            raise UserError(f"--image.index {quoted(index)}: --generate draws images without one; leave it out")
+        if isinstance(row, str) and not self.measurement.path:
+            raise UserError(f"--measurement.row {quoted(row)}: belongs to one scan; name it by --measurement.path")
 
     def _check_problem(self) -> None:
         if self.problem and self.problem not in PROBLEM_NAMES:

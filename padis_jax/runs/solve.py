@@ -174,7 +174,8 @@ def run_batch(
     shape = max((std.shape for std in noise), key=len)  # [], or [views, bins, 1] where entries of one differ in it
     told = [jnp.broadcast_to(std, shape) for std in noise]
     del options["start"]
-    _, _, operator, prior = _problem(config, cases[0])
+    operator, prior = cases[0].operator, cases[0].prior
+    assert prior is not None
     found = reconstruct_batch(
         jax.vmap(lambda number: _key(config, number))(jnp.asarray(numbers)),
         jnp.stack([case.measurement.y for case in cases]),

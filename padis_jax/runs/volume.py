@@ -1,0 +1,232 @@
+"""A volume is its slices: a case for each, by the config of its single run, and what is the same for all.
+
+Slice i is measured and reconstructed with the keys of `sample.py --image.index i` (or --measurement.row i), so that it
+is that run's image: bit for bit where slices are done one by one, to rounding in batches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from padis_jax.errors import UserError, quoted
+from padis_jax.images import HOUNSFIELD, ImageSet, Shaping, Window, read_images
+from padis_jax.images.choice import chosen
+from padis_jax.measurements.geometry import ScanGeometry
+from padis_jax.measurements.load import MeasuredScan, load_scan, open_scan
+from padis_jax.problems.registry import NamedProblem
+from padis_jax.runs.case import Case, checked_case, measured_case, simulated_case
+from padis_jax.runs.config import Experiment
+from padis_jax.runs.job import Entry, Item
+from padis_jax.runs.prior import check_fits
+from padis_jax.runs.provenance import trained_note
+from padis_jax.split import spread
+from padis_jax.weights import Weights
+
+ROWS = 9  # of a measured scan that the attenuation of its bright parts is estimated from, at most
+
+
+class Volume(NamedTuple):
+    """Slices to be reconstructed.
+
+    Attributes:
+      config: of the run; what all slices share is filled in.
+      what: "image" or "row", for messages.
+      numbers: of the chosen slices, ascending.
+      source: the images [D, H, W, C] that results are of; zeros of a measured scan.
+      entries: items of the job, by their names.
+      plain: number -> its case with shapes alone, for a plan.
+      truth: whether `source` has the truth.
+      path: of the images or measurements.
+      geometry: of a measured scan.
+      notes: what a user should know, each a line.
+    """
+
+    config: Experiment
+    what: str
+    numbers: tuple[int, ...]
+    source: ImageSet
+    entries: dict[str, Entry]
+    plain: Callable[[int], Case]
+    truth: bool
+    path: str
+    geometry: ScanGeometry | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def choice(self) -> str:
+        """As the command line names it."""
+        flag = "--image.index" if self.truth else "--measurement.row"
+        return f"{flag} {self.config.image.index if self.truth else self.config.measurement.row}"
+
+
+def one_of(config: Experiment, number: int) -> Experiment:
+    """The config of the single run of a slice."""
+    image = dataclasses.replace(config.image, index=number)
+    if not config.measurement.path:
+        return dataclasses.replace(config, image=image)
+    return dataclasses.replace(config, image=image, measurement=dataclasses.replace(config.measurement, row=number))
+
+
+def item_name(number: int) -> str:
+    """Of a slice in the job, and of its file without its suffix."""
+    return f"slices/{number:05d}"
+
+
+def open_volume(config: Experiment, weights: Weights) -> Volume:
+    """The chosen slices of the images, or rows of the measured scan, that the config names.
+
+    Raises:
+      UserError: for slices that are not there, or are not of one volume, and what no slice could be reconstructed from.
+    """
+    return (_measured if config.measurement.path else _simulated)(config, weights)
+
+
+def _simulated(config: Experiment, weights: Weights) -> Volume:
+    chosen_image = config.image
+    shaping = Shaping(chosen_image.crop, chosen_image.resize, chosen_image.grey)
+    images = read_images(chosen_image.path, fit=weights.window, memory=0, shaping=shaping)
+    numbers = chosen("--image.index", chosen_image.index, len(images.names))
+    _one_volume(config, images, numbers)
+    check_fits(config, images.images.shape[1:], images.window, weights)
+    shared: dict[str, Any] = {}  # the operator, of problems that draw nothing
+
+    def case(number: int, *, shapes_only: bool = False) -> Case:
+        found = simulated_case(one_of(config, number), images, operator=shared.get("operator"), shapes_only=shapes_only)
+        if found.problem.tomography:
+            shared["operator"] = found.operator
+        return found
+
+    def read(number: int) -> Item:
+        found = case(number)
+        clipped = images.clipped(number)
+        return Item(checked_case(found.name, found), {"slice": number, "name": found.name, "notes": clipped})
+
+    def digest(number: int) -> str:
+        values = np.ascontiguousarray(images.images[number], "<f4")
+        return hashlib.sha256(values.tobytes() + repr(images.spacing).encode()).hexdigest()
+
+    source = images.select(numbers)
+    notes = [*images.notes, trained_note(weights, config.weights, chosen_image.path, images, numbers)]
+    entries = {
+        item_name(i): Entry(
+            images.origins[i].file.name if images.origins else "",
+            functools.partial(digest, i),
+            functools.partial(read, i),
+            i,
+        )
+        for i in numbers
+    }
+    plain = functools.partial(case, shapes_only=True)
+    return Volume(
+        config, "image", numbers, source, entries, plain, True, chosen_image.path, notes=tuple(filter(None, notes))
+    )
+
+
+def _one_volume(config: Experiment, images: ImageSet, numbers: tuple[int, ...]) -> None:
+    """Refuses slices that lie in several volumes, or whose files differ in spacing; files of one slice are a volume."""
+    flag = f"--image.index {quoted(config.image.index)}"
+    if images.mixed:
+        raise UserError(f"{images.mixed}; a volume has one: name the files of one with --image.path")
+    volumes = list(dict.fromkeys(images.origins[i].volume for i in numbers)) if images.origins else []
+    if len(volumes) > 1 and max(images.volumes.values()) > 1:
+        first = next(iter(images.volumes.values()))
+        raise UserError(
+            f"{flag}: reaches over {len(volumes)} volumes ({', '.join(volumes[:3])}), which make no one volume; name "
+            f"one of them with --image.path, or slices of one (the first has 0:{first})"
+        )
+
+
+def _measured(config: Experiment, weights: Weights) -> Volume:
+    opened = open_scan(config.measurement)
+    numbers = chosen("--measurement.row", config.measurement.row, opened.rows, "rows")
+    opened = opened._replace(held=opened.held.loaded()) if len(numbers) > 1 else opened
+    shared: dict[str, Any] = {}
+
+    @functools.lru_cache(maxsize=1)  # asked for its digest, then for its case
+    def scan(number: int) -> MeasuredScan:
+        return load_scan(one_of(config, number).measurement, opened)
+
+    def case(number: int) -> Case:
+        found = measured_case(one_of(config, number), scan(number), weights, operator=shared.get("operator"))
+        shared["operator"] = found.operator
+        return found
+
+    def read(number: int) -> Item:
+        found = case(number)
+        about = {name: found.about[name] for name in ("repaired_counts", "attenuation_per_mm")}
+        about |= {"slice": number, "name": f"row {number}", "noise_sigma": float(found.measurement.noise_sigma)}
+        return Item(checked_case(f"{config.measurement.path}: row {number}", found), about)
+
+    def digest(number: int) -> str:
+        found = scan(number)
+        weight = b"" if found.relative_std is None else found.relative_std.tobytes()
+        return hashlib.sha256(found.sinogram.tobytes() + weight).hexdigest()
+
+    notes = []
+    if weights.window.unit != HOUNSFIELD.unit and not config.measurement.attenuation:
+        config, note = _with_attenuation(config, numbers, case)
+        notes.append(note)
+    middle = numbers[len(numbers) // 2]
+    first = case(middle)  # what is wrong with all of them is said at once
+    notes += scan(middle).notes
+    pixel, between = float(first.about["pixel_mm"]), config.measurement.row_mm
+    if not between:
+        between = opened.geometry.spacing_mm / opened.geometry.magnification
+        notes.append(f"rows are taken to be {between:g} mm apart, as the bins are; --measurement.row-mm says otherwise")
+    rows = ImageSet(
+        np.zeros((opened.rows, 1, 1, 1), np.float32),
+        tuple(f"{first.name} row {i}" for i in range(opened.rows)),
+        weights.window,
+        spacing=(between, pixel, pixel),
+    ).select(numbers)
+    blank = np.broadcast_to(np.float32(0), (len(numbers), *first.image_shape))
+    file = Path(config.measurement.path.partition("::")[0]).name
+    entries = {item_name(i): Entry(file, functools.partial(digest, i), functools.partial(read, i), i) for i in numbers}
+    return Volume(
+        config,
+        "row",
+        numbers,
+        dataclasses.replace(rows, images=blank),
+        entries,
+        case,
+        False,
+        config.measurement.path,
+        opened.geometry,
+        tuple(dict.fromkeys(notes)),
+    )
+
+
+def _with_attenuation(
+    config: Experiment, numbers: tuple[int, ...], case: Callable[[int], Case]
+) -> tuple[Experiment, str]:
+    """(config with one attenuation for all rows, a note): the largest of a few rows."""
+    found, refused = [], None
+    for number in (numbers[i] for i in spread(len(numbers), ROWS)):
+        try:
+            found.append(float(case(number).about["attenuation_per_mm"][1]))
+        except UserError as error:  # a row of air
+            refused = error
+    if not found:
+        assert refused is not None
+        raise refused
+    measurement = dataclasses.replace(config.measurement, attenuation=max(found))
+    note = f"image value 1 is {max(found):.6g} per mm in all rows; --measurement.attenuation sets it"
+    return dataclasses.replace(config, measurement=measurement), note
+
+
+def problem_and_window(volume: Volume, weights: Weights) -> tuple[NamedProblem, Window]:
+    """Of the first slice that can be read; UserError if none can."""
+    reasons = []
+    for number in volume.numbers:
+        try:
+            return volume.plain(number).problem, weights.window
+        except UserError as error:
+            reasons.append(str(error))
+    raise UserError(f"{volume.path}: none of its {len(volume.numbers)} slices can be used; the first: {reasons[0]}")
