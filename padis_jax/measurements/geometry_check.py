@@ -105,12 +105,12 @@ def check_enough(geometry: ScanGeometry, sinogram: np.ndarray) -> None:
         raise ValueError(f"geometry check: {sinogram.shape} are too few views or bins; at least 8 and 16 are needed")
 
 
-def check_shape(geometry: ScanGeometry, sinogram: np.ndarray) -> None:
-    """Raises ValueError unless `sinogram` is [views, bins] of finite numbers."""
+def check_shape(geometry: ScanGeometry, sinogram: np.ndarray, *, air: bool = False) -> None:
+    """Raises ValueError unless `sinogram` is [views, bins] of finite numbers; all may be zero where that is `air`."""
     check_size(geometry, sinogram.shape)
     if not np.isfinite(sinogram).all():
         raise ValueError("the sinogram has NaN or infinity")
-    if not np.any(sinogram):
+    if not (air or np.any(sinogram)):
         raise ValueError("the sinogram is zero everywhere")
 
 

@@ -165,12 +165,13 @@ def load_scan(config: MeasurementConfig, opened: OpenScan | None = None, *, plan
 
     Args:
       config: the settings.
-      opened: of `open_scan`, for further rows of a file.
+      opened: of `open_scan`, for a row of a volume, which may be air.
       plan: leaves the axis where the geometry says if finding it takes an image.
 
     Raises:
       UserError: naming the file and what is wrong with it.
     """
+    row_of_volume = opened is not None
     opened = opened or open_scan(config)
     held, geometry = opened.held, opened.geometry
     found = held.read(opened.order, row=config.number)
@@ -186,7 +187,7 @@ def load_scan(config: MeasurementConfig, opened: OpenScan | None = None, *, plan
             dark = found.dark if found.dark is not None else config.dark
             values, repaired, relative = line_integrals(values, flat, dark)
         values = np.ascontiguousarray(values, np.float32)
-        check_shape(geometry, values)
+        check_shape(geometry, values, air=row_of_volume)
         if config.find_centre:
             geometry = dataclasses.replace(geometry, offset_mm=find_offset(geometry, values, plan=plan))
     except UserError:

@@ -188,7 +188,7 @@ def run_batch(
         on_memory=on_memory,
         **options,
     )
-    return Reconstructions(*(a[:count] for a in found))
+    return Reconstructions(*(a[:count] for a in found)) if extra else found
 
 
 def _starts(config: Experiment, cases: Sequence[Case], plan: Plan, noise: Array) -> Array:

@@ -151,7 +151,10 @@ def _measured(config: Experiment, weights: Weights) -> Volume:
 
     @functools.lru_cache(maxsize=1)  # asked for its digest, then for its case
     def scan(number: int) -> MeasuredScan:
-        return load_scan(one_of(config, number).measurement, opened)
+        try:
+            return load_scan(one_of(config, number).measurement, opened)
+        except UserError as error:
+            raise UserError(f"row {number}: {error}") from error
 
     def case(number: int) -> Case:
         found = measured_case(one_of(config, number), scan(number), weights, operator=shared.get("operator"))
