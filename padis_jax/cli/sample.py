@@ -9,8 +9,7 @@
     python sample.py --measurements scans/             every scan of a folder; rerun to resume
     python sample.py --samples 8                       mean, deviation and coverage of eight samples
     python sample.py --generate 4                      four images from the prior, no measurement
-    python sample.py --image.path series/ --image.index 30 --save-as dicom      DICOM in, DICOM out
-    python sample.py --image.path series/ --image.index all --save-as dicom nifti    a volume; rerun to resume
+    python sample.py --image.path series/ --image.index 30:60 --save-as dicom   a volume in, a volume out
 
 The results folder (--workdir, by default results/) receives report.html (all of it on one page), pictures,
 reconstruction.npz (every image in the image's unit), metrics.json, config.json (settings, seed, hash of the weights),
@@ -59,7 +58,7 @@ HELP = Page(
     "sample",
     f"{__doc__}\n{cluster.__doc__}",
     Experiment,
-    "weights=FILE image.path=PATH image.index=N scan.views=N scan.photons=X scan.protocol=honest|paper "
+    "weights=FILE image.path=PATH image.index=N|60:70|all scan.views=N scan.photons=X scan.protocol=honest|paper "
     "problem=NAME measurement.path=FILE measurements=DIR samples=N save_as=FORMAT... anonymise",
     own=(
         ("--config FILE", "Python file with `config`, an Experiment (examples in configs/)"),

@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
 import padis_jax
@@ -225,5 +224,5 @@ def _plan(
     print(
         f"{len(volume.numbers)} slices of {volume.path} ({volume.choice}; {shape[1]} x {shape[2]}, spacing {lengths}), "
         f"{problem.description}, {size} at a time; {plan.row.label} with {config.weights} into {workdir}; "
-        f"{estimate.text()}; {host / 1e6:.0f} MB of memory for the volumes at the end, {jax.device_count()} devices"
+        f"{estimate.text()}; {host / 1e6:.0f} MB of memory for the volumes at the end"
     )

@@ -141,9 +141,9 @@ class Experiment:
         `solver.average` runs chains in turn.
       generate: number of images to draw from the prior alone; 0 for none.
       generate_levels: steps of annealed Langevin dynamics for each of them.
-      save_as: also write the result as dicom, nifti, png, tiff, npz or hdf5, in its unit. A volume is one file (DICOM:
-        a series, png: a file a slice). DICOM needs a DICOM image, whose header is carried over, with the patient's
-        name, ID, birth date and address; png and tiff have 16 bits.
+      save_as: also write the result as dicom, nifti, png, tiff, npz or hdf5. Values are in their unit. A volume is one
+        file (DICOM: a series, png: a file a slice). DICOM needs a DICOM image, whose header is carried over, with the
+        patient's name, ID, birth date and address; png and tiff have 16 bits.
       anonymise: results without the patient, whose name and ID DICOM carries over. DICOM and NIfTI, by the basic
         profile of PS3.15 (docs/formats.md).
       new_frame: allow an image of another size than the weights were trained on. It gets a new frame, to which

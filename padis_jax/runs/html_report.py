@@ -22,7 +22,8 @@ th, td { padding: .25em .8em; border-bottom: 1px solid #ccc; text-align: right }
 th:first-child, td:first-child { text-align: left }
 figure { margin: 1em 0 } img { max-width: 100%; image-rendering: auto } figcaption { color: #555 }
 pre { background: #f5f5f5; padding: 1em; overflow-x: auto; font-size: 13px }
-.steps input { width: 60%; vertical-align: middle } .steps img { display: block } .steps img[hidden] { display: none }
+.steps input { width: 60%; vertical-align: middle } .steps img { width: min(100%, 48em); display: block }
+.steps img[hidden] { display: none }
 """
 _STEP = """
 for (const view of document.querySelectorAll(".steps")) {
