@@ -9,7 +9,7 @@
     python sample.py --measurements scans/             every scan of a folder; rerun to resume
     python sample.py --samples 8                       mean, deviation and coverage of eight samples
     python sample.py --generate 4                      four images from the prior, no measurement
-    python sample.py --image.path series/ --image.index all --save-as dicom    a volume, likewise out
+    python sample.py --image.path series/ --image.index all --save-as dicom    a volume in and out
 
 The results folder (--workdir, by default results/) receives report.html (all of it on one page), pictures,
 reconstruction.npz (every image in the image's unit), metrics.json, config.json (settings, seed, hash of the weights),

@@ -37,8 +37,8 @@ class ImageConfig:
 
     Attributes:
       path: file, folder or glob of images. DICOM, NIfTI, pictures, arrays, MATLAB or HDF5 (docs/formats.md).
-      index: which image of the file or folder, from 0; or a volume of several: 60:70 (as Python's slices: 60 to 69,
-        0:90:3 for every third, -10: for the last ten), 3,5,9 or all.
+      index: which image of the path, from 0, or several: a volume. A range is one of Python's slices (60:70 is 60 to
+        69, 0:90:3 every third of them, -10: the last ten) but must not reach beyond the set; or 3,5,9, or all.
       crop: take the middle of the image, of this height and width.
       resize: scale the image until it covers this height and width, and take the middle.
       grey: take a colour image as grey, 0.299 R + 0.587 G + 0.114 B.
