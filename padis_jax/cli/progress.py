@@ -78,11 +78,10 @@ class SliceProgress:
                 score = {name: f"{shown[name]:.4g}" for name in ("psnr", "residual") if shown.get(name) is not None}
                 self._bar.set_postfix(slice=record["slice"], **score, refresh=False)
         self._bar.update()
-        self._bar.refresh()  # slices of a batch come at once, faster than the bar moves by itself
 
 
 @contextlib.contextmanager
 def slice_progress(slices: int, name: str, output: OutputOptions) -> Iterator[SliceProgress]:
     """A SliceProgress whose bar is on stderr, unless the program is to be quiet or read by machines."""
-    with tqdm(total=slices, desc=name, unit="slice", smoothing=0, disable=output.silent) as bar:
+    with tqdm(total=slices, desc=name, unit="slice", smoothing=0, mininterval=0, disable=output.silent) as bar:
         yield SliceProgress(bar, name)

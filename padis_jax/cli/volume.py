@@ -202,7 +202,7 @@ def _plan(
     )
     shape = volume.source.images.shape
     arrays = 3 + len(config.classical) + volume.truth + 2 * bool(config.samples)  # start, TV, solver ...
-    host = 4 * math.prod(shape) * arrays
+    host = 4 * math.prod(shape) * (2 * arrays + 4)  # as read and in their unit, and what is encoded
     about: dict[str, Any] = {
         "volume": volume.path,
         "choice": volume.choice,

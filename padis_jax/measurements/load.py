@@ -38,8 +38,8 @@ class MeasurementConfig:
       path: measured sinogram, with its geometry or --measurement.geometry. Types .npy, .npz, .mat, .h5, .tif; ::NAME
         chooses one of several; empty to simulate.
       geometry: geometry file (JSON); not needed where the sinogram's file tells it.
-      row: detector row, where the file has several, or several: a volume, chosen as by --image.index (60:70, 3,5,9, all).
-        The rays of a row are taken to lie in its plane.
+      row: detector row, where the file has several, or several: a volume, chosen as by --image.index (60:70, 3,5,9 or
+        all). The rays of a row are taken to lie in its plane.
       row_mm: distance of two rows at the rotation axis; 0 for that of the bins.
       axes: of the stored array, in their order; `rows` is passed over where there are two.
       kind: "line-integrals", or photon "counts", whose flat and dark fields are used, or --measurement.flat; "auto" for
