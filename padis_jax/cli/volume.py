@@ -23,15 +23,14 @@ from padis_jax.errors import UserError
 from padis_jax.files import json_text
 from padis_jax.images.choice import described
 from padis_jax.patches import Frame
-from padis_jax.problems.registry import NamedProblem
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import kind_named, plan_of
 from padis_jax.runs.job import read_manifest, run_job
 from padis_jax.runs.prior import build_prior
 from padis_jax.runs.results import results_folder
-from padis_jax.runs.solve import check_traced
+from padis_jax.runs.solve import traced_case
 from padis_jax.runs.solve_slices import batch_size, estimate_of, frame_of, slices_solver
-from padis_jax.runs.volume import Volume, item_name, one_of, open_volume, problem_and_window
+from padis_jax.runs.volume import Volume, first_case, item_name, one_of, open_volume
 from padis_jax.runs.volume_results import summary, summary_rows, table, volume_names, write_volume
 from padis_jax.solvers.presets import Plan
 from padis_jax.weights import Weights, load_weights
@@ -51,8 +50,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     """
     check_defaults(config)
     weights = load_weights(config.weights).computing(config.compute)
-    volume = open_volume(config, weights)
-    problem, window = problem_and_window(volume, weights)
+    volume, window = open_volume(config, weights, plan=output.dry_run), weights.window
     plan = plan_of(config, kind_named(config))
     frame = frame_of(weights, volume.source.images.shape[1:])
     mesh = make_mesh(config.devices, local=True)
@@ -62,14 +60,15 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
             print(f"note: {note}", file=sys.stderr)
     names = volume_names(config, workdir, volume, window)
     if output.dry_run:
-        _plan(config, volume, problem, plan, weights, frame, mesh, size, workdir, output)
+        _plan(config, volume, plan, weights, frame, mesh, size, workdir, output)
         return []
+    first_case(volume)
     counts = _solve(volume, plan, weights, frame, mesh, size, names, workdir, output)
     lines = {line["item"]: line for line in read_manifest(workdir)}
     chosen = [lines[item_name(number)] for number in volume.numbers]
     _refuse_failed(volume, chosen, workdir)
     with results_folder(workdir, names, config, lock=not output.no_lock):
-        files = write_volume(workdir, config, volume, problem, window, plan, weights.digest, chosen)
+        files = write_volume(workdir, config, volume, window, plan, weights.digest, chosen)
     found = summary(chosen)
     if output.json:
         about = {"workdir": str(workdir), "unit": window.unit, "choice": volume.choice, **counts}
@@ -178,7 +177,6 @@ def _brief(line: dict[str, Any]) -> dict[str, Any]:
 def _plan(
     config: Experiment,
     volume: Volume,
-    problem: NamedProblem,
     plan: Plan,
     weights: Weights,
     frame: Frame,
@@ -189,13 +187,7 @@ def _plan(
 ) -> None:
     """Prints what would be done, and what it takes, after the checks of the first slice that can be used."""
     prior = build_prior(config, weights, frame)
-    for number in volume.numbers:
-        try:
-            case = dataclasses.replace(volume.plain(number), prior=prior)
-            break
-        except UserError:  # `problem_and_window` has found one that can
-            continue
-    check_traced(one_of(volume.config, number), case, plan)
+    traced_case(one_of(volume.config, volume.numbers[0]), lambda: dataclasses.replace(first_case(volume), prior=prior))
     at_once = -(-size // mesh.size)
     estimate = estimate_of(
         config, plan, weights, frame, -(-len(volume.numbers) // mesh.size), at_once, timed=output.estimate
@@ -223,6 +215,6 @@ def _plan(
     )
     print(
         f"{len(volume.numbers)} slices of {volume.path} ({volume.choice}; {shape[1]} x {shape[2]}, spacing {lengths}), "
-        f"{problem.description}, {size} at a time; {plan.row.label} with {config.weights} into {workdir}; "
+        f"{volume.problem.description}, {size} at a time; {plan.row.label} with {config.weights} into {workdir}; "
         f"{estimate.text()}; {host / 1e6:.0f} MB of memory for the volumes at the end"
     )

@@ -132,7 +132,6 @@ class OpenScan(NamedTuple):
     order: tuple[str, ...]
     note: str
 
-
     @property
     def rows(self) -> int:
         """Of the detector."""

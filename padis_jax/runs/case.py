@@ -145,9 +145,7 @@ def simulated_case(
         raise UserError(
             f"{config.image.path}: {(height, width)} pixels; at least {SSIM_WINDOW} x {SSIM_WINDOW} are needed"
         )
-    problem = parallel_scan(config.scan.views, config.scan.bins)
-    if config.problem:
-        problem = problem_of(config, (height, width), rows_up=chosen.rows_up)
+    problem = simulated_problem(config, (height, width), rows_up=chosen.rows_up)
     noise: dict[str, Any] = {"sigma": config.noise}
     if problem.tomography and config.scan.protocol == "honest":
         noise = {"photons": config.scan.photons, "pixel_mm": _pixel_mm(config, chosen), "window": chosen.window}
@@ -218,7 +216,7 @@ def measured_case(config: Experiment, scan: MeasuredScan, weights: Weights, *, o
     blank = np.zeros((1, *shape, 1), np.float32)
     source = ImageSet(blank, (name,), weights.window, spacing=(scaled.pixel_mm,) * 3)
     views, bins = scan.sinogram.shape
-    problem = dataclasses.replace(parallel_scan(views, bins), description=f"{views} measured views")
+    problem = measured_problem(views, bins)
     about = {
         "measurement": path,
         "repaired_counts": scan.repaired,
@@ -230,6 +228,18 @@ def measured_case(config: Experiment, scan: MeasuredScan, weights: Weights, *, o
     return Case(
         scaled.operator, measurement, weights.window, source, problem, weighted=config.weighted, about=about, note=note
     )
+
+
+def simulated_problem(config: Experiment, image_shape: tuple[int, int], *, rows_up: bool = False) -> NamedProblem:
+    """The problem or the scan that the config names, for images (H, W); UserError as `problem_of`."""
+    if config.problem:
+        return problem_of(config, image_shape, rows_up=rows_up)
+    return parallel_scan(config.scan.views, config.scan.bins)
+
+
+def measured_problem(views: int, bins: int) -> NamedProblem:
+    """Of a measured scan."""
+    return dataclasses.replace(parallel_scan(views, bins), description=f"{views} measured views")
 
 
 def grey_only(path: str, weights: Weights) -> None:

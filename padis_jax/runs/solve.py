@@ -169,7 +169,9 @@ def run_batch(
     count = len(cases)
     plans = [plan_of(config, case.kind, case) for case in cases]
     extra = max(0, size - count)
-    cases, numbers, plans, starts = ([*each, *each[-1:] * extra] for each in map(list, (cases, numbers, plans, starts)))
+    cases, numbers = [*cases, *[cases[-1]] * extra], [*numbers, *[numbers[-1]] * extra]
+    plans += plans[-1:] * extra
+    starts = [*starts, *[starts[-1]] * extra] if starts else ()
     options, noise = plans[0].options(), [case.noise_std for case in cases]
     shape = max((std.shape for std in noise), key=len)  # [], or [views, bins, 1] where entries of one differ in it
     told = [jnp.broadcast_to(std, shape) for std in noise]

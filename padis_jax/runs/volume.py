@@ -16,12 +16,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from padis_jax.errors import UserError, quoted
-from padis_jax.images import HOUNSFIELD, ImageSet, Shaping, Window, read_images
+from padis_jax.images import HOUNSFIELD, ImageSet, Shaping, read_images
 from padis_jax.images.choice import chosen
 from padis_jax.measurements.geometry import ScanGeometry
 from padis_jax.measurements.load import MeasuredScan, load_scan, open_scan
 from padis_jax.problems.registry import NamedProblem
-from padis_jax.runs.case import Case, checked_case, measured_case, simulated_case
+from padis_jax.runs.case import (
+    Case,
+    checked_case,
+    grey_only,
+    measured_case,
+    measured_problem,
+    simulated_case,
+    simulated_problem,
+)
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.job import Entry, Item
 from padis_jax.runs.prior import check_fits
@@ -41,7 +49,8 @@ class Volume(NamedTuple):
       numbers: of the chosen slices, ascending.
       source: the images [D, H, W, C] that results are of; zeros of a measured scan.
       entries: items of the job, by their names.
-      plain: number -> its case with shapes alone, for a plan.
+      problem: of every slice.
+      case: number -> its case, without the prior.
       truth: whether `source` has the truth.
       path: of the images or measurements.
       geometry: of a measured scan.
@@ -53,7 +62,8 @@ class Volume(NamedTuple):
     numbers: tuple[int, ...]
     source: ImageSet
     entries: dict[str, Entry]
-    plain: Callable[[int], Case]
+    problem: NamedProblem
+    case: Callable[[int], Case]
     truth: bool
     path: str
     geometry: ScanGeometry | None = None
@@ -79,13 +89,18 @@ def item_name(number: int) -> str:
     return f"slices/{number:05d}"
 
 
-def open_volume(config: Experiment, weights: Weights) -> Volume:
+def open_volume(config: Experiment, weights: Weights, *, plan: bool = False) -> Volume:
     """The chosen slices of the images, or rows of the measured scan, that the config names.
+
+    Args:
+      config: of the run.
+      weights: of the prior.
+      plan: compute nothing, such as the attenuation that rows share.
 
     Raises:
       UserError: for slices that are not there, or are not of one volume, and what no slice could be reconstructed from.
     """
-    return (_measured if config.measurement.path else _simulated)(config, weights)
+    return _measured(config, weights, plan=plan) if config.measurement.path else _simulated(config, weights)
 
 
 def _simulated(config: Experiment, weights: Weights) -> Volume:
@@ -97,8 +112,8 @@ def _simulated(config: Experiment, weights: Weights) -> Volume:
     check_fits(config, images.images.shape[1:], images.window, weights)
     shared: dict[str, Any] = {}  # the operator, of problems that draw nothing
 
-    def case(number: int, *, shapes_only: bool = False) -> Case:
-        found = simulated_case(one_of(config, number), images, operator=shared.get("operator"), shapes_only=shapes_only)
+    def case(number: int) -> Case:
+        found = simulated_case(one_of(config, number), images, operator=shared.get("operator"))
         if found.problem.tomography:
             shared["operator"] = found.operator
         return found
@@ -123,10 +138,10 @@ def _simulated(config: Experiment, weights: Weights) -> Volume:
         )
         for i in numbers
     }
-    plain = functools.partial(case, shapes_only=True)
-    return Volume(
-        config, "image", numbers, source, entries, plain, True, chosen_image.path, notes=tuple(filter(None, notes))
-    )
+    _, height, width, _ = images.images.shape
+    problem = simulated_problem(config, (height, width), rows_up=images.rows_up)
+    kept = tuple(filter(None, notes))
+    return Volume(config, "image", numbers, source, entries, problem, case, True, chosen_image.path, notes=kept)
 
 
 def _one_volume(config: Experiment, images: ImageSet, numbers: tuple[int, ...]) -> None:
@@ -143,7 +158,8 @@ def _one_volume(config: Experiment, images: ImageSet, numbers: tuple[int, ...]) 
         )
 
 
-def _measured(config: Experiment, weights: Weights) -> Volume:
+def _measured(config: Experiment, weights: Weights, *, plan: bool) -> Volume:
+    grey_only(config.weights, weights)
     opened = open_scan(config.measurement)
     numbers = chosen("--measurement.row", config.measurement.row, opened.rows, "rows")
     opened = opened._replace(held=opened.held.loaded()) if len(numbers) > 1 else opened
@@ -173,37 +189,30 @@ def _measured(config: Experiment, weights: Weights) -> Volume:
         return hashlib.sha256(found.sinogram.tobytes() + weight).hexdigest()
 
     notes = []
-    if weights.window.unit != HOUNSFIELD.unit and not config.measurement.attenuation:
+    if weights.window.unit != HOUNSFIELD.unit and not config.measurement.attenuation and not plan:
         config, note = _with_attenuation(config, numbers, case)
         notes.append(note)
-    middle = numbers[len(numbers) // 2]
-    first = case(middle)  # what is wrong with all of them is said at once
-    notes += scan(middle).notes
-    pixel, between = float(first.about["pixel_mm"]), config.measurement.row_mm
+    middle = scan(numbers[len(numbers) // 2])  # what is wrong with all of them is said at once
+    notes += middle.notes
+    geometry, (height, width), between = opened.geometry, weights.frame.image_shape, config.measurement.row_mm
+    pixel = config.measurement.pixel_mm or geometry.field_mm / max(height, width)
     if not between:
-        between = opened.geometry.spacing_mm / opened.geometry.magnification
+        between = geometry.spacing_mm / geometry.magnification
         notes.append(f"rows are taken to be {between:g} mm apart, as the bins are; --measurement.row-mm says otherwise")
+    file = Path(config.measurement.path.partition("::")[0]).name
+    named = f"{file} {hashlib.sha256(middle.sinogram.tobytes()).hexdigest()[:16]}"
     rows = ImageSet(
         np.zeros((opened.rows, 1, 1, 1), np.float32),
-        tuple(f"{first.name} row {i}" for i in range(opened.rows)),
+        tuple(f"{named} row {i}" for i in range(opened.rows)),
         weights.window,
         spacing=(between, pixel, pixel),
     ).select(numbers)
-    blank = np.broadcast_to(np.float32(0), (len(numbers), *first.image_shape))
-    file = Path(config.measurement.path.partition("::")[0]).name
+    blank = np.broadcast_to(np.float32(0), (len(numbers), height, width, 1))
     entries = {item_name(i): Entry(file, functools.partial(digest, i), functools.partial(read, i), i) for i in numbers}
-    return Volume(
-        config,
-        "row",
-        numbers,
-        dataclasses.replace(rows, images=blank),
-        entries,
-        case,
-        False,
-        config.measurement.path,
-        opened.geometry,
-        tuple(dict.fromkeys(notes)),
-    )
+    source, problem = dataclasses.replace(rows, images=blank), measured_problem(*middle.sinogram.shape)
+    told = tuple(dict.fromkeys(notes))
+    path = config.measurement.path
+    return Volume(config, "row", numbers, source, entries, problem, case, False, path, geometry, told)
 
 
 def _with_attenuation(
@@ -224,12 +233,16 @@ def _with_attenuation(
     return dataclasses.replace(config, measurement=measurement), note
 
 
-def problem_and_window(volume: Volume, weights: Weights) -> tuple[NamedProblem, Window]:
-    """Of the first slice that can be read; UserError if none can."""
-    reasons = []
+def first_case(volume: Volume) -> Case:
+    """Of the first slice that can be used: what is wrong with all of them is said before the work.
+
+    Raises:
+      UserError: if none can.
+    """
+    refused = []
     for number in volume.numbers:
         try:
-            return volume.plain(number).problem, weights.window
+            return volume.case(number)
         except UserError as error:
-            reasons.append(str(error))
-    raise UserError(f"{volume.path}: none of its {len(volume.numbers)} slices can be used; the first: {reasons[0]}")
+            refused.append(error)
+    raise UserError(f"{volume.path}: none of the {len(refused)} slices can be used; the first: {refused[0]}")

@@ -14,7 +14,6 @@ from padis_jax.files import write_json, write_npz
 from padis_jax.images import HOUNSFIELD, PLAIN, Window
 from padis_jax.images.guard import decoding
 from padis_jax.measurements.geometry import write_geometry
-from padis_jax.problems.registry import NamedProblem
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.html_report import write_report
 from padis_jax.runs.results import check_folder, save_images, saved_names, write_config
@@ -100,7 +99,6 @@ def write_volume(
     workdir: Path,
     config: Experiment,
     volume: Volume,
-    problem: NamedProblem,
     window: Window,
     plan: Plan,
     digest: str,
@@ -114,7 +112,6 @@ def write_volume(
       workdir: of the job.
       config: of the run, as it was given.
       volume: what was reconstructed.
-      problem: of its slices.
       window: of its values.
       plan: of the solver.
       digest: of the weights.
@@ -138,7 +135,7 @@ def write_volume(
     metrics = {
         "volume": volume.path,
         "choice": volume.choice,
-        "measured": problem.description,
+        "measured": volume.problem.description,
         "unit_of_rmse": window.unit,
         "spacing_mm": source.spacing,
         "rows": found,
@@ -152,7 +149,7 @@ def write_volume(
         write_geometry(workdir / "geometry.json", volume.geometry)
         files.append("geometry.json")
     files += save_images(
-        config, workdir, images, source, window, f"{name}: reconstruction from {problem.description}", deviation
+        config, workdir, images, source, window, f"{name}: reconstruction from {volume.problem.description}", deviation
     )
     try:
         pictures = _pictures(workdir, volume, window, labels, images, truth, deviation)
@@ -165,7 +162,7 @@ def write_volume(
         notes = [f"{len(labels)} slices, {volume.choice}.", *(f"{note}." for note in volume.notes)]
         write_report(
             workdir / "report.html",
-            f"{Path(volume.path).name}: {name} of a volume from {problem.description}",
+            f"{Path(volume.path).name}: {name} of a volume from {volume.problem.description}",
             pictures={title: (workdir / file).read_bytes() for title, file in pictures.items()},
             rows=summary_rows(found, window.unit),
             settings=settings,
