@@ -74,7 +74,7 @@ def single(folder, tmp_path_factory):
 
 
 def test_a_slice_is_its_single_run(folder, batched, single, tmp_path):
-    """Bit for bit one by one; in batches the solver's image differs by less than 0.02 HU of 2000, all else by none."""
+    """Bit for bit one by one; in batches the solver's image differs by rounding (here below 0.02 HU of 2000)."""
     out = tmp_path / "out"
     main(words(folder, out, "--image.index", "1:4", "--batch", "1", "--quiet"))
     alone, scores = single
