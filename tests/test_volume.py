@@ -293,8 +293,11 @@ def test_slices_that_make_no_volume_are_refused_by_name(folder, tmp_path, capsys
     assert "name it by --measurement.path" in refused(main, given, capsys)
 
 
-def test_a_plan_says_what_the_volume_takes(folder, tmp_path, capsys):
-    main(words(folder, tmp_path / "o", "--image.index", "1:", "--dry-run", "--json", "--batch", "3"))
+def test_a_plan_says_what_the_volume_takes(folder, tmp_path, capsys, caplog):
+    """Nothing is compiled for it."""
+    with jax.log_compiles(), caplog.at_level(logging.DEBUG, "jax"):
+        main(words(folder, tmp_path / "o", "--image.index", "1:", "--dry-run", "--json", "--batch", "3"))
+    assert not [line for line in caplog.messages if line.startswith("Compiling")]
     plan = json.loads(capsys.readouterr().out)
     assert plan["slices"] == 4 and plan["at_once"] == 3 and plan["shape"] == [4, *SHAPE, 1]
     assert plan["evaluations"] == 4 * 2 and plan["bytes"] > 0 and plan["bytes_of_volumes"] == 4 * 4 * 15 * 17 * 12

@@ -19,7 +19,8 @@ from padis_jax.fields import check_length
 from padis_jax.images import ImageSet, Window
 from padis_jax.images.source import Spacing
 from padis_jax.keys import root_key
-from padis_jax.measurements.load import MeasuredScan, scaled_scan
+from padis_jax.measurements.load import MeasuredScan
+from padis_jax.measurements.scaled import scaled_scan
 from padis_jax.measurements.simulate import Measurement
 from padis_jax.operators import Masking
 from padis_jax.operators.tomography import RayTransform, ray_transform
