@@ -21,6 +21,7 @@ from PIL import Image
 from tiny import refused, write_weights
 
 from padis_jax import files
+from padis_jax.cli import volume
 from padis_jax.cli.sample import main
 from padis_jax.images import HOUNSFIELD, PLAIN, read_images
 from padis_jax.measurements.geometry import ScanGeometry
@@ -256,9 +257,9 @@ def test_a_bad_row_fails_alone_and_the_rest_is_kept(tmp_path, capsys):
 
 def test_slices_of_air(folder, tmp_path, capsys):
     """A constant slice has a residual or none, and no score is NaN."""
-    volume = VOLUME[:3].copy()
-    volume[1] = -1000
-    write_nifti(tmp_path / "x.nii", volume)
+    values = VOLUME[:3].copy()
+    values[1] = -1000
+    write_nifti(tmp_path / "x.nii", values)
     for protocol in ("paper", "honest"):
         out = tmp_path / protocol
         main(words(folder, out, "--image.index", "all", "--scan.protocol", protocol, "--json", path=tmp_path / "x.nii"))
@@ -322,6 +323,13 @@ def test_a_batch_that_memory_cannot_hold_is_made_smaller(folder):
     assert size[0] == 8 > size[1] > 1 == size[2]
     fits = solve_slices.estimate_of(config, plan, weights, weights.frame, 1, size[1]).bytes
     assert fits <= 1.05e6 < solve_slices.estimate_of(config, plan, weights, weights.frame, 1, size[1] + 1).bytes * 1.05
+
+
+def test_a_volume_that_memory_cannot_hold_is_refused_before_the_work(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(volume, "available", lambda: 4 * 5 * 15 * 17 * 12 - 1)
+    message = refused(main, words(folder, tmp_path / "o", "--image.index", "all", "--quiet"), capsys)
+    assert "writing 5 slices takes about 6.12e-05 GB of memory, and 6.12e-05 GB are free" in message
+    assert "choose fewer with --image.index" in message and not (tmp_path / "o").exists()
 
 
 def test_a_full_disk_loses_nothing(folder, tmp_path, capsys, monkeypatch):

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 import padis_jax
 from padis_jax.cli.arguments import OutputOptions
 from padis_jax.cli.progress import slice_progress
-from padis_jax.devices.memory import Memory
+from padis_jax.devices.memory import Memory, available
 from padis_jax.devices.mesh import make_mesh
 from padis_jax.errors import UserError
 from padis_jax.files import json_text
@@ -51,6 +51,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     check_defaults(config)
     weights = load_weights(config.weights).computing(config.compute)
     volume, window = open_volume(config, weights, plan=output.dry_run), weights.window
+    _check_memory(config, volume)
     plan = plan_of(config, kind_named(config))
     frame = frame_of(weights, volume.source.images.shape[1:])
     mesh = make_mesh(config.devices, local=True)
@@ -156,6 +157,26 @@ def _about(volume: Volume, plan: Plan, weights: Weights) -> dict[str, Any]:
     return about if volume.geometry is None else about | {"geometry": dataclasses.asdict(volume.geometry)}
 
 
+def _host_bytes(config: Experiment, volume: Volume) -> int:
+    """Of the machine's memory when the volumes are written: as read and in their unit, and what is encoded."""
+    arrays = 3 + len(config.classical) + volume.truth + 2 * bool(config.samples)  # start, TV, solver ...
+    return 4 * math.prod(volume.source.images.shape) * (2 * arrays + 4)
+
+
+def _check_memory(config: Experiment, volume: Volume) -> None:
+    """Refuses volumes that the machine's memory cannot hold in the end."""
+    try:
+        room = available()
+    except (OSError, ValueError, AttributeError):  # a system that does not tell
+        return
+    if (needed := _host_bytes(config, volume)) > room:
+        flag = volume.choice.split()[0]
+        raise UserError(
+            f"{volume.path}: writing {len(volume.numbers)} slices takes about {needed / 1e9:.3g} GB of memory, and "
+            f"{room / 1e9:.3g} GB are free; choose fewer with {flag}"
+        )
+
+
 def _refuse_failed(volume: Volume, lines: list[dict[str, Any]], workdir: Path) -> None:
     failed = [n for n, line in zip(volume.numbers, lines, strict=True) if line["status"] != "done"]
     if not failed:
@@ -192,9 +213,7 @@ def _plan(
     estimate = estimate_of(
         config, plan, weights, frame, -(-len(volume.numbers) // mesh.size), at_once, timed=output.estimate
     )
-    shape = volume.source.images.shape
-    arrays = 3 + len(config.classical) + volume.truth + 2 * bool(config.samples)  # start, TV, solver ...
-    host = 4 * math.prod(shape) * (2 * arrays + 4)  # as read and in their unit, and what is encoded
+    shape, host = volume.source.images.shape, _host_bytes(config, volume)
     about: dict[str, Any] = {
         "volume": volume.path,
         "choice": volume.choice,

@@ -162,7 +162,7 @@ def _measured(config: Experiment, weights: Weights, *, plan: bool) -> Volume:
     grey_only(config.weights, weights)
     opened = open_scan(config.measurement)
     numbers = chosen("--measurement.row", config.measurement.row, opened.rows, "rows")
-    opened = opened._replace(held=opened.held.loaded()) if len(numbers) > 1 else opened
+    opened = opened._replace(held=opened.held.loaded())
     shared: dict[str, Any] = {}
 
     @functools.lru_cache(maxsize=1)  # asked for its digest, then for its case
@@ -190,7 +190,7 @@ def _measured(config: Experiment, weights: Weights, *, plan: bool) -> Volume:
 
     notes = []
     if weights.window.unit != HOUNSFIELD.unit and not config.measurement.attenuation and not plan:
-        config, note = _with_attenuation(config, numbers, case)
+        config, note = _with_attenuation(config, opened.rows, case)  # of all rows, whichever are chosen
         notes.append(note)
     middle = scan(numbers[len(numbers) // 2])  # what is wrong with all of them is said at once
     notes += middle.notes
@@ -215,12 +215,10 @@ def _measured(config: Experiment, weights: Weights, *, plan: bool) -> Volume:
     return Volume(config, "row", numbers, source, entries, problem, case, False, path, geometry, told)
 
 
-def _with_attenuation(
-    config: Experiment, numbers: tuple[int, ...], case: Callable[[int], Case]
-) -> tuple[Experiment, str]:
+def _with_attenuation(config: Experiment, rows: int, case: Callable[[int], Case]) -> tuple[Experiment, str]:
     """(config with one attenuation for all rows, a note): the largest of a few rows."""
     found, refused = [], None
-    for number in (numbers[i] for i in spread(len(numbers), ROWS)):
+    for number in spread(rows, ROWS):
         try:
             found.append(float(case(number).about["attenuation_per_mm"][1]))
         except UserError as error:  # a row of air
