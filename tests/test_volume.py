@@ -26,7 +26,7 @@ from padis_jax.cli.sample import main
 from padis_jax.images import HOUNSFIELD, PLAIN, read_images
 from padis_jax.measurements.geometry import ScanGeometry
 from padis_jax.operators import ParallelBeam
-from padis_jax.runs import solve_slices
+from padis_jax.runs import solve, solve_slices
 from padis_jax.runs.volume_results import summary
 
 QUICK = "--scan.views 5 --scan.bins 24 --tv.weight 0.01 --tv.iterations 4 --solver.levels 2".split()
@@ -144,14 +144,19 @@ def test_a_rerun_keeps_what_is_done_and_adds_what_is_asked_for(folder, batched, 
     assert "has results of other settings (experiment); choose another --workdir" in message
 
 
-def test_further_slices_compile_nothing(folder, batched, single, tmp_path, caplog):
+def test_further_slices_compile_nothing(folder, batched, single, tmp_path, caplog, monkeypatch):
     """After one batch, and after one slice: other slices, seeds and measurements are arguments of one program."""
+    sizes, real = [], solve.reconstruct_batch
+    monkeypatch.setattr(
+        solve, "reconstruct_batch", lambda keys, *a, **o: sizes.append(len(keys)) or real(keys, *a, **o)
+    )
     for batch in ("2", "1"):
         with jax.log_compiles(), caplog.at_level(logging.DEBUG, "jax"):
             given = ["--image.index", "all", "--batch", batch, "--quiet", "--seed", "1"]
             main(words(folder, tmp_path / batch, *given))
         assert not [line for line in caplog.messages if line.startswith("Compiling")]
         assert [line for line in caplog.messages if line.startswith("Finished tracing")]  # such lines do come
+    assert sizes == [2, 2, 2]  # the last batch is filled up
 
 
 def test_samples_give_a_volume_of_deviations(folder, tmp_path):
