@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from padis_jax.operators.algebra import Composition, Scaled
 from padis_jax.operators.blur import Blur, Convolution, gaussian_kernel, motion_kernel, uniform_kernel
+from padis_jax.operators.cone import ConeBeam, ConeTransform
 from padis_jax.operators.fbp import fbp
+from padis_jax.operators.fdk import fdk
 from padis_jax.operators.kept import forget
 from padis_jax.operators.least_squares import conjugate_gradient
 from padis_jax.operators.linear import LinearOperator, Operator, dot_test, from_functions
@@ -17,6 +19,8 @@ from padis_jax.operators.tomography import FanBeam, ParallelBeam, RayTransform
 __all__ = [
     "Blur",
     "Composition",
+    "ConeBeam",
+    "ConeTransform",
     "Convolution",
     "Downsample",
     "FanBeam",
@@ -35,6 +39,7 @@ __all__ = [
     "conjugate_gradient",
     "dot_test",
     "fbp",
+    "fdk",
     "forget",
     "from_functions",
     "gaussian_kernel",
