@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from padis_jax.operators import ConeBeam, FanBeam, dot_test
-from padis_jax.operators import cone_rays
+from padis_jax.operators import ConeBeam, FanBeam, cone_rays, dot_test
 from padis_jax.operators.cone_geometry import ConeGeometry, circular
 from padis_jax.operators.per_channel import leaf
 
@@ -217,7 +216,7 @@ NEAR[1, :3] = 1.0
         (SMALL | dict(detector_shape=16), "detector_shape must be"),
         (PLACED | dict(angles=[0.0]), "leave out angles"),
         (PLACED | dict(per_view=PER_VIEW[:, :9]), r"per_view must be \[views, 12\]"),
-        (PLACED | dict(per_view=np.where(PER_VIEW == PER_VIEW[3, 0], np.nan, PER_VIEW)), "view 3 of per_view has a num"),
+        (PLACED | dict(per_view=np.where(PER_VIEW == PER_VIEW[3, 0], np.nan, PER_VIEW)), "view 3 of per_view"),
         (PLACED | dict(per_view=EDGE), "view 2 of per_view has a detector seen from its edge"),
         (PLACED | dict(per_view=NEAR), "in view 1 a part of the volume is behind the source: source and detector"),
     ],

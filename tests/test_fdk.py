@@ -1,4 +1,4 @@
-"""FDK: right values for full turns, short scans and a detector beside the axis, wherever the views' numbers come from."""
+"""FDK: right values for full turns, short scans and a detector beside the axis, in views that are placed one by one."""
 
 import dataclasses
 
@@ -76,16 +76,17 @@ def test_columns_and_rows_may_run_the_other_way():
     np.testing.assert_allclose(flipped.start(y[:, ::-1, ::-1]), operator.start(y), atol=1e-4)
 
 
-def test_shepp_logan_in_three_dimensions():
-    side = 32
-    volume = shepp_logan((side,) * 3)
-    about = dict(volume_shape=volume.shape, detector_shape=(48, 64))
-    operator = transform(
-        circular(views(90, 2 * np.pi), spacing=(1.0, 1.0), source_distance=130.0, detector_distance=40.0), **about
-    )
+@pytest.mark.parametrize("name", list(SCANS)[:3])
+def test_shepp_logan_in_three_dimensions(name):
+    """Against the mean of every voxel; measured: 0.24 to 0.25."""
+    volume = shepp_logan((32,) * 3)
+    change = {"offset": (0.0, 17.6)} if "offset" in SCANS[name] else {}
+    scan = SCANS[name] | change | dict(spacing=(1.0, 1.0), source_distance=130.0, detector_distance=40.0)
+    operator = transform(circular(**scan), volume_shape=volume.shape, detector_shape=(48, 64))
     found = np.asarray(fdk(operator, operator(volume), filter="ram-lak", cutoff=1.0))
-    error = np.linalg.norm(found - volume) / np.linalg.norm(volume)
-    assert error < 0.45 and abs(found[14:18, 14:18, 14:18].mean() - volume[14:18, 14:18, 14:18].mean()) < 0.02
+    assert np.linalg.norm(found - volume) / np.linalg.norm(volume) < 0.27
+    middle = (slice(14, 18),) * 3
+    assert abs(found[middle].mean() - volume[middle].mean()) < 0.01
 
 
 def test_views_of_no_orbit_are_refused_and_start_is_by_conjugate_gradients():

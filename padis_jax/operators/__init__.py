@@ -13,6 +13,7 @@ from padis_jax.operators.linear import LinearOperator, Operator, dot_test, from_
 from padis_jax.operators.mask import Identity, Inpaint, Masking, Unchanged, box_mask, random_mask, stroke_mask
 from padis_jax.operators.norm import operator_norm
 from padis_jax.operators.resample import Downsample, Resampling
+from padis_jax.operators.slices import SliceTransform
 from padis_jax.operators.stack import Stack, stack
 from padis_jax.operators.tomography import FanBeam, ParallelBeam, RayTransform
 
@@ -33,6 +34,7 @@ __all__ = [
     "RayTransform",
     "Resampling",
     "Scaled",
+    "SliceTransform",
     "Stack",
     "Unchanged",
     "box_mask",

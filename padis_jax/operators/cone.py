@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from padis_jax.operators.algebra import Composable
+from padis_jax.operators.algebra import FLOAT, Composable
 from padis_jax.operators.cone_geometry import ConeGeometry, circular
 from padis_jax.operators.cone_rays import ConeRays
 from padis_jax.operators.fdk import fdk
@@ -23,10 +23,10 @@ from padis_jax.operators.kept import kept
 from padis_jax.operators.least_squares import conjugate_gradient, pseudo_inverse
 from padis_jax.operators.norm import lanczos_norm
 from padis_jax.operators.per_channel import at_least_single, check_shape, leaf
+from padis_jax.operators.scan_checks import FARTHEST, check_lengths, checked_angles
 
 BASIS = 4  # volumes that the search for the norm keeps
 STEPS = 8  # of conjugate gradients, for a first volume of views that are no circular orbit
-TURNED, FARTHEST, WIDEST = 1e6, 1e12, 1e4  # radians; distances and other lengths, in pixels of the detector
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["rays", "words", "norm"], meta_fields=[])
@@ -44,6 +44,7 @@ class ConeTransform(Composable):
 
     channelwise = False
     iterative = True  # pinv is by CG
+    dtype = FLOAT
 
     rays: ConeRays
     words: np.ndarray | Array
@@ -133,9 +134,9 @@ def ConeBeam(  # noqa: N802 (a factory named like the object it makes)
     """A cone-beam scan with a flat detector: a circular orbit, or views that are placed one by one.
 
     On the circular orbit the source of view t is at (d sin t, -d cos t, 0), the detector's centre at
-    (-e sin t, e cos t, 0), columns ascend along (cos t, sin t, 0) and rows along z: the middle row is that of `FanBeam`.
-    Slice k of the volume is at z = (k - (D - 1)/2) slice_spacing; rows and columns lie as in two dimensions, row 0 at the
-    top. Projections are [views, rows, columns].
+    (-e sin t, e cos t, 0), columns ascend along (cos t, sin t, 0) and rows along z: the middle row is a `FanBeam`.
+    Slice k of the volume is at z = (k - (D - 1)/2) slice_spacing; rows and columns lie as in two dimensions, row 0 at
+    the top. Projections are [views, rows, columns].
 
     >>> import jax.numpy as jnp, numpy as np, padis_jax as pj
     >>> angles = np.arange(12) * np.pi / 6
@@ -165,34 +166,47 @@ def ConeBeam(  # noqa: N802 (a factory named like the object it makes)
     shape, detector = checked_shape("volume_shape", volume_shape, 3), checked_shape("detector_shape", detector_shape, 2)
     if slice_spacing is None:
         raise ValueError(
-            "ConeBeam: slice_spacing is missing: the distance of two slices, in the unit of pixel_size (the same number "
+            "ConeBeam: slice_spacing is missing: the distance of two slices, in the unit of pixel_size (equal to it "
             "for cubic voxels)"
         )
-    lengths = {"pixel_size": pixel_size, "slice_spacing": slice_spacing}
-    orbit = {"angles": angles, "source_distance": source_distance, "detector_distance": detector_distance}
+    lengths, orbit = (
+        {"pixel_size": pixel_size, "slice_spacing": slice_spacing},
+        (angles, source_distance, detector_distance),
+    )
     if per_view is None:
-        if missing := [name for name, value in orbit.items() if value is None]:
-            raise ValueError(f"ConeBeam: {missing[0]} is missing; or give every view's place by per_view")
-        spacing = np.broadcast_to(1.0 if detector_spacing is None else np.asarray(detector_spacing), 2).tolist()
-        lengths |= {"detector_spacing": min(spacing), "source_distance": source_distance}
-        places = {"detector_distance": detector_distance, **{f"detector_offset[{n}]": o for n, o in enumerate(detector_offset)}}
-        _check_lengths(lengths | {"the other detector_spacing": max(spacing)}, places, min(spacing))
+        if angles is None or source_distance is None or detector_distance is None:
+            missing = ("angles", "source_distance", "detector_distance")[
+                [number is None for number in orbit].index(True)
+            ]
+            raise ValueError(f"ConeBeam: {missing} is missing; or give every view's place by per_view")
+        rows, columns = np.broadcast_to(1.0 if detector_spacing is None else np.asarray(detector_spacing), 2).tolist()
+        lengths |= {
+            "detector_spacing": rows,
+            "detector_spacing of columns": columns,
+            "source_distance": source_distance,
+        }
+        v, u = detector_offset
+        places = {"detector_distance": detector_distance, "detector_offset[0]": v, "detector_offset[1]": u}
+        check_lengths("ConeBeam", lengths, places, min(rows, columns), "detector_spacing")
         if detector_distance < 0:
             raise ValueError(f"ConeBeam: detector_distance must not be negative, got {detector_distance}")
         vectors = circular(
-            _checked_angles(angles),
-            spacing=tuple(spacing),
+            checked_angles("ConeBeam", angles),
+            spacing=(rows, columns),
             source_distance=float(source_distance),
             detector_distance=float(detector_distance),
-            offset=tuple(map(float, detector_offset)),
+            offset=(float(v), float(u)),
         )
     else:
-        given = [name for name, value in (orbit | {"detector_spacing": detector_spacing}).items() if value is not None]
-        if given or any(detector_offset):
-            raise ValueError(f"ConeBeam: per_view says where all is, so leave out {(given or ['detector_offset'])[0]}")
+        names = ("angles", "source_distance", "detector_distance", "detector_spacing", "detector_offset")
+        given = [number is not None for number in (*orbit, detector_spacing)] + [any(detector_offset)]
+        if any(given):
+            raise ValueError(f"ConeBeam: per_view says where all is, so leave out {names[given.index(True)]}")
         vectors, unit = _checked_views(per_view)
-        _check_lengths(lengths, {}, unit)
-    geometry = ConeGeometry(shape, detector, vectors, float(pixel_size), float(slice_spacing))
+        check_lengths("ConeBeam", lengths, {}, unit, "a pixel of the detector")
+    geometry = ConeGeometry(
+        (shape[0], shape[1], shape[2]), (detector[0], detector[1]), vectors, float(pixel_size), float(slice_spacing)
+    )
     outside = geometry.depths().min(1) <= 0
     if outside.any():
         view = int(np.argmax(outside))
@@ -224,16 +238,6 @@ def checked_shape(name: str, shape: Sequence[int], axes: int) -> tuple[int, ...]
     return tuple(int(n) for n in shape)
 
 
-def _checked_angles(angles: Sequence[float] | np.ndarray | Array) -> np.ndarray:
-    theta = np.asarray(angles)
-    if theta.ndim != 1 or theta.size == 0 or theta.dtype.kind not in "biuf" or not (np.abs(theta) <= TURNED).all():
-        raise ValueError(
-            f"ConeBeam: angles must be a non-empty list of radians of at most {TURNED:g}, "
-            f"got {theta.dtype}{theta.shape}"
-        )
-    return theta.astype(np.float64)
-
-
 def _checked_views(per_view: np.ndarray | Array) -> tuple[tuple[float, ...], float]:
     """The vectors, and the shortest step of the detector."""
     found = np.asarray(per_view)
@@ -250,19 +254,3 @@ def _checked_views(per_view: np.ndarray | Array) -> tuple[tuple[float, ...], flo
         if wrong.any():
             raise ValueError(f"ConeBeam: view {int(np.argmax(wrong))} of per_view has {why}")
     return tuple(found.ravel().tolist()), float(steps.min())
-
-
-def _check_lengths(lengths: dict[str, float], places: dict[str, float], unit: float) -> None:
-    for field, length in lengths.items():
-        if not (np.isfinite(length) and length > 0):
-            raise ValueError(f"ConeBeam: {field} must be positive, got {length}")
-    for field, length in places.items():
-        if not np.isfinite(length):
-            raise ValueError(f"ConeBeam: {field} must be finite, got {length}")
-    for field, length in {**lengths, **places}.items():
-        most = FARTHEST if field.endswith("distance") else WIDEST
-        if abs(length) / unit > most or 0 < length < unit / FARTHEST:
-            raise ValueError(
-                f"ConeBeam: {field} is {length:g} and a pixel of the detector {unit:g}: one is too large beside the "
-                "other; are both in one unit?"
-            )

@@ -1,17 +1,17 @@
 """The geometry of a cone-beam scan: a point source and a flat detector, placed for each view on its own.
 
-Axes are those of the volume's array, (slice, row, column), positions are counted in voxels from the volume's centre: x
-and z ascend with column and slice, y descends with the row. In view v the source is at S; pixel (i, j), counted from the
-detector's centre C with steps r from row to row and c from column to column, is at P = C + i r + j c. Its ray
+Axes are those of the volume's array, (slice, row, column), positions are counted in voxels from the volume's centre:
+x and z ascend with column and slice, y descends with the row. In a view the source is at S; pixel (i, j), counted from
+the detector's centre C with steps r from row to row and c from column to column, is at P = C + i r + j c. Its ray
 
     X = S + s w,     w = P - S,     X x w = M := S x P
 
-crosses line n of axis m at X_a = (+-M_b + n w_a) / w_m, a and b being the other two axes. w and M are affine in i and j,
-since S x S = 0: nine numbers each, in which nothing large cancels. A ray belongs to the axis along which w is largest
-(Joseph's method in three dimensions), which whole numbers decide, so that no rounding puts a ray at 45 degrees on both
-sides or on none.
+crosses plane n of axis m at X_a = (+-M_b + n w_a) / w_m, a and b being the other two axes. w and M are affine in i and
+j, since S x S = 0: nine numbers each, in which nothing large cancels. A ray's main axis is that along which w is
+largest (Joseph's method in three dimensions). Whole numbers decide it, so that no rounding puts a ray at 45 degrees on
+two axes or on none.
 
-A voxel X is seen at (i, j) = (P_0 [X, 1], P_1 [X, 1]) / P_2 [X, 1], P_2 [X, 1] = (depth of X) / (depth of the detector).
+A voxel X is seen at (i, j) = (P_0 [X, 1], P_1 [X, 1]) / P_2 [X, 1]; P_2 [X, 1] is its depth over the detector's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ import math
 import numpy as np
 from jax import Array
 
-from padis_jax.operators.cone_rays import ConeRays, main_axes
+from padis_jax.operators.cone_lines import main_axes
+from padis_jax.operators.cone_rays import ConeRays
 from padis_jax.operators.fan import FanGeometry
 from padis_jax.operators.fbp import FbpTables, fbp_tables
 from padis_jax.operators.shares import full_turn
@@ -90,7 +91,7 @@ class ConeGeometry:
         return np.concatenate([inverse, -(inverse @ source[:, :, None])], 2)
 
     def depths(self) -> np.ndarray:
-        """P_2 at the corners of the volume and a voxel around it, [views, 8]: positive where it is before the source."""
+        """P_2 at the corners of the volume and a voxel around it, [views, 8]: positive before the source."""
         ends = np.asarray(list(itertools.product(*((-(n + 1) / 2, (n + 1) / 2) for n in self.volume_shape))))
         third = self.seen()[:, 2]
         return third[:, :3] @ ends.T + third[:, 3:]

@@ -1,12 +1,13 @@
 """What the projector of cone beams computes with the tables of a `cone_geometry.ConeGeometry`; symbols are those there.
 
-Joseph's method in three dimensions: on every plane n of its main axis m a ray is interpolated linearly along both others,
+Joseph's method in three dimensions: on every plane n of its main axis m a ray is interpolated linearly along both other
+axes, a and b,
 
-    (A x)_ray = |w| / |w_m| sum_n sum_X x_X prod_a max(0, 1 - |X_a - X_a(n)|),   1 - |X_a - X_a(n)| = 1 - |E_b / w_m|,
+    (A x)_ray = |w| / |w_m| sum_X x_X k_a k_b,    k_a = max(0, 1 - |X_a - X_a(n)|) = max(0, 1 - |E_b / w_m|),
 
-E = X x w - M, a and b being the other axes. The projection interpolates planes, a chunk of views at a time; the transpose
-goes over the voxels and looks at the pixels around (i, j), where a voxel is seen. There E vanishes, so that at the pixel
-(i + di, j + dj) it is di (X x r - S x r) + dj (X x c - S x c): small numbers, of which nothing cancels.
+with E = X x w - M. The projection interpolates planes, a chunk of views at a time. The transpose goes over the voxels
+and looks at the pixels around (i, j), where a voxel is seen. There E vanishes, so that at the pixel (i + di, j + dj) it
+is di (X x r - S x r) + dj (X x c - S x c): small numbers, of which nothing cancels.
 """
 
 from __future__ import annotations
@@ -21,75 +22,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from padis_jax.operators.cone_lines import OTHERS, lines_of
 from padis_jax.operators.fbp import FbpTables
 from padis_jax.operators.joseph import LANES, Table, side, transposes
 
-OTHERS = ((1, 2), (0, 2), (0, 1))  # of a main axis, the other two
-# X_a = (sign M_b + n w_a) / w_m for the first of them and for the second: whether (b, a, m) is an even permutation.
-SIGNS = ((-1, 1), (1, -1), (-1, 1))
 PLANES = 4  # planes of the volume the projection takes at a time
 CHUNK = 2**15  # rays, of as many views as fit, or of one
 UNROLLED = 36  # pixels of the transpose that are written out; a source near the volume's corner wants more
-
-
-def main_axes(whole: Table, detector_shape: tuple[int, int]) -> tuple[Any, Any, Any]:
-    """Whether a ray's main axis is that of slices, rows or columns, by w in whole numbers: [..., rows, columns] each.
-
-    It is that along which w is largest; of equal ones, one.
-    """
-    i, j = (2 * np.arange(n, dtype=np.int32) - np.int32(n - 1) for n in detector_shape)
-    z, y, x = (abs(_affine(whole[..., axis], i, j)) for axis in range(3))
-    return (z > y) & (z > x), (y >= x) & (y >= z), (x > y) & (x >= z)
-
-
-def directions(rays: ConeRays, view: Array, dtype: Any) -> list[Array]:
-    """w along the three axes, in voxels: [..., rows, columns] each."""
-    i, j = _pixels(rays, dtype)
-    return [_affine(rays.direction[view, :, axis].astype(dtype), i, j) for axis in range(3)]
-
-
-def _pixels(rays: ConeRays, dtype: Any) -> tuple[Array, Array]:
-    rows, columns = (jnp.asarray(np.arange(n) - (n - 1) / 2, dtype) for n in rays.detector_shape)
-    return rows, columns
-
-
-def _affine(table: Table, i: Any, j: Any) -> Any:
-    """[..., rows, columns] of a table [..., 3], i [rows] and j [columns]."""
-    first, row, column = (table[..., n][..., None, None] for n in range(3))
-    leading = (1,) * (table.ndim - 1)
-    return first + row * i.reshape(*leading, -1, 1) + column * j.reshape(*leading, 1, -1)
-
-
-class _Lines(NamedTuple):
-    """Where rays are on the planes of their main axis, and the length of a ray between two: [views, rows, columns]."""
-
-    at: list[Array]  # along both other axes, on plane 0
-    slope: list[Array]
-    step: Array  # 0 for rays of another main axis
-    main: Array  # w_m, 1 for those
-
-
-def _lines(rays: ConeRays, kind: Array, view: Array, dtype: Any) -> _Lines:
-    """Of the rays of some views that have the main axis `kind`, one for each view."""
-    i, j = _pixels(rays, dtype)
-    mains = main_axes(rays.whole[view], rays.detector_shape)
-    mine = jnp.select([(kind == n)[:, None, None] for n in range(3)], mains, False)
-    direction, moment = rays.direction[view].astype(dtype), rays.moment[view].astype(dtype)
-
-    def along(table: Array, axis: Array) -> Array:
-        return _affine(jnp.take_along_axis(table, axis[:, None, None], 2)[..., 0], i, j)
-
-    main = jnp.where(mine, along(direction, kind), 1)
-    inverse = jnp.where(mine, 1 / main, 0)
-    sizes = rays.sizes.astype(dtype)
-    length = sum((part * size) ** 2 for part, size in zip(directions(rays, view, dtype), sizes, strict=True))
-    others, signs = jnp.asarray(OTHERS)[kind], jnp.asarray(SIGNS, dtype)[kind][..., None, None]
-    return _Lines(
-        [signs[:, n] * along(moment, others[:, 1 - n]) * inverse for n in range(2)],
-        [along(direction, others[:, n]) * inverse for n in range(2)],
-        jnp.sqrt(length) * jnp.abs(inverse),
-        main,
-    )
 
 
 def _project_plain(rays: ConeRays, volume: Array) -> Array:
@@ -129,7 +68,7 @@ def _project_kinds(rays: ConeRays, volumes: Array, span: tuple[Array, Array], ou
     def chunk(c: Array, out: Array) -> Array:
         n = span[0] + c * size + jnp.arange(size, dtype=jnp.int32)
         kind, view = rays.pairs[jnp.minimum(n, len(rays.pairs) - 1)].T
-        found = _lines(rays, kind, view, dtype)
+        found = lines_of(rays, kind, view, dtype)
         others = jnp.asarray(OTHERS)[kind]
         at = [strips(a + shift[others[:, n]][:, None, None]) for n, a in enumerate(found.at)]
         slope = [strips(s) for s in found.slope]
@@ -204,7 +143,7 @@ def _backproject_plain(rays: ConeRays, measurement: Array) -> Array:
 
     def body(n: Array, total: Array) -> Array:
         kind, view = rays.pairs[n]
-        found = _lines(rays, kind[None], view[None], dtype)
+        found = lines_of(rays, kind[None], view[None], dtype)
         scaled = measurement[view] * (found.step / found.main**2)[0]
         flat = jnp.pad(scaled, [(tap, tap) for tap in taps]).ravel()
         w, moment, seen = (table[view].astype(dtype) for table in (rays.direction, rays.moment, rays.seen))
@@ -259,7 +198,7 @@ def smear(rays: ConeRays, filtered: Callable[[Array], Array], dtype: Any) -> Arr
       filtered: the view of a number, with a margin on either side, [rows, margin + columns + margin].
       dtype: of what it gives.
     """
-    voxels, (rows, columns) = _voxels(rays.volume_shape, dtype), rays.detector_shape
+    voxels, rows = _voxels(rays.volume_shape, dtype), rays.detector_shape[0]
     depth = rays.depth.astype(dtype)
 
     def body(view: Array, total: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Filtered backprojection of cone beams with a flat detector (Feldkamp, Davis and Kress, J. Opt. Soc. Am. A 1, 612, 1984).
+"""Filtered backprojection of cone beams with a flat detector (Feldkamp, Davis and Kress, JOSA A 1, 612, 1984).
 
 With the symbols of `fan` and `fan_fbp`, k the angle of a ray with the plane of the orbit and v its detector row,
 
@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from padis_jax.operators.cone_rays import ConeRays, directions, smear
+from padis_jax.operators.cone_lines import directions
+from padis_jax.operators.cone_rays import ConeRays, smear
 from padis_jax.operators.fbp import Filter, ramp_spectrum
 from padis_jax.operators.per_channel import at_least_single, check_shape
 
@@ -50,8 +51,8 @@ def fdk(operator: Projector, projections: Array, *, filter: Filter = "hann", cut
       [D, H, W], in the unit of the volume.
 
     Raises:
-      ValueError: projections of the wrong shape, an unknown filter, a cut-off out of range, or views that are no circular
-        orbit about the z axis.
+      ValueError: projections of the wrong shape, an unknown filter, a cut-off out of range, or views that are no
+        circular orbit about the z axis.
     """
     projections = jnp.asarray(projections)
     check_shape("projections", projections, operator.measurement_shape)

@@ -1,0 +1,93 @@
+"""What no scan can have, refused in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jax import Array
+
+from padis_jax.operators.per_channel import checked_size, real, whole
+
+TURNED = 1e6  # radians
+WIDEST, FARTHEST = 1e4, 1e12  # of pixels and offsets, and of distances, in bins: tables grow with the first
+
+
+def checked_angles(name: str, angles: Sequence[float] | np.ndarray | Array) -> np.ndarray:
+    """[views] in float64; ValueError for what is no list of finite angles."""
+    theta = np.asarray(angles)
+    if theta.ndim != 1 or theta.size == 0 or theta.dtype.kind not in "biuf" or not (np.abs(theta) <= TURNED).all():
+        raise ValueError(
+            f"{name}: angles must be a non-empty list of radians of at most {TURNED:g}, got {theta.dtype}{theta.shape}"
+        )
+    return theta.astype(np.float64)
+
+
+def check_numbers(name: str, values: Mapping[str, Any]) -> None:
+    """ValueError for what is no real number."""
+    for field, value in values.items():
+        if not real(value):
+            raise ValueError(f"{name}: {field} is {value!r}: it must be a number")
+
+
+def check_lengths(name: str, lengths: Mapping[str, float], places: Mapping[str, float], unit: float, of: str) -> None:
+    """ValueError unless lengths are positive, places finite, and all of a size that tables and float32 can hold.
+
+    Args:
+      name: of the scan's factory.
+      lengths: by the names of its arguments.
+      places: likewise.
+      unit: distance of two bins, which others are compared with.
+      of: what that is called.
+    """
+    check_numbers(name, {**lengths, **places})
+    for field, length in lengths.items():
+        if not (np.isfinite(length) and length > 0):
+            raise ValueError(f"{name}: {field} must be positive, got {length}")
+    for field, length in places.items():
+        if not np.isfinite(length):
+            raise ValueError(f"{name}: {field} must be finite, got {length}")
+    for field, length in {**lengths, **places}.items():
+        most = FARTHEST if field.endswith("distance") else WIDEST
+        if abs(length) / unit > most or 0 < length < unit / FARTHEST:
+            raise ValueError(
+                f"{name}: {field} is {length:g} and {of} {unit:g}: one is too large beside the other "
+                f"(more than {most:g} or less than {1 / FARTHEST:g} times); are both in one unit?"
+            )
+
+
+def checked_scan(
+    name: str,
+    image_shape: Sequence[int],
+    angles: Sequence[float] | np.ndarray | Array,
+    detector_count: int,
+    lengths: Mapping[str, float],
+    offsets: Mapping[str, float],
+) -> dict[str, Any]:
+    """The fields of a geometry; ValueError for what no scan can have.
+
+    Lengths are positive, offsets finite, and all of a size that tables and float32 can hold.
+    """
+    theta = checked_angles(name, angles)
+    shape = checked_size(name, image_shape)
+    if not whole(detector_count):
+        raise ValueError(f"{name}: detector_count must be a positive whole number, got {detector_count}")
+    check_numbers(name, {**lengths, **offsets})
+    for field, length in lengths.items():
+        if not (np.isfinite(length) and length > 0):
+            raise ValueError(f"{name}: {field} must be positive, got {length}")
+    for field, length in offsets.items():
+        if not np.isfinite(length):
+            raise ValueError(f"{name}: {field} must be finite, got {length}")
+    numbers = {field: float(length) for field, length in {**lengths, **offsets}.items()}
+    unit, height = numbers["detector_spacing"], numbers["pixel_size"] * numbers["pixel_aspect"]
+    for field, length in {**numbers, "pixel_aspect": height}.items():
+        most = FARTHEST if field.endswith("distance") else WIDEST
+        if abs(length) / unit > most or 0 < length < unit / FARTHEST:
+            field = "the height of a pixel" if field == "pixel_aspect" else field
+            raise ValueError(
+                f"{name}: {field} is {length:g} and detector_spacing {unit:g}: one is too large beside the other "
+                f"(more than {most:g} or less than {1 / FARTHEST:g} times); are both in one unit?"
+            )
+    return {"image_shape": shape, "angles": tuple(theta.tolist()), "detector_count": int(detector_count), **numbers}
