@@ -18,11 +18,30 @@ SIGNS = ((-1, 1), (1, -1), (-1, 1))
 class Tables(Protocol):
     """What is needed of `cone_rays.ConeRays`."""
 
-    direction: Table
-    moment: Table
-    whole: Table
-    sizes: Table
-    detector_shape: tuple[int, int]
+    @property
+    def direction(self) -> Table:
+        """w by (1, i, j) and axis, [views, 3, 3]."""
+        ...
+
+    @property
+    def moment(self) -> Table:
+        """M, likewise."""
+        ...
+
+    @property
+    def whole(self) -> Table:
+        """w in whole numbers."""
+        ...
+
+    @property
+    def sizes(self) -> Table:
+        """Of a voxel, [3]."""
+        ...
+
+    @property
+    def detector_shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        ...
 
 
 def main_axes(whole: Table, detector_shape: tuple[int, int]) -> tuple[Any, Any, Any]:

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import overload
 
 import jax
 import jax.numpy as jnp
