@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,31 +16,6 @@ from jax import Array, lax
 
 from padis_jax.operators.algebra import FLOAT, Composable
 from padis_jax.operators.per_channel import at_least_single, check_shape
-
-
-class Plane(Protocol):
-    """The operator of a slice."""
-
-    image_shape: Any
-    measurement_shape: Any
-    norm: Any
-    geometry: Any
-
-    def __call__(self, image: Array) -> Array:
-        """[H, W] -> [views, bins]."""
-        ...
-
-    def T(self, measurement: Array) -> Array:
-        """[views, bins] -> [H, W]."""
-        ...
-
-    def start(self, measurement: Array) -> Array:
-        """A quick image."""
-        ...
-
-    def pinv(self, measurement: Array) -> Array:
-        """A+ y."""
-        ...
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["plane"], meta_fields=["depth"])
@@ -59,7 +34,7 @@ class SliceTransform(Composable):
     iterative = True  # pinv is by CG
     dtype = FLOAT
 
-    plane: Any  # a Plane
+    plane: Any  # a RayTransform, whose module imports this one
     depth: int
 
     @property
@@ -112,6 +87,11 @@ class SliceTransform(Composable):
             )
         check_shape(what, array, shape)
         return array.astype(at_least_single(array.dtype))
+
+
+def of_slices(plane: Any, depth: int) -> SliceTransform:
+    """The operator on volumes of `depth` slices, given that of a slice."""
+    return SliceTransform(plane, depth)
 
 
 def shape_of_slices(
