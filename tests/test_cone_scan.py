@@ -100,7 +100,7 @@ def test_rays_beside_the_detector_are_said_but_not_those_of_a_half_fan():
     half = dataclasses.replace(wide, columns=10, column_offset_mm=2.4)
     assert half.note((4, 6, 6), 0.9, 0.9) == ""
     arc = dataclasses.replace(half, angles=turn[:10])
-    note = truncation_note(arc.operator((4, 6, 6), 0.9, 0.9))
+    note = arc.note((4, 6, 6), 0.9, 0.9)
     assert note.endswith("leave it out") and 20 < float(note.partition("%")[0]) < 60
     low = dataclasses.replace(wide, rows=2)
     assert 30 < float(low.note((4, 6, 6), 0.9, 0.9).partition("%")[0]) < 80

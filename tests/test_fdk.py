@@ -11,7 +11,7 @@ from padis_jax.operators import ConeBeam, FanBeam, fbp, fdk
 from padis_jax.operators.cone import ConeTransform
 from padis_jax.operators.cone_geometry import ConeGeometry, circular
 from padis_jax.operators.per_channel import leaf
-from tests.shepp_logan import shepp_logan
+from studies.shepp_logan import shepp_logan
 
 SIDE = 24
 SHORT = np.pi + 2 * np.arctan(24 / 120)

@@ -1,5 +1,7 @@
 """The Shepp-Logan head in three dimensions (Kak and Slaney, section 3.2, table 3.1 with vertical semi-axes)."""
 
+from __future__ import annotations
+
 import numpy as np
 
 # Value, semi-axes along x, y and z, centre, turn about the z axis in degrees; contrasts of Toft's version.
@@ -17,7 +19,7 @@ ELLIPSOIDS = (
 )
 
 
-def shepp_logan(shape, fine=3):
+def shepp_logan(shape: tuple[int, int, int], fine: int = 3) -> np.ndarray:
     """[D, H, W] float32 in a cube from -1 to 1: the mean of fine^3 samples of each voxel."""
     axes = [(np.arange(n * fine) - (n * fine - 1) / 2) / (n * fine / 2) for n in shape]
     z, y, x = np.meshgrid(axes[0], -axes[1], axes[2], indexing="ij")
