@@ -35,6 +35,9 @@ AWKWARD = {
     "offsets, not cubic": ConeGeometry(
         (6, 7, 10), (9, 14), circular(ANGLES, offset=(1.3, -2.1), **ORBIT), pixel_size=1.1, slice_spacing=1.6
     ),
+    "rays at 45 degrees": ConeGeometry(
+        (3, 7, 7), (3, 5), circular(ANGLES[1:2], **ORBIT), pixel_size=1.0, slice_spacing=1.0
+    ),
     "wide cone": ConeGeometry(
         (6, 5, 5), (9, 20), circular(ANGLES[1:3], **ORBIT | {"source_distance": 5.4}), pixel_size=1.0, slice_spacing=1.0
     ),

@@ -4,10 +4,10 @@
 
 A cube of N^3 voxels, a detector of (1.5 N)^2 pixels of the same size, source and detector at 4 N and 2 N from the
 axis. Prints, for the projection and its transpose, seconds of both (median and least of all rounds) and the ratio
-ours / RTK: below 1 we are faster. The calls go in turns, so that all suffer the same disturbances. The difference is that of
-the projections of a ball, and of the transposes within it: at the faces of the volume both treat voxels differently.
-Then the relative errors of FDK against a Shepp-Logan volume, ours and RTK's, from the same projections, both with the
-plain ramp: a full turn, a short scan, and a detector beside the axis.
+ours / RTK: below 1 we are faster. The calls go in turns, so that all suffer the same disturbances. The difference is
+that of the projections of a ball, and of the transposes within it: at the faces of the volume both treat voxels
+differently. Then the relative errors of FDK against a Shepp-Logan volume, ours and RTK's, from the same projections,
+both with the plain ramp: a full turn, a short scan, and a detector beside the axis.
 """
 
 from __future__ import annotations
