@@ -1,20 +1,18 @@
 """FDK: right values for full turns, short scans and a detector beside the axis, in views that are placed one by one."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from padis_jax.operators import ConeBeam, FanBeam, fbp, fdk
+from padis_jax.operators import FanBeam, fbp, fdk
 from padis_jax.operators.cone import ConeTransform
 from padis_jax.operators.cone_geometry import ConeGeometry, circular
 from padis_jax.operators.per_channel import leaf
 from studies.shepp_logan import shepp_logan
 
-SIDE = 24
-SHORT = np.pi + 2 * np.arctan(24 / 120)
+SIDE, PIXELS = 32, (48, 64)  # the same everywhere, and as many views, so that little is compiled
+SHORT = np.pi + 2 * np.arctan(32 / 170)
 
 
 def views(count, span, first=0.3):
@@ -23,20 +21,20 @@ def views(count, span, first=0.3):
 
 SCANS = {
     "full turn": dict(angles=views(72, 2 * np.pi)),
-    "short scan": dict(angles=views(60, SHORT)),
-    "half fan": dict(angles=views(72, 2 * np.pi), offset=(0.0, 13.3)),
+    "short scan": dict(angles=views(72, SHORT)),
+    "half fan": dict(angles=views(72, 2 * np.pi), offset=(0.0, 17.6)),
     "rows beside the middle": dict(angles=views(72, 2 * np.pi), offset=(3.7, 0.0)),
 }
 
 
 def transform(vectors, **change):
     """Without the norm, which nobody needs here."""
-    about = dict(volume_shape=(SIDE,) * 3, detector_shape=(40, 48), pixel_size=1.0, slice_spacing=1.0) | change
+    about = dict(volume_shape=(SIDE,) * 3, detector_shape=PIXELS, pixel_size=1.0, slice_spacing=1.0) | change
     geometry = ConeGeometry(vectors=vectors, **about)
     return ConeTransform(jax.tree.map(leaf, geometry.rays()), geometry.words(), jnp.ones(()))
 
 
-def ball(radius=8.0, centre=(0.7, 1.5, -1.0)):
+def ball(radius=9.0, centre=(0.7, 1.5, -1.0)):
     z, y, x = np.meshgrid(*[np.arange(SIDE) - (SIDE - 1) / 2] * 3, indexing="ij")
     distance = np.sqrt((z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2)
     return np.clip(radius - distance + 0.5, 0, 1).astype(np.float32), distance
@@ -44,21 +42,21 @@ def ball(radius=8.0, centre=(0.7, 1.5, -1.0)):
 
 @pytest.mark.parametrize("name", SCANS)
 def test_a_ball_has_its_value_and_the_air_around_it_has_none(name):
-    operator = transform(circular(spacing=(1.0, 1.0), source_distance=90.0, detector_distance=30.0, **SCANS[name]))
+    operator = transform(circular(spacing=(1.0, 1.0), source_distance=130.0, detector_distance=40.0, **SCANS[name]))
     volume, distance = ball()
     found = np.asarray(fdk(operator, operator(volume), filter="ram-lak", cutoff=1.0))
     assert abs(found[distance < 6].mean() - 1) < 1e-2 and found[distance < 6].std() < 2e-2
-    outside = (distance > 10) & (distance < 11.5)
+    outside = (distance > 11) & (distance < 13)
     assert abs(found[outside].mean()) < 1e-2 and np.abs(found[outside]).max() < 0.15
 
 
 def test_the_plane_of_the_orbit_is_that_of_a_fan_beam():
     """There FDK is the fan beam's filtered backprojection: of a volume that does not change along z, whose rays of the
     middle row stay in the plane."""
-    about = dict(angles=views(30, 2 * np.pi), source_distance=90.0, detector_distance=30.0)
-    fan = FanBeam(image_shape=(SIDE, SIDE), detector_count=48, detector_offset=2.6, **about)
+    about = dict(angles=views(72, 2 * np.pi), source_distance=130.0, detector_distance=40.0)
+    fan = FanBeam(image_shape=(SIDE, SIDE), detector_count=64, detector_offset=2.6, **about)
     cone = transform(
-        circular(spacing=(1.0, 1.0), offset=(0.0, 2.6), **about), volume_shape=(3, SIDE, SIDE), detector_shape=(5, 48)
+        circular(spacing=(1.0, 1.0), offset=(0.0, 2.6), **about), volume_shape=(3, SIDE, SIDE), detector_shape=(5, 64)
     )
     y = np.zeros(cone.measurement_shape, np.float32)
     y[:, 2] = fan(ball()[0][SIDE // 2])
@@ -66,7 +64,7 @@ def test_the_plane_of_the_orbit_is_that_of_a_fan_beam():
 
 
 def test_columns_and_rows_may_run_the_other_way():
-    about = dict(angles=views(30, 2 * np.pi), spacing=(1.0, 1.0), source_distance=90.0, detector_distance=30.0)
+    about = dict(angles=views(72, 2 * np.pi), spacing=(1.0, 1.0), source_distance=130.0, detector_distance=40.0)
     placed = np.asarray(circular(**about, offset=(1.2, 6.3))).reshape(-1, 4, 3)
     operator = transform(tuple(placed.ravel()))
     y = operator(ball()[0])
@@ -79,29 +77,26 @@ def test_columns_and_rows_may_run_the_other_way():
 @pytest.mark.parametrize("name", list(SCANS)[:3])
 def test_shepp_logan_in_three_dimensions(name):
     """Against the mean of every voxel; measured: 0.24 to 0.25."""
-    volume = shepp_logan((32,) * 3)
-    change = {"offset": (0.0, 17.6)} if "offset" in SCANS[name] else {}
-    scan = SCANS[name] | change | dict(spacing=(1.0, 1.0), source_distance=130.0, detector_distance=40.0)
-    operator = transform(circular(**scan), volume_shape=volume.shape, detector_shape=(48, 64))
+    volume = shepp_logan((SIDE,) * 3)
+    scan = SCANS[name] | dict(spacing=(1.0, 1.0), source_distance=130.0, detector_distance=40.0)
+    operator = transform(circular(**scan))
     found = np.asarray(fdk(operator, operator(volume), filter="ram-lak", cutoff=1.0))
     assert np.linalg.norm(found - volume) / np.linalg.norm(volume) < 0.27
     middle = (slice(14, 18),) * 3
     assert abs(found[middle].mean() - volume[middle].mean()) < 0.01
 
 
-def test_views_of_no_orbit_are_refused_and_start_is_by_conjugate_gradients():
+def test_views_of_no_orbit_are_refused_but_not_calibrated_ones():
     placed = np.asarray(
-        circular(views(20, 2 * np.pi), spacing=(1.0, 1.0), source_distance=90.0, detector_distance=30.0)
+        circular(views(72, 2 * np.pi), spacing=(1.0, 1.0), source_distance=130.0, detector_distance=40.0)
     ).reshape(-1, 4, 3)
     placed[3, :2] *= 1.3  # one view from further away
     operator = transform(tuple(placed.ravel()))
     y = operator(ball()[0])
     with pytest.raises(ValueError, match="fdk: the views are no circular orbit"):
         fdk(operator, y)
-    start = operator.start(y)
-    assert np.linalg.norm(operator(start) - y) < 0.1 * np.linalg.norm(y)
     # A calibrated orbit, whose numbers differ a little from view to view, is one.
-    wobble = 1 + 2e-3 * np.random.default_rng(0).standard_normal((20, 2, 1))
+    wobble = 1 + 2e-3 * np.random.default_rng(0).standard_normal((72, 2, 1))
     placed[3, :2] /= 1.3
     placed[:, :2] *= wobble
     operator = transform(tuple(placed.ravel()))
@@ -112,22 +107,30 @@ def test_views_of_no_orbit_are_refused_and_start_is_by_conjugate_gradients():
 @pytest.mark.parametrize(
     ("y", "options", "message"),
     [
-        (np.zeros((4, 40, 47)), {}, r"projections of shape \(4, 40, 48\)"),
-        (np.zeros((4, 40, 48)), {"filter": "box"}, "filter must be one of"),
-        (np.zeros((4, 40, 48)), {"cutoff": 0.0}, "cutoff is a fraction"),
+        (np.zeros((4, 48, 47)), {}, r"projections of shape \(4, 48, 64\)"),
+        (np.zeros((4, 48, 64)), {"filter": "box"}, "filter must be one of"),
+        (np.zeros((4, 48, 64)), {"cutoff": 0.0}, "cutoff is a fraction"),
     ],
 )
 def test_mistakes_are_named(y, options, message):
-    operator = transform(circular(views(4, 6.0), spacing=(1.0, 1.0), source_distance=90.0, detector_distance=30.0))
+    operator = transform(circular(views(4, 6.0), spacing=(1.0, 1.0), source_distance=130.0, detector_distance=40.0))
     with pytest.raises(ValueError, match=message):
         fdk(operator, y.astype(np.float32), **options)
 
 
-def test_the_factory_gives_it_as_its_start():
-    operator = ConeBeam(
-        volume_shape=(4, 6, 6), slice_spacing=1.0, angles=[0.1, 2.0, 4.0], detector_shape=(6, 10), source_distance=30,
-        detector_distance=9,
-    )  # fmt: skip
+def test_it_is_the_start_of_an_orbit():
+    operator = transform(
+        circular(**SCANS["full turn"], spacing=(1.0, 1.0), source_distance=130.0, detector_distance=40.0)
+    )
     y = np.random.default_rng(0).random(operator.measurement_shape, np.float32)
     np.testing.assert_array_equal(operator.start(y), fdk(operator, y))
-    assert dataclasses.is_dataclass(operator)
+
+
+@pytest.mark.slow
+def test_the_start_of_other_views_is_by_conjugate_gradients():
+    orbit = dict(spacing=(1.0, 1.0), source_distance=130.0, detector_distance=40.0)
+    placed = np.asarray(circular(**SCANS["full turn"], **orbit)).reshape(-1, 4, 3)
+    placed[3, :2] *= 1.3
+    operator = transform(tuple(placed.ravel()))
+    y = operator(ball()[0])
+    assert np.linalg.norm(operator(operator.start(y)) - y) < 0.1 * np.linalg.norm(y)
