@@ -11,7 +11,7 @@ from padis_jax.operators.cone_geometry import ConeGeometry, circular
 from padis_jax.operators.per_channel import leaf
 from padis_jax.operators.working_memory import working_memory
 
-VOLUME, DETECTOR, VIEWS = (20, 72, 64), (40, 160), 90
+VOLUME, DETECTOR, VIEWS = (20, 72, 64), (40, 160), 20
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["forward", "transpose"])
