@@ -22,8 +22,8 @@ from padis_jax.operators.fdk import fdk
 from padis_jax.operators.kept import kept
 from padis_jax.operators.least_squares import conjugate_gradient, pseudo_inverse
 from padis_jax.operators.norm import lanczos_norm
-from padis_jax.operators.per_channel import at_least_single, check_shape, leaf
-from padis_jax.operators.scan_checks import FARTHEST, check_lengths, checked_angles
+from padis_jax.operators.per_channel import at_least_single, check_shape, leaf, whole
+from padis_jax.operators.scan_checks import FARTHEST, check_numbers, check_sizes, checked_angles
 
 BASIS = 4  # volumes that the search for the norm keeps
 STEPS = 8  # of conjugate gradients, for a first volume of views that are no circular orbit
@@ -173,6 +173,10 @@ def ConeBeam(  # noqa: N802 (a factory named like the object it makes)
         {"pixel_size": pixel_size, "slice_spacing": slice_spacing},
         (angles, source_distance, detector_distance),
     )
+    if np.shape(detector_offset) != (2,) or np.shape(detector_spacing) not in ((), (2,)):
+        raise ValueError(
+            "ConeBeam: detector_offset is (of rows, of columns), and detector_spacing likewise or a number"
+        )
     if per_view is None:
         if angles is None or source_distance is None or detector_distance is None:
             missing = ("angles", "source_distance", "detector_distance")[
@@ -187,7 +191,8 @@ def ConeBeam(  # noqa: N802 (a factory named like the object it makes)
         }
         v, u = detector_offset
         places = {"detector_distance": detector_distance, "detector_offset[0]": v, "detector_offset[1]": u}
-        check_lengths("ConeBeam", lengths, places, min(rows, columns), "detector_spacing")
+        check_numbers("ConeBeam", lengths, places)
+        check_sizes("ConeBeam", lengths | places, min(rows, columns))
         if detector_distance < 0:
             raise ValueError(f"ConeBeam: detector_distance must not be negative, got {detector_distance}")
         vectors = circular(
@@ -203,7 +208,8 @@ def ConeBeam(  # noqa: N802 (a factory named like the object it makes)
         if any(given):
             raise ValueError(f"ConeBeam: per_view says where all is, so leave out {names[given.index(True)]}")
         vectors, unit = _checked_views(per_view)
-        check_lengths("ConeBeam", lengths, {}, unit, "a pixel of the detector")
+        check_numbers("ConeBeam", lengths, {})
+        check_sizes("ConeBeam", lengths, unit, "a pixel of the detector")
     geometry = ConeGeometry(
         (shape[0], shape[1], shape[2]), (detector[0], detector[1]), vectors, float(pixel_size), float(slice_spacing)
     )
@@ -231,11 +237,11 @@ def cone_transform(geometry: ConeGeometry) -> ConeTransform:
 
 def checked_shape(name: str, shape: Sequence[int], axes: int) -> tuple[int, ...]:
     """Whole numbers; ValueError unless there are `axes` of them, all positive."""
-    shape = shape if isinstance(shape, Sequence) else (shape,)
-    if len(shape) != axes or not all(n >= 1 and n % 1 == 0 for n in shape):
+    sides = shape if isinstance(shape, Sequence | np.ndarray) else ()
+    if len(sides) != axes or not all(whole(n) for n in sides):
         wanted = {3: "(D, H, W)", 2: "(rows, columns)"}[axes]
-        raise ValueError(f"{name} must be {wanted}, whole and positive, got {tuple(shape)}")
-    return tuple(int(n) for n in shape)
+        raise ValueError(f"{name} must be {wanted}, whole and positive, got {shape}")
+    return tuple(int(n) for n in sides)
 
 
 def _checked_views(per_view: np.ndarray | Array) -> tuple[tuple[float, ...], float]:

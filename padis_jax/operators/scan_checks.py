@@ -24,31 +24,28 @@ def checked_angles(name: str, angles: Sequence[float] | np.ndarray | Array) -> n
     return theta.astype(np.float64)
 
 
-def check_numbers(name: str, values: Mapping[str, Any]) -> None:
-    """ValueError for what is no real number."""
-    for field, value in values.items():
-        if not real(value):
-            raise ValueError(f"{name}: {field} is {value!r}: it must be a number")
-
-
-def check_lengths(name: str, lengths: Mapping[str, float], places: Mapping[str, float], unit: float, of: str) -> None:
-    """ValueError unless lengths are positive, places finite, and all of a size that tables and float32 can hold.
+def check_numbers(name: str, lengths: Mapping[str, Any], places: Mapping[str, Any]) -> None:
+    """ValueError unless all are numbers, lengths positive, and places finite.
 
     Args:
       name: of the scan's factory.
       lengths: by the names of its arguments.
       places: likewise.
-      unit: distance of two bins, which others are compared with.
-      of: what that is called.
     """
-    check_numbers(name, {**lengths, **places})
+    for field, length in (*lengths.items(), *places.items()):
+        if not real(length):
+            raise ValueError(f"{name}: {field} is {length!r}: it must be a number")
     for field, length in lengths.items():
         if not (np.isfinite(length) and length > 0):
             raise ValueError(f"{name}: {field} must be positive, got {length}")
     for field, length in places.items():
         if not np.isfinite(length):
             raise ValueError(f"{name}: {field} must be finite, got {length}")
-    for field, length in {**lengths, **places}.items():
+
+
+def check_sizes(name: str, sizes: Mapping[str, float], unit: float, of: str = "detector_spacing") -> None:
+    """ValueError unless all are of a size that tables and float32 can hold beside the unit, which is called `of`."""
+    for field, length in sizes.items():
         most = FARTHEST if field.endswith("distance") else WIDEST
         if abs(length) / unit > most or 0 < length < unit / FARTHEST:
             raise ValueError(
@@ -65,29 +62,14 @@ def checked_scan(
     lengths: Mapping[str, float],
     offsets: Mapping[str, float],
 ) -> dict[str, Any]:
-    """The fields of a geometry; ValueError for what no scan can have.
-
-    Lengths are positive, offsets finite, and all of a size that tables and float32 can hold.
-    """
+    """The fields of a geometry; ValueError for what no scan can have."""
     theta = checked_angles(name, angles)
     shape = checked_size(name, image_shape)
     if not whole(detector_count):
         raise ValueError(f"{name}: detector_count must be a positive whole number, got {detector_count}")
-    check_numbers(name, {**lengths, **offsets})
-    for field, length in lengths.items():
-        if not (np.isfinite(length) and length > 0):
-            raise ValueError(f"{name}: {field} must be positive, got {length}")
-    for field, length in offsets.items():
-        if not np.isfinite(length):
-            raise ValueError(f"{name}: {field} must be finite, got {length}")
+    check_numbers(name, lengths, offsets)
     numbers = {field: float(length) for field, length in {**lengths, **offsets}.items()}
-    unit, height = numbers["detector_spacing"], numbers["pixel_size"] * numbers["pixel_aspect"]
-    for field, length in {**numbers, "pixel_aspect": height}.items():
-        most = FARTHEST if field.endswith("distance") else WIDEST
-        if abs(length) / unit > most or 0 < length < unit / FARTHEST:
-            field = "the height of a pixel" if field == "pixel_aspect" else field
-            raise ValueError(
-                f"{name}: {field} is {length:g} and detector_spacing {unit:g}: one is too large beside the other "
-                f"(more than {most:g} or less than {1 / FARTHEST:g} times); are both in one unit?"
-            )
+    height = numbers["pixel_size"] * numbers["pixel_aspect"]
+    sizes = {"the height of a pixel" if field == "pixel_aspect" else field: size for field, size in numbers.items()}
+    check_sizes(name, sizes | {"the height of a pixel": height}, numbers["detector_spacing"])
     return {"image_shape": shape, "angles": tuple(theta.tolist()), "detector_count": int(detector_count), **numbers}

@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array, lax
 
 from padis_jax.operators.algebra import FLOAT, Composable
-from padis_jax.operators.per_channel import at_least_single, check_shape
+from padis_jax.operators.per_channel import at_least_single, check_shape, whole
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["plane"], meta_fields=["depth"])
@@ -108,7 +108,7 @@ def shape_of_slices(
                 f"{name}: image_shape must be (H, W), got {tuple(image_shape)}: a volume's is volume_shape"
             )
         return image_shape, None
-    if np.ndim(volume_shape) != 1 or len(volume_shape) != 3 or not all(n >= 1 and n % 1 == 0 for n in volume_shape):
+    if np.ndim(volume_shape) != 1 or len(volume_shape) != 3 or not all(whole(n) for n in volume_shape):
         raise ValueError(f"{name}: volume_shape must be (D, H, W), whole and positive, got {volume_shape}")
     depth, *plane = map(int, volume_shape)
     return (plane[0], plane[1]), depth
