@@ -183,7 +183,7 @@ def ConeBeam(  # noqa: N802 (a factory named like the object it makes)
                 [number is None for number in orbit].index(True)
             ]
             raise ValueError(f"ConeBeam: {missing} is missing; or give every view's place by per_view")
-        rows, columns = np.broadcast_to(1.0 if detector_spacing is None else np.asarray(detector_spacing), 2).tolist()
+        rows, columns = np.broadcast_to(pitch, 2).tolist()
         lengths |= {
             "detector_spacing": rows,
             "detector_spacing of columns": columns,
