@@ -173,10 +173,9 @@ def ConeBeam(  # noqa: N802 (a factory named like the object it makes)
         {"pixel_size": pixel_size, "slice_spacing": slice_spacing},
         (angles, source_distance, detector_distance),
     )
-    if np.shape(detector_offset) != (2,) or np.shape(detector_spacing) not in ((), (2,)):
-        raise ValueError(
-            "ConeBeam: detector_offset is (of rows, of columns), and detector_spacing likewise or a number"
-        )
+    pitch = np.asarray(1.0 if detector_spacing is None else detector_spacing)
+    if np.shape(detector_offset) != (2,) or pitch.shape not in ((), (2,)):
+        raise ValueError("ConeBeam: detector_offset is (of rows, of columns), detector_spacing too, or one number")
     if per_view is None:
         if angles is None or source_distance is None or detector_distance is None:
             missing = ("angles", "source_distance", "detector_distance")[
