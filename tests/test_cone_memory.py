@@ -11,7 +11,7 @@ from padis_jax.operators.cone_geometry import ConeGeometry, circular
 from padis_jax.operators.per_channel import leaf
 from padis_jax.operators.working_memory import working_memory
 
-VOLUME, DETECTOR, VIEWS = (20, 72, 64), (40, 160), 20
+VOLUME, DETECTOR, VIEWS = (40, 128, 120), (40, 160), 20
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["forward", "transpose"])
@@ -26,5 +26,5 @@ def test_the_estimate_is_what_the_compiler_takes(which):
     taken = found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
     estimate = working_memory(VOLUME, geometry.measurement_shape)[which]
     assert 0.75 < taken / estimate < 1.25
-    # Less than one plane of what would be summed for all rays at once.
-    assert taken < 0.1 * 4 * math.prod(geometry.measurement_shape) * min(VOLUME[1:])
+    # Half of what a number for each ray and plane would take.
+    assert taken < 0.5 * 4 * math.prod(geometry.measurement_shape) * min(VOLUME[1:])

@@ -23,7 +23,8 @@ def working_memory(volume_shape: tuple[int, ...], measurement_shape: tuple[int, 
     """Of a cone beam, [D, H, W] -> [views, rows, columns], whose main axes are those of rows and columns.
 
     A projection holds the volume, cut into planes both ways with a frame around them, a few numbers for each ray of a
-    chunk of views, and the measurement; the transpose the volume twice, filled up to strips.
+    chunk of views, and the measurement; the transpose the volume twice, filled up to
+    strips, once more where that takes filling, and what it gives.
     """
     (depth, *plane), (views, *detector) = volume_shape, measurement_shape
     across, volume, rays = side(tuple(plane)), math.prod(volume_shape), math.prod(measurement_shape)
@@ -33,5 +34,5 @@ def working_memory(volume_shape: tuple[int, ...], measurement_shape: tuple[int, 
     strips = depth * plane[0] * -(-plane[1] // LANES) * LANES
     return WorkingMemory(
         BYTES * (volume + planes + rays + TABLES * chunk),
-        BYTES * (volume + rays + 2 * strips + TABLES * math.prod(detector)),
+        BYTES * (volume + rays + (3 if plane[1] % LANES else 2) * strips + TABLES * math.prod(detector)),
     )
