@@ -25,6 +25,6 @@ def test_the_estimate_is_what_the_compiler_takes(which):
     found = jax.jit(call).lower(rays, jax.ShapeDtypeStruct(shape, np.float32)).compile().memory_analysis()
     taken = found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
     estimate = working_memory(VOLUME, geometry.measurement_shape)[which]
-    assert 0.75 < taken / estimate < 1.25
+    assert 0.9 < taken / estimate < 1.2
     # Half of what a number for each ray and plane would take.
     assert taken < 0.5 * 4 * math.prod(geometry.measurement_shape) * min(VOLUME[1:])

@@ -23,8 +23,8 @@ def working_memory(volume_shape: tuple[int, ...], measurement_shape: tuple[int, 
     """Of a cone beam, [D, H, W] -> [views, rows, columns], whose main axes are those of rows and columns.
 
     A projection holds the volume, cut into planes both ways with a frame around them, a few numbers for each ray of a
-    chunk of views, and the measurement; the transpose the volume twice, filled up to
-    strips, once more where that takes filling, and what it gives.
+    chunk of views, and the measurement; the transpose what it gives, and the volume twice, filled up to strips, or
+    three times where that takes filling. Slices that are projected one by one need less.
     """
     (depth, *plane), (views, *detector) = volume_shape, measurement_shape
     across, volume, rays = side(tuple(plane)), math.prod(volume_shape), math.prod(measurement_shape)
