@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "images": ["read_images"],
     "metrics": ["psnr", "ssim"],
-    "operators": ["Blur", "Downsample", "FanBeam", "Inpaint", "ParallelBeam", "from_functions", "stack"],
+    "operators": ["Blur", "ConeBeam", "Downsample", "FanBeam", "Inpaint", "ParallelBeam", "from_functions", "stack"],
     "prior": ["patch_prior"],
     "solvers.daps": ["DAPS"],
     "solvers.ddnm": ["DDNM"],
@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # the same for type checkers and editors, which would take __
     from padis_jax.metrics import psnr as psnr
     from padis_jax.metrics import ssim as ssim
     from padis_jax.operators import Blur as Blur
+    from padis_jax.operators import ConeBeam as ConeBeam
     from padis_jax.operators import Downsample as Downsample
     from padis_jax.operators import FanBeam as FanBeam
     from padis_jax.operators import Inpaint as Inpaint

@@ -183,6 +183,7 @@ def test_the_command_says_what_it_chose_and_keeps_it(folder, tmp_path, capsys):
         (["--solver.levels", "9"], "--auto chooses solver.levels: leave one of the two out"),
         (["--solver.weight", "0.1"], "--auto chooses solver.weight: leave one of the two out"),
         (["--measurements", "scans"], "--auto chooses for one measurement"),
+        (["--image.index", "60:70"], "--auto chooses for one measurement"),
     ],
 )
 def test_contradictions_are_one_line(flags, said, capsys):

@@ -14,7 +14,7 @@ from padis_jax.cli.sample import main
 from padis_jax.errors import UserError
 from padis_jax.measurements.load import MeasurementConfig
 from padis_jax.operators import ParallelBeam
-from padis_jax.runs import batch_job, solve
+from padis_jax.runs import batch_job, job, solve
 from padis_jax.solvers.batch import reconstruct_batch
 
 QUICK = (
@@ -291,7 +291,7 @@ def test_the_key_of_an_item_is_made_of_its_name_and_a_new_file_changes_no_other(
     shutil.rmtree(seven / "out")
     _run(seven, solve, {}, batch=1)
     assert numbers == first | {3: numbers[3]} and len(set(numbers.values())) == 7
-    assert json.loads((seven / "out" / "job.json").read_text())["numbers"] == batch_job.RULE
+    assert json.loads((seven / "out" / "job.json").read_text())["numbers"] == job.RULE
     (seven / "scans" / "0.mat").touch()  # of the same stem
     names = batch_job.list_items(seven / "scans", (".npz", ".mat"), seven / "out")
     assert names["0"].name == "0.npz" and names["0.mat"].name == "0.mat"

@@ -79,6 +79,9 @@ def test_the_contact_sheet_shows_images_in_order(tmp_path, capsys, channels):
         assert picture.size == (3 * 12 - 2, 3 * 22 - 2)  # columns x rows with 2 pixels between
     sheet = read_images(tmp_path / "s.png").images[0]
     np.testing.assert_allclose(sheet[10::22, 5::12].mean(-1).ravel(), levels, atol=3e-3)
+    found(capsys, tmp_path / "x.npy", "--sheet", tmp_path / "s.png", "--index", "5:9")
+    sheet = read_images(tmp_path / "s.png").images[0]
+    np.testing.assert_allclose(sheet[10::22, 5::12].mean(-1).ravel(), levels[5:], atol=3e-3)
 
 
 def test_rows_that_run_up_are_drawn_so(tmp_path, capsys):
@@ -103,6 +106,9 @@ def test_large_images_are_made_smaller(tmp_path, capsys):
         (["nowhere"], "nowhere: no such file"),
         (["x.nii", "--sheet", "s.png"], "give a window"),
         (["x.nii", "--low", "1"], "--low and --high belong together"),
+        (["x.nii", "--low", "0", "--high", "1", "--sheet", "s.png", "--index", "2:9"], "'2:9' reaches beyond the 4"),
+        (["x.nii", "--index", "0:1"], "give --sheet FILE, or leave it out"),
+        (["x.nii", "--sheet", "s.png", "--index", "few"], "'few' is no number and no range"),
         (["x.nii", "--sheets", "s.png"], "padis-data inspect: Unrecognized options: --sheets"),
         ([], "name a file, a folder or a glob: padis-data inspect PATH"),
         (["cut.npy"], "cut.npy: not a readable .npy"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from padis_jax.cli.geometry import describe
-from padis_jax.measurements import geometry_arcs
+from padis_jax.measurements import geometry_arcs, geometry_check
 from padis_jax.measurements.geometry import ScanGeometry
 from padis_jax.measurements.geometry_check import check_geometry, find_offset
 from padis_jax.measurements.geometry_residual import Correction
@@ -156,6 +156,12 @@ def test_an_arc_that_either_sense_explains_is_called_so():
     scan = random_scan(np.random.default_rng(2002))  # 150 degrees of a fan on 112 bins
     found = {t.fault: verdict(t) for t in trials(*scan) if t.fault in ("", "sense of rotation")}
     assert found == {"": "right", "sense of rotation": "cannot tell"}
+
+
+def test_an_arc_without_a_line_measured_twice_is_told_nothing_by_pairs():
+    """By another axis a few lines of 149 degrees would be, which agree a little better than by chance."""
+    scan = random_scan(np.random.default_rng(12188))
+    assert geometry_check._by_pairs(*scan) is None
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ HASHED = {
     "lock.py",
     "runs/training_data.py",
 }  # text that is hashed, or compared, and never parsed by others
-OTHER = {"files.py", "weights.py", "runs/html_report.py", "runs/batch_job.py"}
+OTHER = {"files.py", "weights.py", "runs/html_report.py", "runs/job.py"}
 
 
 def strict(text):

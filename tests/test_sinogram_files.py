@@ -14,7 +14,8 @@ from PIL import Image
 from padis_jax.errors import UserError
 from padis_jax.measurements.geometry import ScanGeometry, write_geometry
 from padis_jax.measurements.line_integrals import line_integrals
-from padis_jax.measurements.load import MeasuredScan, MeasurementConfig, load_scan, scaled_scan
+from padis_jax.measurements.load import MeasuredScan, MeasurementConfig, load_scan
+from padis_jax.measurements.scaled import scaled_scan
 from padis_jax.measurements.sinogram_files import open_sinogram
 from padis_jax.window import Window
 

@@ -109,18 +109,18 @@ def test_nifti_goes_back_into_the_place_and_the_axes_of_its_source(tmp_path, axe
     np.testing.assert_allclose(
         read_images(tmp_path / "out.nii.gz", fit=HOUNSFIELD).images, images.clip(0, 1), atol=1e-6
     )
-    # Two slices alone lie where they were.
-    part = source.select([2, 3])
-    image = nibabel.load(
-        write_result(tmp_path / "part", "nifti", result(images[2:4], part, TEXT, window=HOUNSFIELD))[0]
-    )
-    whole = np.asarray(new.dataobj)
-    inside = np.argwhere(np.ones(image.shape))
-    world = nibabel.affines.apply_affine(image.affine, inside)
-    there = np.rint(nibabel.affines.apply_affine(np.linalg.inv(new.affine), world)).astype(int)
-    np.testing.assert_allclose(np.asarray(image.dataobj)[tuple(inside.T)], whole[tuple(there.T)])
-    with pytest.raises(UserError, match="neighbouring slices"):
-        write_result(tmp_path / "no", "nifti", result(images[[0, 2]], source.select([0, 2]), TEXT, window=HOUNSFIELD))
+    # Two slices alone, neighbours or every second one, lie where they were.
+    for chosen in ([2, 3], [1, 3], [0, 2]):
+        part = result(images[chosen], source.select(chosen), TEXT, window=HOUNSFIELD)
+        image = nibabel.load(write_result(tmp_path / "part", "nifti", part)[0])
+        whole = np.asarray(new.dataobj)
+        inside = np.argwhere(np.ones(image.shape))
+        world = nibabel.affines.apply_affine(image.affine, inside)
+        there = np.rint(nibabel.affines.apply_affine(np.linalg.inv(new.affine), world)).astype(int)
+        np.testing.assert_allclose(np.asarray(image.dataobj)[tuple(inside.T)], whole[tuple(there.T)])
+    with pytest.raises(UserError, match="slice 1 and slice 3 are 3 mm apart, others 1.5 mm"):
+        odd = [0, 1, 3]
+        write_result(tmp_path / "no", "nifti", result(images[odd], source.select(odd), TEXT, window=HOUNSFIELD))
 
 
 def test_an_anonymous_result_does_not_say_who_the_patient_is(tmp_path):

@@ -38,14 +38,13 @@ from padis_jax.measurements.sinogram_files import SUFFIXES
 from padis_jax.prior import Prior
 from padis_jax.problems.registry import parallel_scan
 from padis_jax.runs import batch_job
-from padis_jax.runs.batch_job import Item
-from padis_jax.runs.case import Case, grey_only, measured_case
+from padis_jax.runs.case import Case, checked_case, grey_only, measured_case
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import kind_named, plan_of
+from padis_jax.runs.job import Item
 from padis_jax.runs.prior import build_prior, patch_batch
 from padis_jax.runs.results import check_folder, results_folder
 from padis_jax.runs.solve import run_batch, traced_case
-from padis_jax.solvers.checks import checked
 from padis_jax.weights import Weights, load_weights
 
 
@@ -97,11 +96,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     plan = plan_of(config, kind_named(config))
 
     def read(path: Path) -> Item:
-        case = dataclasses.replace(job.case(path), prior=prior)
-        try:
-            checked("its sinogram", case.measurement.y)
-        except UserError as error:  # numbers that no method takes, which would end the job and not the item alone
-            raise UserError(f"{path}: {error}") from error
+        case = checked_case(str(path), dataclasses.replace(job.case(path), prior=prior))
         if job.about:
             about = {name: case.about[name] for name in ("repaired_counts", "attenuation_per_mm")}
             return Item(case, about | {"noise_sigma": float(case.measurement.noise_sigma)})

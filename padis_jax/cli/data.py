@@ -3,6 +3,7 @@
     padis-data inspect series/                            a DICOM series: size, range, spacing
     padis-data inspect scan.nii.gz --low -160 --high 240 --unit HU
     padis-data inspect 'slices/*.png' --sheet sheet.png   a contact sheet of evenly spread images
+    padis-data inspect series/ --sheet s.png --index 60:70     of these
     padis-data inspect scan.mat::recon --json             one variable; the answer as JSON
     padis-data weights                                    the weights that --weights NAME takes
 
@@ -30,6 +31,7 @@ from padis_jax.cli.weights_table import describe_weights, weights_text
 from padis_jax.errors import UserError, one_line_errors, printable
 from padis_jax.files import json_text
 from padis_jax.images import PLAIN, ImageSet, Source, Window, open_source, read_images
+from padis_jax.images.choice import Choice, check_choice, chosen
 from padis_jax.images.source import clipping
 from padis_jax.outputs import refuse_inputs
 from padis_jax.split import spread
@@ -50,6 +52,7 @@ class Inspection:
       high: value that becomes 1.
       unit: unit of `low` and `high`, such as HU; "1" for plain numbers.
       sheet: write a contact sheet, a .png file.
+      index: which images the sheet is of: 41, 60:70 (as Python's slices), 3,5,9 or all.
     """
 
     path: tyro.conf.Positional[str] = ""
@@ -57,9 +60,13 @@ class Inspection:
     high: float | None = None
     unit: str = "1"
     sheet: str = ""
+    index: Choice = "all"
+
+    def __post_init__(self) -> None:
+        check_choice("--index", self.index)
 
 
-HELP = Page("data", __doc__ or "", Inspection, "PATH low=X high=X unit=UNIT sheet=FILE")
+HELP = Page("data", __doc__ or "", Inspection, "PATH low=X high=X unit=UNIT sheet=FILE index=N|60:70|all")
 
 
 @one_line_errors()
@@ -84,15 +91,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         window = Window(given.unit, given.low, given.high)
     elif given.low is not None or given.high is not None:
         raise UserError("--low and --high belong together: give both or neither")
+    if given.index != "all" and not given.sheet:
+        raise UserError("--index chooses the images of a contact sheet: give --sheet FILE, or leave it out")
     if given.sheet:
         _check_sheet(Path(given.sheet), given.path)
     source = open_source(given.path)
+    numbers = chosen("--index", given.index, source.shape[0])
     found = describe(source, window)
     if given.sheet:
         if found["problem"]:
             raise UserError(found["problem"])
         if not output.dry_run:
-            write_png(given.sheet, contact_sheet(read_images(given.path, window=window, memory=0)), software=SHEET_MARK)
+            images = read_images(given.path, window=window, memory=0).select(numbers)
+            write_png(given.sheet, contact_sheet(images), software=SHEET_MARK)
         found["sheet"] = given.sheet
     if output.json:
         print(json_text(found, indent=2))
@@ -189,13 +200,13 @@ def describe(source: Source, window: Window | None = None) -> dict[str, Any]:
 def contact_sheet(images: ImageSet) -> np.ndarray:
     """At most `SHEET` images of a set, evenly spread, side by side: [h, w, C] in [0, 1]. Small ones keep their size."""
     total, height, width, channels = images.images.shape
-    chosen = spread(total, SHEET)
+    shown = spread(total, SHEET)
     scale = min(1.0, CELL / max(height, width))
     h, w = max(1, round(height * scale)), max(1, round(width * scale))
-    columns = math.ceil(math.sqrt(len(chosen)))
-    rows = math.ceil(len(chosen) / columns)
+    columns = math.ceil(math.sqrt(len(shown)))
+    rows = math.ceil(len(shown) / columns)
     sheet = np.ones((rows * (h + 2) - 2, columns * (w + 2) - 2, channels), np.float32)
-    for place, index in enumerate(chosen):
+    for place, index in enumerate(shown):
         top, left = (place // columns) * (h + 2), (place % columns) * (w + 2)
         image = images.images[index][:: -1 if images.rows_up else 1]
         planes = [

@@ -9,7 +9,7 @@
     python sample.py --measurements scans/             every scan of a folder; rerun to resume
     python sample.py --samples 8                       mean, deviation and coverage of eight samples
     python sample.py --generate 4                      four images from the prior, no measurement
-    python sample.py --image.path series/ --image.index 30 --save-as dicom      DICOM in, DICOM out
+    python sample.py --image.path series/ --image.index all --save-as dicom    a volume in and out
 
 The results folder (--workdir, by default results/) receives report.html (all of it on one page), pictures,
 reconstruction.npz (every image in the image's unit), metrics.json, config.json (settings, seed, hash of the weights),
@@ -25,7 +25,7 @@ from pathlib import Path
 
 import jax
 
-from padis_jax.cli import batch
+from padis_jax.cli import batch, volume
 from padis_jax.cli.arguments import OutputOptions, split_args, split_output_options
 from padis_jax.cli.commands import called_as
 from padis_jax.cli.generate import generate_images
@@ -47,9 +47,11 @@ from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import first_image, plan_of
 from padis_jax.runs.outcome import Outcome
 from padis_jax.runs.prior import check_fits, patch_batch, with_prior
+from padis_jax.runs.provenance import trained_note
 from padis_jax.runs.results import check_save, inputs, results_folder, write_results
 from padis_jax.runs.score import Row, score_samples, table
 from padis_jax.runs.solve import rows_of, traced_case
+from padis_jax.runs.volume import one_of
 from padis_jax.solvers.presets import Plan
 from padis_jax.weights import Weights, load_weights
 
@@ -57,7 +59,7 @@ HELP = Page(
     "sample",
     f"{__doc__}\n{cluster.__doc__}",
     Experiment,
-    "weights=FILE image.path=PATH image.index=N scan.views=N scan.photons=X scan.protocol=honest|paper "
+    "weights=FILE image.path=PATH image.index=N|60:70|all scan.views=N scan.photons=X scan.protocol=honest|paper "
     "problem=NAME measurement.path=FILE measurements=DIR samples=N save_as=FORMAT... anonymise",
     own=(
         ("--config FILE", "Python file with `config`, an Experiment (examples in configs/)"),
@@ -87,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         batch.run(config, folder, output)
     elif config.generate:
         generate_images(config, folder, output)
+    elif config.volume:
+        volume.run(config, folder, output)
     else:
         sample(config, folder, output)
 
@@ -121,6 +125,8 @@ def sample(config: Experiment, workdir: Path, output: OutputOptions = OutputOpti
     build: Callable[[], Case]
     if scan is not None:
         tell(config, scan, output)
+        if scan.rows > 1:  # whose key is that of its place in the volume
+            config = one_of(config, config.measurement.number)
         build = functools.partial(measured_case, config, scan, weights)
     else:
         chosen = config.image
@@ -134,7 +140,8 @@ def sample(config: Experiment, workdir: Path, output: OutputOptions = OutputOpti
         case = with_prior(config, build(), weights)
         plan = plan_of(config, case.kind, case)
     if scan is None:
-        for note in (*images.notes, *images.clipped(chosen.index)):
+        seen = trained_note(weights, config.weights, chosen.path, images, [chosen.number])
+        for note in filter(None, (*images.notes, *images.clipped(chosen.number), seen)):
             print(f"note: {note}", file=sys.stderr)
     names = check_save(config, workdir, case)
     if output.dry_run or output.verbose:

@@ -8,6 +8,7 @@ from padis_jax.figures.curves import training_curves
 from padis_jax.figures.pictures import comparison, gallery, images_row, maps, patch_grid
 from padis_jax.figures.save import save_figure
 from padis_jax.figures.style import BONE, BRAIN, CT_DISPLAYS
+from padis_jax.figures.volumes import montage, orthogonal, step_png
 
 __all__ = [
     "BONE",
@@ -17,7 +18,10 @@ __all__ = [
     "gallery",
     "images_row",
     "maps",
+    "montage",
+    "orthogonal",
     "patch_grid",
     "save_figure",
+    "step_png",
     "training_curves",
 ]

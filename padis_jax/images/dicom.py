@@ -35,7 +35,7 @@ def open_dicom(files: Sequence[Path]) -> Source:
     first = slices[0]
     for item in slices[1:]:
         _same_plane(first, item)
-    slices, gap, notes = _sorted(slices, folder)
+    slices, gap, places, notes = _sorted(slices, folder)
     spacing: Spacing | None = None
     between = gap or first.thickness
     if first.pixel_spacing is not None and between:
@@ -51,6 +51,7 @@ def open_dicom(files: Sequence[Path]) -> Source:
         spacing=spacing,
         rows_up=first.orientation is not None and first.orientation[4] < -0.5,  # rows run to the patient's front
         notes=(*notes, *_inverted(slices, folder)),
+        places=places,
     )
 
 
@@ -96,10 +97,10 @@ def _text(value: Any) -> str:
     return str(value.tolist() if isinstance(value, np.ndarray) else value)
 
 
-def _sorted(slices: list[Slice], folder: str) -> tuple[list[Slice], float | None, list[str]]:
-    """(slices by position, millimetres between them, notes)."""
+def _sorted(slices: list[Slice], folder: str) -> tuple[list[Slice], float | None, tuple[float, ...], list[str]]:
+    """(slices by position, millimetres between most of them, their places where some are not so far apart, notes)."""
     if len(slices) == 1:
-        return slices, None, []
+        return slices, None, (), []
     along = []
     for item in slices:
         if item.position is None or item.orientation is None:
@@ -123,4 +124,4 @@ def _sorted(slices: list[Slice], folder: str) -> tuple[list[Slice], float | None
         f"{usual:g} mm; a slice may be missing"
         for index in odd[:3]
     ]
-    return ordered, usual, notes
+    return ordered, usual, tuple(np.sort(along).tolist()) if odd.size else (), notes

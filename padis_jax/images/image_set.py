@@ -27,6 +27,8 @@ class ImageSet:
       notes: what a user should know about the files, each a line.
       stored: what 0 and 1 stand for in the file: of bytes, whose `window` is 0 to 1, 0 to 255. None without a file.
       clipped: number of an image, which is read -> the note on what the window clips of it, if anything.
+      places: mm of each along the volume, where they are not evenly spaced.
+      mixed: what differs in spacing, where volumes or slices do; else "".
     """
 
     images: np.ndarray | StreamedImages
@@ -38,6 +40,8 @@ class ImageSet:
     notes: tuple[str, ...] = ()
     stored: Window | None = None
     clipped: Callable[[int], list[str]] = lambda index: []
+    places: tuple[float, ...] = ()
+    mixed: str = ""
 
     @property
     def volumes(self) -> dict[str, int]:
@@ -48,15 +52,29 @@ class ImageSet:
         return counts
 
     def select(self, indices: Sequence[int]) -> ImageSet:
-        """The images at `indices`, in that order; UserError if there is no such image."""
+        """The images at `indices`, in that order, and how far they are apart; UserError if there is no such image."""
         for index in indices:
             if not 0 <= index < len(self.names):
                 raise UserError(f"there is no image {index}: the set has {len(self.names)}, counted from 0")
         images = self.images
+        spacing, places = self._apart(indices)
         return dataclasses.replace(
             self,
             images=images.select(indices) if isinstance(images, StreamedImages) else images[list(indices)],
             clipped=lambda index: self.clipped(indices[index]),
             names=tuple(self.names[index] for index in indices),
             origins=tuple(self.origins[index] for index in indices) if self.origins else (),
+            spacing=spacing,
+            places=places,
         )
+
+    def _apart(self, indices: Sequence[int]) -> tuple[Spacing | None, tuple[float, ...]]:
+        """(spacing, places) of a selection: every second slice is twice as far apart."""
+        if self.spacing is None or len(indices) < 2:
+            return self.spacing, ()
+        between, rows, columns = self.spacing
+        places = tuple(self.places[index] if self.places else index * between for index in indices)
+        gaps = np.diff(places)
+        if np.allclose(gaps, gaps[0], rtol=0.02, atol=1e-3) and gaps[0] > 0:
+            return (float(gaps[0]) if not self.places else float(np.mean(gaps)), rows, columns), ()
+        return self.spacing, places

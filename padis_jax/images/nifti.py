@@ -21,7 +21,7 @@ from padis_jax.images.limit import check_decoded_bytes
 from padis_jax.images.source import Origin, Source, full_scale
 
 # NIfTI's code of the unit of length -> mm; 0 is "unknown", which programs that leave it out mean mm by.
-_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 # The affine's axes (0 right, 1 anterior, 2 superior) of slices, rows and columns, and their sense.
 _SHOWN = ((2, 1), (1, -1), (0, -1))
 
@@ -67,7 +67,7 @@ def open_nifti(path: Path, variable: str | None = None) -> Source:
         shape = tuple(int(n) for n in image.shape)
         dtype = np.dtype(image.get_data_dtype())
         affine = np.asarray(image.affine, float)
-        millimetres = _MM.get(int(image.header["xyzt_units"]) & 7)
+        millimetres = MM.get(int(image.header["xyzt_units"]) & 7)
         slope, intercept, offset = image.dataobj.slope, image.dataobj.inter, int(image.dataobj.offset)
     frames = max(shape[3:4] + (1,))
     if len(shape) < 3 or min(shape) < 1 or max((*shape[4:], 1)) > 1:

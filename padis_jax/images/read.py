@@ -145,4 +145,6 @@ def read_images(
         notes=notes,
         stored=stored,
         clipped=clipped,
+        places=source.places,
+        mixed=source.mixed,
     )

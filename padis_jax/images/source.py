@@ -50,6 +50,8 @@ class Source:
       rows_up: row 0 is to be shown at the bottom, as in CT that is stored with the face down.
       notes: what a user should know, each a line.
       sizes: (H, W) of every image as it is read, where crops of `shape` are to be taken of it; else empty.
+      places: mm of every slice along the volume, where they are not evenly spaced; else empty.
+      mixed: what differs in spacing from what, where volumes or slices do; else "".
     """
 
     path: str
@@ -64,6 +66,8 @@ class Source:
     rows_up: bool = False
     notes: tuple[str, ...] = ()
     sizes: tuple[tuple[int, int], ...] = ()
+    places: tuple[float, ...] = ()
+    mixed: str = ""
 
     @property
     def workers(self) -> int:
@@ -195,7 +199,7 @@ def join(sources: Sequence[Source], path: str, crop: tuple[int, int] | None = No
     if len(sources) == 1 and not crop:
         return dataclasses.replace(first, path=path)
     notes = [note for source in sources for note in source.notes]
-    spacing = first.spacing
+    spacing, mixed = first.spacing, next((source.mixed for source in sources if source.mixed), "")
     for source in sources[1:]:
         for what in ("colour" if crop else "size", "unit", "depth"):
             one, other = _describe(first, what), _describe(source, what)
@@ -204,6 +208,7 @@ def join(sources: Sequence[Source], path: str, crop: tuple[int, int] | None = No
                     f"{source.origins[0].file}: {other}, but {first.origins[0].file.name} is {one}; {MIXED}"
                 )
         if spacing is not None and (source.spacing is None or not np.allclose(spacing, source.spacing, rtol=1e-3)):
+            mixed = mixed or f"{source.path}: its spacing {source.spacing} differs from {first.path} ({first.spacing})"
             notes.append(f"{source.path}: its spacing {source.spacing} differs from {first.path} ({first.spacing})")
             spacing = None
     ends = np.cumsum([source.shape[0] for source in sources]).tolist()
@@ -225,7 +230,18 @@ def join(sources: Sequence[Source], path: str, crop: tuple[int, int] | None = No
         rows_up=first.rows_up,
         notes=tuple(dict.fromkeys(notes)),
         sizes=tuple(source.shape[1:3] for source in sources for _ in source.names) if crop else (),
+        places=_places(sources),
+        mixed=mixed,
     )
+
+
+def _places(sources: Sequence[Source]) -> tuple[float, ...]:
+    """Of the slices of all volumes, each from 0, where those of one are not evenly spaced."""
+    if not any(source.places for source in sources):
+        return ()
+    apart = [source.spacing[0] if source.spacing else 1.0 for source in sources]
+    each = [s.places or tuple(i * gap for i in range(s.shape[0])) for s, gap in zip(sources, apart, strict=True)]
+    return tuple(place for places in each for place in places)
 
 
 def _describe(source: Source, what: str) -> str:

@@ -25,12 +25,16 @@ Place = tuple[int | slice, ...]
 
 
 class Stored(NamedTuple):
-    """An array in a file: shape, type, unit where that is told, and what reads it, or the part at a place."""
+    """An array in a file: shape, type, what reads it, or the part at a place, and its unit where that is told.
+
+    `partial` arrays are read in part at the cost of the part; of others all is unpacked.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     read: Callable[[Place], np.ndarray]
     unit: str = ""
+    partial: bool = False
 
 
 def open_arrays(file: Path) -> dict[str, Stored]:
@@ -51,13 +55,14 @@ def open_arrays(file: Path) -> dict[str, Stored]:
         return readers[suffix](file)
 
 
-def _held(array: np.ndarray) -> Stored:
-    return Stored(array.shape, array.dtype, lambda place: np.asarray(array[place]))
+def held_array(array: np.ndarray) -> Stored:
+    """An array in memory, or mapped from the disk."""
+    return Stored(array.shape, array.dtype, lambda place: np.asarray(array[place]), partial=True)
 
 
 def _npy(file: Path) -> dict[str, Stored]:
     array = map_npy(file)
-    return {"sinogram": _held(array)} if array.dtype.kind in "fiub" and array.size else {}
+    return {"sinogram": held_array(array)} if array.dtype.kind in "fiub" and array.size else {}
 
 
 def _tiff(file: Path) -> dict[str, Stored]:
@@ -119,7 +124,7 @@ def _hdf5(file: Path) -> dict[str, Stored]:
                 values = np.asarray(data[full[::-1] if matlab else full])
             return values.T if matlab else values
 
-        return Stored(shape[::-1] if matlab else shape, item.dtype, read, unit)
+        return Stored(shape[::-1] if matlab else shape, item.dtype, read, unit, partial=item.chunks is None)
 
     def visit(name: str, item: Any) -> None:  # follows no links into other files
         if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiub" and not name.startswith("#") and item.size:
@@ -144,7 +149,7 @@ def _mat(file: Path) -> dict[str, Stored]:
 
     arrays = {v.name: stored(v) for v in variables if v.numeric and 0 not in v.shape}
     inside = load(file, [v for v in variables if v.kind in STRUCTURES], simplify=True)
-    return arrays | {name: _held(array) for name, array in _flat(inside, "")}
+    return arrays | {name: held_array(array) for name, array in _flat(inside, "")}
 
 
 def _flat(value: Any, name: str, depth: int = 0) -> Iterator[tuple[str, np.ndarray]]:

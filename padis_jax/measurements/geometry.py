@@ -154,6 +154,8 @@ def read_geometry(
             f"{path}: the geometry is a {type(value).__name__}, expected an object; docs/geometry.md lists its fields"
         )
     try:
+        if value.get("beam") == "cone":
+            raise ValueError("beam is 'cone': this is the geometry of a volume, and a slice is asked for")
         if "type" in value and "beam" not in value:
             return from_astra(value)
         if "angles" not in value:
@@ -191,16 +193,19 @@ def from_astra(geometry: Mapping[str, Any], *, mm_per_unit: float = 1.0) -> Scan
     kind = geometry.get("type")
     if kind not in ("parallel", "fanflat", "parallel_vec", "fanflat_vec"):
         raise ValueError(f"ASTRA geometry: type {str(kind)[:40]!r}; use parallel, fanflat or their _vec forms")
-    bins = _number(geometry, "DetectorCount")
+    bins = astra_number(geometry, "DetectorCount")
     if bins != int(bins):
         raise ValueError(f"ASTRA geometry: DetectorCount is {bins}, expected a whole number")
     if kind.endswith("_vec"):
-        about = _from_vectors(_numbers(geometry, "Vectors", 2), fan=kind == "fanflat_vec")
+        about = _from_vectors(astra_numbers(geometry, "Vectors", 2), fan=kind == "fanflat_vec")
     else:
-        about = {"angles": _numbers(geometry, "ProjectionAngles", 1), "spacing_mm": _number(geometry, "DetectorWidth")}
+        about = {
+            "angles": astra_numbers(geometry, "ProjectionAngles", 1),
+            "spacing_mm": astra_number(geometry, "DetectorWidth"),
+        }
         if kind == "fanflat":
-            about["source_distance_mm"] = _number(geometry, "DistanceOriginSource")
-            about["detector_distance_mm"] = _number(geometry, "DistanceOriginDetector")
+            about["source_distance_mm"] = astra_number(geometry, "DistanceOriginSource")
+            about["detector_distance_mm"] = astra_number(geometry, "DistanceOriginDetector")
     angles = tuple(float(a) for a in about.pop("angles"))
     lengths = {name: float(value) * mm_per_unit for name, value in about.items()}
     beam: Literal["parallel", "fan"] = "fan" if kind.startswith("fan") else "parallel"
@@ -241,7 +246,8 @@ def _from_vectors(vectors: np.ndarray, *, fan: bool) -> dict[str, Any]:
     return about | {name: values[name].mean() for name in names}
 
 
-def _number(geometry: Mapping[str, Any], name: str) -> float:
+def astra_number(geometry: Mapping[str, Any], name: str) -> float:
+    """A field of an ASTRA geometry; ValueError unless it is a number."""
     value = geometry.get(name)
     number = float(value) if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) else math.nan
     if not abs(number) < 1e12:
@@ -249,7 +255,8 @@ def _number(geometry: Mapping[str, Any], name: str) -> float:
     return number
 
 
-def _numbers(geometry: Mapping[str, Any], name: str, axes: int) -> np.ndarray:
+def astra_numbers(geometry: Mapping[str, Any], name: str, axes: int) -> np.ndarray:
+    """A list of an ASTRA geometry, or a list of lists; ValueError unless all of it are finite numbers."""
     try:
         found = np.asarray(geometry.get(name), np.float64)
     except (ValueError, TypeError, OverflowError) as error:

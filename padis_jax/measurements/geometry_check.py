@@ -105,12 +105,12 @@ def check_enough(geometry: ScanGeometry, sinogram: np.ndarray) -> None:
         raise ValueError(f"geometry check: {sinogram.shape} are too few views or bins; at least 8 and 16 are needed")
 
 
-def check_shape(geometry: ScanGeometry, sinogram: np.ndarray) -> None:
-    """Raises ValueError unless `sinogram` is [views, bins] of finite numbers."""
+def check_shape(geometry: ScanGeometry, sinogram: np.ndarray, *, air: bool = False) -> None:
+    """Raises ValueError unless `sinogram` is [views, bins] of finite numbers; all may be zero where that is `air`."""
     check_size(geometry, sinogram.shape)
     if not np.isfinite(sinogram).all():
         raise ValueError("the sinogram has NaN or infinity")
-    if not np.any(sinogram):
+    if not (air or np.any(sinogram)):
         raise ValueError("the sinogram is zero everywhere")
 
 
@@ -140,8 +140,8 @@ def _by_pairs(geometry: ScanGeometry, sinogram: np.ndarray) -> Report | None:
     # Of evenly spaced views the reverse order is the other sense of rotation: then it is called that.
     best = min(trials, key=lambda t: t.residual / (CLEARER if t.correction.reverse_views else 1))
     now = plain.pairs.agreement(axis_of(geometry))
-    if now is None and SURE * best.fit.uncertainty[0] > _least_shift(geometry):
-        return None  # lines are measured twice by another geometry alone, and do not tell which
+    if now is None and (not plain.pairs.there.all() or SURE * best.fit.uncertainty[0] > _least_shift(geometry)):
+        return None  # an arc's lines are measured twice by another geometry alone, and do not tell which
     stated = now.residual if now else float("nan")
     fitted = [Finding(_correction(t.correction, geometry, t.fit.axis, t.fit.pitch), t.residual) for t in trials]
     others = tuple(sorted(fitted, key=lambda f: f.residual))

@@ -1,28 +1,18 @@
-"""A measured scan for the solvers: read, turned into line integrals, centred, and scaled to the prior's images.
-
-The solvers work in image value times pixels. Which attenuations the values 0 and 1 stand for follows from the window
-where that is in HU; for others 0 is no attenuation, and that of 1 is given or estimated. `attenuation` does the
-rest.
-"""
+"""A measured scan from its files: read, turned into line integrals, and centred; `scaled` has it as solvers take it."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Literal, NamedTuple, get_args
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from padis_jax.errors import UserError
-from padis_jax.measurements.attenuation import attenuation_window, rescale_attenuation
+from padis_jax.images.choice import Choice, check_choice, one_number
 from padis_jax.measurements.geometry import ScanGeometry, read_geometry
 from padis_jax.measurements.geometry_check import check_shape, check_size, find_offset
 from padis_jax.measurements.line_integrals import line_integrals
-from padis_jax.measurements.simulate import MU_WATER, Measurement
 from padis_jax.measurements.sinogram_files import AXES, Held, Measured, open_sinogram
-from padis_jax.operators.tomography import RayTransform
-from padis_jax.window import HOUNSFIELD, Window
 
 FEW = 8  # views, of which the check can tell more
 LARGEST = 1000  # whole numbers beyond it are no line integrals
@@ -37,7 +27,9 @@ class MeasurementConfig:
       path: measured sinogram, with its geometry or --measurement.geometry. Types .npy, .npz, .mat, .h5, .tif; ::NAME
         chooses one of several; empty to simulate.
       geometry: geometry file (JSON); not needed where the sinogram's file tells it.
-      row: detector row, where the file has several.
+      row: detector row, where the file has several, or several: a volume, chosen as by --image.index (60:70, 3,5,9 or
+        all). The rays of a row are taken to lie in its plane.
+      row_mm: distance of two rows at the rotation axis; 0 for that of the bins.
       axes: of the stored array, in their order; `rows` is passed over where there are two.
       kind: "line-integrals", or photon "counts", whose flat and dark fields are used, or --measurement.flat; "auto" for
         counts where the array is called so or a flat field lies beside it.
@@ -55,7 +47,8 @@ class MeasurementConfig:
 
     path: str = ""
     geometry: str = ""
-    row: int = 0
+    row: Choice = 0
+    row_mm: float = 0.0
     axes: str = ",".join(AXES)
     kind: _KIND = "auto"
     counts: bool = False
@@ -68,7 +61,9 @@ class MeasurementConfig:
     check: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("row", "flat", "dark", "pixel_mm", "attenuation", "noise"):
+        check_choice("--measurement.row", self.row)
+        numbers = ("row", "row_mm", "flat", "dark", "pixel_mm", "attenuation", "noise")
+        for name in numbers[isinstance(self.row, str) :]:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UserError(f"measurement.{name} is {getattr(self, name)}: it must not be negative")
         if sorted(self.axes.replace(" ", "").split(",")) not in (["bins", "views"], sorted(AXES)):
@@ -77,8 +72,18 @@ class MeasurementConfig:
             )
         if self.kind not in get_args(_KIND) or (self.counts and self.kind == "line-integrals"):
             raise UserError(f"measurement.kind is {self.kind!r}: use auto, line-integrals or counts, without .counts")
+        if isinstance(self.row, str) and (self.check or self.find_centre):
+            raise UserError(
+                f"measurement.{'check' if self.check else 'find_centre'} takes one row: name it with "
+                "--measurement.row N, and write what it finds into the geometry file"
+            )
         if self.check and not self.path:
             raise UserError("measurement.check needs a measurement: name it with --measurement.path")
+
+    @property
+    def number(self) -> int:
+        """Of the one row that is chosen; UserError where it is a volume."""
+        return one_number("--measurement.row", self.row)
 
 
 class MeasuredScan(NamedTuple):
@@ -90,6 +95,7 @@ class MeasuredScan(NamedTuple):
       repaired: unusable counts that were filled.
       notes: how the file was understood where it could be read in several ways.
       relative_std: [views, bins], standard deviations up to a common factor; None where nothing tells them apart.
+      rows: of the detector.
     """
 
     sinogram: np.ndarray
@@ -97,6 +103,7 @@ class MeasuredScan(NamedTuple):
     repaired: int
     notes: tuple[str, ...] = ()
     relative_std: np.ndarray | None = None
+    rows: int = 1
 
 
 class OpenScan(NamedTuple):
@@ -113,6 +120,11 @@ class OpenScan(NamedTuple):
     geometry: ScanGeometry
     order: tuple[str, ...]
     note: str
+
+    @property
+    def rows(self) -> int:
+        """Of the detector."""
+        return self.held.stored.shape[self.order.index("rows")] if "rows" in self.order else 1
 
 
 def open_scan(config: MeasurementConfig) -> OpenScan:
@@ -136,18 +148,21 @@ def open_scan(config: MeasurementConfig) -> OpenScan:
     return OpenScan(held, geometry, order, note)
 
 
-def load_scan(config: MeasurementConfig, *, plan: bool = False) -> MeasuredScan:
-    """Reads the measurements and their geometry.
+def load_scan(config: MeasurementConfig, opened: OpenScan | None = None, *, plan: bool = False) -> MeasuredScan:
+    """Reads the measurements of a detector row and their geometry.
 
     Args:
       config: the settings.
+      opened: of `open_scan`, for a row of a volume, which may be air.
       plan: leaves the axis where the geometry says if finding it takes an image.
 
     Raises:
       UserError: naming the file and what is wrong with it.
     """
-    held, geometry, order, axes_note = open_scan(config)
-    found = held.read(order, row=config.row)
+    row_of_volume = opened is not None
+    opened = opened or open_scan(config)
+    held, geometry = opened.held, opened.geometry
+    found = held.read(opened.order, row=config.number)
     values, repaired, relative = found.sinogram, 0, None
     try:
         counts, kind_note = _counts(config, found)
@@ -160,15 +175,15 @@ def load_scan(config: MeasurementConfig, *, plan: bool = False) -> MeasuredScan:
             dark = found.dark if found.dark is not None else config.dark
             values, repaired, relative = line_integrals(values, flat, dark)
         values = np.ascontiguousarray(values, np.float32)
-        check_shape(geometry, values)
+        check_shape(geometry, values, air=row_of_volume)
         if config.find_centre:
             geometry = dataclasses.replace(geometry, offset_mm=find_offset(geometry, values, plan=plan))
     except UserError:
         raise
     except ValueError as error:
         raise UserError(f"{config.path}: {error}") from error
-    notes = tuple(filter(None, (axes_note, kind_note, _unit_note(geometry))))
-    return MeasuredScan(values, geometry, repaired, notes, relative)
+    notes = tuple(filter(None, (opened.note, kind_note, _unit_note(geometry))))
+    return MeasuredScan(values, geometry, repaired, notes, relative, opened.rows)
 
 
 def _unit_note(geometry: ScanGeometry) -> str:
@@ -207,79 +222,3 @@ def _counts(config: MeasurementConfig, found: Measured) -> tuple[bool, str]:
             f"field; {remedy} (counts with --measurement.flat)"
         )
     return False, ""
-
-
-class ScaledScan(NamedTuple):
-    """A scan as the solvers take it.
-
-    Attributes:
-      operator: in pixels.
-      measurement: in image value times pixels.
-      pixel_mm: side of a pixel.
-      attenuation: per mm, of the image values 0 and 1.
-    """
-
-    operator: RayTransform
-    measurement: Measurement
-    pixel_mm: float
-    attenuation: Window
-
-
-def scaled_scan(
-    config: MeasurementConfig,
-    scan: MeasuredScan,
-    window: Window,
-    image_shape: tuple[int, int],
-    *,
-    operator: RayTransform | None = None,
-) -> ScaledScan:
-    """The scan of an image in [0, 1].
-
-    Args:
-      config: the settings.
-      scan: from `load_scan`.
-      window: of the prior's images.
-      image_shape: of the prior's images.
-      operator: from an earlier call for another scan of the same geometry.
-
-    Raises:
-      UserError: if the image reaches beyond the source, or no attenuation can be estimated.
-    """
-    pixel = config.pixel_mm or scan.geometry.field_mm / max(image_shape)
-    operator = operator or scan.geometry.operator(image_shape, pixel)
-    if window.unit == HOUNSFIELD.unit:
-        attenuation = attenuation_window(window, mu_water=config.attenuation or MU_WATER)
-    else:
-        attenuation = Window("1/mm", 0.0, config.attenuation or _bright(config, scan, operator, pixel))
-    y = rescale_attenuation(jnp.asarray(scan.sinogram), operator, image_shape, attenuation, length_mm=pixel)
-    noise = config.noise or _noise(scan.sinogram, scan.relative_std)
-    std = jnp.broadcast_to(jnp.asarray(noise / ((attenuation.high - attenuation.low) * pixel), jnp.float32), y.shape)
-    return ScaledScan(operator, Measurement(y, std, "measured"), pixel, attenuation)
-
-
-def _bright(config: MeasurementConfig, scan: MeasuredScan, operator: RayTransform, pixel: float) -> float:
-    """The attenuation per mm of the bright parts of the FBP; while tracing that of water, if there is any."""
-    image = operator.start(jnp.asarray(scan.sinogram))
-    if isinstance(image, jax.core.Tracer):
-        found = MU_WATER if scan.sinogram.max(initial=0) > 0 else 0.0
-    else:
-        found = float(np.percentile(np.asarray(image) / pixel, 99.5))
-    if not found > 0:
-        raise UserError(f"{config.path}: its FBP has no positive values; give --measurement.attenuation")
-    return found
-
-
-def _noise(sinogram: np.ndarray, relative: np.ndarray | None) -> float | np.ndarray:
-    """Standard deviation of independent noise, from second differences along the detector (the object is smoother).
-
-    One number, or k r_i where those of the entries are in the ratios r: a second difference then has the variance
-    k^2 (r_{i-1}^2 + 4 r_i^2 + r_{i+1}^2).
-    """
-    second = np.abs(np.diff(sinogram.astype(np.float64), 2, axis=1))
-    if not second.size:
-        return 0.0
-    if relative is None:
-        return float(1.4826 * np.median(second) / np.sqrt(6))
-    r = relative.astype(np.float64)
-    spread = np.sqrt(r[:, :-2] ** 2 + 4 * r[:, 1:-1] ** 2 + r[:, 2:] ** 2)
-    return np.asarray(1.4826 * np.median(second / spread) * r)

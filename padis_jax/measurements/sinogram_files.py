@@ -19,7 +19,7 @@ import numpy as np
 
 from padis_jax.errors import UserError
 from padis_jax.images.guard import decoding
-from padis_jax.measurements.containers import SUFFIXES, Stored, open_arrays
+from padis_jax.measurements.containers import SUFFIXES, Stored, held_array, open_arrays
 from padis_jax.measurements.geometry import ANGLES, ScanGeometry
 
 __all__ = ["AXES", "SUFFIXES", "Held", "Measured", "open_sinogram"]
@@ -121,6 +121,16 @@ class Held(NamedTuple):
             sinogram = _plane(self.stored, order, row)
             flat, dark = (self._field(names, order, row) for names in (_FLAT, _DARK))
         return Measured(sinogram, self.name, flat, dark, self.angles, self.angle_unit, self.geometry)
+
+    def loaded(self) -> Held:
+        """With the sinogram in memory, if it fits, where its file must be unpacked whole for a part of it."""
+        if self.stored.partial:
+            return self
+        try:
+            with decoding(self.file, "measurement file"):
+                return self._replace(stored=held_array(self.stored.read(())))
+        except UserError:  # beyond the limit of memory; a damaged file is refused when a row is read
+            return self
 
     def _field(self, names: tuple[str, ...], order: tuple[str, ...], row: int) -> np.ndarray | None:
         """A flat or dark field, laid out as the sinogram is, or without its views."""

@@ -89,8 +89,8 @@ class Projector(Protocol):
     """An operator with tables."""
 
     @property
-    def measurement_shape(self) -> tuple[int, int]:
-        """(views, bins)."""
+    def measurement_shape(self) -> tuple[int, ...]:
+        """(views, bins), or (D, views, bins) of an operator that has the `plane` of a slice."""
         ...
 
     def rays_for(self, array: Array) -> Rays:
@@ -185,18 +185,24 @@ def fbp(operator: Projector, sinogram: Array, *, filter: Filter = "hann", cutoff
 
     Args:
       operator: a `ParallelBeam` or a `FanBeam`.
-      sinogram: [views, bins] or [views, bins, C] line integrals.
+      sinogram: [views, bins] or [views, bins, C] line integrals; [D, views, bins] of an operator on volumes.
       filter: "ram-lak", "shepp-logan", "cosine", "hamming" or "hann".
       cutoff: fraction of the Nyquist frequency of the detector.
 
     Returns:
-      [H, W] or [H, W, C], in the unit of the image.
+      [H, W] or [H, W, C], in the unit of the image; [D, H, W] of volumes.
 
     Raises:
       ValueError: a sinogram of the wrong shape, an unknown filter, or a cut-off out of range.
     """
-    views, bins = operator.measurement_shape
     sinogram = jnp.asarray(sinogram)
+    if len(operator.measurement_shape) == 3:
+        plane = getattr(operator, "plane", None)
+        if plane is None or sinogram.shape != operator.measurement_shape:
+            what = f"expected {operator.measurement_shape}, got {sinogram.shape}" if plane else "a cone beam has `fdk`"
+            raise ValueError(f"fbp: {what}")
+        return jax.lax.map(lambda row: fbp(plane, row, filter=filter, cutoff=cutoff), sinogram)
+    views, bins = operator.measurement_shape
     if sinogram.ndim not in (2, 3) or sinogram.shape[:2] != (views, bins):
         raise ValueError(
             f"fbp: expected a sinogram of shape {(views, bins)} or {(views, bins, 'C')}, got {sinogram.shape}"

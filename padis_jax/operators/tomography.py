@@ -8,8 +8,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import overload
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +24,12 @@ from padis_jax.operators.kept import kept
 from padis_jax.operators.least_squares import pseudo_inverse
 from padis_jax.operators.norm import lanczos_norm, operator_norm
 from padis_jax.operators.parallel import ParallelGeometry, ParallelRays
-from padis_jax.operators.per_channel import checked, checked_size, leaf, per_channel, real, whole
+from padis_jax.operators.per_channel import checked, leaf, per_channel
+from padis_jax.operators.scan_checks import checked_scan
+from padis_jax.operators.slices import SliceTransform, shape_of_slices
 
 Geometry = ParallelGeometry | FanGeometry
-TURNED = 1e6  # radians
-WIDEST, FARTHEST = 1e4, 1e12  # of pixels and offsets, and of distances, in bins: tables grow with the first
+Angles = Sequence[float] | np.ndarray | Array
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["rays", "words", "norm"], meta_fields=["kind"])
@@ -99,17 +100,42 @@ class RayTransform(Composable):
         return per_channel(functools.partial(pseudo_inverse, rays.project, rays.backproject), measurement)
 
 
-def ParallelBeam(  # noqa: N802 (a factory named like the object it makes)
+@overload
+def ParallelBeam(
     *,
     image_shape: tuple[int, int],
-    angles: Sequence[float] | np.ndarray | Array,
+    angles: Angles,
     detector_count: int = 512,
     detector_spacing: float = 1.0,
     pixel_size: float = 1.0,
     detector_offset: float = 0.0,
     rotation_offset: float = 0.0,
     pixel_aspect: float = 1.0,
-) -> RayTransform:
+) -> RayTransform: ...
+@overload
+def ParallelBeam(
+    *,
+    volume_shape: tuple[int, int, int],
+    angles: Angles,
+    detector_count: int = 512,
+    detector_spacing: float = 1.0,
+    pixel_size: float = 1.0,
+    detector_offset: float = 0.0,
+    rotation_offset: float = 0.0,
+    pixel_aspect: float = 1.0,
+) -> SliceTransform: ...
+def ParallelBeam(  # noqa: N802 (a factory named like the object it makes)
+    *,
+    image_shape: tuple[int, int] | None = None,
+    volume_shape: tuple[int, int, int] | None = None,
+    angles: Angles,
+    detector_count: int = 512,
+    detector_spacing: float = 1.0,
+    pixel_size: float = 1.0,
+    detector_offset: float = 0.0,
+    rotation_offset: float = 0.0,
+    pixel_aspect: float = 1.0,
+) -> RayTransform | SliceTransform:
     """A parallel-beam scan.
 
     >>> import jax.numpy as jnp, numpy as np, padis_jax as pj
@@ -117,9 +143,13 @@ def ParallelBeam(  # noqa: N802 (a factory named like the object it makes)
     >>> y = A(jnp.ones((32, 32)))
     >>> y.shape, A.T(y).shape, round(float(y[0].sum()))  # the area, in each view
     ((6, 64), (32, 32), 1024)
+    >>> V = pj.ParallelBeam(volume_shape=(5, 32, 32), angles=np.arange(6) * np.pi / 6, detector_count=64)
+    >>> V(jnp.ones((5, 32, 32))).shape
+    (5, 6, 64)
 
     Args:
-      image_shape: (H, W) in pixels.
+      image_shape: (H, W) in pixels; or
+      volume_shape: (D, H, W): every slice is projected alike, [D, H, W] -> [D, views, bins].
       angles: [views] in radians, in any order, repeated or beyond pi if need be. Ray: x cos t + y sin t = u.
       detector_count: bins per view.
       detector_spacing: distance of two bins.
@@ -131,18 +161,22 @@ def ParallelBeam(  # noqa: N802 (a factory named like the object it makes)
       pixel_aspect: height of a pixel over its width.
 
     Raises:
-      ValueError: a size that is not positive, or angles that are not a non-empty list of finite numbers.
+      ValueError: both shapes or none, a size that is not positive, or angles that are not a non-empty list of finite
+        numbers.
     """
+    plane, depth = shape_of_slices("ParallelBeam", image_shape, volume_shape)
     name, lengths = "ParallelBeam", {"detector_spacing": detector_spacing, "pixel_size": pixel_size}
     lengths["pixel_aspect"] = pixel_aspect
     offsets = {"detector_offset": detector_offset, "rotation_offset": rotation_offset}
-    return ray_transform(ParallelGeometry(**_checked_scan(name, image_shape, angles, detector_count, lengths, offsets)))
+    scan = checked_scan(name, plane, angles, detector_count, lengths, offsets)
+    return _of_slices(ray_transform(ParallelGeometry(**scan)), depth)
 
 
-def FanBeam(  # noqa: N802 (a factory named like the object it makes)
+@overload
+def FanBeam(
     *,
     image_shape: tuple[int, int],
-    angles: Sequence[float] | np.ndarray | Array,
+    angles: Angles,
     source_distance: float,
     detector_distance: float,
     detector_count: int = 512,
@@ -151,7 +185,35 @@ def FanBeam(  # noqa: N802 (a factory named like the object it makes)
     detector_offset: float = 0.0,
     rotation_offset: float = 0.0,
     pixel_aspect: float = 1.0,
-) -> RayTransform:
+) -> RayTransform: ...
+@overload
+def FanBeam(
+    *,
+    volume_shape: tuple[int, int, int],
+    angles: Angles,
+    source_distance: float,
+    detector_distance: float,
+    detector_count: int = 512,
+    detector_spacing: float = 1.0,
+    pixel_size: float = 1.0,
+    detector_offset: float = 0.0,
+    rotation_offset: float = 0.0,
+    pixel_aspect: float = 1.0,
+) -> SliceTransform: ...
+def FanBeam(  # noqa: N802 (a factory named like the object it makes)
+    *,
+    image_shape: tuple[int, int] | None = None,
+    volume_shape: tuple[int, int, int] | None = None,
+    angles: Angles,
+    source_distance: float,
+    detector_distance: float,
+    detector_count: int = 512,
+    detector_spacing: float = 1.0,
+    pixel_size: float = 1.0,
+    detector_offset: float = 0.0,
+    rotation_offset: float = 0.0,
+    pixel_aspect: float = 1.0,
+) -> RayTransform | SliceTransform:
     """A fan-beam scan with a flat detector.
 
     In view t the source is at (d sin t, -d cos t), the detector's centre at (-e sin t, e cos t), and bins lie along
@@ -165,7 +227,8 @@ def FanBeam(  # noqa: N802 (a factory named like the object it makes)
     ((12, 48, 1), (16, 16, 1))
 
     Args:
-      image_shape: (H, W) in pixels.
+      image_shape: (H, W) in pixels; or
+      volume_shape: (D, H, W): every slice is projected alike, [D, H, W] -> [D, views, bins].
       angles: [views] in radians, in any order, repeated or beyond a turn if need be.
       source_distance: d, from the line through the rotation axis parallel to the detector; beyond the image's corners.
       detector_distance: e, from the same line; not negative. The pixels of a detector in the isocentre have e = 0.
@@ -179,24 +242,29 @@ def FanBeam(  # noqa: N802 (a factory named like the object it makes)
       pixel_aspect: height of a pixel over its width.
 
     Raises:
-      ValueError: a size that is not positive, a source within the image's corners, or angles that are not a non-empty
-        list of finite numbers.
+      ValueError: both shapes or none, a size that is not positive, a source within the image's corners, or angles
+        that are not a non-empty list of finite numbers.
     """
     lengths = {"detector_spacing": detector_spacing, "pixel_size": pixel_size, "source_distance": source_distance}
     lengths["pixel_aspect"] = pixel_aspect
     offsets = {"detector_offset": detector_offset, "rotation_offset": rotation_offset}
     offsets |= {"detector_distance": detector_distance}
-    scan = _checked_scan("FanBeam", image_shape, angles, detector_count, lengths, offsets)
+    plane, depth = shape_of_slices("FanBeam", image_shape, volume_shape)
+    scan = checked_scan("FanBeam", plane, angles, detector_count, lengths, offsets)
     if detector_distance < 0:
         raise ValueError(f"FanBeam: detector_distance must not be negative, got {detector_distance}")
     height = pixel_size * pixel_aspect
-    corner = math.hypot(image_shape[0] * height, image_shape[1] * pixel_size) / 2 + max(height, pixel_size)
+    corner = math.hypot(plane[0] * height, plane[1] * pixel_size) / 2 + max(height, pixel_size)
     if source_distance <= corner:
         raise ValueError(
             f"FanBeam: source_distance {source_distance} must be more than {corner:g}, the half diagonal of the image "
             "and a pixel: the source may not turn through the image"
         )
-    return ray_transform(FanGeometry(**scan))
+    return _of_slices(ray_transform(FanGeometry(**scan)), depth)
+
+
+def _of_slices(plane: RayTransform, depth: int | None) -> RayTransform | SliceTransform:
+    return plane if depth is None else SliceTransform(plane, depth)
 
 
 @kept
@@ -209,46 +277,3 @@ def ray_transform(geometry: Geometry) -> RayTransform:
     else:
         norm = operator_norm(rays.project, rays.backproject, image_shape=rays.image_shape)
     return RayTransform(rays, geometry.words(), norm, type(geometry))
-
-
-def _checked_scan(
-    name: str,
-    image_shape: Sequence[int],
-    angles: Sequence[float] | np.ndarray | Array,
-    detector_count: int,
-    lengths: Mapping[str, float],
-    offsets: Mapping[str, float],
-) -> dict[str, Any]:
-    """The fields of a geometry; ValueError for what no scan can have.
-
-    Lengths are positive, offsets finite, and all of a size that tables and float32 can hold.
-    """
-    theta = np.asarray(angles)
-    if theta.ndim != 1 or theta.size == 0 or theta.dtype.kind not in "biuf" or not (np.abs(theta) <= TURNED).all():
-        raise ValueError(
-            f"{name}: angles must be a non-empty list of radians of at most {TURNED:g}, got {theta.dtype}{theta.shape}"
-        )
-    theta = theta.astype(np.float64)
-    shape = checked_size(name, image_shape)
-    if not whole(detector_count):
-        raise ValueError(f"{name}: detector_count must be a positive whole number, got {detector_count}")
-    for field, length in (*lengths.items(), *offsets.items()):
-        if not real(length):
-            raise ValueError(f"{name}: {field} is {length!r}: it must be a number")
-    for field, length in lengths.items():
-        if not (np.isfinite(length) and length > 0):
-            raise ValueError(f"{name}: {field} must be positive, got {length}")
-    for field, length in offsets.items():
-        if not np.isfinite(length):
-            raise ValueError(f"{name}: {field} must be finite, got {length}")
-    numbers = {field: float(length) for field, length in {**lengths, **offsets}.items()}
-    unit, height = numbers["detector_spacing"], numbers["pixel_size"] * numbers["pixel_aspect"]
-    for field, length in {**numbers, "pixel_aspect": height}.items():
-        most = FARTHEST if field.endswith("distance") else WIDEST
-        if abs(length) / unit > most or 0 < length < unit / FARTHEST:
-            field = "the height of a pixel" if field == "pixel_aspect" else field
-            raise ValueError(
-                f"{name}: {field} is {length:g} and detector_spacing {unit:g}: one is too large beside the other "
-                f"(more than {most:g} or less than {1 / FARTHEST:g} times); are both in one unit?"
-            )
-    return {"image_shape": shape, "angles": tuple(theta.tolist()), "detector_count": int(detector_count), **numbers}

@@ -34,7 +34,7 @@ def choice_of(config: Experiment, case: Case, plan: Plan, *, blind: bool = False
     std = case.noise_std if known and bool(jnp.any(case.noise_std > 0)) else None
     try:
         return choose(
-            jax.random.fold_in(image_key(config.seed, config.image.index), 3),
+            jax.random.fold_in(image_key(config.seed, config.image.number), 3),
             case.measurement.y,
             case.operator,
             case.prior,

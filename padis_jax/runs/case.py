@@ -19,7 +19,8 @@ from padis_jax.fields import check_length
 from padis_jax.images import ImageSet, Window
 from padis_jax.images.source import Spacing
 from padis_jax.keys import root_key
-from padis_jax.measurements.load import MeasuredScan, scaled_scan
+from padis_jax.measurements.load import MeasuredScan
+from padis_jax.measurements.scaled import scaled_scan
 from padis_jax.measurements.simulate import Measurement
 from padis_jax.operators import Masking
 from padis_jax.operators.tomography import RayTransform, ray_transform
@@ -28,6 +29,7 @@ from padis_jax.prior import Prior
 from padis_jax.problems.registry import NamedProblem, measure_image, parallel_scan
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import problem_of
+from padis_jax.solvers.checks import checked
 from padis_jax.solvers.presets import Kind, kind_of
 from padis_jax.solvers.problem import as_pytree
 from padis_jax.weights import Weights
@@ -137,20 +139,18 @@ def simulated_case(
       UserError: for a missing image or mask, a size that the problem cannot have, or a pixel size that neither the file
         nor the config has.
     """
-    chosen = images.select([config.image.index])
+    chosen = images.select([config.image.number])
     truth = np.asarray(chosen.images[0])
     height, width = truth.shape[:2]
     if min(height, width) < SSIM_WINDOW:
         raise UserError(
             f"{config.image.path}: {(height, width)} pixels; at least {SSIM_WINDOW} x {SSIM_WINDOW} are needed"
         )
-    problem = parallel_scan(config.scan.views, config.scan.bins)
-    if config.problem:
-        problem = problem_of(config, (height, width), rows_up=chosen.rows_up)
+    problem = simulated_problem(config, (height, width), rows_up=chosen.rows_up)
     noise: dict[str, Any] = {"sigma": config.noise}
     if problem.tomography and config.scan.protocol == "honest":
         noise = {"photons": config.scan.photons, "pixel_mm": _pixel_mm(config, chosen), "window": chosen.window}
-    key = image_key(config.seed, config.image.index) if key is None else key
+    key = image_key(config.seed, config.image.number) if key is None else key
     try:
         if operator is None:
             operator = problem.build((height, width), truth.shape[-1], jax.random.fold_in(key, 2))
@@ -217,7 +217,7 @@ def measured_case(config: Experiment, scan: MeasuredScan, weights: Weights, *, o
     blank = np.zeros((1, *shape, 1), np.float32)
     source = ImageSet(blank, (name,), weights.window, spacing=(scaled.pixel_mm,) * 3)
     views, bins = scan.sinogram.shape
-    problem = dataclasses.replace(parallel_scan(views, bins), description=f"{views} measured views")
+    problem = measured_problem(views, bins)
     about = {
         "measurement": path,
         "repaired_counts": scan.repaired,
@@ -231,7 +231,28 @@ def measured_case(config: Experiment, scan: MeasuredScan, weights: Weights, *, o
     )
 
 
+def simulated_problem(config: Experiment, image_shape: tuple[int, int], *, rows_up: bool = False) -> NamedProblem:
+    """The problem or the scan that the config names, for images (H, W); UserError as `problem_of`."""
+    if config.problem:
+        return problem_of(config, image_shape, rows_up=rows_up)
+    return parallel_scan(config.scan.views, config.scan.bins)
+
+
+def measured_problem(views: int, bins: int) -> NamedProblem:
+    """Of a measured scan."""
+    return dataclasses.replace(parallel_scan(views, bins), description=f"{views} measured views")
+
+
 def grey_only(path: str, weights: Weights) -> None:
     """Raises UserError for weights in colour: sinograms are grey."""
     if weights.network.image_channels != 1:
         raise UserError(f"{path}: made for {weights.network.image_channels} channels, but sinograms are grey")
+
+
+def checked_case(what: str, case: Case) -> Case:
+    """The case; UserError for numbers that no method takes, which would end a job and not the item alone."""
+    try:
+        checked("its sinogram" if case.problem.tomography else "its measurement", case.measurement.y)
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from error
+    return case

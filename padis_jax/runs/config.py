@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from padis_jax.config import check_shaping
-from padis_jax.errors import UserError
+from padis_jax.errors import UserError, quoted
 from padis_jax.fields import check_count, check_fields, check_length
+from padis_jax.images.choice import Choice, check_choice, one_number
 from padis_jax.measurements.load import MeasurementConfig
 from padis_jax.operators.blur import Boundary
 from padis_jax.prior import TilingName
@@ -36,20 +37,27 @@ class ImageConfig:
 
     Attributes:
       path: file, folder or glob of images. DICOM, NIfTI, pictures, arrays, MATLAB or HDF5 (docs/formats.md).
-      index: which image of the file or folder, from 0.
+      index: which image of the path, from 0, or several: a volume. A range is one of Python's slices (60:70 is 60 to
+        69, 0:90:3 every third of them, -10: the last ten) but must not reach beyond the set; or 3,5,9, or all.
       crop: take the middle of the image, of this height and width.
       resize: scale the image until it covers this height and width, and take the middle.
       grey: take a colour image as grey, 0.299 R + 0.587 G + 0.114 B.
     """
 
     path: str = DEFAULT_IMAGE
-    index: int = 41
+    index: Choice = 41
     crop: tuple[int, int] | None = None
     resize: tuple[int, int] | None = None
     grey: bool = False
 
     def __post_init__(self) -> None:
         check_shaping("image", self.crop, self.resize)
+        check_choice("--image.index", self.index)
+
+    @property
+    def number(self) -> int:
+        """Of the one image that is chosen; UserError where it is a volume."""
+        return one_number("--image.index", self.index)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,15 +143,17 @@ class Experiment:
         `solver.average` runs chains in turn.
       generate: number of images to draw from the prior alone; 0 for none.
       generate_levels: steps of annealed Langevin dynamics for each of them.
-      save_as: also write the result as dicom, nifti, png, tiff or npz, in its unit. DICOM needs a DICOM image, whose
-        header is carried over, with the patient's name, ID, birth date and address; png and tiff have 16 bits.
+      save_as: also write the result as dicom, nifti, png, tiff, npz or hdf5. Values are in their unit. A volume is one
+        file (DICOM: a series, png: a file a slice). DICOM needs a DICOM image, whose header is carried over, with the
+        patient's name, ID, birth date and address; png and tiff have 16 bits.
       anonymise: results without the patient, whose name and ID DICOM carries over. DICOM and NIfTI, by the basic
         profile of PS3.15 (docs/formats.md).
       new_frame: allow an image of another size than the weights were trained on. It gets a new frame, to which
         positions are rescaled. Weights without positions need no flag.
-      devices: devices that share the patches of the image, or the files of `measurements`; 0 for all available.
+      devices: devices that share the patches of the image, or the slices of a volume, or the files of `measurements`;
+        0 for all available.
       measurements: folder of measured scans to reconstruct, all of them. "" for none.
-      batch: measurements reconstructed at a time.
+      batch: measurements, or slices of a volume, reconstructed at a time; of slices fewer where memory is short.
     """
 
     weights: str = DEFAULT_WEIGHTS
@@ -192,13 +202,13 @@ class Experiment:
         if (self.image.crop or self.image.resize) and {"dicom", "nifti"} & set(self.save_as):
             raise UserError("--save-as dicom and nifti carry a whole image's header: not with --image.crop or resize")
         self._check_problem()
+        self._check_volume()
         row = find_method(self.method)
         if row.begin is not None and (self.samples or (self.solver.average or 1) > 1):
             raise UserError(
                 f"--solver {self.method}: its runs {row.alone}; leave --samples and --solver.average out, or take "
                 f"--solver {SAMPLING}"
             )
-
         if self.auto:
             self._check_auto()
 
@@ -211,16 +221,28 @@ class Experiment:
             )
         if named := [f for f in ("levels", "weight") if f in {*self.solver.run_fields, *self.solver.settings}]:
             raise UserError(f"--auto chooses solver.{named[0]}: leave one of the two out")
-        if self.measurements or self.generate:
-            raise UserError(
-                "--auto chooses for one measurement: leave --measurements and --generate out, and give a folder what "
-                "it chose for one of its files"
-            )
+        if self.measurements or self.generate or self.volume:
+            raise UserError("--auto chooses for one measurement: run it on one file or slice, and give what it chose "
+                            "to the others")  # fmt: skip
 
     @property
     def method(self) -> str:
         """The name of the solver: the chosen one, else the default of such a run."""
         return self.solver.method or default_method(self.problem, self.samples)
+
+    @property
+    def volume(self) -> bool:
+        """Whether several slices are chosen: a volume."""
+        return isinstance(self.image.index, str) or isinstance(self.measurement.row, str)
+
+    def _check_volume(self) -> None:
+        index, row = self.image.index, self.measurement.row
+        if isinstance(index, str) and (self.measurement.path or self.measurements):
+            raise UserError(f"--image.index {quoted(index)}: measured scans have rows; name them by --measurement.row")
+        if isinstance(index, str) and self.generate:
+            raise UserError(f"--image.index {quoted(index)}: --generate draws images without one; leave it out")
+        if isinstance(row, str) and not self.measurement.path:
+            raise UserError(f"--measurement.row {quoted(row)}: belongs to one scan; name it by --measurement.path")
 
     def _check_problem(self) -> None:
         if self.problem and self.problem not in PROBLEM_NAMES:

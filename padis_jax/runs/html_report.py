@@ -1,6 +1,7 @@
 """One HTML page of a run: pictures, metrics and settings in a single file that opens without a network.
 
-Pictures are embedded as data URIs, nothing is loaded from elsewhere, and every text from outside is escaped.
+Pictures are embedded as data URIs, nothing is loaded from elsewhere, and every text from outside is escaped. The slices
+of a volume are stepped through with a slider, by a few lines of JavaScript; without it, the middle one is shown.
 """
 
 from __future__ import annotations
@@ -21,6 +22,26 @@ th, td { padding: .25em .8em; border-bottom: 1px solid #ccc; text-align: right }
 th:first-child, td:first-child { text-align: left }
 figure { margin: 1em 0 } img { max-width: 100%; image-rendering: auto } figcaption { color: #555 }
 pre { background: #f5f5f5; padding: 1em; overflow-x: auto; font-size: 13px }
+.steps input { width: 60%; vertical-align: middle } .steps img { width: min(100%, 48em); display: block }
+.steps img[hidden] { display: none }
+"""
+_STEP = """
+for (const view of document.querySelectorAll(".steps")) {
+  const slices = [...view.querySelectorAll("img")], slider = view.querySelector("input");
+  const label = view.querySelector("output"), button = view.querySelector("button");
+  let timer = null;
+  const show = () => {
+    slices.forEach((slice, at) => { slice.hidden = at !== Number(slider.value); });
+    label.textContent = slices[slider.value].alt;
+  };
+  slider.addEventListener("input", show);
+  button.addEventListener("click", () => {
+    button.textContent = timer === null ? "stop" : "play";
+    if (timer !== null) { clearInterval(timer); timer = null; return; }
+    timer = setInterval(() => { slider.value = (Number(slider.value) + 1) % slices.length; show(); }, 150);
+  });
+  show();
+}
 """
 
 
@@ -31,6 +52,8 @@ def report_html(
     rows: Sequence[Mapping[str, Any]],
     settings: Mapping[str, Any],
     notes: Sequence[str] = (),
+    steps: Mapping[str, bytes] | None = None,
+    details: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> str:
     """The page.
 
@@ -40,26 +63,27 @@ def report_html(
       rows: the table, name of column -> text or number; columns are those of the first row.
       settings: nested mappings that JSON can hold.
       notes: paragraphs under the heading.
+      steps: label -> PNG file, pictures of one size to step through, in order.
+      details: title -> rows of a further table, which is shown on demand.
 
     Raises:
       ValueError: if a picture is no PNG.
     """
-    for caption, data in pictures.items():
+    steps = steps or {}
+    for caption, data in (*pictures.items(), *steps.items()):
         if not data.startswith(b"\x89PNG\r\n\x1a\n"):
             raise ValueError(f"report: picture {caption!r} is no PNG")
     parts = [f"<h1>{html.escape(title)}</h1>"]
     parts += [f"<p>{html.escape(note)}</p>" for note in notes]
     if rows:
-        head = "".join(f"<th>{html.escape(str(name))}</th>" for name in rows[0])
-        body = "\n".join(
-            "<tr>" + "".join(f"<td>{html.escape(_text(row.get(name)))}</td>" for name in rows[0]) + "</tr>"
-            for row in rows
-        )
-        parts.append(f"<table>\n<tr>{head}</tr>\n{body}\n</table>")
+        parts.append(_table(rows))
+    if steps:
+        parts.append(_stepped(steps))
     for caption, data in pictures.items():
-        source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
         text = html.escape(caption)
-        parts.append(f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>')
+        parts.append(f'<figure><img src="{_source(data)}" alt="{text}"><figcaption>{text}</figcaption></figure>')
+    for heading, more in (details or {}).items():
+        parts.append(f"<details><summary>{html.escape(heading)}</summary>\n{_table(more)}\n</details>")
     parts.append(f"<h2>Settings</h2>\n<pre>{html.escape(json.dumps(settings, indent=2, default=str))}</pre>")
     page = "\n".join(parts)
     return (
@@ -75,6 +99,31 @@ def write_report(path: str | Path, title: str, **contents: Any) -> None:
       UserError: if the file cannot be written; an earlier one is unchanged then.
     """
     write_bytes(path, report_html(title, **contents).encode(errors="backslashreplace"))  # names may be no UTF-8
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    head = "".join(f"<th>{html.escape(str(name))}</th>" for name in rows[0])
+    body = "\n".join(
+        "<tr>" + "".join(f"<td>{html.escape(_text(row.get(name)))}</td>" for name in rows[0]) + "</tr>" for row in rows
+    )
+    return f"<table>\n<tr>{head}</tr>\n{body}\n</table>"
+
+
+def _stepped(steps: Mapping[str, bytes]) -> str:
+    """One of the pictures, the middle one at first, with a slider under it."""
+    middle = len(steps) // 2
+    shown = [
+        f'<img src="{_source(data)}" alt="{html.escape(label)}"{"" if at == middle else " hidden"}>'
+        for at, (label, data) in enumerate(steps.items())
+    ]
+    slider = f'<input type="range" min="0" max="{len(steps) - 1}" value="{middle}" aria-label="slice">'
+    controls = f"<figcaption>{slider} <button>play</button> <output></output></figcaption>"
+    pictures = "\n".join(shown)
+    return f'<figure class="steps">\n{pictures}\n{controls}</figure>\n<script>{_STEP}</script>'
+
+
+def _source(data: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
 
 
 def _text(value: Any) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import padis_jax
 from padis_jax.figures import comparison, images_row, maps, save_figure
 from padis_jax.files import check_writable, write_json, write_npz
+from padis_jax.images import ImageSet, Window
 from padis_jax.lock import Lock
 from padis_jax.measurements.geometry import ScanGeometry, write_geometry
 from padis_jax.outputs import check_outputs, claimed, has_field
@@ -118,15 +119,20 @@ def check_save(config: Experiment, workdir: Path, case: Case) -> list[str]:
       UserError: for a folder that cannot be written to, for a format that needs what the source does not tell, and for
         what `outputs.check_outputs` refuses.
     """
-    blank = result(np.zeros(case.source.images.shape), case.source, "", window=case.window, anonymise=config.anonymise)
-    saved = [p for kind in config.save_as for stem in _stems(config, workdir) for p in check_format(stem, kind, blank)]
     names = ["reconstruction.npz", "metrics.json", "config.json", "report.html"]
     names += ["reconstruction.png" if case.truth is None else "comparison.png"]
     names += ["deviation.png"] if config.samples else []
     names += ["geometry.json"] if config.measurement.path else []
-    names += [str(path.relative_to(workdir)) for path in saved]
+    names += saved_names(config, workdir, case.source, case.window)
     check_folder(workdir, names, config)
     return names
+
+
+def saved_names(config: Experiment, workdir: Path, source: ImageSet, window: Window) -> list[str]:
+    """The files of --save-as, within the folder; UserError for a format that needs what the source does not tell."""
+    blank = result(np.zeros(source.images.shape, np.float32), source, "", window=window, anonymise=config.anonymise)
+    paths = [p for kind in config.save_as for stem in _stems(config, workdir) for p in check_format(stem, kind, blank)]
+    return [str(path.relative_to(workdir)) for path in paths]
 
 
 def check_folder(workdir: Path, names: list[str], config: Experiment) -> None:
@@ -154,18 +160,32 @@ def _ours(workdir: Path) -> bool:
 
 
 def save(config: Experiment, workdir: Path, case: Case, outcome: Outcome) -> list[str]:
-    """Writes the last image in every format of --save-as, and the map of its deviation beside it.
+    """Writes the last image in every format of --save-as, and the map of its deviation beside it, as `save_images`."""
+    name, image = list(outcome.images.items())[-1]
+    spread = None if outcome.samples is None else np.asarray(outcome.samples.deviation)[None]
+    about = f"{name}: reconstruction from {case.problem.description}"
+    return save_images(config, workdir, np.asarray(image)[None], case.source, case.window, about, spread)
+
+
+def save_images(
+    config: Experiment,
+    workdir: Path,
+    images: np.ndarray,
+    source: ImageSet,
+    window: Window,
+    about: str,
+    deviation: np.ndarray | None = None,
+) -> list[str]:
+    """Writes images [N, H, W, C] in [0, 1], and their deviation if there is one, in every format of --save-as.
 
     Returns:
       Paths of what was written, within the folder; of a DICOM series its first file.
     """
-    name, image = list(outcome.images.items())[-1]
-    made_by = f"padis_jax {padis_jax.__version__}; not for diagnosis"
-    about = f"{name}: reconstruction from {case.problem.description} by {made_by}"
-    made = [result(np.asarray(image)[None], case.source, about, window=case.window, anonymise=config.anonymise)]
-    if outcome.samples is not None:
-        spread, of = np.asarray(outcome.samples.deviation)[None], f"Standard deviation of {about}"
-        made.append(result(spread, case.source, of, window=case.window, deviation=True, anonymise=config.anonymise))
+    about += f" by padis_jax {padis_jax.__version__}; not for diagnosis"
+    made = [result(images, source, about, window=window, anonymise=config.anonymise)]
+    if deviation is not None:
+        of = f"Standard deviation of {about}"
+        made.append(result(deviation, source, of, window=window, deviation=True, anonymise=config.anonymise))
     stems = _stems(config, workdir)
     return [
         str(write_result(stem, kind, one)[0].relative_to(workdir))

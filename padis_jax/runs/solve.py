@@ -150,6 +150,8 @@ def run_batch(
     cases: Sequence[Case],
     numbers: Sequence[int],
     *,
+    starts: Sequence[Array] = (),
+    size: int = 0,
     mesh: Mesh | None = None,
     on_memory: sampling.OnMemory | None = None,
 ) -> Reconstructions:
@@ -159,27 +161,36 @@ def run_batch(
       config: of the run.
       cases: with their prior.
       numbers: of the cases, 31 bits each: their keys are folded from these, where one case has its image's index.
+      starts: the images [H, W, C] that they start from, where these are there already.
+      size: of the program's batch, which is filled up with copies; 0 for the number of cases.
       mesh: devices that share the images.
       on_memory: called with the memory of the compiled program before it runs.
     """
+    count = len(cases)
     plans = [plan_of(config, case.kind, case) for case in cases]
+    extra = max(0, size - count)
+    cases, numbers = [*cases, *[cases[-1]] * extra], [*numbers, *[numbers[-1]] * extra]
+    plans += plans[-1:] * extra
+    starts = [*starts, *[starts[-1]] * extra] if starts else ()
     options, noise = plans[0].options(), [case.noise_std for case in cases]
     shape = max((std.shape for std in noise), key=len)  # [], or [views, bins, 1] where entries of one differ in it
     told = [jnp.broadcast_to(std, shape) for std in noise]
     del options["start"]
-    _, _, operator, prior = _problem(config, cases[0])
-    return reconstruct_batch(
+    operator, prior = cases[0].operator, cases[0].prior
+    assert prior is not None
+    found = reconstruct_batch(
         jax.vmap(lambda number: _key(config, number))(jnp.asarray(numbers)),
         jnp.stack([case.measurement.y for case in cases]),
         operator,
         prior,
         settings=[plan.settings for plan in plans],
-        starts=_starts(config, cases, plans[0], jnp.stack(told)),
+        starts=jnp.stack(starts) if starts else _starts(config, cases, plans[0], jnp.stack(told)),
         noise_std=None if told_noise(config, cases[0]) is None else jnp.stack(told),
         mesh=mesh,
         on_memory=on_memory,
         **options,
     )
+    return Reconstructions(*(a[:count] for a in found)) if extra else found
 
 
 def _starts(config: Experiment, cases: Sequence[Case], plan: Plan, noise: Array) -> Array:
@@ -213,7 +224,7 @@ def _key(config: Experiment, index: int | Array) -> Array:
 
 def _problem(config: Experiment, case: Case) -> tuple[Array, Array, Any, Prior]:
     assert case.prior is not None
-    return _key(config, config.image.index), case.measurement.y, case.operator, case.prior
+    return _key(config, config.image.number), case.measurement.y, case.operator, case.prior
 
 
 def _options(config: Experiment, case: Case, plan: Plan, tv: Array | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Results -> files in the format that they came in: DICOM, NIfTI, 16-bit PNG and TIFF, .npz.
+"""Results -> files in the format that they came in: DICOM, NIfTI, 16-bit PNG and TIFF, .npz, HDF5.
 
 Everything is encoded before the first byte is written, and each file appears atomically.
 """

@@ -43,7 +43,8 @@ def plain_header(pydicom: Any, source: ImageSet, index: int) -> Any:
     header.Modality, header.SeriesNumber, header.InstanceNumber = "CT", 0, index + 1
     header.PatientPosition, header.Manufacturer = "HFS", "padis_jax"
     header.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
-    corner = [-(width - 1) / 2 * columns, -(height - 1) / 2 * rows, index * between]
+    place = source.places[index] if source.places else index * between
+    corner = [-(width - 1) / 2 * columns, -(height - 1) / 2 * rows, place]
     # Row 0 is the top, the patient's front, unless the rows run up.
     sense = -1 if source.rows_up else 1
     header.ImageOrientationPatient = [1, 0, 0, 0, sense, 0]

@@ -1,11 +1,7 @@
 """NIfTI: float32 in the unit of the values, at the position that the source had.
 
-A NIfTI source gives its header and affine; the result goes back into its order of axes. Of a DICOM series the affine is
-
-    x = position + column index * column spacing * row direction + row index * row spacing * column direction
-
-with x and y negated, since DICOM counts towards left and back and NIfTI towards right and front. Other sources need a
-spacing; their axes are taken as axial (rows to the back, columns to the left, slices to the head).
+A NIfTI source gives its header and affine; the result goes back into its order of axes. `affine` has that of other
+sources.
 """
 
 from __future__ import annotations
@@ -18,13 +14,11 @@ from typing import Any
 import numpy as np
 
 from padis_jax.errors import UserError
-from padis_jax.images.dicom_slice import read_headers
 from padis_jax.images.guard import decoding, library
 from padis_jax.images.locate import kind_of
 from padis_jax.images.nifti import layout
+from padis_jax.writers.affine import dicom_affine, plain_affine
 from padis_jax.writers.result import Result
-
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def nifti_bytes(result: Result) -> bytes:
@@ -37,13 +31,15 @@ def nifti_bytes(result: Result) -> bytes:
     source = result.source
     if result.values.shape[-1] != 1:
         raise UserError("colour results cannot be written as NIfTI; use png, tiff or npz")
+    if result.uneven:
+        raise UserError(f"{result.uneven}: NIfTI has one distance for all; use dicom, npz or hdf5, or leave some out")
     kind = kind_of(source.origins[0].file) if source.origins else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if kind == "nifti":
             image = _like_nifti(nibabel, result)
         else:
-            affine = _dicom_affine(result) if kind == "dicom" else _plain_affine(result)
+            affine = dicom_affine(result) if kind == "dicom" else plain_affine(result)
             image = nibabel.Nifti1Image(
                 result.stored_values[..., 0].transpose(2, 1, 0), affine
             )  # [columns, rows, slices]
@@ -61,8 +57,9 @@ def nifti_bytes(result: Result) -> bytes:
 def _like_nifti(nibabel: Any, result: Result) -> Any:
     origins = result.source.origins
     file, first = origins[0].file, origins[0].number
-    if [(o.file, o.number) for o in origins] != [(file, first + step) for step in range(len(origins))]:
-        raise UserError(f"{file}: the images of a NIfTI result must be neighbouring slices of one volume; use npz")
+    step = origins[1].number - first if len(origins) > 1 else 1
+    if step < 1 or [(o.file, o.number) for o in origins] != [(file, first + at * step) for at in range(len(origins))]:
+        raise UserError(f"{file}: the images of a NIfTI result must be evenly spaced slices of one volume; use npz")
     with decoding(file, "NIfTI header that is to be carried over"):
         source = nibabel.load(file)
         header, order = source.header.copy(), layout(source.affine)
@@ -72,11 +69,12 @@ def _like_nifti(nibabel: Any, result: Result) -> Any:
     data = data[tuple(slice(None, None, -1 if flip else 1) for flip in order.reversed)]
     data = data.transpose([order.axes.index(axis) for axis in range(3)])
     start = np.zeros(4)
-    start[order.axes[0]] = count - first - len(origins) if order.reversed[0] else first
+    start[order.axes[0]] = count - 1 - origins[-1].number if order.reversed[0] else first
     start[3] = 1.0
     for affine in (source.affine, forms[0][0], forms[1][0]):
         if affine is not None:
             affine[:, 3] = affine @ start
+            affine[:3, order.axes[0]] *= step
     if result.anonymous:
         header.extensions.clear()  # which may hold all of a DICOM header
         for name in ("data_type", "db_name", "aux_file", "intent_name"):
@@ -94,32 +92,7 @@ def _like_nifti(nibabel: Any, result: Result) -> Any:
     return image
 
 
-def _dicom_affine(result: Result) -> np.ndarray:
-    origins = result.source.origins
-    slices = [read_headers(origin.file)[origin.number] for origin in (origins[0], origins[-1])]
-    first = slices[0]
-    if first.position is None or first.orientation is None or first.pixel_spacing is None:
-        raise UserError(f"{first.file}: has no position, orientation or pixel spacing, which NIfTI needs; use npz")
-    along_row, along_column = first.orientation[:3], first.orientation[3:]
-    step = np.cross(along_row, along_column) * (result.source.spacing[0] if result.source.spacing else 1.0)
-    if len(origins) > 1 and slices[1].position is not None:
-        step = (slices[1].position - first.position) / (len(origins) - 1)
-    affine = np.eye(4)
-    affine[:3, 0] = along_row * first.pixel_spacing[1]
-    affine[:3, 1] = along_column * first.pixel_spacing[0]
-    affine[:3, 2] = step
-    affine[:3, 3] = first.position
-    return _LPS_TO_RAS @ affine
-
-
 def _turned(affine: np.ndarray) -> bool:
     """Whether the axes of an affine are at right angles."""
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     return bool(np.allclose(axes.T @ axes, np.eye(3), atol=1e-4))
-
-
-def _plain_affine(result: Result) -> np.ndarray:
-    if result.source.spacing is None:
-        raise UserError("a NIfTI result needs the spacing of the voxels, which the source does not have; use npz")
-    between, rows, columns = result.source.spacing
-    return _LPS_TO_RAS @ np.diag([columns, rows, between, 1.0])

@@ -66,6 +66,10 @@ def tiff_bytes(result: Result) -> bytes:
     """All images as the pages of one TIFF of 16 bits, grey or colour."""
     pixels = _sixteen_bits(result)
     about = f"{result.description}; {_window_text(result)}"
+    if result.source.spacing is not None:
+        about += (
+            f"; {' x '.join(f'{length:g}' for length in result.source.spacing)} mm between slices, rows and columns"
+        )
     buffer = io.BytesIO()
     if pixels.shape[-1] == 1:
         pages = [Image.fromarray(page[..., 0]) for page in pixels]

@@ -31,6 +31,17 @@ class Result:
     anonymous: bool = False
 
     @property
+    def uneven(self) -> str:
+        """Which slices are not as far apart as the others; "" for an evenly spaced volume."""
+        gaps = np.diff(self.source.places)
+        if not gaps.size:
+            return ""
+        usual = float(np.sort(gaps)[(gaps.size - 1) // 2])
+        at = int(np.argmax(np.abs(gaps - usual)))
+        first, second = self.source.names[at : at + 2]
+        return f"{first} and {second} are {gaps[at]:g} mm apart, others {usual:g} mm"
+
+    @property
     def stored_values(self) -> np.ndarray:
         """The values as the source's file has them, where it does not tell what white is: bytes from 0 to 255."""
         if self.stored == self.window:

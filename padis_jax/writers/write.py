@@ -10,17 +10,19 @@ import numpy as np
 
 from padis_jax.errors import UserError
 from padis_jax.files import write_bytes
+from padis_jax.images.guard import library
+from padis_jax.writers.affine import volume_affine
 from padis_jax.writers.dicom import dicom_files
 from padis_jax.writers.nifti import nifti_bytes
 from padis_jax.writers.pictures import png_bytes, tiff_bytes
 from padis_jax.writers.result import Result
 
-Format = Literal["dicom", "nifti", "png", "tiff", "npz"]
+Format = Literal["dicom", "nifti", "png", "tiff", "npz", "hdf5"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 def write_result(stem: str | Path, kind: Format, result: Result) -> list[Path]:
-    """Writes `stem/00001.dcm` ..., `stem.nii.gz`, `stem.png` (several: `stem_00001.png` ...), `stem.tif` or `stem.npz`.
+    """Writes `stem/00001.dcm` ..., `stem.nii.gz`, `stem.png` (several: `stem_00001.png` ...), `stem.tif`, .npz, .h5.
 
     Args:
       stem: path without suffix.
@@ -66,16 +68,46 @@ def _encoded(stem: Path, kind: Format, result: Result) -> dict[Path, bytes]:
         return {stem.with_name(f"{stem.name}.tif"): tiff_bytes(result)}
     if kind == "npz":
         return {stem.with_name(f"{stem.name}.npz"): _npz_bytes(result)}
+    if kind == "hdf5":
+        return {stem.with_name(f"{stem.name}.h5"): _hdf5_bytes(result)}
     raise ValueError(f"write_result: format {kind!r} is none of {', '.join(FORMATS)}")
 
 
 def _npz_bytes(result: Result) -> bytes:
-    """`volume` [N, H, W] (`images` [N, H, W, C] for colour) in the unit, `unit`, and `spacing` where it is known."""
+    """`volume` [N, H, W] (`images` [N, H, W, C] for colour) in the unit, and what `_about` says of it."""
     values = result.values
     arrays = {"volume": values[..., 0]} if values.shape[-1] == 1 else {"images": values}
-    arrays["unit"] = np.asarray(result.window.unit)
-    if result.source.spacing is not None:
-        arrays["spacing"] = np.asarray(result.source.spacing)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(buffer, allow_pickle=False, **arrays, **_about(result))  # type: ignore[arg-type]
     return buffer.getvalue()
+
+
+def _hdf5_bytes(result: Result) -> bytes:
+    """The same as one data set with attributes."""
+    h5py = library("h5py", "medical", "HDF5 files")
+    values, buffer = result.values, io.BytesIO()
+    name, values = ("volume", values[..., 0]) if values.shape[-1] == 1 else ("images", values)
+    with h5py.File(buffer, "w") as file:
+        data = file.create_dataset(
+            name, data=values, chunks=(1, *values.shape[1:]), compression="gzip", shuffle=True, track_times=False
+        )
+        for key, value in _about(result).items():
+            data.attrs[key] = str(value) if value.dtype.kind == "U" else value
+        data.attrs["description"] = result.description
+    return buffer.getvalue()
+
+
+def _about(result: Result) -> dict[str, np.ndarray]:
+    """`unit`; `spacing` in mm, `places` of slices that are not evenly spaced, and `affine`, where they are known.
+
+    `affine` [4, 4] takes (column, row, slice, 1) to mm to the right, front and head, as NIfTI's does.
+    """
+    about = {"unit": np.asarray(result.window.unit)}
+    if result.source.spacing is not None:
+        about["spacing"] = np.asarray(result.source.spacing)
+    if result.source.places:
+        about["places"] = np.asarray(result.source.places)
+    affine = volume_affine(result)
+    if affine is not None:
+        about["affine"] = affine
+    return about

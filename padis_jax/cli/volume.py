@@ -1,0 +1,239 @@
+"""`sample.py --image.index 60:70` and `--measurement.row all`: a volume, slice by slice; see `padis_jax.runs.volume`.
+
+Finished slices lie in slices/ of the results folder, so that the same command resumes; another choice of slices takes
+those that it needs from there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+import padis_jax
+from padis_jax.cli.arguments import OutputOptions
+from padis_jax.cli.progress import slice_progress
+from padis_jax.devices.memory import Memory, available
+from padis_jax.devices.mesh import make_mesh
+from padis_jax.errors import UserError
+from padis_jax.files import json_text
+from padis_jax.images.choice import described
+from padis_jax.patches import Frame
+from padis_jax.runs.config import Experiment, check_defaults
+from padis_jax.runs.defaults import kind_named, plan_of
+from padis_jax.runs.job import read_manifest, run_job
+from padis_jax.runs.prior import build_prior
+from padis_jax.runs.results import results_folder
+from padis_jax.runs.solve import traced_case
+from padis_jax.runs.solve_slices import batch_size, estimate_of, frame_of, slices_solver
+from padis_jax.runs.volume import Volume, first_case, item_name, one_of, open_volume
+from padis_jax.runs.volume_results import summary, summary_rows, table, volume_names, write_volume
+from padis_jax.solvers.presets import Plan
+from padis_jax.weights import Weights, load_weights
+
+# Settings that change no slice, or which slices are done.
+_FREE = ("devices", "batch", "save_as", "anonymise")
+
+
+def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions()) -> list[dict[str, Any]]:  # noqa: B008 (frozen)
+    """Reconstructs the chosen slices, prints mean and spread of their scores, writes the results folder.
+
+    Returns:
+      The summary (`volume_results.summary`), empty for a plan.
+
+    Raises:
+      UserError: for slices, settings and weights that do not fit, and, at the end, for slices that failed.
+    """
+    check_defaults(config)
+    weights = load_weights(config.weights).computing(config.compute)
+    volume, window = open_volume(config, weights, plan=output.dry_run), weights.window
+    _check_memory(config, volume)
+    plan = plan_of(config, kind_named(config))
+    frame = frame_of(weights, volume.source.images.shape[1:])
+    mesh = make_mesh(config.devices, local=True)
+    size = batch_size(config, plan, weights, frame, len(volume.numbers), mesh.size)
+    if not output.silent:
+        for note in volume.notes:
+            print(f"note: {note}", file=sys.stderr)
+    names = volume_names(config, workdir, volume, window)
+    if output.dry_run:
+        _plan(config, volume, plan, weights, frame, mesh, size, workdir, output)
+        return []
+    first_case(volume)
+    counts = _solve(volume, plan, weights, frame, mesh, size, names, workdir, output)
+    lines = {line["item"]: line for line in read_manifest(workdir)}
+    chosen = [lines[item_name(number)] for number in volume.numbers]
+    _refuse_failed(volume, chosen, workdir)
+    with results_folder(workdir, names, config, lock=not output.no_lock):
+        files = write_volume(workdir, config, volume, window, plan, weights.digest, chosen)
+    found = summary(chosen)
+    if output.json:
+        about = {"workdir": str(workdir), "unit": window.unit, "choice": volume.choice, **counts}
+        print(json_text(about | {"rows": found, "slices": [_brief(line) for line in chosen]}))
+    elif not output.quiet:
+        print(f"mean and deviation over {len(chosen)} slices:")
+        print(table(summary_rows(found, window.unit)))
+    if not output.silent:
+        kept = f", {counts['kept']} slices kept from before" if counts["kept"] else ""
+        print(f"results in {workdir}: {', '.join(files)}{kept}")
+    return found
+
+
+def _solve(
+    volume: Volume,
+    plan: Plan,
+    weights: Weights,
+    frame: Frame,
+    mesh: Mesh,
+    size: int,
+    names: list[str],
+    workdir: Path,
+    output: OutputOptions,
+) -> dict[str, int]:
+    """The job; returns its counts."""
+    config = volume.config
+    told: list[Memory] = []
+    many = mesh if mesh.size > 1 else None
+    if size == 1:
+        prior = build_prior(config, weights, frame, mesh)
+    else:
+        prior = build_prior(config, weights, frame, images=-(-size // mesh.size))
+
+    def on_memory(memory: Memory) -> None:
+        if not told:  # all slices run the same program
+            output.on_memory(memory)
+        told.append(memory)
+
+    solver = slices_solver(config, prior, size=size, mesh=None if size == 1 else many, on_memory=on_memory)
+
+    def solve(numbers: Any, items: Any) -> Any:
+        found = solver(numbers, items)
+        if lock is not None:
+            lock.check()
+        return found
+
+    try:
+        with (
+            results_folder(workdir, names, config, lock=not output.no_lock) as lock,
+            slice_progress(len(volume.numbers), plan.row.label, output) as progress,
+        ):
+            return run_job(
+                volume.entries,
+                workdir,
+                solve,
+                _about(volume, plan, weights),
+                batch=size,
+                on_kept=progress.kept,
+                report=progress.line,
+            )
+    except KeyboardInterrupt:
+        done = sum(line["status"] == "done" for line in read_manifest(workdir))
+        where = workdir / "slices"
+        raise KeyboardInterrupt(
+            f"interrupted; {done} slices are finished and kept in {where}. Rerun the same command to resume"
+        ) from None
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _about(volume: Volume, plan: Plan, weights: Weights) -> dict[str, Any]:
+    """The settings that every slice depends on, for job.json; not which slices are chosen."""
+    config = one_of(volume.config, 0)
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in _FREE}
+    settings["solver"] = plan.described()
+    about = {
+        "experiment": settings,
+        "weights_sha256": weights.digest,
+        "unit": weights.window.unit,
+        "padis_jax": padis_jax.__version__,
+        "slices_of": volume.path,
+    }
+    return about if volume.geometry is None else about | {"geometry": dataclasses.asdict(volume.geometry)}
+
+
+def _host_bytes(config: Experiment, volume: Volume) -> int:
+    """Of the machine's memory when the volumes are written: as read and in their unit, and what is encoded."""
+    arrays = 3 + len(config.classical) + volume.truth + 2 * bool(config.samples)  # start, TV, solver ...
+    return 4 * math.prod(volume.source.images.shape) * (2 * arrays + 4)
+
+
+def _check_memory(config: Experiment, volume: Volume) -> None:
+    """Refuses volumes that the machine's memory cannot hold in the end."""
+    try:
+        room = available()
+    except (OSError, ValueError, AttributeError):  # a system that does not tell
+        return
+    if (needed := _host_bytes(config, volume)) > room:
+        flag = volume.choice.split()[0]
+        raise UserError(
+            f"{volume.path}: writing {len(volume.numbers)} slices takes about {needed / 1e9:.3g} GB of memory, and "
+            f"{room / 1e9:.3g} GB are free; choose fewer with {flag}"
+        )
+
+
+def _refuse_failed(volume: Volume, lines: list[dict[str, Any]], workdir: Path) -> None:
+    failed = [n for n, line in zip(volume.numbers, lines, strict=True) if line["status"] != "done"]
+    if not failed:
+        return
+    first = next(line["reason"] for line in lines if line["status"] != "done")
+    rest = tuple(n for n in volume.numbers if n not in failed)
+    flag = volume.choice.split()[0]
+    remedy = f"or leave it out: {flag} {described(rest)}" if rest else "and rerun the same command"
+    raise UserError(
+        f"{len(failed)} of {len(lines)} slices failed, {described(tuple(failed))}; the first: {first}. The others are "
+        f"kept in {workdir / 'slices'}: repair what failed and rerun the same command, {remedy}"
+    )
+
+
+def _brief(line: dict[str, Any]) -> dict[str, Any]:
+    return {name: line[name] for name in ("slice", "name", "rows")}
+
+
+def _plan(
+    config: Experiment,
+    volume: Volume,
+    plan: Plan,
+    weights: Weights,
+    frame: Frame,
+    mesh: Mesh,
+    size: int,
+    workdir: Path,
+    output: OutputOptions,
+) -> None:
+    """Prints what would be done, and what it takes, after the checks of the first slice that can be used."""
+    prior = build_prior(config, weights, frame)
+    traced_case(one_of(volume.config, volume.numbers[0]), lambda: dataclasses.replace(first_case(volume), prior=prior))
+    at_once = -(-size // mesh.size)
+    estimate = estimate_of(
+        config, plan, weights, frame, -(-len(volume.numbers) // mesh.size), at_once, timed=output.estimate
+    )
+    shape, host = volume.source.images.shape, _host_bytes(config, volume)
+    about: dict[str, Any] = {
+        "volume": volume.path,
+        "choice": volume.choice,
+        "slices": len(volume.numbers),
+        "at_once": size,
+        "shape": list(shape),
+        "spacing_mm": volume.source.spacing,
+        "weights": config.weights,
+        "solver": plan.method,
+        "bytes_of_volumes": host,
+        "workdir": str(workdir),
+    }
+    if output.json:
+        print(json_text({"dry_run": True, **about, **estimate._asdict()}))
+        return
+    lengths = (
+        " x ".join(f"{length:g}" for length in volume.source.spacing) + " mm" if volume.source.spacing else "unknown"
+    )
+    print(
+        f"{len(volume.numbers)} slices of {volume.path} ({volume.choice}; {shape[1]} x {shape[2]}, spacing {lengths}), "
+        f"{volume.problem.description}, {size} at a time; {plan.row.label} with {config.weights} into {workdir}; "
+        f"{estimate.text()}; {host / 1e6:.0f} MB of memory for the volumes at the end"
+    )

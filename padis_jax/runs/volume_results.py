@@ -1,0 +1,230 @@
+"""The results folder of a volume: one volume in each format, the scores of every slice, pictures and report.html."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from padis_jax.figures import montage, orthogonal, save_figure, step_png
+from padis_jax.files import write_json, write_npz
+from padis_jax.images import HOUNSFIELD, PLAIN, Window
+from padis_jax.images.guard import decoding
+from padis_jax.measurements.geometry import write_geometry
+from padis_jax.runs.config import Experiment
+from padis_jax.runs.html_report import write_report
+from padis_jax.runs.results import check_folder, save_images, saved_names, write_config
+from padis_jax.runs.volume import Volume, item_name
+from padis_jax.solvers.presets import Plan
+from padis_jax.split import spread
+
+STEPS = 200  # slices in the stepped view of the report, at most: a picture of each is in its file
+SCORES = ("psnr", "ssim", "ssim_gaussian", "rmse", "residual", "seconds")
+
+Line = Mapping[str, Any]  # of the manifest
+
+
+def volume_names(config: Experiment, workdir: Path, volume: Volume, window: Window) -> list[str]:
+    """The files that a volume may write; refuses, before the work, what could not be written.
+
+    Raises:
+      UserError: as `results.check_save`.
+    """
+    names = ["job.json", "manifest.jsonl", "slices/", "reconstruction.npz", "metrics.json", "config.json"]
+    names += ["report.html", "montage.png", "orthogonal.png"]
+    names += ["orthogonal_truth.png"] if volume.truth else []
+    names += ["montage_deviation.png"] if config.samples else []
+    names += ["geometry.json"] if volume.geometry is not None else []
+    names += saved_names(config, workdir, volume.source, window)
+    check_folder(workdir, names, config)
+    return names
+
+
+def summary(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """For each method the mean over the slices, their standard deviation and the extremes; scores as in `Row`.
+
+    {"method", "slices", "psnr": {"mean", "deviation", "least", "most"}, ...}; a slice without a score (its truth is
+    constant, say) is left out of that score's mean, which then has its own "slices".
+    """
+    methods = dict.fromkeys(row["method"] for line in lines for row in line["rows"])
+    found = []
+    for method in methods:
+        rows = [row for line in lines for row in line["rows"] if row["method"] == method]
+        about: dict[str, Any] = {"method": method, "slices": len(rows), "evaluations": rows[0].get("evaluations", 0)}
+        for name in SCORES:
+            values = [row[name] for row in rows if row.get(name) is not None]
+            if values:
+                spread_of = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+                about[name] = {
+                    "mean": float(np.mean(values)),
+                    "deviation": spread_of,
+                    "least": min(values),
+                    "most": max(values),
+                } | ({"slices": len(values)} if len(values) < len(rows) else {})
+        found.append(about)
+    return found
+
+
+def summary_rows(found: Sequence[Mapping[str, Any]], unit: str) -> list[dict[str, str]]:
+    """The summary as a table for people: mean and deviation over the slices."""
+    error = "RMSE" if unit == PLAIN.unit else f"RMSE ({unit}{', head' if unit == HOUNSFIELD.unit else ''})"
+    columns = {
+        "psnr": ("PSNR (dB)", ".2f"),
+        "ssim": ("SSIM", ".4f"),
+        "rmse": (error, ".4g"),
+        "residual": ("residual", ".5f"),
+    }
+    used = {name: column for name, column in columns.items() if any(name in row for row in found)}
+    rows = []
+    for row in found:
+        shown = {"method": row["method"]}
+        for name, (title, form) in used.items():
+            about = row.get(name)
+            shown[title] = "-" if about is None else f"{about['mean']:{form}} ± {about['deviation']:{form}}"
+        rows.append(shown | {"evaluations": str(row["evaluations"]), "seconds": f"{row['seconds']['mean']:.1f}"})
+    return rows
+
+
+def table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Rows as aligned text."""
+    lines = [list(rows[0]), *([*row.values()] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines)
+
+
+def write_volume(
+    workdir: Path,
+    config: Experiment,
+    volume: Volume,
+    window: Window,
+    plan: Plan,
+    digest: str,
+    lines: Sequence[Line],
+) -> list[str]:
+    """Writes all files of the folder from the slices that are finished; returns their names.
+
+    The report comes last: if it cannot be made, a warning says why, and the other files are there.
+
+    Args:
+      workdir: of the job.
+      config: of the run, as it was given.
+      volume: what was reconstructed.
+      window: of its values.
+      plan: of the solver.
+      digest: of the weights.
+      lines: of the manifest, one for each slice, in order.
+    """
+    stacks = _stacks(workdir, volume)
+    deviation = stacks.pop("deviation", None)
+    name, images = list(stacks.items())[-1]
+    source, scale = volume.source, window.high - window.low
+    truth = np.asarray(source.images[:], np.float32) if volume.truth else None
+    labels = [f"{volume.what} {number}" for number in volume.numbers]
+    planes = {"truth": truth} if truth is not None else {}
+    planes = {key: np.asarray(window.from_unit(a), np.float32) for key, a in (planes | stacks).items()}
+    if deviation is not None:
+        planes["deviation"] = np.asarray(deviation * scale, np.float32)
+    about: dict[str, Any] = {"unit": np.asarray(window.unit), "slices": np.asarray(volume.numbers)}
+    if source.spacing is not None:
+        about["spacing"] = np.asarray(source.spacing)
+    write_npz(workdir / "reconstruction.npz", planes | about)
+    found = summary(lines)
+    metrics = {
+        "volume": volume.path,
+        "choice": volume.choice,
+        "measured": volume.problem.description,
+        "unit_of_rmse": window.unit,
+        "spacing_mm": source.spacing,
+        "rows": found,
+        "slices": [_shown(line) for line in lines],
+        "notes": volume.notes,
+    }
+    write_json(workdir / "metrics.json", metrics)
+    settings = write_config(workdir, config, digest, plan)
+    files = ["reconstruction.npz", "metrics.json", "config.json"]
+    if volume.geometry is not None:
+        write_geometry(workdir / "geometry.json", volume.geometry)
+        files.append("geometry.json")
+    files += save_images(
+        config, workdir, images, source, window, f"{name}: reconstruction from {volume.problem.description}", deviation
+    )
+    try:
+        pictures = _pictures(workdir, volume, window, labels, images, truth, deviation)
+        shown = {} if truth is None else {"truth": truth}
+        steps = {}
+        for at in spread(len(labels), STEPS):
+            each = {key: a[at] for key, a in (shown | {name: images}).items()}
+            caption = labels[at] + (f": truth, then {name}" if shown else "")
+            steps[caption] = step_png(each, window=window, rows_up=source.rows_up)
+        notes = [f"{len(labels)} slices, {volume.choice}.", *(f"{note}." for note in volume.notes)]
+        write_report(
+            workdir / "report.html",
+            f"{Path(volume.path).name}: {name} of a volume from {volume.problem.description}",
+            pictures={title: (workdir / file).read_bytes() for title, file in pictures.items()},
+            rows=summary_rows(found, window.unit),
+            settings=settings,
+            notes=[*notes, f"Unit of values and errors: {window.named}. Not for clinical use."],
+            steps=steps,
+            details={f"Every slice, {name}": [_detail(line) for line in lines]},
+        )
+    except Exception as error:  # of whatever kind: all else is written
+        print(f"warning: {workdir / 'report.html'} could not be written: {error}", file=sys.stderr)
+        return files
+    return ["report.html", *pictures.values(), *files]
+
+
+def _stacks(workdir: Path, volume: Volume) -> dict[str, np.ndarray]:
+    """Name -> [D, H, W, C], from the files of the slices."""
+    stacks: dict[str, np.ndarray] = {}
+    for at, number in enumerate(volume.numbers):
+        path = workdir / f"{item_name(number)}.npz"
+        with decoding(path, "slice of this job"), np.load(path, allow_pickle=False) as archive:
+            for name in archive.files:
+                plane = archive[name]
+                stack = stacks.setdefault(name, np.empty((len(volume.numbers), *plane.shape), np.float32))
+                stack[at] = plane
+    return stacks
+
+
+def _pictures(
+    workdir: Path,
+    volume: Volume,
+    window: Window,
+    labels: Sequence[str],
+    images: np.ndarray,
+    truth: np.ndarray | None,
+    deviation: np.ndarray | None,
+) -> dict[str, str]:
+    """Draws the pictures; title -> file."""
+    up, spacing = volume.source.rows_up, volume.source.spacing
+    figures = {"orthogonal.png": ("Planes through the centre", orthogonal(images, spacing, window=window, rows_up=up))}
+    if truth is not None:
+        figure = orthogonal(truth, spacing, window=window, rows_up=up)
+        figures["orthogonal_truth.png"] = ("The same of the truth", figure)
+    figures["montage.png"] = ("Slices", montage(images, labels, window=window, rows_up=up))
+    if deviation is not None:
+        limit = max(float(np.percentile(deviation, 99.5)), 1e-6)
+        figure = montage(deviation / limit, labels, window=PLAIN, rows_up=up)
+        ends = f"Deviation of the samples; white is {limit * (window.high - window.low):.3g} {window.unit}"
+        figures["montage_deviation.png"] = (ends, figure)
+    for file, (_, figure) in figures.items():
+        save_figure(workdir / file, figure)
+    return {title: file for file, (title, _) in figures.items()}
+
+
+def _shown(line: Line) -> dict[str, Any]:
+    """A slice in metrics.json."""
+    hidden = ("item", "status", "measurement_sha256", "output_sha256")
+    return {name: value for name, value in line.items() if name not in hidden}
+
+
+def _detail(line: Line) -> dict[str, Any]:
+    """A slice in the report: the scores of the last row."""
+    return {
+        "slice": line["slice"],
+        "name": line["name"],
+        **{k: v for k, v in line["rows"][-1].items() if k != "method"},
+    }
