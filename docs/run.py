@@ -64,6 +64,7 @@ def main() -> int:
             f"no page's name holds {' or '.join(args.words)}; there are {', '.join(p.name for p in pages([]))}"
         )
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(DOCS.parent), os.environ.get("PYTHONPATH")]))
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's notes on kept programs, as the commands do
     for page in chosen:
         path = executed(page.read_text(encoding="utf-8"))
         if path.exists() and not args.short:
