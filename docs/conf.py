@@ -72,8 +72,8 @@ def plain(line):
 
 
 def escape(app, what, name, obj, options, lines):
-    """Escapes a docstring's lines; a module's indented blocks are formulas and tables, kept as they are."""
-    result, block = [], False
+    """Escapes a docstring's lines; examples, and formulas and tables of modules, are kept as they are."""
+    result, block, example = [], False, False
     for before, line in zip(["", *lines], lines, strict=False):
         indented = what == "module" and line.startswith("    ")
         if indented and not block and not before:
@@ -81,7 +81,8 @@ def escape(app, what, name, obj, options, lines):
             block = True
         elif line and not line.startswith("    "):
             block = False
-        result.append(line if block else plain(line))
+        example = bool(line.strip()) and (example or line.lstrip().startswith(">>> "))
+        result.append(line if block or example else plain(line))
     lines[:] = result
 
 
