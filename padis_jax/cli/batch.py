@@ -127,7 +127,8 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         if not output.quiet:
             print(f"{record['item']}: {record['status']}: {text}", file=sys.stderr, flush=True)
 
-    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("devices", "batch", "image")}
+    free = ("devices", "batch", "image", "display")
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in free}
     settings["solver"] = plan.described()
     about = {
         "experiment": settings,

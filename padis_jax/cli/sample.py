@@ -45,6 +45,7 @@ from padis_jax.runs.automatic import choice_of
 from padis_jax.runs.case import Case, measured_case, simulated_case
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import first_image, plan_of
+from padis_jax.runs.doubts import doubts
 from padis_jax.runs.outcome import Outcome
 from padis_jax.runs.prior import check_fits, patch_batch, with_prior
 from padis_jax.runs.provenance import trained_note
@@ -60,7 +61,7 @@ HELP = Page(
     f"{__doc__}\n{cluster.__doc__}",
     Experiment,
     "weights=FILE image.path=PATH image.index=N|60:70|all scan.views=N scan.photons=X scan.protocol=honest|paper "
-    "problem=NAME measurement.path=FILE measurements=DIR samples=N save_as=FORMAT... anonymise",
+    "problem=NAME measurement.path=FILE measurements=DIR samples=N save_as=FORMAT... anonymise display=WINDOW...",
     own=(
         ("--config FILE", "Python file with `config`, an Experiment (examples in configs/)"),
         ("--workdir DIR", "folder for the results (default results)"),
@@ -190,6 +191,8 @@ def _report(
     if outcome.samples is not None:
         about, held, where = score_samples(outcome.samples, case)
         outcome.more["samples"] = about | {"seconds": outcome.rows[-1].seconds}
+    if warnings := doubts([row.shown() for row in outcome.rows], float(case.measurement.noise_level)):
+        outcome.more["warnings"] = warnings
     geometry = scan.geometry if scan is not None else None
     try:
         files = write_results(workdir, config, case, plan, weights.digest, outcome, geometry=geometry)
@@ -199,6 +202,8 @@ def _report(
             print(json_text(found | {"rows": [row.shown() for row in outcome.rows], **outcome.more}))
         elif not output.quiet:
             print(table(outcome.rows, case.window.unit))
+            for warning in warnings:
+                print(f"warning: {warning}")
             for row in held:
                 print(f"{row.nominal:.1%} intervals of the samples contain {row.found:.1%} of {where}")
     if not output.silent:

@@ -28,15 +28,16 @@ from padis_jax.runs.defaults import kind_named, plan_of
 from padis_jax.runs.job import read_manifest, run_job
 from padis_jax.runs.prior import build_prior
 from padis_jax.runs.results import results_folder
+from padis_jax.runs.score import aligned
 from padis_jax.runs.solve import traced_case
 from padis_jax.runs.solve_slices import batch_size, estimate_of, frame_of, slices_solver
 from padis_jax.runs.volume import Volume, first_case, item_name, one_of, open_volume
-from padis_jax.runs.volume_results import summary, summary_rows, table, volume_names, write_volume
+from padis_jax.runs.volume_results import summary, summary_rows, volume_doubts, volume_names, write_volume
 from padis_jax.solvers.presets import Plan
 from padis_jax.weights import Weights, load_weights
 
 # Settings that change no slice, or which slices are done.
-_FREE = ("devices", "batch", "save_as", "anonymise")
+_FREE = ("devices", "batch", "save_as", "anonymise", "display")
 
 
 def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions()) -> list[dict[str, Any]]:  # noqa: B008 (frozen)
@@ -73,10 +74,13 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     found = summary(chosen)
     if output.json:
         about = {"workdir": str(workdir), "unit": window.unit, "choice": volume.choice, **counts}
+        about |= {"warnings": warnings} if (warnings := volume_doubts(chosen)) else {}
         print(json_text(about | {"rows": found, "slices": [_brief(line) for line in chosen]}))
     elif not output.quiet:
         print(f"mean and deviation over {len(chosen)} slices:")
-        print(table(summary_rows(found, window.unit)))
+        print(aligned(summary_rows(found, window.unit)))
+        for warning in volume_doubts(chosen):
+            print(f"warning: {warning}")
     if not output.silent:
         kept = f", {counts['kept']} slices kept from before" if counts["kept"] else ""
         print(f"results in {workdir}: {', '.join(files)}{kept}")

@@ -9,9 +9,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from matplotlib.figure import Figure
 
+from padis_jax.display import BRAIN, CT_DISPLAYS
 from padis_jax.figures.style import (
-    BRAIN,
-    CT_DISPLAYS,
     SMALL,
     TEXT,
     as_grey,
@@ -22,7 +21,7 @@ from padis_jax.figures.style import (
     score_text,
     tight,
 )
-from padis_jax.window import HOUNSFIELD, Window
+from padis_jax.window import HOUNSFIELD, PLAIN, Window
 
 COLUMNS = 6  # pictures in a row of a gallery
 
@@ -146,14 +145,47 @@ def gallery(
     return figure
 
 
-def images_row(images: Mapping[str, ArrayLike], *, origin: Literal["upper", "lower"] = "upper") -> Figure:
-    """Images [H, W, C] in [0, 1] beside each other, each under its name; `origin` as for `comparison`."""
-    figure = Figure(figsize=(3.2 * len(images), 3.5), layout="constrained")
-    for ax, (name, image) in zip(figure.subplots(1, len(images), squeeze=False)[0], images.items(), strict=True):
-        shown = as_plane(image).clip(0.0, 1.0)
-        ax.imshow(shown, cmap="gray", vmin=0.0, vmax=1.0, origin=origin, interpolation="nearest")
+def images_row(
+    images: Mapping[str, ArrayLike],
+    *,
+    window: Window = PLAIN,
+    displays: Mapping[str, Window] | None = None,
+    origin: Literal["upper", "lower"] = "upper",
+) -> Figure:
+    """Images beside each other, each under its name, a row for each display window.
+
+    Args:
+      images: name -> [H, W, C] in the window's [0, 1].
+      window: what 0 and 1 stand for.
+      displays: as for `comparison`; None for the window itself.
+      origin: as for `comparison`.
+
+    Returns:
+      A Figure.
+    """
+    displays = displays or {"image": window}
+    planes = {name: as_plane(image) for name, image in images.items()}
+    height, width = next(iter(planes.values())).shape[:2]
+    size = (3.2 * len(planes) + 0.5, (3.2 * height / width + 0.05) * len(displays) + 0.3)
+    figure = Figure(figsize=size, layout=tight())
+    axes = figure.subplots(len(displays), len(planes), squeeze=False)
+    for row, (display_name, display) in zip(axes, displays.items(), strict=True):
+        for ax, plane in zip(row, planes.values(), strict=True):
+            values = window.from_unit(plane)
+            shown = ax.imshow(
+                display.to_unit(values) if plane.ndim == 3 else values,
+                cmap="gray",
+                vmin=display.low,
+                vmax=display.high,
+                origin=origin,
+                interpolation="nearest",
+            )
+            bare(ax)
+        if shown.get_array().ndim == 2:
+            bar = figure.colorbar(shown, ax=list(row), pad=0.01, aspect=25, fraction=0.03)
+            label_bar(bar, display_name, display.unit)
+    for ax, name in zip(axes[0], planes, strict=True):
         ax.set_title(name, fontsize=9)
-        ax.set_axis_off()
     return figure
 
 
@@ -161,6 +193,7 @@ def maps(
     planes: Mapping[str, ArrayLike],
     *,
     window: Window = HOUNSFIELD,
+    display: Window | None = None,
     origin: Literal["upper", "lower"] = "upper",
 ) -> Figure:
     """An image, then maps of sizes such as a deviation and an error, which share one scale from 0.
@@ -168,6 +201,7 @@ def maps(
     Args:
       planes: title -> [H, W], [H, W, 1] or [H, W, 3] in the window's [0, 1]; the first is the image, at least two.
       window: what 0 and 1 stand for.
+      display: the values of the image that are black and white, in the window's unit; None for the window's own.
       origin: as for `comparison`.
 
     Returns:
@@ -186,7 +220,8 @@ def maps(
     height = cell * image.shape[0] / image.shape[1]
     figure = Figure(figsize=(cell * len(planes) + 0.7, height + 0.4), layout=tight())
     axes = figure.subplots(1, len(planes), squeeze=False)[0]
-    axes[0].imshow(image.clip(0.0, 1.0), cmap="gray", vmin=0.0, vmax=1.0, origin=origin, interpolation="nearest")
+    grey = (display or window).to_unit(window.from_unit(image))
+    axes[0].imshow(grey, cmap="gray", vmin=0.0, vmax=1.0, origin=origin, interpolation="nearest")
     axes[0].set_title(title, fontsize=TEXT)
     for ax, (name, plane) in zip(axes[1:], sizes, strict=True):
         drawn = ax.imshow(plane, cmap="viridis", vmin=0.0, vmax=limit, origin=origin, interpolation="nearest")

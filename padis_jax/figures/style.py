@@ -11,12 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from padis_jax.metrics import psnr, ssim
-from padis_jax.window import Window
-
-# Radiologists name a window by level and width: brain 40/120 (wider than the usual 80, for 20 views), bone 500/2000.
-BRAIN = Window("HU", -20.0, 100.0)
-BONE = Window("HU", -500.0, 1500.0)
-CT_DISPLAYS = {"brain": BRAIN, "bone": BONE}
 
 SMALL, TEXT = 7, 8  # points
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # told apart by the colour blind too

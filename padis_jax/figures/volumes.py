@@ -11,7 +11,8 @@ from jax.typing import ArrayLike
 from matplotlib.figure import Figure
 from PIL import Image
 
-from padis_jax.figures.style import BRAIN, CT_DISPLAYS, SMALL, TEXT, as_plane, bare, tight
+from padis_jax.display import BRAIN, CT_DISPLAYS
+from padis_jax.figures.style import SMALL, TEXT, as_plane, bare, tight
 from padis_jax.window import HOUNSFIELD, Window
 
 MOST, COLUMNS = 30, 6  # slices of a montage, and of a row of it
@@ -21,16 +22,22 @@ Spacing = tuple[float, float, float]
 
 
 def montage(
-    volume: ArrayLike, labels: Sequence[str], *, window: Window = HOUNSFIELD, rows_up: bool = False, most: int = MOST
+    volume: ArrayLike,
+    labels: Sequence[str],
+    *,
+    window: Window = HOUNSFIELD,
+    display: Window | None = None,
+    rows_up: bool = False,
+    most: int = MOST,
 ) -> Figure:
     """Slices of a volume in rows, evenly spread where there are more than `most`.
-
-    Black and white are the ends of the brain window where the unit is HU, else those of the window itself.
 
     Args:
       volume: [D, H, W] or [D, H, W, C] in the window's [0, 1].
       labels: D texts.
       window: what 0 and 1 stand for.
+      display: the values that are black and white, in the window's unit; by default the brain window where that is HU,
+        else the window itself.
       rows_up: row 0 is shown at the bottom.
       most: slices that are shown.
     """
@@ -42,7 +49,7 @@ def montage(
     figure = Figure(figsize=(cell * columns, (height + 0.2) * rows), layout=tight())
     axes = figure.subplots(rows, columns, squeeze=False)
     for ax, index in zip(axes.flat, chosen, strict=False):
-        grey = _displayed(slices[index], window, BRAIN if window.unit == "HU" else window)
+        grey = _displayed(slices[index], window, display or _usual(window))
         ax.imshow(grey, cmap="gray", vmin=0.0, vmax=1.0, origin="lower" if rows_up else "upper")
         ax.set_title(labels[index], fontsize=SMALL, pad=2)
     for ax in axes.flat:
@@ -51,17 +58,24 @@ def montage(
 
 
 def orthogonal(
-    volume: ArrayLike, spacing: Spacing | None, *, window: Window = HOUNSFIELD, rows_up: bool = False
+    volume: ArrayLike,
+    spacing: Spacing | None,
+    *,
+    window: Window = HOUNSFIELD,
+    displays: Mapping[str, Window] | None = None,
+    rows_up: bool = False,
 ) -> Figure:
     """The axial, coronal and sagittal planes through the centre, with lengths in proportion.
 
-    Slice 0 is at the bottom of the coronal and the sagittal plane. Lines show where the other planes cut. Where the
-    unit is HU there is a row for the brain and one for the bone window.
+    Slice 0 is at the bottom of the coronal and the sagittal plane. Lines show where the other planes cut. There is
+    a row for each display.
 
     Args:
       volume: [D, H, W] or [D, H, W, C] in the window's [0, 1].
       spacing: mm between slices, rows and columns; None draws voxels as cubes, and says so.
       window: what 0 and 1 stand for.
+      displays: name -> the values that are black and white, in the window's unit; by default the brain and the bone
+        window where that is HU, else the window itself.
       rows_up: row 0 of a slice is shown at the bottom (the patient's back, in CT that is stored face down).
     """
     voxels = np.asarray(volume, np.float32)
@@ -73,7 +87,8 @@ def orthogonal(
         "coronal": (turned[::-1, y], between, columns, turned.shape[0] - 1 - z, x),
         "sagittal": (turned[::-1, :, x], between, rows, turned.shape[0] - 1 - z, y),
     }
-    displays = CT_DISPLAYS if window.unit == "HU" else {"": window}
+    if displays is None:
+        displays = CT_DISPLAYS if window.unit == "HU" else {"": window}
     widths = [plane.shape[1] * across for plane, _, across, *_ in planes.values()]
     heights = [plane.shape[0] * down for plane, down, *_ in planes.values()]
     scale = 3.0 / max(*widths, *heights)  # inches per mm
@@ -93,10 +108,20 @@ def orthogonal(
     return figure
 
 
-def step_png(images: Mapping[str, ArrayLike], *, window: Window = HOUNSFIELD, rows_up: bool = False) -> bytes:
-    """The images of one slice side by side, [H, W, C] in the window's [0, 1] each, as a PNG of at most `SIDE` high."""
-    display = BRAIN if window.unit == "HU" else window
-    planes = [_displayed(image, window, display)[:: -1 if rows_up else 1] for image in images.values()]
+def step_png(
+    images: Mapping[str, ArrayLike],
+    *,
+    window: Window = HOUNSFIELD,
+    display: Window | None = None,
+    rows_up: bool = False,
+) -> bytes:
+    """The images of one slice side by side, [H, W, C] in the window's [0, 1] each, as a PNG of at most `SIDE` high.
+
+    `display` as for `montage`.
+    """
+    planes = [
+        _displayed(image, window, display or _usual(window))[:: -1 if rows_up else 1] for image in images.values()
+    ]
     gap = np.ones((planes[0].shape[0], max(1, planes[0].shape[1] // 64), *planes[0].shape[2:]), np.float32)
     joined = np.concatenate([part for plane in planes for part in (plane, gap)][:-1], axis=1)
     picture = Image.fromarray(np.rint(joined * 255.0).astype(np.uint8))
@@ -106,6 +131,10 @@ def step_png(images: Mapping[str, ArrayLike], *, window: Window = HOUNSFIELD, ro
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
+
+
+def _usual(window: Window) -> Window:
+    return BRAIN if window.unit == "HU" else window
 
 
 def _displayed(image: ArrayLike, window: Window, display: Window) -> np.ndarray:

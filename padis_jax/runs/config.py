@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from padis_jax.config import check_shaping
+from padis_jax.display import AUTO, check_displays
 from padis_jax.errors import UserError, quoted
 from padis_jax.fields import check_count, check_fields, check_length
 from padis_jax.images.choice import Choice, check_choice, one_number
@@ -148,6 +149,8 @@ class Experiment:
         patient's name, ID, birth date and address; png and tiff have 16 bits.
       anonymise: results without the patient, whose name and ID DICOM carries over. DICOM and NIfTI, by the basic
         profile of PS3.15 (docs/formats.md).
+      display: values that are black and white in pictures: brain, bone, lung, body (CT), auto, LOW:HIGH; several are
+        rows. "auto" is brain and bone for CT of a head, else what suits the image (padis_jax/display.py).
       new_frame: allow an image of another size than the weights were trained on. It gets a new frame, to which
         positions are rescaled. Weights without positions need no flag.
       devices: devices that share the patches of the image, or the slices of a volume, or the files of `measurements`;
@@ -181,6 +184,7 @@ class Experiment:
     generate_levels: int = 300
     save_as: tuple[Format, ...] = ()
     anonymise: bool = False
+    display: tuple[str, ...] = (AUTO,)
     new_frame: bool = False
     devices: int = 0
     measurements: str = ""
@@ -201,6 +205,7 @@ class Experiment:
             check_count(name, getattr(self, name), 0)
         if (self.image.crop or self.image.resize) and {"dicom", "nifti"} & set(self.save_as):
             raise UserError("--save-as dicom and nifti carry a whole image's header: not with --image.crop or resize")
+        check_displays(self.display)
         self._check_problem()
         self._check_volume()
         row = find_method(self.method)

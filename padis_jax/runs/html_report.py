@@ -1,7 +1,8 @@
 """One HTML page of a run: pictures, metrics and settings in a single file that opens without a network.
 
 Pictures are embedded as data URIs, nothing is loaded from elsewhere, and every text from outside is escaped. The slices
-of a volume are stepped through with a slider, by a few lines of JavaScript; without it, the middle one is shown.
+of a volume, or samples, are stepped through with a slider, by a few lines of JavaScript; without it, the middle one is
+shown. What speaks against the result stands first, the settings are folded.
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ from typing import Any
 
 from padis_jax.files import write_bytes
 
+NOTICE = "Not for diagnosis or any other clinical use."
+RESIDUAL = (
+    "residual: ||y - A x|| / ||y||, the share of the measurement that an image does not explain; least is not best."
+)
+
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; margin: 1em 0 }
@@ -22,6 +28,8 @@ th, td { padding: .25em .8em; border-bottom: 1px solid #ccc; text-align: right }
 th:first-child, td:first-child { text-align: left }
 figure { margin: 1em 0 } img { max-width: 100%; image-rendering: auto } figcaption { color: #555 }
 pre { background: #f5f5f5; padding: 1em; overflow-x: auto; font-size: 13px }
+.warning { background: #fff3cd; border-left: .4em solid #b35c00; padding: .6em 1em }
+.small { color: #555; font-size: 13px } summary { cursor: pointer; font-weight: 600; margin: 1em 0 .5em }
 .steps input { width: 60%; vertical-align: middle } .steps img { width: min(100%, 48em); display: block }
 .steps img[hidden] { display: none }
 """
@@ -52,6 +60,7 @@ def report_html(
     rows: Sequence[Mapping[str, Any]],
     settings: Mapping[str, Any],
     notes: Sequence[str] = (),
+    warnings: Sequence[str] = (),
     steps: Mapping[str, bytes] | None = None,
     details: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> str:
@@ -61,8 +70,9 @@ def report_html(
       title: heading.
       pictures: caption -> PNG file, as bytes.
       rows: the table, name of column -> text or number; columns are those of the first row.
-      settings: nested mappings that JSON can hold.
+      settings: nested mappings that JSON can hold, shown on demand.
       notes: paragraphs under the heading.
+      warnings: what speaks against the result, above all else.
       steps: label -> PNG file, pictures of one size to step through, in order.
       details: title -> rows of a further table, which is shown on demand.
 
@@ -74,9 +84,12 @@ def report_html(
         if not data.startswith(b"\x89PNG\r\n\x1a\n"):
             raise ValueError(f"report: picture {caption!r} is no PNG")
     parts = [f"<h1>{html.escape(title)}</h1>"]
-    parts += [f"<p>{html.escape(note)}</p>" for note in notes]
+    parts += [f'<p class="warning"><strong>Warning:</strong> {html.escape(text)}.</p>' for text in warnings]
+    parts += [f"<p>{html.escape(note)}</p>" for note in (NOTICE, *notes)]
     if rows:
         parts.append(_table(rows))
+        if "residual" in rows[0]:
+            parts.append(f'<p class="small">{html.escape(RESIDUAL)}</p>')
     if steps:
         parts.append(_stepped(steps))
     for caption, data in pictures.items():
@@ -84,7 +97,8 @@ def report_html(
         parts.append(f'<figure><img src="{_source(data)}" alt="{text}"><figcaption>{text}</figcaption></figure>')
     for heading, more in (details or {}).items():
         parts.append(f"<details><summary>{html.escape(heading)}</summary>\n{_table(more)}\n</details>")
-    parts.append(f"<h2>Settings</h2>\n<pre>{html.escape(json.dumps(settings, indent=2, default=str))}</pre>")
+    text = html.escape(json.dumps(settings, indent=2, default=str))
+    parts.append(f"<details><summary>Settings</summary>\n<pre>{text}</pre>\n</details>")
     page = "\n".join(parts)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -116,7 +130,7 @@ def _stepped(steps: Mapping[str, bytes]) -> str:
         f'<img src="{_source(data)}" alt="{html.escape(label)}"{"" if at == middle else " hidden"}>'
         for at, (label, data) in enumerate(steps.items())
     ]
-    slider = f'<input type="range" min="0" max="{len(steps) - 1}" value="{middle}" aria-label="slice">'
+    slider = f'<input type="range" min="0" max="{len(steps) - 1}" value="{middle}" aria-label="step">'
     controls = f"<figcaption>{slider} <button>play</button> <output></output></figcaption>"
     pictures = "\n".join(shown)
     return f'<figure class="steps">\n{pictures}\n{controls}</figure>\n<script>{_STEP}</script>'

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 
 import padis_jax
-from padis_jax.figures import comparison, images_row, maps, save_figure
+from padis_jax.display import check_displays, displays_of
+from padis_jax.figures import comparison, images_row, maps, save_figure, step_png
 from padis_jax.files import check_writable, write_json, write_npz
 from padis_jax.images import ImageSet, Window
 from padis_jax.lock import Lock
@@ -22,8 +23,13 @@ from padis_jax.runs.case import Case
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.html_report import write_report
 from padis_jax.runs.outcome import Outcome
+from padis_jax.runs.score import cells
 from padis_jax.solvers.presets import Plan
+from padis_jax.solvers.samples import Samples
+from padis_jax.split import spread
 from padis_jax.writers import check_format, result, write_result
+
+STEPS = 200  # pictures in the stepped view of the report, at most: each is in its file
 
 
 def write_results(
@@ -43,19 +49,24 @@ def write_results(
     window, images = case.window, outcome.images
     scale = window.high - window.low
     pictures = {}
+    shown_of = case.truth if case.truth is not None else np.asarray(list(images.values())[-1])
+    displays = displays_of(config.display, window, shown_of)
+    first = next(iter(displays.values()))
     if case.truth is None:
-        figure = images_row(images, origin=case.origin)
+        figure = images_row(images, window=window, displays=displays, origin=case.origin)
         pictures["Reconstructions"] = _drawn(workdir / "reconstruction.png", figure)
     else:
-        figure = comparison(case.truth, images, window=window, origin=case.origin)
+        figure = comparison(case.truth, images, window=window, displays=displays, origin=case.origin)
         pictures["Truth, reconstructions and errors"] = _drawn(workdir / "comparison.png", figure)
     arrays = ({} if case.truth is None else {"truth": case.truth}) | images
+    steps: dict[str, bytes] = {}
     planes = {name: np.asarray(window.from_unit(np.asarray(a)), np.float32) for name, a in arrays.items()}
     if (samples := outcome.samples) is not None:
         shown = {"mean": np.asarray(samples.mean), "deviation": np.asarray(samples.deviation)}
         if case.truth is not None:
             shown["|mean - truth|"] = np.abs(shown["mean"] - case.truth)
-        figure = maps(shown, window=window, origin=case.origin)
+        figure = maps(shown, window=window, display=first, origin=case.origin)
+        steps = _sample_steps(case, samples, first)
         pictures["Mean and deviation of the samples"] = _drawn(workdir / "deviation.png", figure)
         planes["deviation"] = np.asarray(samples.deviation * scale, np.float32)
     write_npz(workdir / "reconstruction.npz", planes | {"unit": np.asarray(window.unit)})
@@ -81,16 +92,49 @@ def write_results(
     try:
         write_report(
             workdir / "report.html",
-            f"{case.name}: {list(images)[-1]} from {case.problem.description}",
+            f"{_title(config, case)}: {list(images)[-1]} from {case.problem.description}",
             pictures={title: path.read_bytes() for title, path in pictures.items()},
-            rows=metrics["rows"],
+            rows=cells(metrics["rows"], window.unit),
             settings=about,
-            notes=[*notes, f"Unit of values and errors: {window.named}. Not for clinical use."],
+            notes=[*notes, *_held(outcome), f"Unit of values and errors: {window.named}."],
+            warnings=outcome.more.get("warnings", ()),
+            steps=steps,
         )
     except Exception as error:  # of whatever kind: all else is written
         print(f"warning: {workdir / 'report.html'} could not be written: {error}", file=sys.stderr)
         return files
     return ["report.html", *files]
+
+
+def _title(config: Experiment, case: Case) -> str:
+    """The file of the image or the measurement, and the image in it."""
+    measured = config.measurement.path.partition("::")[0]
+    file = Path(measured or config.image.path.partition("::")[0]).name
+    if measured:  # whose name has a digest, for DICOM's identifiers
+        return file
+    return case.name if not file or file in case.name else f"{file}, {case.name}"
+
+
+def _held(outcome: Outcome) -> list[str]:
+    about = outcome.more.get("samples", {})
+    rows = about.get("coverage", ())
+    where = about.get("coverage_of", "")
+    return [f"{row['nominal']:.1%} intervals of the samples contain {row['found']:.1%} of {where}." for row in rows]
+
+
+def _sample_steps(case: Case, samples: Samples, display: Window) -> dict[str, bytes]:
+    """A picture of each sample, at most `STEPS`, beside the truth or, without one, beside their mean."""
+    beside, name = (samples.mean, "their mean") if case.truth is None else (case.truth, "truth")
+    count = len(samples.images)
+    return {
+        f"sample {at + 1} of {count} (left: {name})": step_png(
+            {name: beside, "sample": samples.images[at]},
+            window=case.window,
+            display=display,
+            rows_up=case.source.rows_up,
+        )
+        for at in spread(count, STEPS)
+    }
 
 
 def _drawn(path: Path, figure: Any) -> Path:
@@ -116,9 +160,10 @@ def check_save(config: Experiment, workdir: Path, case: Case) -> list[str]:
       Names of all the files that `write_results` may write.
 
     Raises:
-      UserError: for a folder that cannot be written to, for a format that needs what the source does not tell, and for
+      UserError: for a folder that cannot be written to, a display of another unit, a format that needs what the source does not tell, and for
         what `outputs.check_outputs` refuses.
     """
+    check_displays(config.display, case.window)
     names = ["reconstruction.npz", "metrics.json", "config.json", "report.html"]
     names += ["reconstruction.png" if case.truth is None else "comparison.png"]
     names += ["deviation.png"] if config.samples else []
@@ -181,7 +226,7 @@ def save_images(
     Returns:
       Paths of what was written, within the folder; of a DICOM series its first file.
     """
-    about += f" by padis_jax {padis_jax.__version__}; not for diagnosis"
+    about += f" by padis_jax {padis_jax.__version__}"
     made = [result(images, source, about, window=window, anonymise=config.anonymise)]
     if deviation is not None:
         of = f"Standard deviation of {about}"

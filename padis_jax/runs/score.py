@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from padis_jax.images import HOUNSFIELD
+from padis_jax.images import HOUNSFIELD, PLAIN
 from padis_jax.metrics import Coverage, coverage, head_mask, psnr, relative_error, rmse, ssim, ssim_gaussian
 from padis_jax.runs.case import Case
 from padis_jax.solvers.samples import Samples
@@ -94,22 +95,51 @@ def score_samples(samples: Samples, case: Case) -> tuple[dict[str, Any], list[Co
     return about | {"coverage": [row._asdict() for row in held], "coverage_of": where}, held, where
 
 
-def table(rows: list[Row], unit: str) -> str:
-    """The rows as aligned text; the error is within the head where the unit is HU."""
-    error = f"RMSE ({unit}{', head' if unit == HOUNSFIELD.unit else ''})" if unit != "1" else "RMSE"
-    columns = {
+def headings(unit: str) -> dict[str, tuple[str, str]]:
+    """Field of a row -> (heading with its unit, format); the error is within the head where the unit is HU."""
+    error = "RMSE" if unit == PLAIN.unit else f"RMSE ({unit}{', head' if unit == HOUNSFIELD.unit else ''})"
+    return {
         "method": ("method", "{}"),
         "psnr": ("PSNR (dB)", "{:.2f}"),
         "ssim": ("SSIM", "{:.4f}"),
+        "ssim_gaussian": ("SSIM, Gaussian window", "{:.4f}"),
         "rmse": (error, "{:.4g}"),
         "residual": ("residual", "{:.5f}"),
         "evaluations": ("evaluations", "{}"),
         "seconds": ("seconds", "{:.1f}"),
     }
-    used = {name: column for name, column in columns.items() if any(getattr(row, name) is not None for row in rows)}
-    lines = [[head for head, _ in used.values()]]
+
+
+def cells(rows: Sequence[Mapping[str, Any]], unit: str, leave_out: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Rows (`Row.shown`) as text under their headings; a column that no row has is left out, and other fields stay.
+
+    Args:
+      rows: field -> value.
+      unit: of the errors.
+      leave_out: fields that are not shown.
+    """
+    columns = headings(unit)
+    names = dict.fromkeys(name for row in rows for name in row if name not in leave_out)
+    known = [name for name in columns if name in names]
+    used = [name for name in names if name not in columns] + known
+    made = []
     for row in rows:
-        values = {name: getattr(row, name) for name in used}
-        lines.append(["-" if values[name] is None else text.format(values[name]) for name, (_, text) in used.items()])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(used))]
+        line = {}
+        for name in used:
+            heading, text = columns.get(name, (name, "{}"))
+            value = row.get(name)
+            line[heading] = "-" if value is None else text.format(value)
+        made.append(line)
+    return made
+
+
+def table(rows: Sequence[Row], unit: str) -> str:
+    """The rows as aligned text; the error is within the head where the unit is HU."""
+    return aligned(cells([row.shown() for row in rows], unit, leave_out=("ssim_gaussian",)))
+
+
+def aligned(rows: Sequence[Mapping[str, str]]) -> str:
+    """Cells as text in columns, flush right."""
+    lines = [list(rows[0]), *([*row.values()] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines)

@@ -9,19 +9,21 @@ from typing import Any
 
 import numpy as np
 
+from padis_jax.display import check_displays, displays_of
 from padis_jax.figures import montage, orthogonal, save_figure, step_png
 from padis_jax.files import write_json, write_npz
-from padis_jax.images import HOUNSFIELD, PLAIN, Window
+from padis_jax.images import PLAIN, Window
 from padis_jax.images.guard import decoding
 from padis_jax.measurements.geometry import write_geometry
 from padis_jax.runs.config import Experiment
+from padis_jax.runs.doubts import doubts_of_slices
 from padis_jax.runs.html_report import write_report
-from padis_jax.runs.results import check_folder, save_images, saved_names, write_config
+from padis_jax.runs.results import STEPS, check_folder, save_images, saved_names, write_config
+from padis_jax.runs.score import cells, headings
 from padis_jax.runs.volume import Volume, item_name
 from padis_jax.solvers.presets import Plan
 from padis_jax.split import spread
 
-STEPS = 200  # slices in the stepped view of the report, at most: a picture of each is in its file
 SCORES = ("psnr", "ssim", "ssim_gaussian", "rmse", "residual", "seconds")
 
 Line = Mapping[str, Any]  # of the manifest
@@ -33,6 +35,7 @@ def volume_names(config: Experiment, workdir: Path, volume: Volume, window: Wind
     Raises:
       UserError: as `results.check_save`.
     """
+    check_displays(config.display, window)
     names = ["job.json", "manifest.jsonl", "slices/", "reconstruction.npz", "metrics.json", "config.json"]
     names += ["report.html", "montage.png", "orthogonal.png"]
     names += ["orthogonal_truth.png"] if volume.truth else []
@@ -70,29 +73,16 @@ def summary(lines: Sequence[Line]) -> list[dict[str, Any]]:
 
 def summary_rows(found: Sequence[Mapping[str, Any]], unit: str) -> list[dict[str, str]]:
     """The summary as a table for people: mean and deviation over the slices."""
-    error = "RMSE" if unit == PLAIN.unit else f"RMSE ({unit}{', head' if unit == HOUNSFIELD.unit else ''})"
-    columns = {
-        "psnr": ("PSNR (dB)", ".2f"),
-        "ssim": ("SSIM", ".4f"),
-        "rmse": (error, ".4g"),
-        "residual": ("residual", ".5f"),
-    }
+    columns = {name: headings(unit)[name] for name in ("psnr", "ssim", "rmse", "residual")}
     used = {name: column for name, column in columns.items() if any(name in row for row in found)}
     rows = []
     for row in found:
         shown = {"method": row["method"]}
         for name, (title, form) in used.items():
             about = row.get(name)
-            shown[title] = "-" if about is None else f"{about['mean']:{form}} ± {about['deviation']:{form}}"
+            shown[title] = "-" if about is None else f"{form.format(about['mean'])} ± {form.format(about['deviation'])}"
         rows.append(shown | {"evaluations": str(row["evaluations"]), "seconds": f"{row['seconds']['mean']:.1f}"})
     return rows
-
-
-def table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows as aligned text."""
-    lines = [list(rows[0]), *([*row.values()] for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines)
 
 
 def write_volume(
@@ -142,6 +132,8 @@ def write_volume(
         "slices": [_shown(line) for line in lines],
         "notes": volume.notes,
     }
+    if warnings := volume_doubts(lines):
+        metrics["warnings"] = warnings
     write_json(workdir / "metrics.json", metrics)
     settings = write_config(workdir, config, digest, plan)
     files = ["reconstruction.npz", "metrics.json", "config.json"]
@@ -152,13 +144,16 @@ def write_volume(
         config, workdir, images, source, window, f"{name}: reconstruction from {volume.problem.description}", deviation
     )
     try:
-        pictures = _pictures(workdir, volume, window, labels, images, truth, deviation)
+        displays = displays_of(config.display, window, images if truth is None else truth)
+        pictures = _pictures(workdir, volume, window, displays, labels, images, truth, deviation)
+        first_name, first = next(iter(displays.items()))
         shown = {} if truth is None else {"truth": truth}
         steps = {}
         for at in spread(len(labels), STEPS):
             each = {key: a[at] for key, a in (shown | {name: images}).items()}
             caption = labels[at] + (f": truth, then {name}" if shown else "")
-            steps[caption] = step_png(each, window=window, rows_up=source.rows_up)
+            steps[caption] = step_png(each, window=window, display=first, rows_up=source.rows_up)
+        shades = f"{first_name}: {first}" if first_name != "image" else str(first)
         notes = [f"{len(labels)} slices, {volume.choice}.", *(f"{note}." for note in volume.notes)]
         write_report(
             workdir / "report.html",
@@ -166,14 +161,20 @@ def write_volume(
             pictures={title: (workdir / file).read_bytes() for title, file in pictures.items()},
             rows=summary_rows(found, window.unit),
             settings=settings,
-            notes=[*notes, f"Unit of values and errors: {window.named}. Not for clinical use."],
+            notes=[*notes, f"Unit of values and errors: {window.named}. Slices in the display {shades}."],
+            warnings=warnings,
             steps=steps,
-            details={f"Every slice, {name}": [_detail(line) for line in lines]},
+            details={f"Every slice, {name}": cells([_detail(line) for line in lines], window.unit)},
         )
     except Exception as error:  # of whatever kind: all else is written
         print(f"warning: {workdir / 'report.html'} could not be written: {error}", file=sys.stderr)
         return files
     return ["report.html", *pictures.values(), *files]
+
+
+def volume_doubts(lines: Sequence[Line]) -> list[str]:
+    """What speaks against slices of the volume, in a line or none."""
+    return doubts_of_slices([(line["slice"], line["rows"], line.get("relative_noise") or 0.0) for line in lines])
 
 
 def _stacks(workdir: Path, volume: Volume) -> dict[str, np.ndarray]:
@@ -193,18 +194,21 @@ def _pictures(
     workdir: Path,
     volume: Volume,
     window: Window,
+    displays: Mapping[str, Window],
     labels: Sequence[str],
     images: np.ndarray,
     truth: np.ndarray | None,
     deviation: np.ndarray | None,
 ) -> dict[str, str]:
     """Draws the pictures; title -> file."""
-    up, spacing = volume.source.rows_up, volume.source.spacing
-    figures = {"orthogonal.png": ("Planes through the centre", orthogonal(images, spacing, window=window, rows_up=up))}
+    up, spacing, first = volume.source.rows_up, volume.source.spacing, next(iter(displays.values()))
+    named = {"" if name == "image" else name: display for name, display in displays.items()}
+    figure = orthogonal(images, spacing, window=window, displays=named, rows_up=up)
+    figures = {"orthogonal.png": ("Planes through the centre", figure)}
     if truth is not None:
-        figure = orthogonal(truth, spacing, window=window, rows_up=up)
+        figure = orthogonal(truth, spacing, window=window, displays=named, rows_up=up)
         figures["orthogonal_truth.png"] = ("The same of the truth", figure)
-    figures["montage.png"] = ("Slices", montage(images, labels, window=window, rows_up=up))
+    figures["montage.png"] = ("Slices", montage(images, labels, window=window, display=first, rows_up=up))
     if deviation is not None:
         limit = max(float(np.percentile(deviation, 99.5)), 1e-6)
         figure = montage(deviation / limit, labels, window=PLAIN, rows_up=up)
