@@ -17,9 +17,7 @@ from typing import Any
 from padis_jax.files import write_bytes
 
 NOTICE = "Not for diagnosis or any other clinical use."
-RESIDUAL = (
-    "residual: ||y - A x|| / ||y||, the share of the measurement that an image does not explain; least is not best."
-)
+RESIDUAL = "residual: ||y - A x|| / ||y||, what an image does not explain of the measurement; least is not best."
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em; color: #222 }

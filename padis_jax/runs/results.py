@@ -160,8 +160,8 @@ def check_save(config: Experiment, workdir: Path, case: Case) -> list[str]:
       Names of all the files that `write_results` may write.
 
     Raises:
-      UserError: for a folder that cannot be written to, a display of another unit, a format that needs what the source does not tell, and for
-        what `outputs.check_outputs` refuses.
+      UserError: for a folder that cannot be written to, a display of another unit, a format that needs what the source
+        does not tell, and for what `outputs.check_outputs` refuses.
     """
     check_displays(config.display, case.window)
     names = ["reconstruction.npz", "metrics.json", "config.json", "report.html"]

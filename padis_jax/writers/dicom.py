@@ -103,10 +103,13 @@ def _derive(pydicom: Any, header: Any, values: np.ndarray, result: Result, slope
 
     kept = list(header.get("ImageType") or [])[2:]
     header.ImageType = ["DERIVED", "SECONDARY", *kept]
-    header.DerivationDescription = result.description[:1024]
+    about = result.description  # begins with what must not be cut off
+    header.DerivationDescription = about[:1024]
+    comments = header.get("ImageComments")
+    header.ImageComments = (f"{about}; of the source: {comments}" if comments else about)[:10240]
     number = header.get("SeriesNumber")
     header.SeriesNumber = 1000 + int(number or 0)
-    header.SeriesDescription = " ".join(f"{header.get('SeriesDescription', '')} {result.description}".split())[:64]
+    header.SeriesDescription = " ".join(f"{about}; {header.get('SeriesDescription', '')}".split())[:64].rstrip("; ")
     if result.source.origins:
         header.SourceImageSequence = [_reference(pydicom, source_class, source_instance)]
     header.ContributingEquipmentSequence = [

@@ -12,6 +12,7 @@ from typing import Any
 
 from padis_jax.errors import UserError
 from padis_jax.images import ImageSet
+from padis_jax.writers.result import NOTICE
 
 EMPTY = """PatientName PatientID PatientBirthDate PatientSex StudyDate StudyTime AccessionNumber ReferringPhysicianName
  StudyID PositionReferenceIndicator SliceThickness KVP AcquisitionNumber""".split()
@@ -39,7 +40,7 @@ def plain_header(pydicom: Any, source: ImageSet, index: int) -> Any:
     header.SOPInstanceUID = uid(f"{source.names[0]} {index}")
     header.StudyInstanceUID, header.SeriesInstanceUID = uid(f"{source.names[0]} study"), uid(source.names[0])
     header.FrameOfReferenceUID = uid(f"{source.names[0]} frame")
-    header.StudyDescription = source.names[0][:64]
+    header.StudyDescription = f"{NOTICE}; {source.names[0]}"[:64]
     header.Modality, header.SeriesNumber, header.InstanceNumber = "CT", 0, index + 1
     header.PatientPosition, header.Manufacturer = "HFS", "padis_jax"
     header.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]

@@ -2,7 +2,8 @@
 
     pixel = round(65535 clip((v - low) / (high - low), 0, 1))
 
-What 0 and 65535 stand for is written into the file (PNG text `window`, TIFF ImageDescription).
+What was done, and what 0 and 65535 stand for, is written into the file (PNG texts `Description` and `window`, TIFF
+ImageDescription).
 """
 
 from __future__ import annotations
@@ -49,16 +50,21 @@ def write_png(path: str | Path, image: np.ndarray | jax.Array, *, software: str 
 def png_bytes(result: Result, index: int) -> bytes:
     """Image `index` as a PNG of 16 bits, grey or colour."""
     pixels = _sixteen_bits(result)[index]
-    buffer = io.BytesIO()
+    buffer, texts = io.BytesIO(), {"Description": result.description, "window": _window_text(result)}
     if pixels.shape[-1] == 1:
         about = PngImagePlugin.PngInfo()
-        about.add_text("window", _window_text(result))
-        about.add_text("Description", result.description)
+        for key, text in texts.items():
+            about.add_text(key, text)
         Image.fromarray(pixels[..., 0]).save(buffer, format="PNG", pnginfo=about)
     else:
         height, width, channels = pixels.shape
-        writer = library("png", "pictures", _DEEP).Writer(width, height, greyscale=False, bitdepth=16)
-        writer.write(buffer, pixels.reshape(height, width * channels))
+        png = library("png", "pictures", _DEEP)
+        bare = io.BytesIO()
+        writer = png.Writer(width, height, greyscale=False, bitdepth=16)
+        writer.write(bare, pixels.reshape(height, width * channels))
+        first, *rest = png.Reader(bytes=bare.getvalue()).chunks()
+        told = [(b"tEXt", f"{key}\0{text}".encode("latin-1", "replace")) for key, text in texts.items()]
+        png.write_chunks(buffer, [first, *told, *rest])
     return buffer.getvalue()
 
 

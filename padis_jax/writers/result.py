@@ -10,6 +10,9 @@ import numpy as np
 from padis_jax.images import ImageSet, Window
 
 
+NOTICE = "Not for diagnosis"  # begins every text in a header, so that no limit of a field cuts it off
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Result:
     """Images in their own unit.
@@ -18,7 +21,7 @@ class Result:
       values: float32 [N, H, W, C] in `window.unit`; nothing is clipped.
       window: the values that become black and white in formats of integers without a scale (PNG, TIFF).
       source: the N images that the result is of: spacing, and files whose headers are carried over.
-      description: what was done, one line; goes into the headers.
+      description: `NOTICE`, then what was done, one line; goes into the headers.
       stored: what `window` is in the source's file.
       anonymous: what the source's header says of the patient is left out.
     """
@@ -77,6 +80,7 @@ def result(
         raise ValueError(f"a result {array.shape} is not of images {tuple(source.images.shape)}")
     if not np.isfinite(array).all():
         raise ValueError("a result to be written must be finite")
+    description = f"{NOTICE}; {description}" if description else NOTICE
     scale = window.high - window.low
     stored = source.stored if source.stored is not None and source.window == window else window
     if deviation:

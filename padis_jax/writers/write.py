@@ -93,16 +93,15 @@ def _hdf5_bytes(result: Result) -> bytes:
         )
         for key, value in _about(result).items():
             data.attrs[key] = str(value) if value.dtype.kind == "U" else value
-        data.attrs["description"] = result.description
     return buffer.getvalue()
 
 
 def _about(result: Result) -> dict[str, np.ndarray]:
-    """`unit`; `spacing` in mm, `places` of slices that are not evenly spaced, and `affine`, where they are known.
+    """`description`, `unit`; `spacing` in mm, `places` of slices that are not evenly spaced, and `affine`, where they are known.
 
     `affine` [4, 4] takes (column, row, slice, 1) to mm to the right, front and head, as NIfTI's does.
     """
-    about = {"unit": np.asarray(result.window.unit)}
+    about = {"description": np.asarray(result.description), "unit": np.asarray(result.window.unit)}
     if result.source.spacing is not None:
         about["spacing"] = np.asarray(result.source.spacing)
     if result.source.places:
