@@ -82,10 +82,11 @@ def shows_head(plane: np.ndarray) -> bool:
     body = head_mask(HOUNSFIELD.to_unit(plane), window=HOUNSFIELD)
     if not body.any():
         return False
-    rows, columns = np.indices(plane.shape)
+    rows, columns = np.mgrid[: plane.shape[0], : plane.shape[1]]
     down, right = rows - rows[body].mean(), columns - columns[body].mean()
     distance = np.hypot(down, right)
-    direction = ((np.arctan2(down, right) / (2 * np.pi) + 0.5) * DIRECTIONS).astype(int) % DIRECTIONS
+    turn = np.asarray(np.arctan2(down, right) / (2 * np.pi) + 0.5)
+    direction = (turn * DIRECTIONS).astype(int) % DIRECTIONS
     nearest = np.full(DIRECTIONS, np.inf)
     bone = body & (plane > SKULL)
     np.minimum.at(nearest, direction[bone], distance[bone])
@@ -105,16 +106,19 @@ def _fitting(window: Window, images: np.ndarray) -> dict[str, Window]:
     values = np.asarray(window.from_unit(stack[..., 0]), np.float32)
     hounsfield = window.unit == HOUNSFIELD.unit
     if hounsfield:
-        looked = values[np.unique(np.linspace(0, len(values) - 1, LOOKED_AT).round().astype(int))]
-        if np.mean([shows_head(plane) for plane in looked]) >= 0.25:
+        looked = np.linspace(0, len(values) - 1, min(LOOKED_AT, len(values))).round().astype(int)
+        heads = [shows_head(values[at]) for at in looked]
+        if np.mean(heads) >= 0.25:
             return dict(CT_DISPLAYS)
     counted = values[values > AIR] if hounsfield else values
     if not counted.size:
         return {"image": window}
-    low, high = np.percentile(counted, ENDS).clip(window.low, window.high)
+    low, high = np.percentile(counted, ENDS)
+    low -= 0.1 * (high - low) if hounsfield else 0.0  # the softest tissue is not as black as air
+    low, high = max(float(low), window.low), min(float(high), window.high)
     if not high - low > 1e-3 * (window.high - window.low):  # one value, or nearly
         return {"image": window}
-    return {"image": Window(window.unit, float(low), float(high))}
+    return {"image": Window(window.unit, low, high)}
 
 
 def _ends(word: str, window: Window | None) -> Window:

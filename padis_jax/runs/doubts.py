@@ -8,8 +8,8 @@ the last image is doubted where
 The right image leaves s of the measurement, so r <= s says nothing against an image, however small t is: TV then fits
 the noise. Where the noise is not known, t stands for it and for what the operator does not model. The hundredth is what
 settings alone leave of a measurement without noise, where images better than TV's have r up to 0.009 and t is 0.0002;
-the factor is what methods leave beyond the noise (DDS, enlarging by 8: 1.7 s). Of the cells recorded in docs/, none that
-is less than 1 dB below TV passes the bound (tests/test_doubts.py).
+the factor is what methods leave beyond the noise (DDS, enlarging by 8: 1.7 s). Of the cells recorded in docs/, none
+that is less than 1 dB below TV passes the bound (tests/test_doubts.py).
 """
 
 from __future__ import annotations

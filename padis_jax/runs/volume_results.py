@@ -122,7 +122,7 @@ def write_volume(
         about["spacing"] = np.asarray(source.spacing)
     write_npz(workdir / "reconstruction.npz", planes | about)
     found = summary(lines)
-    metrics = {
+    metrics: dict[str, Any] = {
         "volume": volume.path,
         "choice": volume.choice,
         "measured": volume.problem.description,

@@ -9,7 +9,6 @@ import numpy as np
 
 from padis_jax.images import ImageSet, Window
 
-
 NOTICE = "Not for diagnosis"  # begins every text in a header, so that no limit of a field cuts it off
 
 

@@ -97,7 +97,7 @@ def _hdf5_bytes(result: Result) -> bytes:
 
 
 def _about(result: Result) -> dict[str, np.ndarray]:
-    """`description`, `unit`; `spacing` in mm, `places` of slices that are not evenly spaced, and `affine`, where they are known.
+    """`description`, `unit`, and where they are known `spacing` in mm, `places` of uneven slices, `affine`.
 
     `affine` [4, 4] takes (column, row, slice, 1) to mm to the right, front and head, as NIfTI's does.
     """

@@ -1,0 +1,64 @@
+"""Warnings without a truth: when the prior's image is worse explained than total variation's, beyond the noise."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from padis_jax.runs.doubts import doubts, doubts_of_slices, worse_explained
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def rows(prior, tv):
+    return [{"method": "FBP", "residual": 0.06}, {"method": "TV", "residual": tv}, {"method": "DDS", "residual": prior}]
+
+
+@pytest.mark.parametrize(
+    ("prior", "tv", "noise", "doubted"),
+    [
+        (0.05, 0.003, 0.005, True),
+        (0.05, 0.003, 0.0, True),  # noise that is not known
+        (0.05, 0.003, float("nan"), True),  # of a measurement of zeros
+        (0.05, 0.003, 0.04, False),  # within the noise, which TV fits
+        (0.05, 0.04, 0.0, False),  # TV leaves as much: the operator, or the noise
+        (0.0049, 0.0031, 0.0054, False),  # the demo
+        (0.0016, 0.0002, 0.0, False),  # ct20 without noise: seven times TV's, and 6 dB better
+        (0.003, 0.05, 0.0, False),
+        (None, 0.003, 0.0, False),
+        (0.05, None, 0.0, False),
+    ],
+)
+def test_the_bound(prior, tv, noise, doubted):
+    assert (worse_explained(rows(prior, tv), noise) is not None) == doubted
+
+
+def test_what_is_said():
+    (text,) = doubts(rows(0.05, 0.003), 0.005)
+    assert text.startswith("DDS explains the measurement worse than total variation does, beyond the noise: ")
+    assert "it leaves 5.00% of it, TV 0.30%, the noise 0.50%." in text
+    assert "the noise 0" not in doubts(rows(0.05, 0.003), 0.0)[0]
+    assert doubts([], 0.0) == doubts(rows(0.05, 0.003)[:2], 0.0) == []  # stopped before the solver
+    slices = [(7, rows(0.05, 0.003), 0.0), (8, rows(0.003, 0.003), 0.0), (9, rows(0.05, 0.003), 0.0)]
+    (text,) = doubts_of_slices(slices)
+    assert "in 2 of 3 slices (7, 9)" in text and doubts_of_slices(slices[1:2]) == []
+
+
+def test_no_recorded_cell_is_doubted_that_is_not_far_below_total_variation():
+    """Every method and problem of the recorded benchmark, with the noise of its problem; and some cells are doubted."""
+    noise = {"denoise": 0.177}  # of the photograph's crop; 0.018 where sigma is 0.01, 0 in tomography
+    counted = doubted = 0
+    for name in ("benchmark_quick.jsonl", "benchmark_other.jsonl"):
+        cells = [json.loads(line) for line in (DOCS / name).read_text().splitlines()]
+        tv = {cell["task"]: cell for cell in cells if cell["method"] == "tv"}
+        for cell in cells:
+            if cell["config"]["method"]["family"] != "diffusion":
+                continue
+            task = cell["task"]
+            level = noise.get(task, 0.018 if cell["config"]["sigma"] else 0.0)
+            found = worse_explained(rows(cell["residual"], tv[task]["residual"]), level)
+            counted += 1
+            if found is not None:
+                doubted += 1
+                assert cell["psnr"] < tv[task]["psnr"] - 1.0, (task, cell["method"])
+    assert counted > 150 and doubted >= 4
