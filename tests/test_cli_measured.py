@@ -76,7 +76,9 @@ def test_a_reconstruction_in_hounsfield_units_in_every_format(hounsfield, tmp_pa
     stored = data.pixel_array * float(data.RescaleSlope) + float(data.RescaleIntercept)
     np.testing.assert_allclose(stored, image, atol=0.51 * float(data.RescaleSlope))
     assert data.RescaleType == "HU" and list(data.PixelSpacing) == [1, 1] and data.Modality == "CT"
-    assert "24 measured views" in data.DerivationDescription and data.StudyDescription.startswith("scan.npy ")
+    assert "24 measured views" in data.DerivationDescription and data.StudyDescription.startswith(
+        "Not for diagnosis; scan.npy "
+    )
     volume = nibabel.load(tmp_path / "pnp_admm.nii.gz")
     np.testing.assert_allclose(np.asarray(volume.dataobj)[..., 0].T, image, rtol=1e-5, atol=1e-3)
     for name in ("pnp_admm.png", "pnp_admm.tif"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -100,7 +101,41 @@ def test_the_report_stands_alone(results):
     page = (results[0] / "report.html").read_text()
     assert "data:image/png;base64," in page and "http" not in page and "<script" not in page
     metrics = json.loads((results[0] / "metrics.json").read_text())
-    assert f"<td>{metrics['rows'][2]['psnr']:.5g}</td>" in page and "&quot;seed&quot;: 5" in page
+    assert f"<td>{metrics['rows'][2]['psnr']:.2f}</td>" in page and "&quot;seed&quot;: 5" in page
+    heads = re.findall("<th>(.*?)</th>", page)
+    assert heads[:4] == ["method", "PSNR (dB)", "SSIM", "SSIM, Gaussian window"] and heads[4:] == [
+        "RMSE",
+        "residual",
+        "evaluations",
+        "seconds",
+    ]
+    assert re.search(r"<h1>images.npy, \S.*: DDS from ", page)
+
+
+def test_a_display_changes_pictures_alone(results, folder, tmp_path, capsys):
+    again = _run(folder, tmp_path / "a", "--seed", "5", "--display", "0.1:0.3", "auto")
+    for name, values in results[1].items():
+        np.testing.assert_array_equal(again[name], values)
+    with Image.open(results[0] / "comparison.png") as old, Image.open(tmp_path / "a" / "comparison.png") as new:
+        assert new.height > 1.2 * old.height  # a row more
+    capsys.readouterr()
+    given = [*QUICK, "--display", "bone"]
+    message = refused(main, _arguments(folder, tmp_path / "b", *given), capsys)
+    assert "--display bone: is a window of CT in HU, and these are image values (0 to 1)" in message
+    message = refused(main, _arguments(folder, tmp_path / "b", "--display", "spine"), capsys)
+    assert "'spine': there is no such display; use brain, bone, lung, body" in message
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_prior_that_explains_less_than_total_variation_is_named(results, folder, tmp_path, capsys):
+    """In the table, in metrics.json and in the report; a run that explains as much has no warning."""
+    assert "warnings" not in json.loads((results[0] / "metrics.json").read_text())
+    assert 'class="warning"' not in (results[0] / "report.html").read_text()
+    _run(folder, tmp_path, "--solver.consistency", "1e6")
+    said = "DDS explains the measurement worse than total variation does"
+    assert f"warning: {said}" in capsys.readouterr().out
+    assert json.loads((tmp_path / "metrics.json").read_text())["warnings"][0].startswith(said)
+    assert f"<strong>Warning:</strong> {said}" in (tmp_path / "report.html").read_text()
 
 
 def test_what_was_done_is_written_down(results, folder):
@@ -163,6 +198,10 @@ def test_several_samples(folder, tmp_path, capsys, monkeypatch):
     assert held["nominal"] == 0.5 and 0 <= held["found"] <= 1
     assert metrics["samples"]["count"] == 3 and arrays["deviation"].min() >= 0 < arrays["deviation"].max()
     assert abs(metrics["samples"]["mean_deviation"] - arrays["deviation"].mean()) < 1e-5
+    page = (tmp_path / "many" / "report.html").read_text()
+    steps = re.findall(r'alt="(sample [^"]*)"( hidden)?', page)
+    assert steps == [(f"sample {i} of 3 (left: truth)", "" if i == 2 else " hidden") for i in (1, 2, 3)]
+    assert "50.0% intervals of the samples contain" in page and "Mean and deviation" in page
     assert "50.0% intervals of the samples contain" in (said := capsys.readouterr().out)
     # The background of 0, which clipped samples hold too easily, does not count where no mask of a head tells it.
     assert "of the truth strictly between 0 and 1" in said

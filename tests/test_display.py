@@ -114,6 +114,8 @@ def test_other_words_are_refused(words, message):
 
 
 def test_ct_windows_are_for_hounsfield_units():
-    with pytest.raises(UserError, match="--display bone: is a window of CT in HU, and these are image values .0 to 1.;"):
+    with pytest.raises(
+        UserError, match="--display bone: is a window of CT in HU, and these are image values .0 to 1.;"
+    ):
         check_displays(("bone",), PLAIN)
     check_displays(("bone",), HOUNSFIELD)

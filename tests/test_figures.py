@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import matplotlib
@@ -10,8 +11,18 @@ import pytest
 from PIL import Image
 
 from padis_jax.errors import UserError
-from padis_jax.figures import comparison, patch_grid, save_figure, training_curves
-from padis_jax.images import PLAIN, Window
+from padis_jax.figures import (
+    comparison,
+    images_row,
+    maps,
+    montage,
+    orthogonal,
+    patch_grid,
+    save_figure,
+    step_png,
+    training_curves,
+)
+from padis_jax.images import HOUNSFIELD, PLAIN, Window
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.random((24, 32)).astype(np.float32)
@@ -62,6 +73,33 @@ def test_own_displays_and_orientation():
     figure = comparison(TRUTH, {"x": TRUTH}, displays={"soft": Window("HU", -100.0, 200.0)}, origin="lower")
     shown = pictures(figure)
     assert len(shown) == 3 and shown[0].get_clim() == (-100.0, 200.0) and shown[0].origin == "lower"
+
+
+def test_a_row_of_images_and_maps_take_displays():
+    soft = {"soft": Window("HU", -100.0, 200.0), "all": Window("HU", -1000.0, 1000.0)}
+    figure = images_row({"a": TRUTH, "b": TRUTH}, window=HOUNSFIELD, displays=soft)
+    assert [image.get_clim() for image in pictures(figure)[:4]] == [(-100, 200)] * 2 + [(-1000, 1000)] * 2
+    np.testing.assert_allclose(pictures(figure)[0].get_array(), 2000 * TRUTH - 1000, atol=1e-3)
+    assert [ax.get_ylabel() for ax in figure.axes if ax.get_ylabel()] == ["soft (HU)", "all (HU)"]
+    assert texts(figure) == ["a", "b"]
+    colour = pictures(images_row({"a": np.full((4, 5, 3), 0.4)}, displays={"x": Window("1", 0.0, 0.8)}))
+    np.testing.assert_allclose(colour[0].get_array(), 0.5, atol=1e-6)
+    first = pictures(maps({"mean": TRUTH, "deviation": TRUTH}, display=soft["soft"]))[0].get_array()
+    np.testing.assert_allclose(first, soft["soft"].to_unit(2000 * TRUTH - 1000), atol=1e-5)
+    np.testing.assert_allclose(pictures(maps({"mean": TRUTH, "x": TRUTH}))[0].get_array(), TRUTH, atol=1e-5)
+
+
+def test_pictures_of_volumes_take_displays():
+    volume = np.stack([TRUTH] * 3)
+    shown = Window("HU", -100.0, 200.0)
+    expected = shown.to_unit(2000 * TRUTH - 1000)
+    np.testing.assert_allclose(pictures(montage(volume, "abc", display=shown))[0].get_array(), expected, atol=1e-5)
+    planes = orthogonal(volume, None, displays={"soft": shown, "all": HOUNSFIELD})
+    np.testing.assert_allclose(pictures(planes)[0].get_array(), expected, atol=1e-5)
+    np.testing.assert_allclose(pictures(planes)[3].get_array(), TRUTH, atol=1e-5)
+    assert texts(planes)[0] == "axial, soft" and texts(planes)[3] == "axial, all"
+    with Image.open(io.BytesIO(step_png({"a": TRUTH, "b": TRUTH}, display=shown))) as picture:
+        np.testing.assert_allclose(np.asarray(picture)[:, :32], 255 * expected, atol=0.51)
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,22 @@ def test_everything_is_on_the_page_and_escaped():
     assert "x &amp; &lt;/pre&gt;" in text and "&quot;levels&quot;: 3" in text and "<script" not in text
 
 
+def test_warnings_come_first_and_settings_are_folded():
+    text = page(warnings=["TV < prior"], rows=[{"method": "TV", "residual": "0.1"}])
+    order = ["<h1>", '<p class="warning"><strong>Warning:</strong> TV &lt; prior.</p>', "Not for diagnosis", "<table>"]
+    order += ["residual: ||y - A x||", "<figure>", "<details><summary>Settings</summary>", "<pre>", "</details>"]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+    assert 'class="warning"' not in page() and "residual:" not in page()
+
+
+def test_pictures_to_step_through():
+    text = page(pictures={}, steps={"one": png(1), "two & a half": png(2), "three": png(3)})
+    shown = re.findall(r'<img src="data:[^"]*" alt="([^"]*)"( hidden)?>', text.split('class="steps"')[1])
+    assert shown == [("one", " hidden"), ("two &amp; a half", ""), ("three", " hidden")]
+    assert text.count("<script>") == 1 and 'type="range" min="0" max="2" value="1"' in text
+
+
 def test_the_pictures_are_inside_and_nothing_is_loaded():
     class Sources(HTMLParser):
         def handle_starttag(self, tag, attributes):

@@ -47,7 +47,7 @@ def test_mean_and_deviation_as_dicom(run):
         slope = float(data.RescaleSlope)
         stored = data.pixel_array * slope + float(data.RescaleIntercept)
         np.testing.assert_allclose(stored, expected, atol=0.51 * slope)
-        assert data.DerivationDescription.startswith(words) and data.RescaleType == "HU"
+        assert data.DerivationDescription.startswith(f"Not for diagnosis; {words}") and data.RescaleType == "HU"
         assert data.PatientID == old.PatientID and data.ImagePositionPatient == old.ImagePositionPatient
         assert data.SourceImageSequence[0].ReferencedSOPInstanceUID == old.SOPInstanceUID
     assert deviation.max() > 1  # HU: an offset of -1000 would be seen
@@ -64,7 +64,7 @@ def test_mean_and_deviation_as_nifti(run, source):
         values = np.asarray(image.dataobj)[..., 0].T
         # A RAS volume has its rows to the front and its columns to the right.
         np.testing.assert_allclose(values[::-1, ::-1] if source == "nifti" else values, expected, rtol=1e-5, atol=1e-4)
-    assert image.header["descrip"].tobytes().startswith(b"Standard deviation of DDS, mean of 3")
+    assert image.header["descrip"].tobytes().startswith(b"Not for diagnosis; Standard deviation of DDS, mean of 3")
 
 
 def test_deviation_in_pictures_and_arrays(run):

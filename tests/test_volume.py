@@ -135,7 +135,9 @@ def test_a_rerun_keeps_what_is_done_and_adds_what_is_asked_for(folder, batched, 
     monkeypatch.setattr(
         solve_slices, "run_batch", lambda c, cases, n, **o: solved.append(list(n)) or real(c, cases, n, **o)
     )
-    main(words(folder, batched, "--image.index", "1:5", "--batch", "2", "--save-as", "npz"))
+    more = ["--save-as", "npz", "--display", "lung", "-160:240"]  # which change no slice
+    main(words(folder, batched, "--image.index", "1:5", "--batch", "2", *more))
+    assert "Slices in the display lung: -1350 to 150 HU." in (batched / "report.html").read_text()
     assert solved == [[2, 4]] and "2 slices kept from before" in capsys.readouterr().out
     after = {p.name: p.stat().st_mtime_ns for p in (batched / "slices").iterdir()}
     assert {n for n in before if before[n] == after[n]} == {"00001.npz", "00003.npz"} and len(after) == 4

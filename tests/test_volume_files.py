@@ -54,7 +54,7 @@ def test_hdf5_is_read_again_as_it_was(tmp_path):
     assert again.spacing == made.source.spacing and again.window == HOUNSFIELD
     np.testing.assert_allclose(again.images, made.source.images, atol=1e-6)
     with h5py.File(path, "r") as file:
-        assert file["volume"].attrs["description"] == "about"
+        assert file["volume"].attrs["description"] == "Not for diagnosis; about"
     colour = ImageSet(np.random.default_rng(0).random((2, 6, 5, 3), np.float32), ("a", "b"), PLAIN)
     np.testing.assert_allclose(
         read_images(write_result(tmp_path / "c", "hdf5", of(colour, PLAIN))[0]).images, colour.images, atol=1e-6

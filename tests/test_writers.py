@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 
+import h5py
 import nibabel
 import numpy as np
 import pydicom
@@ -11,11 +12,12 @@ from medical import ramp, write_nifti, write_series, write_slice
 from PIL import Image
 
 from padis_jax.errors import UserError
-from padis_jax.images import HOUNSFIELD, ImageSet, open_source, read_images
-from padis_jax.writers import check_format, result, write_result
+from padis_jax.images import HOUNSFIELD, PLAIN, ImageSet, open_source, read_images
+from padis_jax.writers import FORMATS, check_format, result, write_result
 
 VOLUME = ramp()
 TEXT = "DDS reconstruction from 20 views"
+WRITTEN = f"Not for diagnosis; {TEXT}"
 
 
 def reconstruction(source, *, deviation=False, seed=0):
@@ -44,7 +46,7 @@ def test_dicom_carries_the_header_over_and_says_that_it_is_derived(series, tmp_p
             name
         ) in "PatientName PatientID StudyInstanceUID FrameOfReferenceUID ImagePositionPatient PixelSpacing".split():
             assert data[name].value == old[name].value, name
-        assert list(data.ImageType) == ["DERIVED", "SECONDARY", "AXIAL"] and data.DerivationDescription == TEXT
+        assert list(data.ImageType) == ["DERIVED", "SECONDARY", "AXIAL"] and data.DerivationDescription == WRITTEN
         assert data.SOPInstanceUID != old.SOPInstanceUID == data.SourceImageSequence[0].ReferencedSOPInstanceUID
         assert data.SOPInstanceUID == data.file_meta.MediaStorageSOPInstanceUID
         assert (data.BitsStored, data.HighBit, data.PixelRepresentation) == (16, 15, 1)
@@ -105,7 +107,7 @@ def test_nifti_goes_back_into_the_place_and_the_axes_of_its_source(tmp_path, axe
     old, new = nibabel.load(path), nibabel.load(write_result(tmp_path / "out", "nifti", made)[0])
     np.testing.assert_allclose(new.affine, old.affine)
     assert new.shape == old.shape and new.get_data_dtype() == np.float32
-    assert bytes(new.header["descrip"]).startswith(TEXT.encode())
+    assert bytes(new.header["descrip"]).startswith(WRITTEN.encode())
     np.testing.assert_allclose(
         read_images(tmp_path / "out.nii.gz", fit=HOUNSFIELD).images, images.clip(0, 1), atol=1e-6
     )
@@ -243,7 +245,7 @@ def test_pictures_of_sixteen_bits(series, tmp_path):
     files = write_result(tmp_path / "x", "png", made)
     assert [f.name for f in files] == [f"x_0000{i}.png" for i in (1, 2, 3, 4)]
     with Image.open(files[0]) as picture:
-        assert picture.info["window"] == "0 is -1000 HU, 65535 is 1000 HU" and picture.info["Description"] == TEXT
+        assert picture.info["window"] == "0 is -1000 HU, 65535 is 1000 HU" and picture.info["Description"] == WRITTEN
     np.testing.assert_allclose(read_images(tmp_path / "x_*.png").images, images.clip(0, 1), atol=1e-5)
     assert write_result(tmp_path / "x", "tiff", made) == [tmp_path / "x.tif"]
     np.testing.assert_allclose(read_images(tmp_path / "x.tif").images, images.clip(0, 1), atol=1e-5)
@@ -259,6 +261,59 @@ def test_colour(tmp_path):
     for kind in ("dicom", "nifti"):
         with pytest.raises(UserError, match="colour results cannot be written .* use "):
             write_result(tmp_path / "y", kind, made)
+
+
+def _texts(kind, files):
+    """Every text that a written file says of itself, and that a reader may cut: field -> text."""
+    if kind == "dicom":
+        data = pydicom.dcmread(files[0])
+        names = "SeriesDescription StudyDescription DerivationDescription ImageComments".split()
+        return {name: (str(data[name].value), data[name].VR) for name in names if name in data}
+    if kind == "nifti":
+        return {"descrip": (nibabel.load(files[0]).header["descrip"].tobytes().rstrip(b"\0").decode(), "80")}
+    if kind in ("png", "tiff"):
+        with Image.open(files[0]) as picture:
+            return {"about": (picture.info["Description"] if kind == "png" else picture.tag_v2[270], "")}
+    if kind == "npz":
+        with np.load(files[0]) as file:
+            return {"description": (str(file["description"]), "")}
+    with h5py.File(files[0]) as file:
+        return {"description": (next(iter(file.values())).attrs["description"], "")}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("anonymous", [False, True])
+def test_not_for_diagnosis_comes_first_and_is_never_cut_off(tmp_path, kind, anonymous):
+    """Whatever the source says of itself, and however long the description is."""
+    words = {"SeriesDescription": "s" * 64, "ImageComments": "c" * 300, "StudyDescription": "the patient's study"}
+    source = read_images(write_series(tmp_path / "ct", VOLUME, **words))
+    limits = {"LO": 64, "ST": 1024, "LT": 10240, "80": 79}
+    for deviation in (False, True):
+        about = ("Standard deviation of a method: " if deviation else "A method: ") + "d" * 2000
+        made = result(source.images, source, about, window=HOUNSFIELD, deviation=deviation, anonymise=anonymous)
+        found = _texts(kind, write_result(tmp_path / f"out{deviation}", kind, made))
+        assert found
+        for name, (text, limit) in found.items():
+            if name == "StudyDescription":  # of the source, whose other series it describes too
+                assert text == words[name] and not anonymous
+                continue
+            start = f"Not for diagnosis; {about[:20]}"
+            assert text.startswith(start) and len(text) <= limits.get(limit, len(text)), (name, text[:80])
+
+
+def test_not_for_diagnosis_where_there_is_no_source(tmp_path):
+    scan = ImageSet(np.zeros((1, 6, 5, 1), np.float32), ("scan.npy " + "a" * 80,), HOUNSFIELD, spacing=(1, 1, 1))
+    made = result(scan.images, scan, TEXT, window=HOUNSFIELD)
+    found = _texts("dicom", write_result(tmp_path / "out", "dicom", made))
+    assert len(found) == 4 and all(text.startswith("Not for diagnosis; ") for text, _ in found.values())
+    assert found["SeriesDescription"][0] == WRITTEN and len(found["StudyDescription"][0]) == 64
+    bare = result(scan.images, scan, "", window=HOUNSFIELD)
+    assert bare.description == "Not for diagnosis"
+    colour = ImageSet(np.zeros((1, 6, 5, 3), np.float32), ("x",), PLAIN)
+    made = result(colour.images, colour, TEXT, window=PLAIN)
+    for kind in ("png", "tiff", "npz", "hdf5"):
+        ((text, _),) = _texts(kind, write_result(tmp_path / "colour", kind, made)).values()
+        assert text.startswith(WRITTEN), kind
 
 
 def test_npz_is_read_again_as_it_was(series, tmp_path):
