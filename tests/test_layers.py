@@ -31,8 +31,8 @@ ROOMS = {
     "experiment": "experiment",  # re-exports, for users' own files
 }
 MATHEMATICS = (
-    "batches checkpoint config convolution denoiser digest errors fields files lock loss metrics noise outputs patches "
-    "keys positions prior serialization shipped streamed tilings training training_loop unet weights window"
+    "batches checkpoint config convolution denoiser digest display errors fields files lock loss metrics noise outputs "
+    "patches keys positions prior serialization shipped streamed tilings training training_loop unet weights window"
 ).split()
 MODULES_OF = {**dict.fromkeys(MATHEMATICS, "mathematics"), "split": "images", "benchmark.__main__": "cli"}
 

@@ -80,7 +80,7 @@ OUTPUT_HELP = [
     *table([*((flag(name), text) for name, text in attributes(OutputOptions).items()), VERSION]),
     "Exit codes: 0 done, 2 a mistake in files or settings (one line on stderr), 130 stopped by Ctrl-C.",
 ]
-RARE = ("--max-memory", "--no-compile-cache", "--no-lock")  # in --help-all only
+RARE = ("--version", "--max-memory", "--no-compile-cache", "--no-lock")  # in --help-all only
 
 
 def split_output_options(args: Sequence[str], page: Page | None = None) -> tuple[OutputOptions, list[str]]:

@@ -149,8 +149,9 @@ class Experiment:
         patient's name, ID, birth date and address; png and tiff have 16 bits.
       anonymise: results without the patient, whose name and ID DICOM carries over. DICOM and NIfTI, by the basic
         profile of PS3.15 (docs/formats.md).
-      display: values that are black and white in pictures: brain, bone, lung, body (CT), auto, LOW:HIGH; several are
-        rows. "auto" is brain and bone for CT of a head, else what suits the image (padis_jax/display.py).
+      display: shades of pictures: brain, bone, lung, body, LOW:HIGH. Or auto; several are rows. The first four are
+        windows of CT, LOW and HIGH the values that are black and white, and auto is brain and bone for CT of a head,
+        else what suits the image (padis_jax/display.py).
       new_frame: allow an image of another size than the weights were trained on. It gets a new frame, to which
         positions are rescaled. Weights without positions need no flag.
       devices: devices that share the patches of the image, or the slices of a volume, or the files of `measurements`;

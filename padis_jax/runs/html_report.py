@@ -21,7 +21,7 @@ RESIDUAL = "residual: ||y - A x|| / ||y||, what an image does not explain of the
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; margin: 1em 0 }
+table { border-collapse: collapse; margin: 1em 0; display: block; overflow-x: auto }
 th, td { padding: .25em .8em; border-bottom: 1px solid #ccc; text-align: right }
 th:first-child, td:first-child { text-align: left }
 figure { margin: 1em 0 } img { max-width: 100%; image-rendering: auto } figcaption { color: #555 }
