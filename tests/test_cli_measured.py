@@ -63,7 +63,7 @@ def test_the_report_and_the_bar(folder, tmp_path, capsys):
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 1 and "http" not in page and "<script" not in page
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert f"<td>{metrics['rows'][2]['residual']:.5g}</td>" in page and "PnP-ADMM from 24 measured views" in page
+    assert f"<td>{metrics['rows'][2]['residual']:.5f}</td>" in page and "PnP-ADMM from 24 measured views" in page
 
 
 def test_a_reconstruction_in_hounsfield_units_in_every_format(hounsfield, tmp_path):

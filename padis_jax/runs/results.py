@@ -111,7 +111,7 @@ def _title(config: Experiment, case: Case) -> str:
     measured = config.measurement.path.partition("::")[0]
     file = Path(measured or config.image.path.partition("::")[0]).name
     if measured:  # whose name has a digest, for DICOM's identifiers
-        return file
+        return f"{file}, row {config.measurement.number}" if config.measurement.number else file
     return case.name if not file or file in case.name else f"{file}, {case.name}"
 
 
