@@ -32,7 +32,7 @@ def denoise_patches(
       params: the network's parameters.
       patches: [b, p, p, c] = clean + sigma * standard normal noise, in image units.
       positions: [b, p, p, 2] from `positions.plane_positions`, cropped with the patches; ignored by a network with
-        position_channels = 0.
+        position_channels = 0. [b, p, p, 3], with z, for one that has 3.
       sigma: [b], noise levels in image units, positive.
       dropout_key: switches dropout on (training).
 
@@ -48,9 +48,10 @@ def denoise_patches(
     b, *sides, c = patches.shape
     if c != config.image_channels:
         raise ValueError(f"patches have {c} channels, but the network was made for {config.image_channels}")
-    if positions.shape != (b, *sides, 2) or sigma.shape != (b,):
+    seen = max(2, config.position_channels)
+    if positions.shape != (b, *sides, seen) or sigma.shape != (b,):
         raise ValueError(
-            f"patches {patches.shape} need positions {(b, *sides, 2)} and sigma {(b,)}, "
+            f"patches {patches.shape} need positions {(b, *sides, seen)} and sigma {(b,)}, "
             f"got {positions.shape} and {sigma.shape}"
         )
     for side in sides:

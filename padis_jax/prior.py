@@ -98,10 +98,12 @@ def patch_prior(
     Raises:
       ValueError: if a setting is out of range, or the frame's patch does not suit the network.
     """
+    if config.position_channels == 3:
+        raise ValueError("the network sees z, so that it is one of slabs: use slab_prior, for volumes")
     for side in frame.tile_shape:
         config.check_patch(side)
     return tiled_prior(
-        Partial(_Network(config), params),
+        Partial(NetworkDenoise(config), params),
         frame,
         channels=config.image_channels,
         tiling=tiling,
@@ -148,7 +150,7 @@ def tiled_prior(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Network:
+class NetworkDenoise:
     """The static half of a patch denoiser, compared by value so that equal configs share compiled code."""
 
     config: NetworkConfig

@@ -36,8 +36,8 @@ class NetworkConfig:
     """Size and kind of the network, and the data deviation of its preconditioning.
 
     Attributes:
-      image_channels: channels of the image (1 for CT, 3 for colour); also the output channels.
-      position_channels: 2 (x, y), or 0 for a network that does not see positions.
+      image_channels: channels of the image (1 for CT, 3 for colour), or the slices of a slab; also the output channels.
+      position_channels: 2 (x, y), 3 (x, y, z, of slabs), or 0 for a network that does not see positions.
       model_channels: width of the first level.
       channel_mult: width of each level as a multiple of `model_channels`; its length is the number of levels.
       num_blocks: residual blocks per level of the encoder (the decoder has one more).
@@ -68,8 +68,8 @@ class NetworkConfig:
         for name, most in (("image_channels", 64), ("model_channels", 4096), ("num_blocks", 64)):
             if not 1 <= getattr(self, name) <= most:
                 raise ValueError(f"network.{name} is {getattr(self, name)}: it must be 1 to {most}")
-        if self.position_channels not in (0, 2):
-            raise ValueError(f"network.position_channels is {self.position_channels}: use 2 (x, y) or 0 (no positions)")
+        if self.position_channels not in (0, 2, 3):
+            raise ValueError(f"network.position_channels is {self.position_channels}: use 2 (x, y), 3 (x, y, z) or 0")
         if not self.channel_mult or not 1 <= min(self.channel_mult) <= max(self.channel_mult) <= 64:
             raise ValueError(f"network.channel_mult is {self.channel_mult}: one positive multiple per level, 1 to 64")
         if self.levels > 12 or self.levels * self.num_blocks > 64:

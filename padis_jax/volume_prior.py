@@ -1,0 +1,145 @@
+"""From a denoiser of patches to one of volumes: D = untile(patch denoiser(tile(x), positions)), 0 beyond the ends.
+
+One tiling a call for the whole volume (slabs.py). Patches are cut where they are denoised, a few at a time, so that the
+network's memory, and that of its gradient, does not grow with the volume; beside the volume and its answer a call holds
+the denoised patches. A network of images (d = 1) denoises every slice with the offset of the call.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jax import Array, lax
+from jax.tree_util import Partial
+
+from padis_jax.fields import check_count
+from padis_jax.patches import Frame
+from padis_jax.positions import plane_positions
+from padis_jax.prior import NetworkDenoise
+from padis_jax.slabs import VolumeFrame, corners, random_offsets, slab_heights, tile_volume, untile_volume
+from padis_jax.tilings import PatchDenoise
+from padis_jax.unet import NetworkConfig, Params
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class VolumePrior:
+    """A denoiser of whole volumes and the frame it works on. A pytree.
+
+    Attributes:
+      denoise: (key, noisy volume [Dp, Hp, Wp], sigma []) -> the expected clean volume. A function, or a pytree that can
+        be called.
+      frame: pads and crops.
+      channels: 1; volumes have no channel axis.
+      tilings: of each call, that is its cost in network evaluations of the volume.
+    """
+
+    denoise: Any
+    frame: VolumeFrame = dataclasses.field(metadata={"static": True})
+    channels: int = dataclasses.field(default=1, metadata={"static": True})
+    tilings: int = dataclasses.field(default=1, metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        if callable(self.denoise) and jax.tree_util.all_leaves([self.denoise]):
+            object.__setattr__(self, "denoise", Partial(self.denoise))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SlabTilings:
+    """(key, volume, sigma) -> volume by one random tiling.
+
+    Attributes:
+      denoise: of patches [b, P, P, d] with positions, [b, P, P, 3] where `seen` is 3, else [b, P, P, 2].
+      frame: the geometry.
+      patch_batch: patches at a time.
+      seen: coordinates that the network is given, 2 or 3.
+    """
+
+    denoise: PatchDenoise
+    frame: VolumeFrame = dataclasses.field(metadata={"static": True})
+    patch_batch: int = dataclasses.field(metadata={"static": True})
+    seen: int = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, key: Array, volume: Array, sigma: Array) -> Array:
+        """The expected clean volume."""
+        frame, offset = self.frame, random_offsets(key, self.frame)
+
+        def some(numbers: Array) -> Array:
+            patches = tile_volume(frame, volume, offset, numbers)
+            where = slab_positions(frame, offset, numbers, self.seen)
+            return self.denoise(patches, where, jnp.broadcast_to(sigma, numbers.shape))
+
+        count = frame.patch_count
+        numbers = jnp.arange(count, dtype=jnp.int32)
+        if self.patch_batch >= count:
+            patches = some(numbers)
+        else:
+            chunks = -(-count // self.patch_batch)  # of equal size, as those of images
+            padded = jnp.pad(numbers, (0, -count % chunks))
+            out = lax.map(jax.checkpoint(some), padded.reshape(chunks, -1))
+            patches = rearrange(out, "chunk n h w d -> (chunk n) h w d")[:count]
+        return frame.without_ends(untile_volume(frame, patches, offset))
+
+
+def slab_positions(frame: VolumeFrame, offset: Array, numbers: Array, seen: int) -> Array:
+    """Positions of slabs of the tiling at `offset`: (x, y) of their pixels, and z of their middle if `seen` is 3.
+
+    Args:
+      frame: the geometry.
+      offset: integers [3].
+      numbers: [b], as in `tile_volume`.
+      seen: 2 or 3.
+
+    Returns:
+      float32 [b, P, P, seen].
+    """
+    plane, at = jnp.asarray(plane_positions(frame.plane.padded_shape)), corners(frame, offset, numbers)
+    sides = (*frame.plane.tile_shape, 2)
+    xy = jax.vmap(lambda corner: lax.dynamic_slice(plane, (corner[1], corner[2], jnp.int32(0)), sides))(at)
+    if seen == 2:
+        return xy
+    heights = jnp.asarray(slab_heights(frame.slab, frame.whole))
+    z = heights[jnp.minimum(at[:, 0] + frame.first, heights.size - 1)]  # a slab may lie behind the volume as a whole
+    return jnp.concatenate([xy, jnp.broadcast_to(z[:, None, None, None], (*xy.shape[:3], 1))], axis=-1)
+
+
+def slab_prior(
+    config: NetworkConfig,
+    params: Params,
+    frame: Frame,
+    *,
+    depth: int,
+    first: int = 0,
+    total: int = 0,
+    patch_batch: int | None = None,
+) -> VolumePrior:
+    """The prior of volumes of a patch network, whose channels are the slices of a slab: one for a network of images.
+
+    Args:
+      config: the network's config.
+      params: its parameters.
+      frame: the frame of a slice that it was trained with.
+      depth: slices of the volume.
+      first: number of the volume's slice 0 in the volume that z refers to; used by networks that know z.
+      total: slices of that volume; 0 for those up to the end of this one.
+      patch_batch: patches at a time; None for those of one slab, which is the memory of one image.
+
+    Returns:
+      A `VolumePrior` for volumes [depth, H, W].
+
+    Raises:
+      ValueError: if a setting is out of range, or the frame's patch does not suit the network.
+    """
+    for side in frame.tile_shape:
+        config.check_patch(side)
+    volume = VolumeFrame(frame, depth, config.image_channels, first, total)
+    if patch_batch is not None:
+        check_count("patch_batch", patch_batch)
+    size = frame.patch_count if patch_batch is None else patch_batch
+    denoise = Partial(NetworkDenoise(config), params)
+    return VolumePrior(SlabTilings(denoise, volume, size, max(2, config.position_channels)), volume)
