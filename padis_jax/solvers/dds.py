@@ -81,4 +81,4 @@ def step(settings: DDS, problem: Problem, key: Array, x: Array, noise: Noise) ->
     if settings.nonnegative:
         image = jnp.maximum(image, 0)
     kept = jnp.sqrt(1 - jnp.square(settings.eta))
-    return ddim(noise_key, x, image, noise, about=denoised, kept=kept, fresh=settings.eta), fit
+    return ddim(problem.drawn(noise_key, x), x, image, noise, about=denoised, kept=kept, fresh=settings.eta), fit

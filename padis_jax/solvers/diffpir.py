@@ -71,5 +71,5 @@ def step(settings: DiffPIR, problem: Problem, key: Array, x: Array, noise: Noise
     least = settings.floor * jnp.square(problem.norm)
     weight = jnp.maximum(settings.weight * jnp.square(settings.noise / noise.sigma), least)
     image, fit = proximal(problem, denoised, weight, settings.cg_steps)
-    share = jnp.asarray(settings.zeta)
-    return ddim(noise_key, x, image, noise, about=image, kept=jnp.sqrt(1 - share), fresh=jnp.sqrt(share)), fit
+    share, z = jnp.asarray(settings.zeta), problem.drawn(noise_key, x)
+    return ddim(z, x, image, noise, about=image, kept=jnp.sqrt(1 - share), fresh=jnp.sqrt(share)), fit

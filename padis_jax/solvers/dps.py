@@ -104,7 +104,7 @@ def step(settings: DPS, problem: Problem, key: Array, x: Array, noise: Noise) ->
     tiling_key, noise_key = jax.random.split(key)
     frame = problem.frame
     pull, spread = prior_step(settings, noise)
-    fresh = spread * jax.random.normal(noise_key, x.shape, x.dtype)
+    fresh = spread * problem.drawn(noise_key, x)
 
     def respond(projection: Array) -> tuple[Array, Array, Array, Fit]:
         """A crop(D) -> (w, v, s, fit): the next state has w D + s J_D* v, of which s J_D* v = -step(g)."""

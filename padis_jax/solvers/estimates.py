@@ -19,8 +19,8 @@ from padis_jax.solvers.problem import Fit, Problem
 def proximal(problem: Problem, denoised: Array, weight: Array, cg_steps: int) -> tuple[Array, Fit]:
     """The first row; cg_steps + 2 pairs of A and A*."""
     clean = problem.frame.crop(denoised)
-    residual = problem.residual(clean)
-    update = solve_weighted(problem, problem.adjoint(residual), jnp.zeros_like(clean), weight, cg_steps)
+    residual, problem = problem.residual(clean), problem.about(clean)
+    update = solve_weighted(problem, problem.descent(clean, residual), jnp.zeros_like(clean), weight, cg_steps)
     return problem.frame.pad(clean + update), problem.fit(residual)
 
 

@@ -74,4 +74,5 @@ def step(settings: PiGDM, problem: Problem, key: Array, x: Array, noise: Noise) 
     estimate = denoised + (1 + ratio) * pull(frame.pad(guidance))[0]
     estimate = frame.pad(frame.crop(estimate))
     kept = jnp.sqrt(1 - jnp.square(settings.eta))
-    return ddim(noise_key, x, estimate, noise, about=denoised, kept=kept, fresh=settings.eta), problem.fit(residual)
+    z = problem.drawn(noise_key, x)
+    return ddim(z, x, estimate, noise, about=denoised, kept=kept, fresh=settings.eta), problem.fit(residual)

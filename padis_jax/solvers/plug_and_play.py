@@ -106,6 +106,6 @@ def _denoised(problem: Problem, key: Array, image: Array, sigma: Array) -> Array
 
 def _nearest(settings: PlugAndPlay, problem: Problem, x: Array, target: Array, sigma: Array) -> Array:
     """The minimum of ||y - A x||^2 + rho ||x - target||^2, by CG from x."""
-    weight = settings.weight * jnp.square(problem.norm) / sigma**settings.power
+    weight, problem = settings.weight * jnp.square(problem.norm) / sigma**settings.power, problem.about(target)
     right = problem.adjoint(problem.measurement) + weight * target
     return solve_weighted(problem, right, x, weight, settings.cg_steps)

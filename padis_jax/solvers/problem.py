@@ -65,6 +65,22 @@ class Problem:
         """A x of an image [H, W, C]."""
         return single(self.operator(image[..., 0] if self.flat else image))
 
+    def image_shape(self, channels: int) -> tuple[int, ...]:
+        """(H, W, C)."""
+        return (*self.frame.image_shape, channels)
+
+    def drawn(self, key: Array, plane: Array) -> Array:
+        """Standard normal noise in the shape of a plane."""
+        return jax.random.normal(key, plane.shape, plane.dtype)
+
+    def about(self, image: Array) -> Problem:
+        """The problem of a data step from an image: itself, unless something ties the pixels (volumes.py)."""
+        return self
+
+    def descent(self, image: Array, residual: Array) -> Array:
+        """Minus the gradient of the data term at an image whose residual is known."""
+        return self.adjoint(residual)
+
     def residual(self, image: Array) -> Array:
         """y - A x of an image [H, W, C]."""
         return self.measurement - self.forward(image)

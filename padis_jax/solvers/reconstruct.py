@@ -29,13 +29,16 @@ from padis_jax.solvers.checks import as_arrays, check_prior, checked, checked_no
 from padis_jax.solvers.problem import Problem, as_pytree, build_problem
 from padis_jax.solvers.registry import Method, Settings, find_method, name_of
 from padis_jax.solvers.tv import TV, total_variation
+from padis_jax.solvers.volume_tv import for_volumes
+from padis_jax.solvers.volumes import Along, VolumeProblem, build_volume_problem
+from padis_jax.volume_prior import VolumePrior
 
 
 class Reconstruction(NamedTuple):
     """What `reconstruct` returns.
 
     Attributes:
-      image: [H, W, C], in the prior's image units, not clipped.
+      image: [H, W, C], in the prior's image units, not clipped; of a prior of volumes [D, H, W].
       residual: [levels], ||y - A D|| / ||y|| of the denoised image in the last step of each level (mean over chains),
         not weighted, whatever the noise.
       sigmas: [levels], the ladder.
@@ -52,7 +55,7 @@ def reconstruct(
     key: Array | int,
     measurement: ArrayLike,
     operator: Any,
-    prior: Prior,
+    prior: Prior | VolumePrior,
     *,
     solver: str | Settings = "dds",
     settings: Settings | None = None,
@@ -66,6 +69,7 @@ def reconstruct(
     noise_std: ArrayLike | None = None,
     average: int = 1,
     first_chain: int | Array = 0,
+    along: Along | None = None,
     chunk: int | None = None,
     progress: sampling.Progress | None = None,
     on_memory: sampling.OnMemory | None = None,
@@ -86,9 +90,9 @@ def reconstruct(
         images use fold_in(root, index).
       measurement: y, in the operator's units.
       operator: any callable with `.T` (its adjoint) and `.norm` (its largest singular value), taking images [H, W, C]
-        or, with one channel, [H, W]. A pytree of arrays is an argument of the compiled code; anything else is known
-        by its identity and must not be changed after its first use.
-      prior: whole-image denoiser and frame.
+        or, with one channel, [H, W]; volumes [D, H, W] with a prior of volumes. A pytree of arrays is an argument of
+        the compiled code; anything else is known by its identity and must not be changed after its first use.
+      prior: whole-image denoiser and frame, or those of volumes (`slab_prior`), which are solved as a whole.
       solver: the method: its settings, such as `DDS(...)` or `DPS(zeta=1.7)`, or its name in `registry.METHODS` for
         the defaults.
       settings: deprecated; give the settings as `solver`.
@@ -98,7 +102,7 @@ def reconstruct(
       sigma_min: last noise level, likewise.
       ladder: spacing: "geometric", or "edm" for rho = 7.
       start: "noise" for a zero image; "operator" for A.start(y) clipped to [0, 1]; "tv" or `TV(...)` for the image of
-        total variation; or an image [H, W] or [H, W, C].
+        total variation; or an image [H, W] or [H, W, C], or a volume.
       start_noise: whether noise of deviation sigma_max is added to the start; never in plug-and-play.
       noise_std: standard deviation of the noise of y, in its units: one number, or one for each entry, by which the
         solver and the start "tv" weigh the entries (operators/weighting.py). Methods that have a setting `noise` take
@@ -107,6 +111,7 @@ def reconstruct(
         for rounding, where the values are traced, in which zeros beside positive values count as not measured.
       average: independent chains, whose mean is returned. The mean of many chains has half the squared error of one.
       first_chain: the number of the first of them.
+      along: of volumes, what ties their slices beside the prior (`solvers.volumes.Along`); None for nothing.
       chunk: steps between calls of `progress`; changes no result. None: fifty chunks if there is a progress, else one.
       progress: called with (steps done, steps in all, info of the last step).
       on_memory: called with the memory of the compiled loop before it runs.
@@ -127,7 +132,7 @@ def reconstruct(
     if noise_std is not None:
         _refuse_second(settings)
     settings, key = as_arrays(settings), root_key(key)
-    problem = build_problem(operator, prior.denoise, measurement, prior.frame, channels=prior.channels)
+    problem = _problem(operator, prior, measurement, along, name_of(settings))
     noise_std = checked_noise(noise_std, problem.measurement.shape, operator)
     image = start_image(start, problem, operator, prior.channels, noise_std)
     if noise_std is not None:
@@ -154,7 +159,7 @@ def reconstruct(
         start_key, run_key = jax.random.split(jax.random.fold_in(key, first_chain + chain))
         x = prior.frame.pad(image)
         if start_noise:
-            x = x + sigmas[0] * jax.random.normal(start_key, x.shape, x.dtype)
+            x = x + sigmas[0] * problem.drawn(start_key, x)
         report = None if progress is None else _shifted(progress, chain * levels * inner, average * levels * inner)
         before = on_memory if chain == 0 else None
         x, info = sampling.run(run_key, step, x, steps, chunk=chunk, progress=report, on_memory=before)
@@ -166,6 +171,17 @@ def reconstruct(
         sigmas=jnp.asarray(sigmas),
         evaluations=evaluations,
     )
+
+
+def _problem(
+    operator: Any, prior: Prior | VolumePrior, measurement: ArrayLike, along: Along | None, method: str
+) -> Problem:
+    """Of an image or of a volume."""
+    if isinstance(prior, VolumePrior):
+        return build_volume_problem(operator, prior, measurement, along, method)
+    if along is not None:
+        raise UserError("along ties the slices of a volume, but the prior is one of images: leave it out")
+    return build_problem(operator, prior.denoise, measurement, prior.frame, channels=prior.channels)
 
 
 def _method(solver: str | Settings, settings: Settings | None) -> tuple[Method, Settings]:
@@ -211,10 +227,11 @@ def _ladder(kind: str, levels: int, sigma_max: float, sigma_min: float) -> np.nd
 
 
 def start_image(start: Any, problem: Problem, operator: Any, channels: int, noise_std: Array | None = None) -> Array:
-    """The image [H, W, C] that `start` stands for; see `reconstruct`."""
-    shape = (*problem.frame.image_shape, channels)
+    """The image [H, W, C], or volume, that `start` stands for; see `reconstruct`."""
+    shape = problem.image_shape(channels)
     if isinstance(start, TV) or (isinstance(start, str) and start == "tv"):
         settings = start if isinstance(start, TV) else TV()
+        settings = for_volumes(settings) if isinstance(problem, VolumeProblem) else settings
         found = total_variation(problem.measurement, operator, settings=settings, noise_std=noise_std)
         return found.image.reshape(shape)
     if not isinstance(start, str):

@@ -51,10 +51,9 @@ def towards(key: Array, x: Array, estimate: Array, weight: Array, spread: Array)
 
 
 def ddim(
-    key: Array, x: Array, estimate: Array, noise: Noise, *, about: Array, kept: Array, fresh: float | Array
+    z: Array, x: Array, estimate: Array, noise: Noise, *, about: Array, kept: Array, fresh: float | Array
 ) -> Array:
-    """u + t (kept (x - about) / sigma + fresh z), planes [Hp, Wp, C]; key is that of z."""
-    z = jax.random.normal(key, x.shape, x.dtype)
+    """u + t (kept (x - about) / sigma + fresh z), planes [Hp, Wp, C]; z is standard normal."""
     return estimate + noise.sigma_next * (kept * (x - about) / noise.sigma + fresh * z)
 
 

@@ -67,6 +67,19 @@ class TV:
     def __post_init__(self) -> None:
         check_settings(self, weight="(0, inf]", iterations="(0, inf]", pace="(0, inf]", share="(0, 1)")
 
+    @property
+    def bound(self) -> float | Array:
+        """8, which bounds ||grad||^2."""
+        return 8
+
+    def gradient(self, x: Array) -> Array:
+        """The differences whose length is summed; volume_tv.py has others."""
+        return gradient(x)
+
+    def gradient_adjoint(self, q: Array) -> Array:
+        """The transpose of `gradient`."""
+        return gradient_adjoint(q)
+
 
 class TVResult(NamedTuple):
     """What `total_variation` returns.
@@ -95,7 +108,7 @@ def total_variation(
     Args:
       measurement: y, finite.
       operator: a callable with `.T` and `.norm`; the shape of the image is that of `.T(y)`.
-      settings: weight and count; None for the defaults.
+      settings: weight and count; None for the defaults. Operators on volumes want `VolumeTV`.
       noise_std: standard deviation of the noise of y, one number or one for each entry. Entries weigh 1 / variance, on
         average 1: one number, or the same everywhere, changes nothing. See `reconstruct`.
 
@@ -115,20 +128,21 @@ def _solve(settings: TV, operator: Any, y: Array) -> TVResult:
     norm = 1.01 * jnp.asarray(operator.norm, jnp.float32)  # which may be 1e-3 too small
     data_step = settings.share / (tau * jnp.square(norm))
     data_step = jnp.asarray(data_step, y.dtype)
-    gradient_step = (1 - settings.share) / (8 * tau)
+    gradient_step = (1 - settings.share) / (settings.bound * tau)
 
     def iterate(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         x, p, q = state
-        x_next = x - tau * (single(jnp.real(operator.T(p))) + gradient_adjoint(q))
+        x_next = x - tau * (single(jnp.real(operator.T(p))) + settings.gradient_adjoint(q))
         if settings.nonnegative:
             x_next = jnp.maximum(x_next, 0)
         ahead = 2 * x_next - x
         p = (p + data_step * (single(operator(ahead)) - y)) / (1 + data_step)
-        q = q + gradient_step * gradient(ahead)
+        q = q + gradient_step * settings.gradient(ahead)
         length = jnp.sqrt(jnp.sum(jnp.square(q), axis=0, keepdims=True))
         return x_next, p, q * jnp.minimum(1, settings.weight / jnp.maximum(length, jnp.finfo(length.dtype).tiny))
 
-    state = (jnp.zeros(shape, jnp.float32), jnp.zeros_like(y), jnp.zeros((2, *shape), jnp.float32))
+    zero = jnp.zeros(shape, jnp.float32)
+    state = (zero, jnp.zeros_like(y), settings.gradient(zero))
     before = lax.fori_loop(jnp.int32(0), settings.iterations - 1, lambda _, s: iterate(s), state)
     after = iterate(before)
     changes = [
