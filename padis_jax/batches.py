@@ -27,12 +27,14 @@ class PatchConfig:
       probabilities: how often a batch has each size; sums to 1.
       batch: patches per batch, for each size.
       flips: mirror images left to right with probability 1/2 (before padding, so positions stay those of the plane).
+      depth: neighbouring slices of a volume in a patch, which are the network's channels; 1 for images.
     """
 
     sizes: tuple[int, ...] = (16, 32, 56)
     probabilities: tuple[float, ...] = (0.2, 0.3, 0.5)
     batch: tuple[int, ...] = (512, 256, 128)
     flips: bool = False
+    depth: int = 1
 
     def __post_init__(self) -> None:
         if not self.sizes or not len(self.sizes) == len(self.probabilities) == len(self.batch):
@@ -46,6 +48,8 @@ class PatchConfig:
             )
         if max(self.sizes) > 2**14 or max(self.batch) > 2**20 or len(self.sizes) > 64:
             raise ValueError("patches: sizes beyond 16384 pixels, batches beyond 2^20 or more than 64 sizes")
+        if not 1 <= self.depth <= 64:
+            raise ValueError(f"patches.depth is {self.depth}: it must be 1 (images) to 64 slices")
         if min(self.probabilities) < 0 or not abs(sum(self.probabilities) - 1) <= 1e-6:
             raise ValueError(f"patches.probabilities is {self.probabilities}: none negative, and they must sum to 1")
 

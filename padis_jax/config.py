@@ -170,9 +170,26 @@ class Config:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.patches.depth > 1:
+            self._check_slabs()
+        elif self.network.position_channels == 3:
+            raise UserError("network.position_channels is 3 (x, y, z), which slabs have: set patches.depth, or use 2")
         for size in self.patches.sizes:
             if size:  # the sides of whole images are known when they are read
                 self.network.check_patch(size)
+
+    def _check_slabs(self) -> None:
+        """UserError for settings that training on slabs does not have."""
+        depth, data = self.patches.depth, self.data
+        if self.network.image_channels != depth:
+            raise UserError(
+                f"network.image_channels is {self.network.image_channels}, but patches.depth is {depth}: the slices of "
+                f"a slab are the network's channels; set both to {depth}"
+            )
+        if data.crop is not None:
+            raise UserError("data.crop cuts every slice elsewhere, and patches.depth wants neighbours: use data.resize")
+        if data.limit:
+            raise UserError("data.limit takes slices that are apart, and patches.depth wants neighbours: leave it 0")
 
 
 def load_config_file(path: str | Path, kind: type[T]) -> T:

@@ -28,6 +28,7 @@ def denoising_loss(
     positions: Array,
     *,
     train: bool = True,
+    kept: Array | None = None,
 ) -> Array:
     """The loss of one batch.
 
@@ -37,8 +38,9 @@ def denoising_loss(
       noise: how noise levels are drawn.
       params: network parameters.
       patches: [b, p, p, c], clean, in image units.
-      positions: [b, p, p, 2].
+      positions: [b, p, p, 2], or 3 for a network that sees z.
       train: whether dropout is on.
+      kept: [b, c], 1 for the channels that count and 0 for slices beyond the ends of a volume; None for all.
 
     Returns:
       A scalar.
@@ -49,7 +51,11 @@ def denoising_loss(
     noisy = patches + sigma[:, None, None, None] * jax.random.normal(noise_key, patches.shape, jnp.float32)
     clean = denoise_patches(network, params, noisy, positions, sigma, dropout_key=dropout_key if train else None)
     weight = loss_weight(sigma, network.sigma_data)[:, None, None, None]
-    return jnp.mean(weight * jnp.square(clean - patches))
+    error = weight * jnp.square(clean - patches)
+    if kept is None:
+        return jnp.mean(error)
+    counted = jnp.broadcast_to(kept[:, None, None, :], error.shape)
+    return jnp.sum(counted * error) / jnp.maximum(jnp.sum(counted), 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +65,8 @@ class DenoisingLoss:
     network: NetworkConfig
     noise: NoiseConfig = NoiseConfig()
 
-    def __call__(self, params: Params, key: Array, patches: Array, positions: Array) -> Array:
-        """(params, key, patches [b, p, p, c], positions [b, p, p, 2]) -> scalar."""
+    def __call__(self, params: Params, key: Array, patches: Array, positions: Array, *kept: Array) -> Array:
+        """(params, key, patches [b, p, p, c], positions [b, p, p, 2], of slabs kept [b, c]) -> scalar."""
+        if kept:
+            return denoising_loss(key, self.network, self.noise, params, patches, positions, kept=kept[0])
         return denoising_loss(key, self.network, self.noise, params, patches, positions)

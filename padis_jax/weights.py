@@ -1,7 +1,8 @@
 """Weights as one safetensors file: float32 or float16 arrays, and all that is needed to use them as JSON metadata.
 
 The metadata holds the network config, the frame (patch size, image size, padding: positions depend on them), the window
-(what 0 and 1 stand for) and the provenance (data, licence, how they were trained). Nothing in the file is executed.
+(what 0 and 1 stand for) and the provenance (data, licence, how they were trained), and of a network of slabs, the slab
+(slices, and those of the volume that z refers to). Nothing in the file is executed.
 """
 
 from __future__ import annotations
@@ -26,11 +27,38 @@ from padis_jax.prior import Prior, TilingName, patch_prior
 from padis_jax.serialization import from_json, parse_json
 from padis_jax.shipped import file_hash, locate
 from padis_jax.unet import NetworkConfig, Params
+from padis_jax.volume_prior import VolumePrior, slab_prior
 from padis_jax.window import Window
 
-__all__ = ["Weights", "file_hash", "import_state_dict", "load_prior", "load_weights", "save_weights"]
+__all__ = [
+    "Slab",
+    "Weights",
+    "file_hash",
+    "import_state_dict",
+    "load_prior",
+    "load_volume_prior",
+    "load_weights",
+    "save_weights",
+]
 
 _METADATA = ("network", "frame", "window", "provenance")
+
+
+@dataclasses.dataclass(frozen=True)
+class Slab:
+    """Of a network of slabs: what its frame is along z.
+
+    Attributes:
+      slices: d, which are the network's channels.
+      total: slices of the volumes that it was trained on; 0 where they differ.
+    """
+
+    slices: int
+    total: int = 0
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.slices <= 64 or not 0 <= self.total <= 10**6:
+            raise ValueError(f"a slab of {self.slices} slices in a volume of {self.total}: use 2 to 64, and 0 to 10^6")
 
 
 class Weights(NamedTuple):
@@ -42,6 +70,7 @@ class Weights(NamedTuple):
     window: Window
     provenance: Mapping[str, Any]
     digest: str
+    slab: Slab | None = None
 
     def frame_for(self, image_shape: tuple[int, int]) -> Frame | None:
         """The frame of images [H, W]: the file's own for its size; another where the network sees no positions.
@@ -69,6 +98,7 @@ def save_weights(
     provenance: Mapping[str, Any],
     *,
     dtype: Literal["float32", "float16"] = "float32",
+    slab: Slab | None = None,
 ) -> None:
     """Writes a weights file, atomically.
 
@@ -80,6 +110,7 @@ def save_weights(
       window: their intensity window.
       provenance: data, licence, training; anything JSON can hold.
       dtype: type of the stored arrays; "float16" halves the file and rounds the parameters to 11 bits.
+      slab: of a network of slabs; None for images.
 
     Raises:
       ValueError: if a parameter is not finite in that type.
@@ -89,6 +120,7 @@ def save_weights(
     if bad := [name for name, a in arrays.items() if not np.isfinite(a).all()]:
         raise ValueError(f"parameter {bad[0]} is not finite as {dtype}; nothing was written")
     about: dict[str, Any] = {"network": network, "frame": frame, "window": window}
+    about |= {"slab": slab} if slab else {}
     metadata = {name: json.dumps(dataclasses.asdict(item)) for name, item in about.items()}
     metadata |= {"provenance": json_text(dict(provenance)), "format": "padis_jax 1"}
     write_bytes(path, _sorted_metadata(safetensors.numpy.save(arrays, metadata=metadata)))
@@ -108,12 +140,16 @@ def _sorted_metadata(data: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[end:]
 
 
-def load_weights(path: str | Path) -> Weights:
+def load_weights(path: str | Path, *, volumes: bool = False) -> Weights:
     """Reads a weights file, named by its path or, of those that come with the program, its name (`shipped.CARDS`).
+
+    Args:
+      path: the file.
+      volumes: whether a network of slabs will do; it denoises no single images.
 
     Raises:
       UserError: for a name that there is not; if the file is missing, damaged, not from `save_weights`, or does not
-        hold the network that its own metadata describes.
+        hold the network that its own metadata describes; for a network of slabs, unless `volumes`.
     """
     path = locate(path)
     stored = read_header(path, "no such weights file; train one with train.py, or name it with --weights")
@@ -125,6 +161,21 @@ def load_weights(path: str | Path) -> Weights:
     network = from_json(NetworkConfig, about["network"], f"{path}: network")
     frame = from_json(Frame, about["frame"], f"{path}: frame")
     window = from_json(Window, about["window"], f"{path}: window")
+    slab = None
+    if "slab" in stored.metadata:
+        slab = from_json(Slab, parse_json(stored.metadata["slab"], f"{path}: slab in its metadata"), f"{path}: slab")
+        if slab.slices != network.image_channels:
+            raise UserError(
+                f"{path}: slab and network in its metadata do not fit: {slab.slices} slices, {network.image_channels} "
+                "channels"
+            )
+    if slab and not volumes:
+        raise UserError(
+            f"{path}: a network of slabs of {slab.slices} slices, which denoises volumes (load_volume_prior); single "
+            "images want weights of images"
+        )
+    if network.position_channels == 3 and not slab:
+        raise UserError(f"{path}: its network sees z, but its metadata have no slab")
     if not isinstance(about["provenance"], Mapping):
         raise UserError(f"{path}: provenance in its metadata is {quoted(about['provenance'])}: expected fields")
     try:
@@ -133,7 +184,7 @@ def load_weights(path: str | Path) -> Weights:
     except ValueError as error:
         raise UserError(f"{path}: frame and network in its metadata do not fit: {error}") from error
     params = read_params(stored, unet_shapes(network), ("F32", "F16"))
-    return Weights(params, network, frame, window, about["provenance"], file_hash(path))
+    return Weights(params, network, frame, window, about["provenance"], file_hash(path), slab)
 
 
 def load_prior(
@@ -178,5 +229,50 @@ def load_prior(
         tiling=tiling,
         tilings=tilings,
         overlap=overlap,
+        patch_batch=patch_batch,
+    )
+
+
+def load_volume_prior(
+    path: str | Path, *, depth: int, first: int | None = None, patch_batch: int | None = None
+) -> VolumePrior:
+    """The prior of volumes of a weights file, of slabs or of images, which then denoise every slice by itself.
+
+    >>> import padis_jax as pj
+    >>> prior = pj.load_volume_prior("weights/head_ct.safetensors", depth=7)
+    >>> prior.frame.image_shape, prior.frame.slab
+    ((7, 256, 256), 1)
+
+    Args:
+      path: the weights file.
+      depth: slices of the volume.
+      first: number of its slice 0 in the volume that was trained on, or in one that is cut alike, for a network that
+        knows z; None for a whole volume of as many slices.
+      patch_batch: patches at a time; None for those of one slab.
+
+    Raises:
+      UserError: see `load_weights`; for images of several channels, and for a volume that the network's z does not fit.
+    """
+    weights = load_weights(path, volumes=True)
+    slab, total = weights.slab, 0
+    if slab is None and weights.network.image_channels != 1:
+        raise UserError(
+            f"{path}: of images of {weights.network.image_channels} channels, and volumes have none; take weights of "
+            "grey images"
+        )
+    if weights.network.position_channels == 3 and slab is not None and slab.total:
+        total = slab.total
+        if (first is None and depth != total) or (first or 0) + depth > total:
+            raise UserError(
+                f"{path}: trained on volumes of {total} slices, whose z the network knows: give `first`, the number of "
+                f"the first of these {depth} slices in such a volume, at most {max(total - depth, 0)}"
+            )
+    return slab_prior(
+        weights.network,
+        weights.params,
+        weights.frame,
+        depth=depth,
+        first=first or 0,
+        total=total,
         patch_batch=patch_batch,
     )

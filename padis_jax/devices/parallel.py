@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 from padis_jax.batches import Batch, PatchConfig
 from padis_jax.devices.mesh import AXIS, put, replicated, split
 from padis_jax.errors import UserError
+from padis_jax.slab_batches import SlabBatch
 from padis_jax.training import TrainState, step
 
 SMALLEST_SPLIT = 4096  # numbers in an array that is worth splitting: smaller ones are kept whole on every device
@@ -44,9 +45,9 @@ def state_sharding(shapes: TrainState, mesh: Mesh, *, shard_parameters: bool = F
     return placed
 
 
-def put_batch(mesh: Mesh, batch: Batch) -> Batch:
+def put_batch(mesh: Mesh, batch: Batch | SlabBatch) -> Batch | SlabBatch:
     """A batch that every process has drawn whole, split over the devices: each process keeps its own rows."""
-    return Batch(*put(tuple(batch), (split(mesh), split(mesh))))
+    return type(batch)(*put(tuple(batch), (split(mesh),) * len(batch)))
 
 
 def check_batch(mesh: Mesh, patches: PatchConfig) -> None:

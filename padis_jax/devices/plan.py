@@ -111,13 +111,14 @@ def plan_training(config: Config, frame: Frame, steps: int, *, timed: bool = Fal
 def training_call(
     config: Config, params: Params, batch: tuple[int, int, int]
 ) -> tuple[Callable[..., Params], tuple[Any, ...]]:
-    """(params, patches [*batch, C], positions [*batch, 2]) -> the loss's gradient; and the shapes of these three."""
+    """(params, patches [*batch, C], positions [*batch, 2 or 3]) -> the loss's gradient; and their shapes."""
 
     def gradient(params: Params, clean: Array, positions: Array) -> Params:
         key = jax.random.key(0)
         return jax.grad(lambda p: denoising_loss(key, config.network, config.noise, p, clean, positions))(params)
 
-    shapes = (jax.ShapeDtypeStruct((*batch, c), jnp.float32) for c in (config.network.image_channels, 2))
+    channels = (config.network.image_channels, max(2, config.network.position_channels))
+    shapes = (jax.ShapeDtypeStruct((*batch, c), jnp.float32) for c in channels)
     return gradient, (params, *shapes)
 
 

@@ -27,9 +27,10 @@ from padis_jax.loss import DenoisingLoss
 from padis_jax.outputs import check_outputs, claimed, has_field
 from padis_jax.patches import Frame
 from padis_jax.runs.signals import Interruption, leave
-from padis_jax.runs.training_data import check_resumed, first_state, load_data
+from padis_jax.runs.training_data import TrainingData, check_resumed, first_state, load_data
 from padis_jax.runs.training_log import Log
 from padis_jax.runs.validation import validate, write_pictures
+from padis_jax.slab_batches import SlabBatch, draw_slabs
 from padis_jax.training import Metrics, TrainState, state_shapes
 from padis_jax.training_loop import Hook, every, fit
 from padis_jax.weights import load_weights, save_weights
@@ -97,8 +98,8 @@ def train(config: Config, workdir: str | Path, *, silent: bool = False, lock: bo
                 if held is not None:
                     held.check()
 
-            def batches(number: int) -> Batch:
-                batch = draw_batch(data.padded, config.patches, run.seed, number)
+            def batches(number: int) -> Batch | SlabBatch:
+                batch = _draw(config, data, number)
                 log.count(batch)
                 bar.update()
                 return put_batch(mesh, batch)
@@ -126,7 +127,8 @@ def train(config: Config, workdir: str | Path, *, silent: bool = False, lock: bo
         path, ema = workdir / "weights.safetensors", on_host(state.ema)
         if is_leader():
             origins = provenance(config, state, origin) | {"training_images": len(data.padded)}
-            save_weights(path, ema, config.network, data.frame, data.window, origins, dtype=run.weights_dtype)
+            about_prior = (path, ema, config.network, data.frame, data.window, origins)
+            save_weights(*about_prior, dtype=run.weights_dtype, slab=data.slab)
             if (workdir / "log.jsonl").exists():
                 save_figure(workdir / "loss.png", training_curves(workdir / "log.jsonl"))
     return path, int(state.step)
@@ -164,8 +166,15 @@ def _origin(saved: Mapping[str, Any] | None, path: str) -> Mapping[str, Any] | N
         return saved.get("start_weights")
     if not path:
         return None
-    weights = load_weights(path)
+    weights = load_weights(path, volumes=True)
     return {"sha256": weights.digest, "provenance": weights.provenance}
+
+
+def _draw(config: Config, data: TrainingData, number: int) -> Batch | SlabBatch:
+    if data.runs:
+        seen = max(2, config.network.position_channels)
+        return draw_slabs(data.padded, data.runs, config.patches, config.run.seed, number, seen=seen)
+    return draw_batch(data.padded, config.patches, config.run.seed, number)
 
 
 def _log(log: Log, bar: tqdm, state: TrainState, metrics: Metrics) -> None:
@@ -173,7 +182,7 @@ def _log(log: Log, bar: tqdm, state: TrainState, metrics: Metrics) -> None:
     bar.set_postfix(loss=f"{line['loss']:.4f}", patches_per_s=f"{line['patches_per_second']:.1f}")
 
 
-def _validate(config: Config, workdir: Path, log: Log, batch: Batch, state: TrainState, _: Metrics) -> None:
+def _validate(config: Config, workdir: Path, log: Log, batch: Batch | SlabBatch, state: TrainState, _: Metrics) -> None:
     ema, step = on_host(state.ema), int(state.step)  # by all processes, in step
     if is_leader():
         log.write(step, validation_loss=validate(config.network, config.noise, ema, batch))

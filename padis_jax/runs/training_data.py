@@ -20,10 +20,11 @@ from padis_jax.images import CroppedImages, ImageSet, Shaping, StreamedImages, W
 from padis_jax.keys import root_key
 from padis_jax.patches import Frame, frame_for
 from padis_jax.runs.validation import PICTURE_PATCHES
+from padis_jax.slab_batches import Run, SlabBatch, crop_slabs, runs_of
 from padis_jax.split import Split, limited, split_of, spread
 from padis_jax.training import TrainState, init_state
 from padis_jax.unet import init_network
-from padis_jax.weights import load_weights
+from padis_jax.weights import Slab, load_weights
 
 VALIDATION_PATCHES = 64  # fewer where they are larger than 64 x 64, so that whole images fit into memory
 DIGESTED = 64  # images of a set that is read on demand
@@ -33,19 +34,21 @@ class TrainingData(NamedTuple):
     """What a run works on: padded training images [n, Hp, Wp, C], a fixed validation batch or None, geometry.
 
     `digest` is one of the training images: of all their values, or for a set that is read on demand, of its shape and
-    64 images.
+    64 images. `runs` are the neighbours among the images of a training on slabs, which `slab` describes.
     """
 
     padded: np.ndarray | StreamedImages
-    validation: Batch | None
+    validation: Batch | SlabBatch | None
     frame: Frame
     window: Window
     digest: str
+    runs: tuple[Run, ...] = ()
+    slab: Slab | None = None
 
     def about(self) -> dict[str, Any]:
         """What a checkpoint says of it, fit for JSON."""
         return {
-            "frame": dataclasses.asdict(self.frame),
+            "frame": dataclasses.asdict(self.frame) | ({"slab": self.slab.slices} if self.slab else {}),
             "window": dataclasses.asdict(self.window),
             "data": {"images": len(self.padded), "digest": self.digest},
         }
@@ -65,10 +68,15 @@ def load_data(config: Config) -> TrainingData:
     data = config.data
     shaping = Shaping(data.crop, data.resize, data.grey, data.scales)
     images = read_images(data.path, window=window, memory=int(data.memory_gb * 1e9), shaping=shaping)
+    depth = config.patches.depth
     for note in images.notes:
         print(f"note: {note}", file=sys.stderr)
     n, height, width, channels = images.images.shape
-    if channels != config.network.image_channels:
+    if depth > 1 and channels != 1:
+        raise UserError(
+            f"{data.path}: slices have {channels} channels; slabs (patches.depth) are of grey ones: --data.grey"
+        )
+    if depth == 1 and channels != config.network.image_channels:
         raise UserError(
             f"{config.data.path}: images have {channels} channels, but network.image_channels is "
             f"{config.network.image_channels}; set it to {channels}" + (", or add --data.grey" if channels == 3 else "")
@@ -82,8 +90,19 @@ def load_data(config: Config) -> TrainingData:
     split = split_of(config.data, images.volumes, n)
     train_slices = limited(split.train, config.data.limit)
     chosen = images.select(train_slices).images
-    validation = _validation_batch(images, split, frame, config)
-    return TrainingData(pad_images(chosen, frame), validation, frame, images.window, _digest(chosen))
+    padded, digest = pad_images(chosen, frame), _digest(chosen)
+    if depth == 1:
+        return TrainingData(padded, _validation_batch(images, split, frame, config), frame, images.window, digest)
+    volumes = tuple(images.volumes.values()) or (n,)
+    slab = Slab(depth, volumes[0] if len(set(volumes)) == 1 else 0)
+    runs = runs_of(train_slices, volumes)
+    if max(run.count for run in runs) < depth:
+        raise UserError(
+            f"{data.path}: no {depth} neighbouring slices are left to train on; hold out fewer, or use a smaller "
+            "patches.depth"
+        )
+    validation = _validation_slabs(images, split, frame, config, volumes)
+    return TrainingData(padded, validation, frame, images.window, digest, runs, slab)
 
 
 def check_resumed(saved: Mapping[str, Any] | None, data: TrainingData, workdir: str | Path) -> None:
@@ -142,7 +161,7 @@ def first_state(config: Config, frame: Frame) -> TrainState:
         key = jax.random.fold_in(root_key(config.run.seed), 0)
         drawn: TrainState = _draw_state(key, config.network, config.optimiser)
         return drawn
-    weights = load_weights(config.run.start_weights)
+    weights = load_weights(config.run.start_weights, volumes=config.patches.depth > 1)
     network = dataclasses.replace(weights.network, dropout=config.network.dropout)  # of training, not of the parameters
     for name, wanted, found in (("network", config.network, network), ("frame", frame, weights.frame)):
         if wanted != found:
@@ -166,6 +185,24 @@ def _validation_batch(images: ImageSet, split: Split, frame: Frame, config: Conf
         return None
     padded = pad_images(images.select(split.validation).images, frame)
     padded = padded.centred() if isinstance(padded, CroppedImages) else padded
+    return crop_batch(np.random.default_rng(0), padded, config.patches.largest, _validation_count(frame))
+
+
+def _validation_slabs(
+    images: ImageSet, split: Split, frame: Frame, config: Config, volumes: Sequence[int]
+) -> SlabBatch | None:
+    """Slabs of the validation slices and of the neighbours that were left out with them."""
+    near = [i for i in split.gap if any(abs(i - v) <= config.data.validation_gap for v in split.validation)]
+    near = [i for i in near if all(abs(i - t) > config.data.test_gap for t in split.test)]
+    chosen = sorted({*split.validation, *near})
+    if not split.validation:
+        return None
+    padded = pad_images(images.select(chosen).images, frame)
+    seen, depth = max(2, config.network.position_channels), config.patches.depth
+    runs, count = runs_of(chosen, volumes), _validation_count(frame)
+    return crop_slabs(np.random.default_rng(0), padded, runs, config.patches.largest, count, depth=depth, seen=seen)
+
+
+def _validation_count(frame: Frame) -> int:
     height, width = frame.tile_shape
-    count = min(VALIDATION_PATCHES, max(PICTURE_PATCHES, VALIDATION_PATCHES * 64**2 // (height * width)))
-    return crop_batch(np.random.default_rng(0), padded, config.patches.largest, count)
+    return min(VALIDATION_PATCHES, max(PICTURE_PATCHES, VALIDATION_PATCHES * 64**2 // (height * width)))

@@ -17,6 +17,7 @@ import numpy as np
 from padis_jax.batches import Batch
 from padis_jax.errors import UserError
 from padis_jax.files import in_bucket, json_text, write_bytes
+from padis_jax.slab_batches import SlabBatch
 from padis_jax.training import Metrics, TrainState
 
 
@@ -46,7 +47,7 @@ class Log:
         if self.events:
             self.events.close()
 
-    def count(self, batch: Batch) -> None:
+    def count(self, batch: Batch | SlabBatch) -> None:
         """Counts the patches of a step."""
         self.patches += len(batch.patches)
 
