@@ -29,10 +29,7 @@ _PUBLIC = {
     "solvers.samples": ["draw_samples"],
     "solvers.tmpd": ["TMPD"],
     "solvers.tv": ["TV", "total_variation"],
-    "solvers.volume_tv": ["VolumeTV"],
-    "solvers.volumes": ["Along"],
     "training_loop": ["fit"],
-    "volume_prior": ["slab_prior"],
     "weights": ["load_prior", "load_volume_prior"],
 }
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
@@ -67,10 +64,7 @@ if TYPE_CHECKING:  # the same for type checkers and editors, which would take __
     from padis_jax.solvers.tmpd import TMPD as TMPD
     from padis_jax.solvers.tv import TV as TV
     from padis_jax.solvers.tv import total_variation as total_variation
-    from padis_jax.solvers.volume_tv import VolumeTV as VolumeTV
-    from padis_jax.solvers.volumes import Along as Along
     from padis_jax.training_loop import fit as fit
-    from padis_jax.volume_prior import slab_prior as slab_prior
     from padis_jax.weights import load_prior as load_prior
     from padis_jax.weights import load_volume_prior as load_volume_prior
 else:

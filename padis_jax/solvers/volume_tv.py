@@ -23,8 +23,8 @@ from padis_jax.solvers.tv import TV
 class VolumeTV(TV):
     """Settings of `total_variation` for operators on volumes [D, H, W].
 
-    >>> import padis_jax as pj
-    >>> pj.VolumeTV(weight=0.003, depth=0.5).iterations  # total_variation(y, A, settings=...)
+    >>> from padis_jax.solvers.volume_tv import VolumeTV
+    >>> VolumeTV(weight=0.003, depth=0.5).iterations  # total_variation(y, A, settings=...)
     500
 
     Attributes:

@@ -41,8 +41,8 @@ DRAWING = ("dds", "diffpir", "pigdm", "dps")  # methods whose fresh noise is the
 class Along:
     """What ties the slices of a volume, beside the prior; the default is nothing.
 
-    >>> import padis_jax as pj
-    >>> pj.Along(tv=1e-4).noise  # reconstruct(key, y, A, prior, along=...)
+    >>> from padis_jax.solvers.volumes import Along
+    >>> Along(tv=1e-4).noise  # reconstruct(key, y, A, prior, along=...)
     'fresh'
 
     Attributes:
