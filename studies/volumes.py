@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from scipy import ndimage
 
 from padis_jax.devices.memory import Memory
@@ -45,7 +45,6 @@ from padis_jax.keys import root_key
 from padis_jax.measurements.simulate import honest_measurement, paper_measurement
 from padis_jax.metrics import psnr, ssim
 from padis_jax.operators import ParallelBeam
-from padis_jax.operators.linear import LinearOperator
 from padis_jax.shipped import file_hash, locate
 from padis_jax.solvers.presets import Kind, preset, tv_preset
 from padis_jax.solvers.reconstruct import reconstruct
@@ -72,7 +71,7 @@ class Slab(NamedTuple):
     y: Array
     noise: float
     plane: Any
-    operator: LinearOperator
+    operator: Any
     kind: Kind
     depth_weight: float
 
@@ -131,7 +130,8 @@ def measured(args: argparse.Namespace) -> Slab:
         raise UserError(f"--slice {args.slice} --around {args.around}: the slab holds slices that are trained on")
     truth = np.asarray(images.images[list(range(first, first + depth))])[..., 0]
     angles = (np.arange(args.views) + 0.5) * np.pi / args.views
-    plane = ParallelBeam(image_shape=truth.shape[1:], angles=angles, detector_count=2 * truth.shape[2])
+    operator = ParallelBeam(volume_shape=truth.shape, angles=angles, detector_count=2 * truth.shape[2])
+    plane = operator.plane
     spacing = images.spacing or (1.0, 1.0, 1.0)
     if args.photons:
         simulate = jax.jit(lambda k, x: honest_measurement(k, x, plane, photons=args.photons, pixel_mm=spacing[1])[:2])
@@ -141,23 +141,12 @@ def measured(args: argparse.Namespace) -> Slab:
     y, std = (jnp.stack(part) for part in zip(*found, strict=True))
     noise = float(jnp.sqrt(jnp.mean(jnp.square(std))))
     kind: Kind = "counts" if args.photons else "ct"
-    return Slab(truth, first, y, noise, plane, of_slices(plane, depth), kind, spacing[1] / spacing[0])
+    return Slab(truth, first, y, noise, plane, operator, kind, spacing[1] / spacing[0])
 
 
 def slice_key(args: argparse.Namespace, purpose: int, index: int) -> Array:
     """Of the measurement (0) or the reconstruction (1) of slice `index` of the volume."""
     return jax.random.fold_in(jax.random.fold_in(root_key(args.seed), index), purpose)
-
-
-def of_slices(plane: Any, depth: int) -> LinearOperator:
-    """The operator on volumes that projects every slice."""
-    return LinearOperator(
-        lambda volume: lax.map(plane, volume),
-        lambda y: lax.map(plane.T, y),
-        (depth, *plane.image_shape),
-        (depth, *plane.measurement_shape),
-        plane.norm,
-    )
 
 
 def run(name: str, args: argparse.Namespace, slab: Slab, path: Path) -> dict[str, float]:
@@ -179,7 +168,7 @@ def method(
 ) -> Callable[[bool], Array]:
     """A row as a function, (whether only to compile) -> its volume."""
     if name == "fbp":
-        return lambda short: lax.map(slab.plane.start, slab.y)
+        return lambda short: slab.operator.start(slab.y)
     settings, depth = tv_preset(slab.kind), len(slab.truth)
     smooth = dataclasses.replace(for_volumes(settings), depth=slab.depth_weight)
     if name == "tv":

@@ -10,6 +10,7 @@ import pytest
 from jax.tree_util import Partial
 from linear_problem import denoise, relative
 
+from padis_jax.operators import ParallelBeam
 from padis_jax.operators.linear import LinearOperator
 from padis_jax.patches import Frame
 from padis_jax.prior import Prior
@@ -223,6 +224,19 @@ def test_total_variation_of_volumes():
     one, two = jnp.vdot(deep.gradient(volume), q), jnp.vdot(volume, deep.gradient_adjoint(q))
     assert float(one) == pytest.approx(float(two), rel=1e-5)
     np.testing.assert_allclose(deep.gradient(volume)[0, :-1], 0.7 * np.diff(volume, axis=0), rtol=1e-5)
+
+
+def test_scans_of_volumes():
+    """Of the package's operators: start, total variation and solver take them; TV of images is refused."""
+    angles = np.linspace(0, np.pi, 3, endpoint=False)
+    scan = ParallelBeam(volume_shape=(3, 3, 4), angles=angles)
+    y = scan(jnp.linspace(0.0, 1.0, 36).reshape(3, 3, 4))
+    found = reconstruct(0, y, scan, PRIOR, levels=2, start=TV(weight=0.01, iterations=3)).image
+    assert found.shape == (3, 3, 4) and np.all(np.isfinite(found))
+    again = reconstruct(0, y, scan, PRIOR, levels=2, start=VolumeTV(weight=0.01, iterations=3)).image
+    np.testing.assert_array_equal(found, again)
+    with pytest.raises(ValueError, match=r"on volumes, and TV is of images: give settings=VolumeTV"):
+        total_variation(y, scan)
 
 
 @pytest.mark.parametrize(

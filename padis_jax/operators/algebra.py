@@ -36,10 +36,10 @@ FLOAT = jnp.dtype(jnp.float32)
 class Composable:
     """An operator of this package, which has `image_shape`, `measurement_shape`, `norm`, `T`, `start` and `pinv`.
 
-    Some have `channelwise`, False where the shapes are exact, not those of planes that may have channels last; `dtype`,
-    of the images of such; `identity`, True where A x = x; `iterative`, True where `pinv` is by conjugate gradients;
-    `onto`, True where the rows of A are orthogonal, so that measured entries can have any values;
-    `measured`, 1 where there is a measurement, in its shape without channels.
+    Some have `channelwise`, False where the shapes are exact, not those of planes that may have channels last;
+    `volumes`, True where images are volumes; `dtype`, of the images of such; `identity`, True where A x = x;
+    `iterative`, True where `pinv` is by conjugate gradients; `onto`, True where the rows of A are orthogonal, so that
+    measured entries can have any values; `measured`, 1 where there is a measurement, in its shape without channels.
     """
 
     __array_ufunc__ = None  # numpy leaves scale * A to __rmul__

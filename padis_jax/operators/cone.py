@@ -43,6 +43,7 @@ class ConeTransform(Composable):
     """
 
     channelwise = False
+    volumes = True
     iterative = True  # pinv is by CG
     dtype = FLOAT
 

@@ -31,6 +31,7 @@ class SliceTransform(Composable):
     """
 
     channelwise = False
+    volumes = True
     iterative = True  # pinv is by CG
     dtype = FLOAT
 

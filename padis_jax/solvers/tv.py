@@ -68,6 +68,11 @@ class TV:
         check_settings(self, weight="(0, inf]", iterations="(0, inf]", pace="(0, inf]", share="(0, 1)")
 
     @property
+    def volumes(self) -> bool:
+        """Whether it is of volumes [D, H, W]."""
+        return False
+
+    @property
     def bound(self) -> float | Array:
         """8, which bounds ||grad||^2."""
         return 8
@@ -117,8 +122,13 @@ def total_variation(
     """
     if not isinstance(settings, TV | None):
         raise UserError(f"settings is a {type(settings).__name__}: give TV(...)")
+    settings = settings or TV()
+    if getattr(operator, "volumes", False) and not settings.volumes:
+        raise UserError(
+            "this operator is on volumes, and TV is of images: give settings=VolumeTV(...) (solvers.volume_tv)"
+        )
     wrapped, y = fitting("total_variation", measurement, operator, noise_std)
-    return _solve(as_arrays(settings or TV()), wrapped, y)
+    return _solve(as_arrays(settings), wrapped, y)
 
 
 @jax.jit

@@ -41,6 +41,11 @@ class VolumeTV(TV):
         check_settings(self, depth="[0, inf]")
 
     @property
+    def volumes(self) -> bool:
+        """Whether it is of volumes [D, H, W]."""
+        return True
+
+    @property
     def bound(self) -> float | Array:
         """8 + 4 depth^2, which bounds ||grad||^2."""
         return 8 + 4 * jnp.square(self.depth)
