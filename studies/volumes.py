@@ -13,10 +13,10 @@
                         `_anchored`: fresh noise correlated along z
     slab_...            the prior of slabs, likewise
 
-Settings of a method are the presets of a single slice, chosen on validation slices; so is `--along-tv`, of plug-and-play
+Settings of a method are the presets of a single slice, chosen on validation slices; so is `--along-tv`, of PnP-ADMM
 with 15 evaluations. PSNR is pooled over the voxels of the slab; axial and coronal are means over planes (coronal: 7
-pixels high, rows where there is more than air). SSIM has uniform windows of 7 x 7 pixels in axial planes, and of 5 x 7 x
-7 voxels, or as many slices as there are. `step` is the mean absolute difference of neighbouring slices, over the
+pixels high, rows where there is more than air). SSIM has uniform windows of 7 x 7 pixels in axial planes, of 5 x 7 x 7
+voxels (or as many slices as there are). `step` is the mean absolute difference of neighbouring slices, over the
 truth's. Seconds are without compilation, which a run of two levels has done before; memory is what XLA plans for the
 loop. A row that is finished has a file in --out: rerun the same command to resume.
 """
