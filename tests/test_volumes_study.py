@@ -55,7 +55,7 @@ def test_rows_are_reconstructed_scored_and_kept(command, tmp_path, monkeypatch):
 @pytest.mark.parametrize("photons", ["0", "1e4"])
 def test_every_row_runs(command, photons):
     text = command("--photons", photons)
-    assert [line.split()[1] for line in text.splitlines()[2:]] == list(volumes.ROWS) and "nan" not in text
+    assert [line.split()[1] for line in text.strip().splitlines()[2:]] == list(volumes.ROWS) and "nan" not in text
 
 
 def test_scores():
