@@ -32,8 +32,8 @@ ROOMS = {
 }
 MATHEMATICS = (
     "batches checkpoint config convolution denoiser digest display errors fields files lock loss metrics noise outputs "
-    "patches keys positions prior serialization shipped slab_batches slabs streamed tilings training training_loop unet "
-    "volume_prior weights window"
+    "patches keys positions prior serialization shipped slab_batches slabs streamed tilings training training_loop "
+    "unet volume_prior weights window"
 ).split()
 MODULES_OF = {**dict.fromkeys(MATHEMATICS, "mathematics"), "split": "images", "benchmark.__main__": "cli"}
 
