@@ -13,6 +13,7 @@ from padis_jax.problems.registry import PROBLEMS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+QUICK = ("own_operator", "uncertainty")
 TUTORIALS = sorted(path.name.removesuffix(".nb.md") for path in (DOCS / "tutorials").glob("*.nb.md"))
 
 
@@ -40,7 +41,7 @@ def compiled(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "own_data" else name for name in TUTORIALS]
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in TUTORIALS]
 )
 def test_a_tutorial_runs_in_its_short_form(name, compiled):
     pytest.importorskip("nbclient", reason="make test installs what the site needs")

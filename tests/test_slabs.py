@@ -104,6 +104,7 @@ def slabs():
     return random_params(SLABS)
 
 
+@pytest.mark.slow
 def test_chunks_change_nothing_but_rounding(slabs):
     """The volume and its gradient, whatever the number of patches at a time."""
     frame = frame_for((8, 8), 8)

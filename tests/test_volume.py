@@ -161,6 +161,7 @@ def test_further_slices_compile_nothing(folder, batched, single, tmp_path, caplo
     assert sizes == [2, 2, 2]  # the last batch is filled up
 
 
+@pytest.mark.slow
 def test_samples_give_a_volume_of_deviations(folder, tmp_path):
     out = tmp_path / "out"
     more = ["--samples", "2", "--solver.cg-steps", "2", "--save-as", "nifti", "npz", "--quiet"]
@@ -262,6 +263,7 @@ def test_a_bad_row_fails_alone_and_the_rest_is_kept(tmp_path, capsys):
     assert arrays(tmp_path / "out")["slices"].tolist() == [0, 2, 3]
 
 
+@pytest.mark.slow
 def test_slices_of_air(folder, tmp_path, capsys):
     """A constant slice has a residual or none, and no score is NaN."""
     values = VOLUME[:3].copy()

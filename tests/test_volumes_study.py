@@ -37,6 +37,7 @@ def command(tmp_path, monkeypatch, capsys):
     return call
 
 
+@pytest.mark.slow
 def test_rows_are_reconstructed_scored_and_kept(command, tmp_path, monkeypatch):
     text = command("--only", "fbp", "slab_dds_anchored")
     assert text.count("\n") == 5 and "| slab_dds_anchored |" in text
