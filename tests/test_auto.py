@@ -13,8 +13,9 @@ from padis_jax.cli.sample import main
 from padis_jax.errors import UserError
 from padis_jax.operators import Inpaint, from_functions
 from padis_jax.runs import automatic
-from padis_jax.solvers.auto import choose, crossing, held_out, lowest, measured_entries, reconstruct_auto, search
+from padis_jax.solvers.auto import choose, held_out, measured_entries, reconstruct_auto, search
 from padis_jax.solvers.dds import DDS
+from padis_jax.solvers.line_search import crossing, lowest
 from padis_jax.solvers.plug_and_play import PlugAndPlay
 from padis_jax.solvers.presets import Plan, preset
 from padis_jax.solvers.tv import TV

@@ -23,7 +23,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import padis_jax
 from padis_jax.cli.arguments import OutputOptions
 from padis_jax.devices.memory import Memory
 from padis_jax.devices.mesh import make_mesh
@@ -41,7 +40,7 @@ from padis_jax.runs import batch_job
 from padis_jax.runs.case import Case, checked_case, grey_only, measured_case
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import kind_named, plan_of
-from padis_jax.runs.job import Item
+from padis_jax.runs.job import Item, settings_of
 from padis_jax.runs.prior import build_prior, patch_batch
 from padis_jax.runs.results import check_folder, results_folder
 from padis_jax.runs.solve import run_batch, traced_case
@@ -127,15 +126,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         if not output.quiet:
             print(f"{record['item']}: {record['status']}: {text}", file=sys.stderr, flush=True)
 
-    free = ("devices", "batch", "image", "display")
-    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in free}
-    settings["solver"] = plan.described()
-    about = {
-        "experiment": settings,
-        "weights_sha256": weights.digest,
-        "unit": weights.window.unit,
-        "padis_jax": padis_jax.__version__,
-    }
+    about = settings_of(config, plan, weights, ("devices", "batch", "image", "display"))
     try:
         with results_folder(workdir, names, config, lock=not output.no_lock) as lock:
             counts = batch_job.run(

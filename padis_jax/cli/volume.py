@@ -14,7 +14,6 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-import padis_jax
 from padis_jax.cli.arguments import OutputOptions
 from padis_jax.cli.progress import slice_progress
 from padis_jax.devices.memory import Memory, available
@@ -25,7 +24,7 @@ from padis_jax.images.choice import described
 from padis_jax.patches import Frame
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import kind_named, plan_of
-from padis_jax.runs.job import read_manifest, run_job
+from padis_jax.runs.job import read_manifest, run_job, settings_of
 from padis_jax.runs.prior import build_prior
 from padis_jax.runs.results import results_folder
 from padis_jax.runs.score import aligned
@@ -148,16 +147,7 @@ def _solve(
 
 def _about(volume: Volume, plan: Plan, weights: Weights) -> dict[str, Any]:
     """The settings that every slice depends on, for job.json; not which slices are chosen."""
-    config = one_of(volume.config, 0)
-    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in _FREE}
-    settings["solver"] = plan.described()
-    about = {
-        "experiment": settings,
-        "weights_sha256": weights.digest,
-        "unit": weights.window.unit,
-        "padis_jax": padis_jax.__version__,
-        "slices_of": volume.path,
-    }
+    about = settings_of(one_of(volume.config, 0), plan, weights, _FREE) | {"slices_of": volume.path}
     return about if volume.geometry is None else about | {"geometry": dataclasses.asdict(volume.geometry)}
 
 

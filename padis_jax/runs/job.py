@@ -17,7 +17,7 @@ import hashlib
 import json
 import time
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -25,13 +25,26 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+import padis_jax
 from padis_jax.errors import UserError, cut, printable
 from padis_jax.files import json_text, read_records, read_text, write_bytes, write_json, write_npz
 from padis_jax.runs.case import Case
 from padis_jax.runs.config import Experiment
-from padis_jax.weights import file_hash
+from padis_jax.solvers.presets import Plan
+from padis_jax.weights import Weights, file_hash
 
 RULE = "first 31 bits of the SHA-256 of the item's name"
+
+
+def settings_of(config: Experiment, plan: Plan, weights: Weights, free: Collection[str]) -> dict[str, Any]:
+    """What every result of a job depends on, for job.json; `free` are the fields that may differ when it is resumed."""
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in free}
+    return {
+        "experiment": settings | {"solver": plan.described()},
+        "weights_sha256": weights.digest,
+        "unit": weights.window.unit,
+        "padis_jax": padis_jax.__version__,
+    }
 
 
 class Item(NamedTuple):

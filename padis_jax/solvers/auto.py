@@ -10,8 +10,8 @@ of problem. Nothing of the truth is looked at. With v the image of a trial:
                           a scan, else single entries (cross-validation; Wahba, SIAM J. Numer. Anal. 14, 651, 1977)
 
 Trials of half the plan's iterations (of all of them up to 30) look for the weight, from the plan's own, by steps of a
-factor until the best one lies between two others (at most `MOST` of them); a parabola, or for the discrepancy a line,
-through the logarithms gives the value between. By the discrepancy these iterations are the answer: at another number
+factor until the best one lies between two others (`line_search`); a parabola, or for the discrepancy a line, through
+the logarithms gives the value between. By the discrepancy these iterations are the answer: at another number
 of them another weight comes to the noise. Where something is held out and the plan has more, one trial more has the
 best of these weights and all of the plan's iterations, which are taken if it is better.
 """
@@ -34,14 +34,13 @@ from padis_jax.keys import root_key
 from padis_jax.operators.weighting import weighted
 from padis_jax.prior import Prior
 from padis_jax.solvers.checks import checked_noise
+from padis_jax.solvers.line_search import crossing, lowest
 from padis_jax.solvers.presets import Kind, Plan, preset, tv_preset
 from padis_jax.solvers.problem import Problem, build_problem
 from padis_jax.solvers.reconstruct import Reconstruction, reconstruct
 from padis_jax.solvers.tv import TV, total_variation
 
 SHARE = 0.05  # of the measurement that is held out
-FACTOR = 4.0  # from one weight to the next
-MOST = 6  # weights that are tried
 
 Rule = Literal["discrepancy", "held out"]
 
@@ -197,49 +196,6 @@ def search(trial: Callable[[float, int], float], plan: Plan, *, rule: Rule) -> C
         levels = plan.levels if plan.levels > few and value(best.weight, plan.levels) < best.value else few
     chosen = plan._replace(settings=dataclasses.replace(plan.settings, weight=weight), levels=levels)
     return Choice(chosen, rule, tuple(done), sum(t.levels for t in done) * plan.row.evaluations(plan.settings))
-
-
-def lowest(value: Callable[[float], float], first: float, *, factor: float = FACTOR, most: int = MOST) -> float:
-    """Where a positive function of a positive number is lowest: first times powers of `factor`, and a parabola.
-
-    Args:
-      value: with one minimum; infinite where it has none.
-      first: the first number.
-      factor: from one number to the next.
-      most: numbers that are tried, at least 3.
-    """
-    found = {power: value(first * factor**power) for power in (-1, 0, 1)}
-    while len(found) < most:
-        best = min(found, key=lambda power: found[power])
-        if best - 1 in found and best + 1 in found:
-            break
-        new = best - 1 if best - 1 not in found else best + 1
-        found[new] = value(first * factor**new)
-    best = min(found, key=lambda power: found[power])
-    sides = [found.get(best + step, math.inf) for step in (-1, 0, 1)]
-    shift = 0.0
-    if all(0 < side < math.inf for side in sides):
-        left, middle, right = (math.log(side) for side in sides)
-        bend = left - 2 * middle + right
-        shift = (left - right) / (2 * bend) if bend > 0 else 0.0
-    return first * factor ** (best + max(-0.5, min(0.5, shift)))
-
-
-def crossing(value: Callable[[float], float], first: float, *, factor: float = FACTOR, most: int = MOST) -> float:
-    """Where a positive function that rises with a positive number is 1: first times powers of `factor`, and a line.
-
-    Where it does not come to 1 within `most` numbers, the last of them.
-    """
-    before, now = first, value(first)
-    step = factor if now < 1 else 1 / factor
-    for _ in range(most - 1):
-        weight = before * step
-        found = value(weight)
-        if (found < 1) != (now < 1):
-            ends = (math.log(now), math.log(found)) if 0 < found < math.inf and 0 < now < math.inf else (-1.0, 1.0)
-            return before * step ** (ends[0] / (ends[0] - ends[1]))
-        before, now = weight, found
-    return before
 
 
 def measured_entries(operator: Any, shape: tuple[int, ...]) -> np.ndarray:

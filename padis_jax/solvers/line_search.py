@@ -1,0 +1,52 @@
+"""Where a costly function of one positive number is lowest, or 1: numbers a factor apart, and one between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+FACTOR = 4.0  # from one number to the next
+MOST = 6  # numbers that are tried
+
+
+def lowest(value: Callable[[float], float], first: float, *, factor: float = FACTOR, most: int = MOST) -> float:
+    """Where a positive function of a positive number is lowest: first times powers of `factor`, and a parabola.
+
+    Args:
+      value: with one minimum; infinite where it has none.
+      first: the first number.
+      factor: from one number to the next.
+      most: numbers that are tried, at least 3.
+    """
+    found = {power: value(first * factor**power) for power in (-1, 0, 1)}
+    while len(found) < most:
+        best = min(found, key=lambda power: found[power])
+        if best - 1 in found and best + 1 in found:
+            break
+        new = best - 1 if best - 1 not in found else best + 1
+        found[new] = value(first * factor**new)
+    best = min(found, key=lambda power: found[power])
+    sides = [found.get(best + step, math.inf) for step in (-1, 0, 1)]
+    shift = 0.0
+    if all(0 < side < math.inf for side in sides):
+        left, middle, right = (math.log(side) for side in sides)
+        bend = left - 2 * middle + right
+        shift = (left - right) / (2 * bend) if bend > 0 else 0.0
+    return first * factor ** (best + max(-0.5, min(0.5, shift)))
+
+
+def crossing(value: Callable[[float], float], first: float, *, factor: float = FACTOR, most: int = MOST) -> float:
+    """Where a positive function that rises with a positive number is 1: first times powers of `factor`, and a line.
+
+    Where it does not come to 1 within `most` numbers, the last of them.
+    """
+    before, now = first, value(first)
+    step = factor if now < 1 else 1 / factor
+    for _ in range(most - 1):
+        weight = before * step
+        found = value(weight)
+        if (found < 1) != (now < 1):
+            ends = (math.log(now), math.log(found)) if 0 < found < math.inf and 0 < now < math.inf else (-1.0, 1.0)
+            return before * step ** (ends[0] / (ends[0] - ends[1]))
+        before, now = weight, found
+    return before
