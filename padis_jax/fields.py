@@ -52,7 +52,11 @@ def check_fields(settings: Any, prefix: str = "") -> None:
 
 def single(array: ArrayLike) -> Array:
     """The array in float32, or in complex64 where it is complex: what is computed in, in JAX's 64-bit mode too."""
-    return jnp.asarray(array, jnp.complex64 if jnp.iscomplexobj(array) else jnp.float32)
+    kind = np.complex64 if jnp.iscomplexobj(array) else np.float32
+    if isinstance(array, (np.ndarray, np.generic)):
+        with np.errstate(over="ignore"):
+            array = array.astype(kind)  # JAX would compile a conversion
+    return jnp.asarray(array, kind)
 
 
 def check_count(name: str, value: Any, least: int = 1) -> None:

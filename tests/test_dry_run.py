@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -9,14 +10,16 @@ import pytest
 import test_cli_problem
 import test_cli_sample
 from jax import monitoring
-from small_scan import arguments, write_scan
+from small_scan import GEOMETRY, arguments, write_scan
 from test_cli_problem import folder as problems  # noqa: F401 (a fixture)
 from test_cli_sample import folder as images  # noqa: F401 (a fixture)
 from tiny import NETWORK, refused, write_weights
 
 from padis_jax.cli.sample import main
 from padis_jax.images import HOUNSFIELD
+from padis_jax.measurements.geometry import write_geometry
 from padis_jax.operators import forget
+from padis_jax.runs.job import Done
 
 
 def some(cases):
@@ -129,21 +132,124 @@ def folder_of(scans, many=None):
     return ["--measurements", str(many or scans / "many"), *args[:at], *args[at + 2 :]]
 
 
-def test_every_file_of_a_folder_is_looked_at_and_nothing_is_compiled(scans, tmp_path, capsys, compiled):
+def test_every_file_of_a_folder_is_read_and_nothing_is_compiled(scans, tmp_path, capsys, compiled, monkeypatch):
     many, good = tmp_path / "many", np.load(scans / "scan.npy")
     many.mkdir()
-    for name, stored in {"a": good, "b": good, "c": np.ones((24, 31), np.float32), "d": np.ones(3)}.items():
-        np.save(many / f"{name}.npy", stored)
+    holes = np.where(np.arange(32) == 5, np.nan, good)
+    stored = {"a": good, "b": good, "c": np.ones((24, 31), np.float32), "d": np.ones(3), "f": holes, "g": 1e20 * good}
+    for name, values in stored.items():
+        np.save(many / f"{name}.npy", values)
     (many / "e.npy").write_bytes(b"nothing")
-    args = [*folder_of(scans, many), "--workdir", str(tmp_path / "out")]
+    args = [*folder_of(scans, many), "--workdir", str(tmp_path / "out"), "--measurement.kind", "line-integrals"]
     main([*args, "--json"])
     refused = json.loads(capsys.readouterr().out)["refused"]
-    assert list(refused) == ["c", "d", "e"] and "(24, 31)" in refused["c"] and "d.npy" in refused["d"]
+    assert list(refused) == ["c", "d", "e", "f", "g"] and "(24, 31)" in refused["c"] and "d.npy" in refused["d"]
+    assert "NaN or infinity" in refused["f"] and "too large for computing in float32" in refused["g"]
     main(args)
-    assert "c: cannot be used: " in capsys.readouterr().out
-    main([*arguments(scans, "--dry-run", "--workdir", tmp_path / "out"), "--measurement.find-centre"])
-    assert "is to be found from the data" in capsys.readouterr().out
+    assert "f: cannot be used: " in (said := capsys.readouterr()).out and "100%" in said.err
     assert not compiled and not (tmp_path / "out").exists()
+    args.remove("--dry-run")
+    solved = SimpleNamespace(images=np.zeros((8, 16, 16, 1)), residual=np.zeros((8, 1)))
+    monkeypatch.setattr("padis_jax.cli.batch.run_batch", lambda *_, **__: solved)
+    main(args)
+    lines = map(json.loads, (tmp_path / "out" / "manifest.jsonl").read_text().splitlines())
+    assert {line["item"]: line["reason"] for line in lines if line["status"] == "failed"} == refused
+
+
+def test_every_sinogram_of_a_folder_is_read_whole(images, tmp_path, capsys, compiled):  # noqa: F811
+    """Those without a geometry; where none is good, the run ends as its plan."""
+    (scans := tmp_path / "scans").mkdir()
+    good = np.ones((5, 24))
+    bad = {"b": {"sinogram": np.where(good * np.arange(24) == 3, np.inf, 1)}, "c": {"sinogram": 1e16 * good}}
+    bad["d"] = {"sinogram": good, "noise_sigma": -1.0}
+    for name, stored in {"a": {"sinogram": good}, **bad}.items():
+        np.savez(scans / f"{name}.npz", **stored)
+    args = ["--weights", images / "w.safetensors", "--measurements", scans, "--workdir", tmp_path / "out"]
+    args = [str(a) for a in (*args, *"--scan.views 5 --scan.bins 24 --tv.iterations 5 --solver.levels 2".split())]
+    main([*args, "--dry-run", "--json"])
+    assert list(json.loads(capsys.readouterr().out)["refused"]) == ["b", "c", "d"] and not compiled
+    (scans / "a.npz").unlink()
+    lines = [refused(main, [*args, "--quiet", *more], capsys) for more in (["--dry-run"], [])]
+    assert lines[0] == lines[1] and "no measurement can be used; the first: " in lines[0] and "b.npz" in lines[0]
+
+
+def test_every_row_and_slice_is_read(scans, images, tmp_path, capsys, compiled, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("padis_jax.cli.volume.slices_solver", lambda *_, **__: lambda _, items: [Done()] * len(items))
+    rows = np.stack([np.load(scans / "scan.npy")] * 4, 1)
+    rows[3, 1, 5] = np.nan
+    np.save(tmp_path / "rows.npy", rows)
+    slices = np.full((4, 16, 16), 0.5, np.float32)
+    slices[1, 3, 4] = np.nan
+    np.save(tmp_path / "slices.npy", slices)
+    given = {
+        "row": arguments(scans, "--measurement.path", tmp_path / "rows.npy", "--measurement.row", "all"),
+        "image": test_cli_sample._arguments(images, tmp_path / "out", "--image.path", tmp_path / "slices.npy",
+                                            "--image.index", "all"),
+    }  # fmt: skip
+    for what, args in given.items():
+        args = [str(a) for a in (*args, "--dry-run", "--workdir", tmp_path / "out", "--quiet", "--batch", "1")]
+        with pytest.raises(SystemExit) as stopped:
+            main(args)
+        said = capsys.readouterr()
+        assert stopped.value.code == 2 and f"{what} 1: cannot be used: " in said.out and said.err.count("\n") == 1
+        assert "1 of 4 slices cannot be used, 1; the first: " in said.err and "leave it out: --" in said.err
+        assert not compiled and not (tmp_path / "out").exists()
+        with pytest.raises(SystemExit) as stopped:
+            main([*args, "--json"])
+        assert list(json.loads(capsys.readouterr().out)["refused"]) == ["1"]
+        if what == "image":
+            args.remove("--dry-run")
+            assert "1 of 4 slices failed, 1; the first: " in refused(main, args, capsys)
+
+
+def test_the_attenuation_of_an_fbp_is_found_as_the_run_finds_it(scans, tmp_path, capsys):
+    """The negative of a scan has bright parts too; one that falls from the middle has none."""
+    np.save(tmp_path / "negative.npy", -np.load(scans / "scan.npy"))
+    np.save(tmp_path / "none.npy", np.full((24, 32), -1e-3, np.float32))
+    args = arguments(scans, "--dry-run", "--quiet", "--measurement.attenuation", "0", "--workdir", tmp_path / "out")
+    main([*args, "--measurement.path", str(tmp_path / "negative.npy")])
+    args += ["--measurement.path", str(tmp_path / "none.npy")]
+    planned = refused(main, args, capsys)
+    assert "its FBP has no positive values; give --measurement.attenuation" in planned
+    assert refused(main, [a for a in args if a != "--dry-run"], capsys) == planned
+
+
+def test_numbers_of_a_scan_that_no_method_takes(scans, tmp_path, capsys):
+    flags = {
+        "too large for computing in float32": ["--measurement.attenuation", "1e-30"],
+        "no ray meets the image": ["--measurement.pixel-mm", "1e-12"],
+        "its noise has values up to": ["--measurement.noise", "1e14"],
+    }
+    for expected, more in flags.items():
+        assert expected in refused(main, arguments(scans, "--dry-run", "--quiet", *more), capsys)
+    args = arguments(scans, "--quiet", "--workdir", tmp_path / "out", *flags["no ray meets the image"])
+    assert "no ray meets the image" in refused(main, args, capsys)
+
+
+def test_results_of_other_settings_are_refused_before_the_run(scans, tmp_path, capsys):
+    (many := tmp_path / "many").mkdir()
+    np.save(many / "a.npy", np.load(scans / "scan.npy"))
+    (tmp_path / "job.json").write_text("{}")
+    (tmp_path / "results.json").write_text('{"of": "results", "files": ["job.json"]}')
+    for args in (folder_of(scans, many), arguments(scans, "--dry-run", "--measurement.row", "0:1")):
+        message = refused(main, [*args, "--workdir", tmp_path, "--quiet"], capsys)
+        assert "has results of other settings" in message and (tmp_path / "job.json").read_text() == "{}"
+
+
+def test_what_only_the_run_finds_is_said(scans, tmp_path, capsys):
+    """The axis of a full turn is found from lines that are measured twice, that of a short arc from an image."""
+    args = [*arguments(scans, "--dry-run", "--workdir", tmp_path / "out"), "--measurement.find-centre"]
+    main(args)
+    assert "the rotation axis was found at offset_mm = 0.5" in capsys.readouterr().out
+    np.save(tmp_path / "arc.npy", np.load(scans / "scan.npy")[:9])
+    write_geometry(tmp_path / "arc.json", dataclasses.replace(GEOMETRY, angles=GEOMETRY.angles[:9]))
+    main([*args, "--measurement.path", str(tmp_path / "arc.npy"), "--measurement.geometry", str(tmp_path / "arc.json")])
+    assert "only the run finds the rotation axis" in capsys.readouterr().out
+    auto = [*arguments(scans, "--dry-run", "--auto", "--solver", "pnp_admm")]
+    for flag in ("--solver.levels", "--solver.cg-steps"):
+        del auto[auto.index(flag) : auto.index(flag) + 2]
+    main(auto)
+    assert "only the run tells whether enough is left when a part is held out" in capsys.readouterr().out
 
 
 def test_the_check_of_a_geometry_is_named_and_not_made(scans, tmp_path, capsys, monkeypatch):

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from padis_jax.cli.arguments import OutputOptions
 from padis_jax.devices.memory import Memory
@@ -31,19 +32,21 @@ from padis_jax.errors import UserError
 from padis_jax.files import json_text
 from padis_jax.images import ImageSet
 from padis_jax.measurements.geometry import ScanGeometry
-from padis_jax.measurements.load import MeasurementConfig, load_scan, open_scan
+from padis_jax.measurements.load import MeasurementConfig, load_scan
+from padis_jax.measurements.scaled import pixel_of, start_of
 from padis_jax.measurements.simulate import Measurement
 from padis_jax.measurements.sinogram_files import SUFFIXES
 from padis_jax.prior import Prior
 from padis_jax.problems.registry import parallel_scan
 from padis_jax.runs import batch_job
-from padis_jax.runs.case import Case, checked_case, grey_only, measured_case
+from padis_jax.runs.case import Case, check_measured, checked_case, grey_only, measured_case
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import kind_named, plan_of
-from padis_jax.runs.job import Item, settings_of
+from padis_jax.runs.job import Item, check_job, settings_of
 from padis_jax.runs.prior import build_prior, patch_batch
 from padis_jax.runs.results import check_folder, results_folder
 from padis_jax.runs.solve import run_batch, traced_case
+from padis_jax.solvers.checks import check_numbers
 from padis_jax.weights import Weights, load_weights
 
 
@@ -54,7 +57,7 @@ class Folder(NamedTuple):
       items: files by the names of their items.
       operator: the scan, built when first called.
       case: a file -> its case, without prior.
-      check: UserError for what a file's headers tell `case` to refuse.
+      check: UserError for what `case` and the solver refuse of a file, which is read whole; nothing is traced.
       about: for job.json.
     """
 
@@ -72,7 +75,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
       Counts of done, failed and kept items.
 
     Raises:
-      UserError: for weights and settings that do not fit, or an empty folder; not for a single bad item.
+      UserError: for weights and settings that do not fit, or a folder without a good item; not for a single bad item.
     """
     check_defaults(config)
     weights = load_weights(config.weights).computing(config.compute)
@@ -89,10 +92,12 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         *(f"{item}.npz" for item in job.items),
     ]
     check_folder(workdir, names, config)
+    plan = plan_of(config, kind_named(config))
+    about = settings_of(config, plan, weights, ("devices", "batch", "image", "display")) | job.about
     if output.dry_run:
+        check_job(workdir, about)
         return _plan(config, job, prior, weights, workdir, output)
     job.operator()  # what is wrong with it is no single item's
-    plan = plan_of(config, kind_named(config))
 
     def read(path: Path) -> Item:
         case = checked_case(str(path), dataclasses.replace(job.case(path), prior=prior))
@@ -121,17 +126,17 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
             lock.check()
         return images, np.asarray(found.residual[:, -1])
 
+    reasons: list[str] = []
+
     def report(record: dict[str, Any]) -> None:
+        reasons.extend([record["reason"]] if record["status"] == "failed" else ())
         text = record.get("reason") or f"residual {record['residual']:.5f}, {record['seconds']:.1f} s"
         if not output.quiet:
             print(f"{record['item']}: {record['status']}: {text}", file=sys.stderr, flush=True)
 
-    about = settings_of(config, plan, weights, ("devices", "batch", "image", "display"))
     try:
         with results_folder(workdir, names, config, lock=not output.no_lock) as lock:
-            counts = batch_job.run(
-                job.items, workdir, read, solve, about | job.about, batch=config.batch, report=report
-            )
+            counts = batch_job.run(job.items, workdir, read, solve, about, batch=config.batch, report=report)
     except ValueError as error:
         raise UserError(str(error)) from error
     except KeyboardInterrupt:
@@ -142,7 +147,14 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         print(json_text({"workdir": str(workdir)} | counts))
     elif not output.quiet:
         print(f"{workdir}: {counts['done']} done, {counts['failed']} failed, {counts['kept']} kept from before")
+    if reasons and not counts["done"] + counts["kept"] and jax.process_count() == 1:
+        raise none_usable(config, reasons[0])
     return counts
+
+
+def none_usable(config: Experiment, reason: str) -> UserError:
+    """The error of a folder without a good measurement."""
+    return UserError(f"{config.measurements}: no measurement can be used; the first: {reason}")
 
 
 def _simulated_job(config: Experiment, weights: Weights, workdir: Path) -> Folder:
@@ -160,7 +172,8 @@ def _simulated_job(config: Experiment, weights: Weights, workdir: Path) -> Folde
         return Case(operator(), measurement, weights.window, source, problem, weighted=config.weighted)
 
     def check(path: Path) -> None:
-        batch_job.check_sinogram(path, (scan.views, scan.bins))
+        sinogram, _ = batch_job.read_sinogram(path, (scan.views, scan.bins))
+        check_numbers(f"{path}: its sinogram", sinogram)
 
     return Folder(items, operator, case, check, {})
 
@@ -190,7 +203,8 @@ def _measured_job(config: Experiment, weights: Weights, workdir: Path) -> Folder
         break
     if first is None:
         raise UserError(f"{config.measurements}: none of its {len(items)} files can be used; the first: {reasons[0]}")
-    pixel = config.measurement.pixel_mm or geometry.field_mm / max(shape)
+    pixel = pixel_of(config.measurement, geometry, shape)
+    start = start_of(geometry, shape, pixel)
     operator = functools.cache(lambda: geometry.operator(shape, pixel))
 
     def compare(path: Path, found: ScanGeometry) -> None:
@@ -206,7 +220,9 @@ def _measured_job(config: Experiment, weights: Weights, workdir: Path) -> Folder
         return measured_case(dataclasses.replace(config, measurement=named(path)), scan, weights, operator=operator())
 
     def check(path: Path) -> None:
-        compare(path, open_scan(named(path)).geometry)
+        scan = load_scan(named(path))
+        compare(path, scan.geometry)
+        check_measured(dataclasses.replace(config, measurement=named(path)), scan, weights, start)
 
     return Folder(items, operator, case, check, {"geometry": dataclasses.asdict(geometry), "pixel_mm": pixel})
 
@@ -214,8 +230,9 @@ def _measured_job(config: Experiment, weights: Weights, workdir: Path) -> Folder
 def _plan(
     config: Experiment, job: Folder, prior: Prior, weights: Weights, workdir: Path, output: OutputOptions
 ) -> dict[str, int]:
-    """Prints what would be done, and what it takes, after checks of all headers and of one item that can be read."""
+    """Prints what would be done, and what it takes, after reading every item, and tracing one that can be used."""
     refused: dict[str, str] = {}
+    mine = list(job.items)[jax.process_index() :: jax.process_count()]
 
     def passed(name: str, check: Callable[[Path], Any]) -> Any:
         try:
@@ -225,14 +242,13 @@ def _plan(
 
     def build() -> Case:
         job.operator()
-        found = (passed(name, job.case) for name in job.items if name not in refused)
+        found = (passed(name, job.case) for name in mine if name not in refused)
         case = next((case for case in found if case is not None), None)
         if case is None:
-            reason = next(iter(refused.values()))
-            raise UserError(f"{config.measurements}: no measurement can be used; the first: {reason}")
+            raise none_usable(config, next(iter(refused.values())))
         return dataclasses.replace(case, prior=prior)
 
-    for name in job.items:
+    for name in tqdm(mine, desc="reading", unit="file", disable=output.silent):
         passed(name, job.check)
     _, plan = traced_case(config, build)
     counts = {"items": len(job.items), "evaluations_each": plan.evaluations * config.tilings}

@@ -42,7 +42,7 @@ from padis_jax.images import Shaping, read_images
 from padis_jax.measurements.load import MeasuredScan, load_scan
 from padis_jax.metrics import Coverage
 from padis_jax.runs.automatic import choice_of
-from padis_jax.runs.case import Case, measured_case, simulated_case
+from padis_jax.runs.case import Case, check_measured, measured_case, simulated_case
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import first_image, plan_of
 from padis_jax.runs.doubts import doubts
@@ -106,8 +106,8 @@ def tell(config: Experiment, scan: MeasuredScan, output: OutputOptions) -> None:
         print(f"{scan.repaired} of {scan.sinogram.size} counts were unusable and were filled from their neighbours")
     for note in scan.notes:
         print(note)
-    if config.measurement.find_centre and output.dry_run:
-        print("the rotation axis is to be found from the data")
+    if config.measurement.find_centre and not scan.centred:
+        print("only the run finds the rotation axis, which in this scan takes an image")
     elif config.measurement.find_centre:
         print(f"the rotation axis was found at offset_mm = {scan.geometry.offset_mm:.4f}")
 
@@ -137,6 +137,8 @@ def sample(config: Experiment, workdir: Path, output: OutputOptions = OutputOpti
         build = functools.partial(simulated_case, config, images)
     if output.dry_run:
         case, plan = traced_case(config, lambda: with_prior(config, build(), weights))
+        if scan is not None:
+            check_measured(config, scan, weights)
     else:
         case = with_prior(config, build(), weights)
         plan = plan_of(config, case.kind, case)
@@ -230,7 +232,8 @@ def _plan(config: Experiment, case: Case, plan: Plan, weights: Weights, workdir:
     if output.json and output.dry_run:
         print(json_text({"dry_run": True} | about | estimate._asdict()))
     elif not output.json:
-        search = " after the trials of --auto, which are not counted," if config.auto else ""
+        search = ", after the trials of --auto, which are not counted" if config.auto else ""
+        search += ": only the run tells whether enough is left when a part is held out," if config.auto else ""
         print(
             f"{about['measurement']}; {plan.row.label}{search} with {config.weights} into {workdir}; {estimate.text()}"
         )

@@ -9,28 +9,31 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from jax.sharding import Mesh
+from tqdm import tqdm
 
 from padis_jax.cli.arguments import OutputOptions
 from padis_jax.cli.progress import slice_progress
 from padis_jax.devices.memory import Memory, available
 from padis_jax.devices.mesh import make_mesh
+from padis_jax.devices.plan import Estimate
 from padis_jax.errors import UserError
 from padis_jax.files import json_text
 from padis_jax.images.choice import described
 from padis_jax.patches import Frame
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import kind_named, plan_of
-from padis_jax.runs.job import read_manifest, run_job, settings_of
+from padis_jax.runs.job import check_job, read_manifest, run_job, settings_of
 from padis_jax.runs.prior import build_prior
 from padis_jax.runs.results import results_folder
 from padis_jax.runs.score import aligned
 from padis_jax.runs.solve import traced_case
 from padis_jax.runs.solve_slices import batch_size, estimate_of, frame_of, slices_solver
-from padis_jax.runs.volume import Volume, first_case, item_name, one_of, open_volume
+from padis_jax.runs.volume import Volume, first_case, item_name, one_of, open_volume, refused_slices
 from padis_jax.runs.volume_results import summary, summary_rows, volume_doubts, volume_names, write_volume
 from padis_jax.solvers.presets import Plan
 from padis_jax.weights import Weights, load_weights
@@ -50,7 +53,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     """
     check_defaults(config)
     weights = load_weights(config.weights).computing(config.compute)
-    volume, window = open_volume(config, weights, plan=output.dry_run), weights.window
+    volume, window = open_volume(config, weights), weights.window
     _check_memory(config, volume)
     plan = plan_of(config, kind_named(config))
     frame = frame_of(weights, volume.source.images.shape[1:])
@@ -61,6 +64,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
             print(f"note: {note}", file=sys.stderr)
     names = volume_names(config, workdir, volume, window)
     if output.dry_run:
+        check_job(workdir, _about(volume, plan, weights))
         _plan(config, volume, plan, weights, frame, mesh, size, workdir, output)
         return []
     first_case(volume)
@@ -176,13 +180,16 @@ def _refuse_failed(volume: Volume, lines: list[dict[str, Any]], workdir: Path) -
     if not failed:
         return
     first = next(line["reason"] for line in lines if line["status"] != "done")
-    rest = tuple(n for n in volume.numbers if n not in failed)
-    flag = volume.choice.split()[0]
-    remedy = f"or leave it out: {flag} {described(rest)}" if rest else "and rerun the same command"
     raise UserError(
         f"{len(failed)} of {len(lines)} slices failed, {described(tuple(failed))}; the first: {first}. The others are "
-        f"kept in {workdir / 'slices'}: repair what failed and rerun the same command, {remedy}"
+        f"kept in {workdir / 'slices'}: repair what failed and rerun the same command, {_remedy(volume, failed)}"
     )
+
+
+def _remedy(volume: Volume, failed: Collection[int]) -> str:
+    rest = tuple(n for n in volume.numbers if n not in failed)
+    flag = volume.choice.split()[0]
+    return f"or leave it out: {flag} {described(rest)}" if rest else "and rerun the same command"
 
 
 def _brief(line: dict[str, Any]) -> dict[str, Any]:
@@ -200,9 +207,16 @@ def _plan(
     workdir: Path,
     output: OutputOptions,
 ) -> None:
-    """Prints what would be done, and what it takes, after the checks of the first slice that can be used."""
+    """Prints what would be done, and what it takes, after reading every slice, and tracing one that can be used.
+
+    Raises:
+      UserError: at the end, for slices that cannot be used, as the run does.
+    """
     prior = build_prior(config, weights, frame)
-    traced_case(one_of(volume.config, volume.numbers[0]), lambda: dataclasses.replace(first_case(volume), prior=prior))
+    read = tqdm(refused_slices(volume), "reading", len(volume.numbers), unit="slice", disable=output.silent)
+    refused = {number: error for number, error in read if error is not None}
+    config_of_one = one_of(volume.config, volume.numbers[0])
+    traced_case(config_of_one, lambda: dataclasses.replace(first_case(volume, refused), prior=prior))
     at_once = -(-size // mesh.size)
     estimate = estimate_of(
         config, plan, weights, frame, -(-len(volume.numbers) // mesh.size), at_once, timed=output.estimate
@@ -218,16 +232,31 @@ def _plan(
         "weights": config.weights,
         "solver": plan.method,
         "bytes_of_volumes": host,
+        "refused": {str(number): str(error) for number, error in refused.items()},
         "workdir": str(workdir),
     }
     if output.json:
         print(json_text({"dry_run": True, **about, **estimate._asdict()}))
-        return
+    else:
+        for number, error in refused.items():
+            print(f"{volume.what} {number}: cannot be used: {error}")
+        print(_described(volume, about, plan, estimate))
+    if refused:
+        first = next(iter(refused.values()))
+        raise UserError(
+            f"{len(refused)} of {len(volume.numbers)} slices cannot be used, {described(tuple(refused))}; the first: "
+            f"{first}. Repair them, {_remedy(volume, refused)}"
+        )
+
+
+def _described(volume: Volume, about: dict[str, Any], plan: Plan, estimate: Estimate) -> str:
+    shape, host = volume.source.images.shape, about["bytes_of_volumes"]
     lengths = (
         " x ".join(f"{length:g}" for length in volume.source.spacing) + " mm" if volume.source.spacing else "unknown"
     )
-    print(
+    return (
         f"{len(volume.numbers)} slices of {volume.path} ({volume.choice}; {shape[1]} x {shape[2]}, spacing {lengths}), "
-        f"{volume.problem.description}, {size} at a time; {plan.row.label} with {config.weights} into {workdir}; "
+        f"{volume.problem.description}, {about['at_once']} at a time; {plan.row.label} with {about['weights']} into "
+        f"{about['workdir']}; "
         f"{estimate.text()}; {host / 1e6:.0f} MB of memory for the volumes at the end"
     )

@@ -95,11 +95,20 @@ class ScanGeometry:
         d = self.source_distance_mm
         return 2 * d * half / math.hypot(half, d + self.detector_distance_mm)
 
+    @property
+    def _nearest_mm(self) -> float:
+        """From the rotation axis to the nearest ray."""
+        u = float(np.abs((np.arange(self.bins) - (self.bins - 1) / 2) * self.spacing_mm + self.offset_mm).min())
+        if self.beam == "parallel":
+            return u
+        return self.source_distance_mm * u / math.hypot(u, self.source_distance_mm + self.detector_distance_mm)
+
     def operator(self, image_shape: tuple[int, int], pixel_mm: float) -> RayTransform:
         """The scan of an image with pixels of `pixel_mm`, in pixels: line integrals are image value times pixels.
 
         Raises:
-          UserError: if the image reaches beyond the source, or the pixels have no size, as where `field_mm` is 0.
+          UserError: if the image reaches beyond the source, no ray meets it, or the pixels have no size, as where
+            `field_mm` is 0.
         """
         if not pixel_mm:
             raise UserError(
@@ -108,6 +117,11 @@ class ScanGeometry:
             )
         if not 0 < pixel_mm < math.inf:
             raise UserError(f"geometry: a pixel size of {pixel_mm} mm must be positive; give --measurement.pixel-mm")
+        if self._nearest_mm > (math.hypot(*image_shape) / 2 + 1) * pixel_mm:
+            raise UserError(
+                f"geometry: no ray meets the image, whose pixels are {pixel_mm:g} mm wide; the nearest passes its "
+                f"middle at {self._nearest_mm:g} mm: correct offset_mm, or give --measurement.pixel-mm"
+            )
         about: dict[str, Any] = {
             "image_shape": image_shape,
             "angles": self.radians,

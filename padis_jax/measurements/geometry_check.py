@@ -63,13 +63,13 @@ def check_geometry(geometry: ScanGeometry, sinogram: np.ndarray) -> Report:
     )
 
 
-def find_offset(geometry: ScanGeometry, sinogram: np.ndarray, *, plan: bool = False) -> float:
+def find_offset(geometry: ScanGeometry, sinogram: np.ndarray, *, plan: bool = False) -> float | None:
     """The offset_mm with which the views agree best: the centre of rotation, to a fraction of a bin.
 
     Where lines are measured from both sides, these tell it, wherever on the detector the axis is. Else, in a parallel
     beam, the centre of mass goes as x cos t + y sin t + c (Helgason and Ludwig's condition of order 1), which needs no
     opposite views. Where it does not, and for short arcs of fan beams, the image's residual is minimised; with `plan`
-    it is not, and the offset is the stated one.
+    it is not, and there is no offset.
 
     Raises:
       ValueError: for a sinogram of another shape; if the measurements do not tell the axis.
@@ -87,7 +87,7 @@ def find_offset(geometry: ScanGeometry, sinogram: np.ndarray, *, plan: bool = Fa
                          "line is measured from both sides; state offset_mm")  # fmt: skip
     if geometry.beam == "parallel" and (centre := mass_centre(geometry, sinogram)) is not None:
         return geometry.offset_mm - centre[0]
-    return geometry.offset_mm if plan else image_offset(geometry, sinogram)
+    return None if plan else image_offset(geometry, sinogram)
 
 
 def check_size(geometry: ScanGeometry, shape: tuple[int, ...]) -> None:

@@ -96,6 +96,7 @@ class MeasuredScan(NamedTuple):
       notes: how the file was understood where it could be read in several ways.
       relative_std: [views, bins], standard deviations up to a common factor; None where nothing tells them apart.
       rows: of the detector.
+      centred: whether the axis was found from the data.
     """
 
     sinogram: np.ndarray
@@ -104,6 +105,7 @@ class MeasuredScan(NamedTuple):
     notes: tuple[str, ...] = ()
     relative_std: np.ndarray | None = None
     rows: int = 1
+    centred: bool = False
 
 
 class OpenScan(NamedTuple):
@@ -163,7 +165,7 @@ def load_scan(config: MeasurementConfig, opened: OpenScan | None = None, *, plan
     opened = opened or open_scan(config)
     held, geometry = opened.held, opened.geometry
     found = held.read(opened.order, row=config.number)
-    values, repaired, relative = found.sinogram, 0, None
+    values, repaired, relative, offset = found.sinogram, 0, None, None
     try:
         counts, kind_note = _counts(config, found)
         if counts:
@@ -177,13 +179,14 @@ def load_scan(config: MeasurementConfig, opened: OpenScan | None = None, *, plan
         values = np.ascontiguousarray(values, np.float32)
         check_shape(geometry, values, air=row_of_volume)
         if config.find_centre:
-            geometry = dataclasses.replace(geometry, offset_mm=find_offset(geometry, values, plan=plan))
+            offset = find_offset(geometry, values, plan=plan)
+            geometry = geometry if offset is None else dataclasses.replace(geometry, offset_mm=offset)
     except UserError:
         raise
     except ValueError as error:
         raise UserError(f"{config.path}: {error}") from error
     notes = tuple(filter(None, (opened.note, kind_note, _unit_note(geometry))))
-    return MeasuredScan(values, geometry, repaired, notes, relative, opened.rows)
+    return MeasuredScan(values, geometry, repaired, notes, relative, opened.rows, offset is not None)
 
 
 def _unit_note(geometry: ScanGeometry) -> str:

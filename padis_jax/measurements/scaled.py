@@ -6,14 +6,17 @@ attenuation, and that of 1 is given or estimated. `attenuation` does the rest.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from padis_jax.errors import UserError
 from padis_jax.measurements.attenuation import attenuation_window, rescale_attenuation
+from padis_jax.measurements.geometry import ScanGeometry
 from padis_jax.measurements.load import MeasuredScan, MeasurementConfig
 from padis_jax.measurements.simulate import MU_WATER, Measurement
 from padis_jax.operators.tomography import RayTransform
@@ -56,25 +59,62 @@ def scaled_scan(
     Raises:
       UserError: if the image reaches beyond the source, or no attenuation can be estimated.
     """
-    pixel = config.pixel_mm or scan.geometry.field_mm / max(image_shape)
+    pixel = pixel_of(config, scan.geometry, image_shape)
     operator = operator or scan.geometry.operator(image_shape, pixel)
-    if window.unit == HOUNSFIELD.unit:
-        attenuation = attenuation_window(window, mu_water=config.attenuation or MU_WATER)
-    else:
-        attenuation = Window("1/mm", 0.0, config.attenuation or _bright(config, scan, operator, pixel))
+    attenuation = _attenuation(config, scan, window, operator.start, pixel)
     y = rescale_attenuation(jnp.asarray(scan.sinogram), operator, image_shape, attenuation, length_mm=pixel)
     noise = config.noise or _noise(scan.sinogram, scan.relative_std)
     std = jnp.broadcast_to(jnp.asarray(noise / ((attenuation.high - attenuation.low) * pixel), jnp.float32), y.shape)
     return ScaledScan(operator, Measurement(y, std, "measured"), pixel, attenuation)
 
 
-def _bright(config: MeasurementConfig, scan: MeasuredScan, operator: RayTransform, pixel: float) -> float:
-    """The attenuation per mm of the bright parts of the FBP; while tracing that of water, if there is any."""
-    image = operator.start(jnp.asarray(scan.sinogram))
+def pixel_of(config: MeasurementConfig, geometry: ScanGeometry, image_shape: tuple[int, int]) -> float:
+    """Side of a pixel in mm."""
+    return config.pixel_mm or geometry.field_mm / max(image_shape)
+
+
+Start = Callable[[Array], Array]
+
+
+def start_of(geometry: ScanGeometry, image_shape: tuple[int, int], pixel_mm: float) -> Start:
+    """The filtered backprojection of a scan's sinograms, by one program, and without the operator's norm."""
+    return jax.jit(lambda sinogram: geometry.operator(image_shape, pixel_mm).start(sinogram))
+
+
+def scaled_values(
+    config: MeasurementConfig, scan: MeasuredScan, window: Window, image_shape: tuple[int, int], start: Start
+) -> tuple[np.ndarray, np.ndarray]:
+    """(sinogram, noise) in image value times pixels, but for the window's offset: what a trace has no values of.
+
+    Args:
+      config: the settings.
+      scan: from `load_scan`.
+      window: of the prior's images.
+      image_shape: likewise.
+      start: of `start_of`; called only where an attenuation is to be estimated.
+
+    Raises:
+      UserError: if it cannot.
+    """
+    pixel = pixel_of(config, scan.geometry, image_shape)
+    attenuation = _attenuation(config, scan, window, start, pixel)
+    unit = (attenuation.high - attenuation.low) * pixel
+    noise = config.noise or _noise(scan.sinogram, scan.relative_std)
+    return scan.sinogram.astype(np.float64) / unit, np.asarray(noise, np.float64) / unit
+
+
+def _attenuation(config: MeasurementConfig, scan: MeasuredScan, window: Window, start: Start, pixel: float) -> Window:
+    """Per mm, of the image values 0 and 1; where it is estimated, and a trace has no values, that of water."""
+    if window.unit == HOUNSFIELD.unit:
+        return attenuation_window(window, mu_water=config.attenuation or MU_WATER)
+    return Window("1/mm", 0.0, config.attenuation or _bright(config, start(jnp.asarray(scan.sinogram)), pixel))
+
+
+def _bright(config: MeasurementConfig, image: Array, pixel: float) -> float:
+    """The attenuation per mm of the bright parts of an FBP."""
     if isinstance(image, jax.core.Tracer):
-        found = MU_WATER if scan.sinogram.max(initial=0) > 0 else 0.0
-    else:
-        found = float(np.percentile(np.asarray(image) / pixel, 99.5))
+        return MU_WATER
+    found = float(np.percentile(np.asarray(image) / pixel, 99.5))
     if not found > 0:
         raise UserError(f"{config.path}: its FBP has no positive values; give --measurement.attenuation")
     return found

@@ -68,13 +68,8 @@ def read_sinogram(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, np.nd
     return sinogram.astype(np.float32), noise.astype(np.float32)
 
 
-def check_sinogram(path: Path, shape: tuple[int, ...]) -> None:
-    """Raises UserError for what the headers of a file tell `read_sinogram` to refuse."""
-    _held(path, shape, values=False)
-
-
-def _held(path: Path, shape: tuple[int, ...], *, values: bool = True) -> dict[str, np.ndarray]:
-    """The arrays of a file by their names, after checks of their headers; none without `values`."""
+def _held(path: Path, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """The arrays of a file by their names, after checks of their headers."""
     check_file(path)
     with decoding(path, ".npz of arrays"), open(path, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
         fields = ("sinogram", "noise_sigma", "noise_std")
@@ -95,7 +90,7 @@ def _held(path: Path, shape: tuple[int, ...], *, values: bool = True) -> dict[st
                 raise UserError(f"{path}: `noise_std` has shape {size} and type {kind}: expected numbers {shape}")
         if len(about) > 2:
             raise UserError(f"{path}: has `noise_sigma` and `noise_std`: leave one of them out")
-        return {name: archive[name] for name in about} if values else {}
+        return {name: archive[name] for name in about}
 
 
 def run(

@@ -20,7 +20,7 @@ from padis_jax.images import ImageSet, Window
 from padis_jax.images.source import Spacing
 from padis_jax.keys import root_key
 from padis_jax.measurements.load import MeasuredScan
-from padis_jax.measurements.scaled import scaled_scan
+from padis_jax.measurements.scaled import Start, pixel_of, scaled_scan, scaled_values, start_of
 from padis_jax.measurements.simulate import Measurement
 from padis_jax.operators import Masking
 from padis_jax.operators.tomography import RayTransform, ray_transform
@@ -29,7 +29,7 @@ from padis_jax.prior import Prior
 from padis_jax.problems.registry import NamedProblem, measure_image, parallel_scan
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import problem_of
-from padis_jax.solvers.checks import checked
+from padis_jax.solvers.checks import check_numbers
 from padis_jax.solvers.presets import Kind, kind_of
 from padis_jax.solvers.problem import as_pytree
 from padis_jax.weights import Weights
@@ -231,6 +231,26 @@ def measured_case(config: Experiment, scan: MeasuredScan, weights: Weights, *, o
     )
 
 
+def check_measured(config: Experiment, scan: MeasuredScan, weights: Weights, start: Start | None = None) -> None:
+    """Refuses what `measured_case` and the solvers refuse of a scan's values, of which a trace has none.
+
+    Args:
+      config: of the run.
+      scan: from `load_scan`.
+      weights: of the prior.
+      start: of `start_of`, for several scans of one geometry.
+
+    Raises:
+      UserError: for an attenuation that cannot be estimated, and numbers that no method takes.
+    """
+    shape, named = weights.frame.image_shape, config.measurement
+    start = start or start_of(scan.geometry, shape, pixel_of(named, scan.geometry, shape))
+    told = scan if config.weighted else scan._replace(relative_std=None)
+    sinogram, noise = scaled_values(named, told, weights.window, shape, start)
+    check_numbers(f"{named.path}: its sinogram", sinogram)
+    check_numbers(f"{named.path}: its noise", noise)
+
+
 def simulated_problem(config: Experiment, image_shape: tuple[int, int], *, rows_up: bool = False) -> NamedProblem:
     """The problem or the scan that the config names, for images (H, W); UserError as `problem_of`."""
     if config.problem:
@@ -251,8 +271,5 @@ def grey_only(path: str, weights: Weights) -> None:
 
 def checked_case(what: str, case: Case) -> Case:
     """The case; UserError for numbers that no method takes, which would end a job and not the item alone."""
-    try:
-        checked("its sinogram" if case.problem.tomography else "its measurement", case.measurement.y)
-    except UserError as error:
-        raise UserError(f"{what}: {error}") from error
+    check_numbers(f"{what}: its {'sinogram' if case.problem.tomography else 'measurement'}", case.measurement.y)
     return case

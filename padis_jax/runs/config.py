@@ -29,6 +29,7 @@ DEFAULT_IMAGE = HEAD_CT
 DEFAULT_WEIGHTS = "weights/head_ct.safetensors"
 OWN = {"inpaint": "mask", "deblur": "kernel"}  # problems made of a file -> the field that names it
 LIKE = {"inpaint": "inpaint_strokes", "deblur": "deblur9"}  # whose kind a user's own mask or kernel is of
+LOUDEST = 1e9  # noise of a simulation, whose squares float32 can add up
 PROBLEM_NAMES = (*PROBLEMS, *OWN)
 
 
@@ -258,8 +259,8 @@ class Experiment:
                 raise UserError(f"--problem {problem} and --{field} FILE belong together: give both, or neither")
         if self.boundary != "circular" and self.problem != "deblur":
             raise UserError(f"--boundary {self.boundary}: belongs to --problem deblur; leave it out")
-        if self.noise is not None and not (self.problem and 0 <= self.noise < math.inf):
-            raise UserError(f"--noise {self.noise}: must not be negative, and needs a --problem")
+        if self.noise is not None and not (self.problem and 0 <= self.noise <= LOUDEST):
+            raise UserError(f"--noise {self.noise}: must not be negative nor beyond {LOUDEST:g}, and needs a --problem")
         if not self.problem:
             return
         if unused := [f for f in ("views", "bins") if getattr(self.scan, f) != getattr(ScanConfig, f)]:

@@ -224,11 +224,17 @@ def _kept(workdir: Path, name: str, entry: Entry, lines: list[dict[str, Any]]) -
     return None
 
 
-def same_settings(workdir: Path, about: dict[str, Any]) -> bool:
+def check_job(workdir: Path, about: dict[str, Any]) -> None:
+    """Raises UserError for what `run_job` refuses before its work; nothing is written."""
+    same_settings(workdir, json.loads(json.dumps(about)), write=False)
+    read_manifest(workdir)
+
+
+def same_settings(workdir: Path, about: dict[str, Any], *, write: bool = True) -> bool:
     """Writes job.json, or compares with the one that is there. Returns whether numbers are made of names."""
     path = workdir / "job.json"
     if not path.exists():
-        if jax.process_index() == 0:
+        if write and jax.process_index() == 0:
             write_json(path, about | {"numbers": RULE})
         return True
     try:

@@ -256,7 +256,8 @@ def traced_case(config: Experiment, build: Callable[[], Case]) -> tuple[Case, Pl
       The case without its operator, with shapes for the values of its measurement; and the plan.
 
     Raises:
-      UserError: for what the run would refuse before its first image: shapes and settings that do not fit.
+      UserError: for what the run would refuse before its first image: shapes and settings that do not fit. Values are
+        not looked at: see `case.check_measured`.
     """
     found: list[tuple[Case, Plan]] = []
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from padis_jax.measurements.load import MeasuredScan, load_scan, open_scan
 from padis_jax.problems.registry import NamedProblem
 from padis_jax.runs.case import (
     Case,
+    check_measured,
     checked_case,
     grey_only,
     measured_case,
@@ -34,6 +36,7 @@ from padis_jax.runs.config import Experiment
 from padis_jax.runs.job import Entry, Item
 from padis_jax.runs.prior import check_fits
 from padis_jax.runs.provenance import trained_note
+from padis_jax.solvers.checks import check_numbers
 from padis_jax.split import spread
 from padis_jax.weights import Weights
 
@@ -51,6 +54,7 @@ class Volume(NamedTuple):
       entries: items of the job, by their names.
       problem: of every slice.
       case: number -> its case, without the prior.
+      check: number -> UserError for what `case` and the solver refuse of its values; nothing is traced.
       truth: whether `source` has the truth.
       path: of the images or measurements.
       geometry: of a measured scan.
@@ -64,6 +68,7 @@ class Volume(NamedTuple):
     entries: dict[str, Entry]
     problem: NamedProblem
     case: Callable[[int], Case]
+    check: Callable[[int], None]
     truth: bool
     path: str
     geometry: ScanGeometry | None = None
@@ -89,18 +94,17 @@ def item_name(number: int) -> str:
     return f"slices/{number:05d}"
 
 
-def open_volume(config: Experiment, weights: Weights, *, plan: bool = False) -> Volume:
+def open_volume(config: Experiment, weights: Weights) -> Volume:
     """The chosen slices of the images, or rows of the measured scan, that the config names.
 
     Args:
       config: of the run.
       weights: of the prior.
-      plan: compute nothing, such as the attenuation that rows share.
 
     Raises:
       UserError: for slices that are not there, or are not of one volume, and what no slice could be reconstructed from.
     """
-    return _measured(config, weights, plan=plan) if config.measurement.path else _simulated(config, weights)
+    return (_measured if config.measurement.path else _simulated)(config, weights)
 
 
 def _simulated(config: Experiment, weights: Weights) -> Volume:
@@ -123,6 +127,9 @@ def _simulated(config: Experiment, weights: Weights) -> Volume:
         clipped = images.clipped(number)
         return Item(checked_case(found.name, found), {"slice": number, "name": found.name, "notes": clipped})
 
+    def check(number: int) -> None:
+        check_numbers(images.names[number], images.images[number])
+
     def digest(number: int) -> str:
         values = np.ascontiguousarray(images.images[number], "<f4")
         return hashlib.sha256(values.tobytes() + repr(images.spacing).encode()).hexdigest()
@@ -141,7 +148,7 @@ def _simulated(config: Experiment, weights: Weights) -> Volume:
     _, height, width, _ = images.images.shape
     problem = simulated_problem(config, (height, width), rows_up=images.rows_up)
     kept = tuple(filter(None, notes))
-    return Volume(config, "image", numbers, source, entries, problem, case, True, chosen_image.path, notes=kept)
+    return Volume(config, "image", numbers, source, entries, problem, case, check, True, chosen_image.path, notes=kept)
 
 
 def _one_volume(config: Experiment, images: ImageSet, numbers: tuple[int, ...]) -> None:
@@ -158,7 +165,7 @@ def _one_volume(config: Experiment, images: ImageSet, numbers: tuple[int, ...]) 
         )
 
 
-def _measured(config: Experiment, weights: Weights, *, plan: bool) -> Volume:
+def _measured(config: Experiment, weights: Weights) -> Volume:
     grey_only(config.weights, weights)
     opened = open_scan(config.measurement)
     numbers = chosen("--measurement.row", config.measurement.row, opened.rows, "rows")
@@ -183,13 +190,16 @@ def _measured(config: Experiment, weights: Weights, *, plan: bool) -> Volume:
         about |= {"slice": number, "name": f"row {number}", "noise_sigma": float(found.measurement.noise_sigma)}
         return Item(checked_case(f"{config.measurement.path}: row {number}", found), about)
 
+    def check(number: int) -> None:
+        check_measured(one_of(config, number), scan(number), weights)
+
     def digest(number: int) -> str:
         found = scan(number)
         weight = b"" if found.relative_std is None else found.relative_std.tobytes()
         return hashlib.sha256(found.sinogram.tobytes() + weight).hexdigest()
 
     notes = []
-    if weights.window.unit != HOUNSFIELD.unit and not config.measurement.attenuation and not plan:
+    if weights.window.unit != HOUNSFIELD.unit and not config.measurement.attenuation:
         config, note = _with_attenuation(config, opened.rows, case)  # of all rows, whichever are chosen
         notes.append(note)
     middle = scan(numbers[len(numbers) // 2])  # what is wrong with all of them is said at once
@@ -212,7 +222,7 @@ def _measured(config: Experiment, weights: Weights, *, plan: bool) -> Volume:
     source, problem = dataclasses.replace(rows, images=blank), measured_problem(*middle.sinogram.shape)
     told = tuple(dict.fromkeys(notes))
     path = config.measurement.path
-    return Volume(config, "row", numbers, source, entries, problem, case, False, path, geometry, told)
+    return Volume(config, "row", numbers, source, entries, problem, case, check, False, path, geometry, told)
 
 
 def _with_attenuation(config: Experiment, rows: int, case: Callable[[int], Case]) -> tuple[Experiment, str]:
@@ -231,16 +241,33 @@ def _with_attenuation(config: Experiment, rows: int, case: Callable[[int], Case]
     return dataclasses.replace(config, measurement=measurement), note
 
 
-def first_case(volume: Volume) -> Case:
+def first_case(volume: Volume, known: Mapping[int, UserError] = MappingProxyType({})) -> Case:
     """Of the first slice that can be used: what is wrong with all of them is said before the work.
+
+    Args:
+      volume: of `open_volume`.
+      known: slices that are refused, and why.
 
     Raises:
       UserError: if none can.
     """
-    refused = []
+    refused = dict(known)
     for number in volume.numbers:
         try:
-            return volume.case(number)
+            if number not in known:
+                return volume.case(number)
         except UserError as error:
-            refused.append(error)
-    raise UserError(f"{volume.path}: none of the {len(refused)} slices can be used; the first: {refused[0]}")
+            refused[number] = error
+    first = refused[volume.numbers[0]]
+    raise UserError(f"{volume.path}: none of the {len(refused)} slices can be used; the first: {first}")
+
+
+def refused_slices(volume: Volume) -> Iterator[tuple[int, UserError | None]]:
+    """Reads every chosen slice, one at a time: (its number, why the run would refuse it, or None)."""
+    for number in volume.numbers:
+        try:
+            volume.check(number)
+        except (UserError, OSError) as error:
+            yield number, error if isinstance(error, UserError) else UserError(str(error))
+        else:
+            yield number, None

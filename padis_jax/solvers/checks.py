@@ -37,6 +37,12 @@ def checked(name: str, array: ArrayLike) -> Array:
     """
     if isinstance(array, jax.core.Tracer):
         return single(array)
+    wide = check_numbers(name, array)
+    return single(array if isinstance(array, jax.Array) else wide)
+
+
+def check_numbers(name: str, array: ArrayLike) -> np.ndarray:
+    """What `checked` refuses; the array in double precision, of NumPy, so that nothing is compiled."""
     if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         raise UserError(f"{name} is an array of random keys: give an array of numbers")
     if fields := getattr(array, "_fields", ()):  # such as `total_variation` and `honest_measurement` return
@@ -52,7 +58,7 @@ def checked(name: str, array: ArrayLike) -> Array:
     wide = host.astype(np.complex128 if np.iscomplexobj(host) else np.float64)
     if (most := np.abs(wide).max()) * np.sqrt(host.size) > LARGEST:
         raise UserError(f"{name} has values up to {most:.3g}: too large for computing in float32; take a larger unit")
-    return single(array if isinstance(array, jax.Array) else wide)
+    return wide
 
 
 def measured_by(dtype: Any, y: Array) -> Array:
