@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch_writer as tw
-from members import Member, bombs, metadata, pictures, scans, special, volumes
+from members import Member, bombs, cones, jobs, metadata, pictures, scans, slices, special, volumes
 from members.damage import crafted, damaged, seeds, write_dicom
 from members.judge import attempt, commanded, judged, overheard
 from tiny import write_weights
@@ -197,6 +197,10 @@ SOURCES: dict[str, tuple[int, Callable[[int, int], Iterable[Member]]]] = {
     "manifests": (50, metadata.jobs),
     "geometry": (40, lambda seed, count: (*metadata.equal_geometries(), *metadata.geometries(seed, count))),
     "measurement files": (40, lambda seed, count: scans.members()),
+    "cone geometry": (50, lambda seed, count: (*cones.forms(), *cones.geometries(seed, count))),
+    "RTK geometry": (60, cones.rtk),
+    "volumes": (60, slices.members),
+    "job folders": (40, jobs.members),
 }
 KINDS = (*SOURCES, DAMAGED)
 

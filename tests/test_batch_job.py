@@ -297,6 +297,21 @@ def test_the_key_of_an_item_is_made_of_its_name_and_a_new_file_changes_no_other(
     assert names["0"].name == "0.npz" and names["0.mat"].name == "0.mat"
 
 
+def test_a_line_that_was_changed_is_not_believed(seven):
+    """Its scores may be other ones, or no numbers; nor is it kept beside the line that is right."""
+    path = seven / "out" / "manifest.jsonl"
+    _run(seven, _solver([]), {}, batch=7)
+    first, *rest = path.read_text().splitlines()
+    for old, new in (('"residual": 0', '"residual": 9'), ('"seconds": ', '"more": 1, "seconds": ')):
+        assert (changed := first.replace(old, new)) != first
+        path.write_text("\n".join([changed, *rest]) + "\n")
+        assert _run(seven, _solver([]), {}, batch=7) == {"done": 1, "failed": 0, "kept": 6}
+        first = path.read_text().splitlines()[0]
+        path.write_text("\n".join([first, *rest, first.replace(old, new)]) + "\n")
+        assert _run(seven, _solver([]), {}, batch=7)["kept"] == 7
+        assert path.read_text().splitlines() == [first, *rest]
+
+
 def test_names_of_items_are_all_different(tmp_path):
     for name in ("a.npz", "a.mat", "a.npz.mat", "b.npz"):
         (tmp_path / name).touch()

@@ -1,7 +1,7 @@
 """A resumable job: items in, a file for each and a manifest out; a killed one is finished by the same command.
 
 manifest.jsonl has a line per item: {"item", "status": "done" or "failed", "reason" or what the solver says, ...}. What
-is done is kept when the job is started again, as long as measurement and result have the digests of their line, and
+is done is kept when the job is started again, as long as measurement, result and line have the digests in the line, and
 what failed is tried again. A failed item does not stop the others. The settings are in job.json, and results of others
 are refused.
 
@@ -130,12 +130,19 @@ def run_job(
     due = [i for i in mine if i not in kept]
     on_kept(len(kept))
 
-    def note(record: dict[str, Any]) -> None:
-        records.append(record)
-        counts[record["status"]] += 1
+    def write() -> None:
         lines = sorted(records, key=lambda r: str(r["item"]))
         write_bytes(_manifest(workdir), "".join(json_text(r) + "\n" for r in lines).encode())
+
+    def note(record: dict[str, Any]) -> None:
+        record |= {"line_sha256": _seal(record)}
+        records.append(record)
+        counts[record["status"]] += 1
+        write()
         report(record)
+
+    if not due and len(records) < len(lines) and jax.process_count() == 1:
+        write()  # without lines that are damaged, or of the same item
 
     waiting: list[_Waiting] = []
     for position, index in enumerate(due):
@@ -174,6 +181,12 @@ def _solve_and_write(
         write_npz(output, {name: np.asarray(array, np.float32) for name, array in done.arrays.items()})
         line |= {"status": "done", **done.about, "seconds": seconds}
         note(line | {"output_sha256": file_hash(output)})
+
+
+def _seal(record: Mapping[str, Any]) -> str:
+    """Digest of a line, but for itself."""
+    text = json_text({name: value for name, value in record.items() if name != "line_sha256"})
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _number(name: str) -> int:
@@ -219,7 +232,7 @@ def _kept(workdir: Path, name: str, entry: Entry, lines: list[dict[str, Any]]) -
         if "output_sha256" not in record:  # of a version without digests
             if zipfile.is_zipfile(output):
                 return record
-        elif all(record.get(field) == digest for field, digest in found.items()):
+        elif all(record.get(field) == digest for field, digest in (found | {"line_sha256": _seal(record)}).items()):
             return record
     return None
 
