@@ -88,7 +88,7 @@ def test_a_problem_in_colour_writes_the_whole_folder(folder, tmp_path):
     assert metrics["relative_noise"] == pytest.approx(0.01 * np.sqrt(768) / np.linalg.norm(arrays["blurred"]), rel=1e-4)
 
 
-GREY = [("sr2", ["--noise", "0"], "nearest"), ("denoise", [], "noisy")]
+GREY = [("sr2", ["--noise", "0"], "nearest"), pytest.param("denoise", [], "noisy", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize(("problem", "flags", "start"), GREY)
@@ -163,11 +163,11 @@ def test_pixels_that_are_not_square_are_as_long_to_photons_as_the_file_says(rows
     assert square.operator.geometry.pixel_aspect == 1
 
 
-def test_a_kernel_of_ones_own(folder, tmp_path):
-    flags = ("--kernel", str(folder / "kernel.npy"), "--boundary", "zero", "--noise", "0")
-    arrays, _ = run(folder, tmp_path, "deblur", *flags)
+def test_a_kernel_of_ones_own(folder):
+    about = {"kernel": str(folder / "kernel.npy"), "boundary": "zero", "noise": 0.0}
+    case = case_of(Experiment(problem="deblur", image=ImageConfig(str(folder / "grey.png"), 0), **about))
     operator = Blur(image_shape=(16, 16), kernel=np.load(folder / "kernel.npy"), boundary="zero")
-    np.testing.assert_allclose(arrays["blurred"], operator(arrays["truth"]), atol=1e-6)
+    np.testing.assert_allclose(case.measurement.y, operator(case.truth), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["pnp_admm", *(pytest.param(n, marks=pytest.mark.slow) for n in ("pnp_red", "daps"))])
