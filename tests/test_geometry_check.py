@@ -202,6 +202,13 @@ def test_few_views_or_bins_do_not_tell_a_pitch_to_within_their_bias(seed, change
     assert verdict(trial) == "cannot tell"
 
 
+def test_unevenly_spaced_views_in_reverse_are_not_called_the_other_sense():
+    """By the golden ratio: the reverse order is nearly the other sense of rotation, and not quite."""
+    geometry, data = random_scan(np.random.default_rng(20099))
+    (trial,) = [t for t in trials(geometry, data) if t.fault == "views"]
+    assert verdict(trial) == "found"
+
+
 def test_what_cannot_be_checked_is_named():
     with pytest.raises(ValueError, match="too few views"):
         check_geometry(dataclasses.replace(FAN, angles=FAN.angles[:5]), np.ones((5, BINS)))

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from padis_jax.measurements.geometry import ScanGeometry
-from padis_jax.measurements.geometry_residual import Correction, Finding, Report, Residual, residual_of
+from padis_jax.measurements.geometry_residual import Correction, Finding, Report, Residual, opposite, residual_of
 
 COARSE, FINE = 12, 40  # steps of conjugate gradients, to find a shift and to judge
 CLEARER = 0.5  # a correction must lower the image's residual to this part at least
@@ -69,7 +69,8 @@ def by_image(geometry: ScanGeometry, sinogram: np.ndarray) -> Report:
     free = min(stated, shifted, key=lambda f: f.residual)
     kinds = [Finding(c, residual(c, FINE)) for c in turned]
     # Of evenly spaced views the reverse order is the other sense of rotation: then it is called that.
-    best = min(kinds, key=lambda f: f.residual * (1.3 if f.correction.reverse_views else 1))
+    even = opposite(geometry.radians, geometry.radians[::-1])
+    best = min(kinds, key=lambda f: f.residual * (1.3 if f.correction.reverse_views and even else 1))
     unknown = []
     if best.residual >= CLEARER * free.residual:
         best = stated

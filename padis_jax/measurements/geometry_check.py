@@ -33,7 +33,7 @@ from padis_jax.measurements.geometry_arcs import (
     truncated,
 )
 from padis_jax.measurements.geometry_pairs import Agreement, Fit, Pairs, axis_of, best_axis, lowering
-from padis_jax.measurements.geometry_residual import Correction, Finding, Report
+from padis_jax.measurements.geometry_residual import Correction, Finding, Report, opposite
 
 CLEARER = 0.95  # a reversal must lower the residual to this part at least
 NOTHING = 0.5  # a residual that tells nothing
@@ -132,13 +132,14 @@ def _by_pairs(geometry: ScanGeometry, sinogram: np.ndarray) -> Report | None:
         return None
     backwards = dataclasses.replace(geometry, angles=geometry.angles[::-1])
     tried: list[_Trial | None] = [plain]
-    if geometry.beam == "fan" or not _mirrored(geometry.radians, backwards.radians):
+    mirrored = opposite(geometry.radians, backwards.radians)
+    if geometry.beam == "fan" or not mirrored:
         tried.append(_trial(Correction(reverse_views=True), Pairs(backwards, sinogram)))
     if geometry.beam == "fan":
         tried.append(_trial(Correction(reverse_bins=True), Pairs(geometry, sinogram, reverse=True)))
     trials = [t for t in tried if t is not None]
     # Of evenly spaced views the reverse order is the other sense of rotation: then it is called that.
-    best = min(trials, key=lambda t: t.residual / (CLEARER if t.correction.reverse_views else 1))
+    best = min(trials, key=lambda t: t.residual / (CLEARER if t.correction.reverse_views and mirrored else 1))
     now = plain.pairs.agreement(axis_of(geometry))
     if now is None and (not plain.pairs.there.all() or SURE * best.fit.uncertainty[0] > _least_shift(geometry)):
         return None  # an arc's lines are measured twice by another geometry alone, and do not tell which
@@ -160,12 +161,6 @@ def _by_pairs(geometry: ScanGeometry, sinogram: np.ndarray) -> Report | None:
     after = best.pairs.agreement(axis, pitch)
     correction = _correction(best.correction, geometry, axis, pitch)
     return Report(stated, Finding(correction, after.residual if after else stated), others, (*unknown, *reasons))
-
-
-def _mirrored(angles: np.ndarray, reverse: np.ndarray) -> bool:
-    """Whether the reverse order is the other sense of rotation, which a parallel beam does not tell from a mirror."""
-    turn = np.exp(1j * (angles + reverse))
-    return bool(np.abs(turn - turn[0]).max() < 1e-6)
 
 
 def _trial(correction: Correction, pairs: Pairs) -> _Trial | None:

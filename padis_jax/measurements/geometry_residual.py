@@ -135,6 +135,15 @@ def residual_of(geometry: ScanGeometry, sinogram: np.ndarray) -> Residual:
     return residual
 
 
+def opposite(angles: np.ndarray, others: np.ndarray) -> bool:
+    """Whether the second angles run through the first ones in the other sense, up to a rotation; radians.
+
+    The reverse order of evenly spaced views does.
+    """
+    turn = np.exp(1j * (angles + others))
+    return bool(np.abs(turn - turn[0]).max() < 1e-6)
+
+
 @functools.lru_cache(maxsize=8)
 def _coarse_scan(coarse: ScanGeometry, pixel: float) -> RayTransform:
     return coarse.operator((coarse.bins, coarse.bins), pixel)
