@@ -4,7 +4,7 @@
     make release RELEASE='--python python3.12'   with others
 
 1. Nothing uncommitted. 2. One version in padis_jax/__init__.py, CITATION.cff and the newest section of CHANGELOG.md.
-3. A wheel is built, and its licence and typing marker are in it. 4. For each Python the wheel is installed into an
+3. A wheel is built, and its licence, its prior and the typing marker are in it. 4. For each Python the wheel is installed into an
 empty environment with its extra "medical", and reconstructs the demo's slice from outside of the checkout. 5. What is
 left to do by hand is printed.
 """
@@ -59,7 +59,7 @@ def built(folder: Path) -> Path:
     run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", folder, ".")
     (wheel,) = folder.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for part in ("padis_jax/py.typed", "licenses/LICENSE"):
+    for part in ("padis_jax/py.typed", "padis_jax/priors/photos.safetensors", "licenses/LICENSE"):
         if not any(name.endswith(part) for name in names):
             sys.exit(f"error: {wheel.name} has no {part}")
     if stray := [

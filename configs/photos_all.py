@@ -6,7 +6,7 @@
 Every draw takes a crop of 256 x 256 of a picture that is reduced by a random factor, 0.5 to 1. ColorfulCups,
 EveningGlow, Kleiber and LadyBird are for tests, BytheWater, Dragonfly and RainDrops for validation; scikit-image's
 astronaut and chelsea, which the benchmark tests on, are not among the pictures. Network and noise levels as in
-configs/photos.py.
+configs/head_ct.py, but for the channels.
 """
 
 from padis_jax.batches import PatchConfig

@@ -1,15 +1,15 @@
 """A colour prior from the photographs that come with scikit-image, for the benchmark's problems on photographs.
 
     python -m padis_jax.benchmark.photos --out data/photos.npy
-    python train.py --config configs/photos.py --workdir runs/photos
-    python -m padis_jax.benchmark --weights-rgb runs/photos/weights.safetensors
+    python train.py --config configs/photos_two.py --workdir runs/photos_two
+    python -m padis_jax.benchmark --weights-rgb runs/photos_two/weights.safetensors
 
 118 overlapping crops of two scenes (coffee, motorcycle), validated on a third (rocket): far too few for a general prior
-of photographs, which configs/celebahq.py is for. astronaut and chelsea, which the benchmark tests on, are not in the
+of photographs (configs/photos.py, configs/celebahq.py). astronaut and chelsea, which the benchmark tests on, are not in the
 file. Network and noise levels as in configs/head_ct.py, but for the channels.
 
 Cost: 63 minutes for `--run.steps 3000` on one shared CPU core. Figure to expect: a validation loss of 0.201 after these
-(weights/photos.safetensors, weights/README.md).
+(weights/photos_two.safetensors, weights/README.md).
 """
 
 from padis_jax.batches import PatchConfig

@@ -1,11 +1,11 @@
-"""The whole-image model of the photographs of configs/photos.py: what their patch prior is compared with.
+"""The whole-image model of the photographs of configs/photos_two.py: what their patch prior is compared with.
 
     python -m padis_jax.benchmark.photos --out data/photos.npy
     python train.py --config configs/photos_whole.py --workdir runs/photos_whole --run.steps 520
     python -m padis_jax.benchmark --weights-whole-rgb runs/photos_whole/weights.safetensors
 
 Network and average as in configs/head_ct_whole.py but for the channels; images and noise levels as in
-configs/photos.py.
+configs/photos_two.py.
 
 Cost: 67 minutes of one CPU core for 520 steps (weights/photos_whole.safetensors; weights/README.md has the whole
 command); all 9000 were not run. Figure to expect: a validation loss of 0.894 after those 520, still falling.

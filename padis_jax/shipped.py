@@ -1,7 +1,8 @@
-"""The weights that come with the program, by name: `load_prior("head_ct")`, `--weights head_ct`.
+"""The weights that come with the program, by name: `load_prior("photos")`, `--weights head_ct`.
 
-A name stands for one file, by its SHA-256. The files lie in the folder weights/ of a checkout; weights/README.md has
-the card of each: its data with authors and licences, how it was trained, its limits.
+A name stands for one file, by its SHA-256. Small ones of free data are in the package (priors/), the others in the
+folder weights/ of a checkout. weights/README.md has the card of each: its data with authors and licences, how it was
+trained, its limits.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ CARDS = {
     "head_ct": Card(
         "one head in CT, patches",
         "GPL-2.0 (its data's)",
-        "ee46ebea78814bcf5091b06853b21d8f53401177b159263c04bdbb8361731918",
+        "54afc521906f1aeea15844ee27d46098cde8e33acda285006d40570edb48f82a",
     ),
     "head_ct_whole": Card(
         "the same, whole images",
@@ -39,12 +40,17 @@ CARDS = {
         "8e11f8ac09f1dd87a90d97f4e246a893228ee6f34698414af6e6b849036fda86",
     ),
     "photos": Card(
+        "photographs under CC0 and CC-BY, any size, patches",
+        "Apache-2.0, data: priors/README.md",
+        "PHOTOS",
+    ),
+    "photos_two": Card(
         "photographs of two scenes, patches",
         "Apache-2.0, data: weights/README.md",
         "c51fcddd998f567cb8b3b560b2d090cd2c6e171ae0f82d5eb07bf2909ac4f80b",
     ),
     "photos_whole": Card(
-        "the same, whole images",
+        "the same two, whole images",
         "Apache-2.0, data: weights/README.md",
         "e33f2a02118644e218cbeaa85511974af2a12bb7a257f9f3ad62832bbc497a4d",
     ),
@@ -54,7 +60,8 @@ CARDS = {
         "5ab7601ab6adf1e5c48fbf37930a25a06bff8adacf477aac74707512a5e0ebf9",
     ),
 }
-FOLDERS = (Path(__file__).parents[1] / "weights", Path("weights"))  # of the checkout that is installed, or is here
+OWN = Path(__file__).parent / "priors"  # in the wheel
+FOLDERS = (OWN, Path(__file__).parents[1] / "weights", Path("weights"))  # ... of the checkout installed, or here
 
 
 def is_name(path: str | Path) -> bool:

@@ -1,8 +1,9 @@
 """Weights as one safetensors file: float32 or float16 arrays, and all that is needed to use them as JSON metadata.
 
 The metadata holds the network config, the frame (patch size, image size, padding: positions depend on them), the window
-(what 0 and 1 stand for) and the provenance (data, licence, how they were trained), and of a network of slabs, the slab
-(slices, and those of the volume that z refers to). Nothing in the file is executed.
+(what 0 and 1 stand for) and the provenance (data, licence, how they were trained); of a network of slabs, the slab
+(slices, and those of the volume that z refers to); and statistics of the training images (blocks.py), which older files
+do not have. Nothing in the file is executed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import safetensors.numpy
 from flax.traverse_util import flatten_dict
 
+from padis_jax.blocks import Blocks
 from padis_jax.conversion.state_dict import import_state_dict
 from padis_jax.conversion.stored import read_header, read_params
 from padis_jax.conversion.unet_shapes import unet_shapes
@@ -62,7 +64,11 @@ class Slab:
 
 
 class Weights(NamedTuple):
-    """Contents of a weights file; `provenance` maps names to texts or numbers, `digest` is the file's SHA-256."""
+    """Contents of a weights file.
+
+    `provenance` maps names to texts or numbers, `digest` is the file's SHA-256, `blocks` are statistics of the training
+    images or None.
+    """
 
     params: Params
     network: NetworkConfig
@@ -71,6 +77,7 @@ class Weights(NamedTuple):
     provenance: Mapping[str, Any]
     digest: str
     slab: Slab | None = None
+    blocks: Blocks | None = None
 
     def frame_for(self, image_shape: tuple[int, int]) -> Frame | None:
         """The frame of images [H, W]: the file's own for its size; another where the network sees no positions.
@@ -99,6 +106,7 @@ def save_weights(
     *,
     dtype: Literal["float32", "float16"] = "float32",
     slab: Slab | None = None,
+    blocks: Blocks | None = None,
 ) -> None:
     """Writes a weights file, atomically.
 
@@ -111,6 +119,7 @@ def save_weights(
       provenance: data, licence, training; anything JSON can hold.
       dtype: type of the stored arrays; "float16" halves the file and rounds the parameters to 11 bits.
       slab: of a network of slabs; None for images.
+      blocks: of the training images; None where they are not known.
 
     Raises:
       ValueError: if a parameter is not finite in that type.
@@ -120,7 +129,7 @@ def save_weights(
     if bad := [name for name, a in arrays.items() if not np.isfinite(a).all()]:
         raise ValueError(f"parameter {bad[0]} is not finite as {dtype}; nothing was written")
     about: dict[str, Any] = {"network": network, "frame": frame, "window": window}
-    about |= {"slab": slab} if slab else {}
+    about |= {name: item for name, item in (("slab", slab), ("blocks", blocks)) if item is not None}
     metadata = {name: json.dumps(dataclasses.asdict(item)) for name, item in about.items()}
     metadata |= {"provenance": json_text(dict(provenance)), "format": "padis_jax 1"}
     write_bytes(path, _sorted_metadata(safetensors.numpy.save(arrays, metadata=metadata)))
@@ -183,8 +192,12 @@ def load_weights(path: str | Path, *, volumes: bool = False) -> Weights:
             network.check_patch(side)
     except ValueError as error:
         raise UserError(f"{path}: frame and network in its metadata do not fit: {error}") from error
+    blocks = None
+    if "blocks" in stored.metadata:
+        counted = parse_json(stored.metadata["blocks"], f"{path}: blocks in its metadata")
+        blocks = from_json(Blocks, counted, f"{path}: blocks")
     params = read_params(stored, unet_shapes(network), ("F32", "F16"))
-    return Weights(params, network, frame, window, about["provenance"], file_hash(path), slab)
+    return Weights(params, network, frame, window, about["provenance"], file_hash(path), slab, blocks)
 
 
 def load_prior(

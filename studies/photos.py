@@ -2,12 +2,13 @@
 
     apt-get install mate-backgrounds lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 plasma-workspace-wallpapers
     python -m studies.photos data/photos                         37 pictures (configs/photos_all.py)
-    python -m studies.photos data/photos_cc --licences CC0 CC-BY  9 of them (only those)
+    python -m studies.photos data/photos_cc --licences CC0 CC-BY --scikit-image    11 (configs/photos.py)
     python -m studies.photos data/photos --root unpacked         packages unpacked by `dpkg -x` into a folder
 
 Pictures are read from the installed packages and nothing is downloaded. Each is reduced to a short side of 768 pixels
 (Lanczos) and saved as JPEG, quality 94, without subsampling of the colours. CREDITS.txt beside them names authors and
-licences, as the packages' copyright files have them.
+licences, as the packages' copyright files have them. --scikit-image adds coffee and rocket, which come with
+scikit-image.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
+from padis_jax.benchmark.photos import image_file
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import write_bytes
 from padis_jax.outputs import claimed
@@ -28,6 +30,7 @@ from padis_jax.outputs import claimed
 SHORT, QUALITY = 768, 94
 MATE, LOMIRI, LOMIRI_20 = "mate-backgrounds", "lomiri-wallpapers-16.04", "lomiri-wallpapers-20.04"
 PLASMA = "plasma-workspace-wallpapers"
+SCIKIT = "scikit-image"
 
 
 class Picture(NamedTuple):
@@ -38,6 +41,11 @@ class Picture(NamedTuple):
     file: str
     author: str
     licence: str
+
+    @property
+    def place(self) -> str:
+        """Of the file, as credits name it."""
+        return self.file if self.package == SCIKIT else f"/{self.file}"
 
 
 def _lomiri(name: str, author: str, licence: str, package: str = LOMIRI) -> Picture:
@@ -87,15 +95,26 @@ PICTURES = (
     *map(_plasma, ("OneStandsOut", "Path", "summer_1am")),
 )
 
+OF_SCIKIT = (
+    Picture("coffee", SCIKIT, "coffee.png", "Rachel Michetti", "CC0-1.0"),
+    Picture("rocket", SCIKIT, "rocket.jpg", "SpaceX", "public-domain"),
+)
 
-def chosen(licences: Sequence[str] | None) -> list[Picture]:
-    """The pictures under those licences, named without their versions; all for None."""
-    return [p for p in PICTURES if licences is None or p.licence.rsplit("-", 1)[0] in licences]
+
+def chosen(licences: Sequence[str] | None, *, scikit: bool = False) -> list[Picture]:
+    """Debian's pictures under those licences, named without their versions; all for None; scikit-image's on demand."""
+    own = [p for p in PICTURES if licences is None or p.licence.rsplit("-", 1)[0] in licences]
+    return [*own, *OF_SCIKIT] if scikit else own
+
+
+def place_of(picture: Picture, root: Path) -> Path:
+    """Where its file is installed."""
+    return image_file(picture.file) if picture.package == SCIKIT else root / picture.file
 
 
 def reduced(path: Path) -> bytes:
     """A picture with a short side of at most 768 pixels, as JPEG."""
-    with Image.open(path, formats=("JPEG",)) as image:
+    with Image.open(path, formats=("JPEG", "PNG")) as image:
         whole = image.convert("RGB")
     scale = min(1.0, SHORT / min(whole.size))
     size = (round(whole.width * scale), round(whole.height * scale))
@@ -112,20 +131,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--root", type=Path, default=Path("/"), help="where the packages are installed or unpacked")
     known = sorted({p.licence.rsplit("-", 1)[0] for p in PICTURES})
     parser.add_argument("--licences", nargs="+", choices=known, help="leave out pictures under others")
+    parser.add_argument("--scikit-image", action="store_true", help="coffee (CC0) and rocket (public domain), too")
     args = parser.parse_args(argv)
-    pictures = chosen(args.licences)
-    missing = [p for p in pictures if not (args.root / p.file).is_file()]
+    pictures = chosen(args.licences, scikit=args.scikit_image)
+    files = {p: place_of(p, args.root) for p in pictures}
+    missing = [p for p in pictures if not files[p].is_file()]
     if missing:
         packages = " ".join(sorted({p.package for p in missing}))
         raise UserError(
-            f"{args.root / missing[0].file}: not there, and {len(missing) - 1} more; install their packages (apt-get "
+            f"{files[missing[0]]}: not there, and {len(missing) - 1} more; install their packages (apt-get "
             f"install {packages}), or name with --root the folder that they were unpacked into"
         )
     names = [*(f"{p.name}.jpg" for p in pictures), "CREDITS.txt"]
-    with claimed(args.folder, names, [str(args.root / p.file) for p in pictures], of="photographs"):
+    with claimed(args.folder, names, [str(file) for file in files.values()], of="photographs"):
         for picture in tqdm(pictures, desc="pictures", unit="picture"):
-            write_bytes(args.folder / f"{picture.name}.jpg", reduced(args.root / picture.file))
-        lines = (f"{p.name}.jpg: {p.author}, {p.licence} ({p.package}: /{p.file})\n" for p in pictures)
+            write_bytes(args.folder / f"{picture.name}.jpg", reduced(files[picture]))
+        lines = (f"{p.name}.jpg: {p.author}, {p.licence} ({p.package}: {p.place})\n" for p in pictures)
         write_bytes(args.folder / "CREDITS.txt", "".join(lines).encode())
     print(f"{args.folder}: {len(pictures)} pictures and CREDITS.txt")
 

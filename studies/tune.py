@@ -4,7 +4,7 @@
     python -m studies.tune --vary solver.sigma-max 0.05 0.1 0.2 --vary solver.weight 0.001 0.003 --scan.protocol paper
     python -m studies.tune --vary solver.zeta 0.3 1 3 --solver dps --solver.levels 60 --solver.inner 5
     python -m studies.tune --problem deblur9 --image.path data/photos.npy --slices 132 \\
-        --weights weights/photos.safetensors --solver pnp_admm --vary solver.weight 0.01 0.03 0.1
+        --weights weights/photos_two.safetensors --solver pnp_admm --vary solver.weight 0.01 0.03 0.1
     python -m studies.tune --scan.protocol paper --each solver.levels --vary solver.levels 5 10 25 50 \\
         --vary solver.sigma-min 0.01 0.02
 

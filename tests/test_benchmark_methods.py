@@ -243,7 +243,7 @@ def test_photographs_that_are_tested_on_are_not_trained_on(tmp_path, request):
     photos.main(["--out", str(tmp_path / "photos.npy")])
     array = np.load(tmp_path / "photos.npy")
     assert array.shape[1:] == (256, 256, 3) and array.dtype == np.uint8
-    config = load_config_file(request.config.rootpath / "configs" / "photos.py", Config)
+    config = load_config_file(request.config.rootpath / "configs" / "photos_two.py", Config)
     held_out = len(photos.crops(photos.photograph(photos.VALIDATION[0]), step=photos.STEP))
     assert config.data.validation == tuple(range(len(array) - held_out, len(array)))
 

@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from padis_jax.runs.doubts import doubts, doubts_of_slices, worse_explained
+from padis_jax.images import read_images
+from padis_jax.runs.doubts import doubts, doubts_of_slices, unlike, unlike_slices, unlike_text, worse_explained
+from padis_jax.weights import load_weights
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -63,3 +66,16 @@ def test_no_recorded_cell_is_doubted_that_is_not_far_below_total_variation():
                 doubted += 1
                 assert cell["psnr"] < tv[task]["psnr"] - 1.0, (task, cell["method"])
     assert counted > 150 and doubted >= 4
+
+
+def test_an_image_unlike_the_training_images_is_told_before_the_solver():
+    """The brain of another modality, here the head upside down in brightness; not a left-out slice of the head."""
+    blocks = load_weights("head_ct").blocks
+    head = np.asarray(read_images("data/head_ct.npz", memory=0).images[[20, 41, 62, 83]])
+    assert [unlike(blocks, image) for image in head] == [None] * 4
+    distances = [unlike(blocks, 1 - image) for image in head]
+    assert None not in distances and min(distances) > 1
+    text = unlike_text("head_ct", blocks, distances[0])
+    assert text.startswith("the image does not look like those that head_ct was trained on") and "0.35" in text
+    assert unlike(None, head[0]) is None and unlike(blocks, head[0][:7]) is None
+    assert unlike_slices([], 4) == [] and unlike_slices([3, 5], 4)[0].startswith("2 of 4 slices (3, 5) do not look")

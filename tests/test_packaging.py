@@ -110,8 +110,13 @@ def test_import_leaves_scripts_and_plots_alone():
 
 
 def test_data_and_weights_stay_outside_the_package_with_their_notice(root, setup):
-    assert not [path for path in (root / "padis_jax").rglob("*") if path.suffix in (".npz", ".npy", ".safetensors")]
-    assert setup["options.package_data"]["padis_jax"] == "py.typed" and (root / "padis_jax" / "py.typed").exists()
+    inside = [path for path in (root / "padis_jax").rglob("*") if path.suffix in (".npz", ".npy", ".safetensors")]
+    assert [path.name for path in inside] == ["photos.safetensors"] and inside[0].stat().st_size < 8e6
+    assert "CC-BY-4.0" in inside[0].with_name("README.md").read_text()
+    assert (
+        setup["options.package_data"]["padis_jax"].split() == ["py.typed", "priors/*"]
+        and (root / "padis_jax" / "py.typed").exists()
+    )
     assert "Version 2, June 1991" in (root / "data" / "COPYING").read_text()
     assert "Apache License" in (root / "LICENSE").read_text()
     for notice in ("data/README.md", "weights/README.md"):

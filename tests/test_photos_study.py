@@ -3,9 +3,11 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 from tiny import refused
 
+from padis_jax.benchmark.photos import SCENES
 from padis_jax.config import Config, load_config_file
 from studies import photos
 
@@ -44,3 +46,21 @@ def test_the_split_is_that_of_the_configuration():
     assert len(set(names)) == 37 and len(photos.chosen(["CC0", "CC-BY"])) == 9
     assert [names[i].split("_by_")[0] for i in data.test] == ["ColorfulCups", "EveningGlow", "Kleiber", "mate_LadyBird"]
     assert [names[i].split("_by_")[0] for i in data.validation] == ["BytheWater", "Dragonfly", "mate_RainDrops"]
+
+
+def test_the_free_pictures_are_eleven_with_those_of_scikit_image(tmp_path):
+    """configs/photos.py validates on rocket, and trains on no picture that is tested on."""
+    pytest.importorskip("skimage")
+    free = photos.chosen(["CC0", "CC-BY"], scikit=True)
+    names = sorted(picture.name for picture in free)
+    data = load_config_file("configs/photos.py", Config).data
+    assert len(names) == 11 and [names[i] for i in data.validation] == ["rocket"]
+    assert not {"astronaut", "chelsea", *SCENES} & set(names)
+    root, folder = tmp_path / "root", tmp_path / "photos"
+    for picture in photos.chosen(["CC0"]):
+        (root / picture.file).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (300, 200)).save(root / picture.file)
+    photos.main([str(folder), "--root", str(root), "--licences", "CC0", "--scikit-image"])
+    with Image.open(folder / "coffee.jpg") as image:
+        assert image.size == (600, 400)
+    assert "rocket.jpg: SpaceX, public-domain (scikit-image: rocket.jpg)" in (folder / "CREDITS.txt").read_text()

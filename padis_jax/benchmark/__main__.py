@@ -5,7 +5,7 @@
     python -m padis_jax.benchmark --only ct20                       one problem, all methods
     python -m padis_jax.benchmark --only 'ct*/dds' --only ct20/tv   some fields of the table
     python -m padis_jax.benchmark --restore ct --only 'deblur*'     CT slices, with the prior for CT
-    python -m padis_jax.benchmark --weights-rgb runs/photos/weights.safetensors
+    python -m padis_jax.benchmark --weights-rgb photos
     python -m padis_jax.benchmark --preset paper --ct aapm_test/ --weights aapm.safetensors \\
         --photos celebahq_test/ --weights-rgb celebahq.safetensors
 

@@ -1,6 +1,6 @@
 """Natural colour photographs that come with scikit-image, as crops of 256 x 256 pixels.
 
-    python -m padis_jax.benchmark.photos --out data/photos.npy        crops to train on (configs/photos.py)
+    python -m padis_jax.benchmark.photos --out data/photos.npy        crops to train on (configs/photos_two.py)
     python -m padis_jax.benchmark.photos --test data/photos --out data/photos_test.npy
 
 The second makes the eight crops of the benchmark's preset "table": the first four of those that it tests on without
@@ -31,11 +31,11 @@ SCENES = ("ColorfulCups", "EveningGlow", "Kleiber_by_Lukas_Baubkus", "mate_LadyB
 STEP = 64  # pixels at most between the crops that are trained on
 
 
-def photograph(name: str) -> np.ndarray:
-    """One photograph, uint8 [H, W, 3].
+def image_file(name: str) -> Path:
+    """Where an installed scikit-image has an example image.
 
     Raises:
-      UserError: if scikit-image is not installed, or came without that file.
+      UserError: if scikit-image is not installed.
     """
     found = importlib.util.find_spec("skimage")
     if found is None or not found.submodule_search_locations:
@@ -43,7 +43,16 @@ def photograph(name: str) -> np.ndarray:
             "the photographs come with scikit-image, which is not installed: pip install 'padis_jax[benchmark]', or "
             "name your own pictures with --photos FOLDER"
         )
-    path = Path(found.submodule_search_locations[0]) / "data" / name
+    return Path(found.submodule_search_locations[0]) / "data" / name
+
+
+def photograph(name: str) -> np.ndarray:
+    """One photograph, uint8 [H, W, 3].
+
+    Raises:
+      UserError: if scikit-image is not installed, or came without that file.
+    """
+    path = image_file(name)
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as image:
             return np.asarray(image.convert("RGB"))

@@ -42,6 +42,7 @@ from padis_jax.runs import batch_job
 from padis_jax.runs.case import Case, check_measured, checked_case, grey_only, measured_case
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import kind_named, plan_of
+from padis_jax.runs.doubts import unlike, unlike_text, without_blocks
 from padis_jax.runs.job import Item, check_job, settings_of
 from padis_jax.runs.prior import build_prior, patch_batch
 from padis_jax.runs.results import check_folder, results_folder
@@ -98,6 +99,8 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         check_job(workdir, about)
         return _plan(config, job, prior, weights, workdir, output)
     job.operator()  # what is wrong with it is no single item's
+    if weights.blocks is None:
+        print(f"note: {without_blocks(config.weights)}", file=sys.stderr)
 
     def read(path: Path) -> Item:
         case = checked_case(str(path), dataclasses.replace(job.case(path), prior=prior))
@@ -121,6 +124,10 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
             mesh=mesh if mesh.size > 1 else None,
             on_memory=on_memory,
         )
+        for item, image in zip(items, np.asarray(found.images), strict=True):
+            if weights.blocks is not None and (distance := unlike(weights.blocks, image)) is not None:
+                text = unlike_text(config.weights, weights.blocks, distance)
+                print(f"warning: {item.case.source.names[0]}: {text}", file=sys.stderr)
         images = np.asarray(weights.window.from_unit(np.asarray(found.images)))
         if lock is not None:
             lock.check()

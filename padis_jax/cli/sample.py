@@ -4,7 +4,7 @@
     python sample.py --image.index 62 --scan.views 60  another slice, more views
     python sample.py --auto                            settings from the measurement alone
     python sample.py --solver dps --solver.zeta 1      another method, one of its settings
-    python sample.py --problem deblur9 --image.path photo.png --weights photos.safetensors
+    python sample.py --problem deblur9 --image.path photo.png --weights photos
     python sample.py --measurement.path scan.npz --measurement.geometry scan.json    a measured scan
     python sample.py --measurements scans/             every scan of a folder; rerun to resume
     python sample.py --samples 8                       mean, deviation and coverage of eight samples
@@ -22,6 +22,7 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -45,13 +46,13 @@ from padis_jax.runs.automatic import choice_of
 from padis_jax.runs.case import Case, check_measured, measured_case, simulated_case
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import first_image, plan_of
-from padis_jax.runs.doubts import doubts
+from padis_jax.runs.doubts import doubts, unlike, unlike_text, without_blocks
 from padis_jax.runs.outcome import Outcome
 from padis_jax.runs.prior import check_fits, patch_batch, with_prior
 from padis_jax.runs.provenance import trained_note
 from padis_jax.runs.results import check_save, inputs, results_folder, write_results
 from padis_jax.runs.score import Row, score_samples, table
-from padis_jax.runs.solve import rows_of, traced_case
+from padis_jax.runs.solve import TV_ROW, rows_of, traced_case
 from padis_jax.runs.volume import one_of
 from padis_jax.solvers.presets import Plan
 from padis_jax.weights import Weights, load_weights
@@ -153,6 +154,15 @@ def sample(config: Experiment, workdir: Path, output: OutputOptions = OutputOpti
         return []
 
     outcome = Outcome(dict(case.simple))
+    if weights.blocks is None:
+        print(f"note: {without_blocks(config.weights)}", file=sys.stderr)
+
+    def look(name: str, image: Any) -> None:
+        distance = unlike(weights.blocks, image) if name == TV_ROW else None
+        if distance is not None and weights.blocks is not None:
+            outcome.warnings.append(unlike_text(config.weights, weights.blocks, distance))
+            print(f"warning: {outcome.warnings[-1]}", file=sys.stderr)
+
     if config.auto:
         choice = choice_of(config, case, plan)
         plan, outcome.more["auto"] = choice.plan, choice.shown()
@@ -162,7 +172,7 @@ def sample(config: Experiment, workdir: Path, output: OutputOptions = OutputOpti
         with solver_progress(plan.steps, plan.row.label, output) as progress:
             try:
                 rows = rows_of(config, case, plan, progress=progress, on_memory=output.on_memory)
-                outcome.fill(case, rows)
+                outcome.fill(case, rows, look)
             except KeyboardInterrupt:
                 outcome.more["interrupted"] = True
                 write_results(workdir, config, case, plan, weights.digest, outcome)
@@ -193,8 +203,9 @@ def _report(
     if outcome.samples is not None:
         about, held, where = score_samples(outcome.samples, case)
         outcome.more["samples"] = about | {"seconds": outcome.rows[-1].seconds}
-    if warnings := doubts([row.shown() for row in outcome.rows], float(case.measurement.noise_level)):
-        outcome.more["warnings"] = warnings
+    warnings = doubts([row.shown() for row in outcome.rows], float(case.measurement.noise_level))
+    if every := [*outcome.warnings, *warnings]:
+        outcome.more["warnings"] = every
     geometry = scan.geometry if scan is not None else None
     try:
         files = write_results(workdir, config, case, plan, weights.digest, outcome, geometry=geometry)

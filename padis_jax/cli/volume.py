@@ -27,6 +27,7 @@ from padis_jax.images.choice import described
 from padis_jax.patches import Frame
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import kind_named, plan_of
+from padis_jax.runs.doubts import without_blocks
 from padis_jax.runs.job import check_job, read_manifest, run_job, settings_of
 from padis_jax.runs.prior import build_prior
 from padis_jax.runs.results import results_folder
@@ -68,6 +69,8 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         _plan(config, volume, plan, weights, frame, mesh, size, workdir, output)
         return []
     first_case(volume)
+    if weights.blocks is None:
+        print(f"note: {without_blocks(config.weights)}", file=sys.stderr)
     counts = _solve(volume, plan, weights, frame, mesh, size, names, workdir, output)
     lines = {line["item"]: line for line in read_manifest(workdir)}
     chosen = [lines[item_name(number)] for number in volume.numbers]
@@ -115,7 +118,8 @@ def _solve(
             output.on_memory(memory)
         told.append(memory)
 
-    solver = slices_solver(config, prior, size=size, mesh=None if size == 1 else many, on_memory=on_memory)
+    alone = None if size == 1 else many
+    solver = slices_solver(config, prior, size=size, mesh=alone, on_memory=on_memory, blocks=weights.blocks)
 
     def solve(numbers: Any, items: Any) -> Any:
         found = solver(numbers, items)

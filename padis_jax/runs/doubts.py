@@ -1,5 +1,8 @@
 """Warnings on a result that can be had without a truth.
 
+`unlike`: the image of total variation, which knows no prior, has another brightness and contrast of its blocks than the
+training images of the weights (blocks.py). It is known before the solver begins.
+
 `worse_explained`: with r = ||y - A x|| / ||y|| of the last row, t that of total variation and s = E ||noise|| / ||y||,
 the last image is doubted where
 
@@ -18,6 +21,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from padis_jax.blocks import SIDE, Blocks
 from padis_jax.runs.solve import TV_ROW
 
 FACTOR, FLOOR = 2.0, 0.01
@@ -27,6 +33,28 @@ _ADVICE = (
 )
 
 Scores = Mapping[str, Any]  # a row's fields by their names, as `Row.shown`
+
+
+def unlike(blocks: Blocks | None, image: Any) -> float | None:
+    """The distance of an image [H, W, C] from the training images where it is strange to them, else None."""
+    image = np.asarray(image)
+    if blocks is None or min(image.shape[:2]) < SIDE or not blocks.strange(image):
+        return None
+    return blocks.distance(image)
+
+
+def unlike_text(weights: str, blocks: Blocks, distance: float) -> str:
+    """A line of that."""
+    return (
+        f"the image does not look like those that {weights} was trained on: the brightness and contrast of its blocks "
+        f"are {distance:.2f} away from theirs, which stay within {blocks.usual:.2f} of each other. The prior may show "
+        "what it knows and not what is there; compare with total variation, or take weights of such images"
+    )
+
+
+def without_blocks(weights: str) -> str:
+    """A line on weights that cannot tell."""
+    return f"{weights} has no statistics of its training images: whether the image looks like them is not checked"
 
 
 def doubts(rows: Sequence[Scores], noise: float) -> list[str]:
@@ -51,11 +79,25 @@ def doubts_of_slices(slices: Sequence[tuple[int, Sequence[Scores], float]]) -> l
     found = [number for number, rows, noise in slices if worse_explained(rows, noise) is not None]
     if not found:
         return []
-    named = ", ".join(map(str, found[:10])) + (" ..." if len(found) > 10 else "")
     return [
         f"{slices[0][1][-1]['method']} explains the measurement worse than total variation does, beyond the noise, in "
-        f"{len(found)} of {len(slices)} slices ({named}). {_ADVICE}"
+        f"{_named(found, len(slices))}. {_ADVICE}"
     ]
+
+
+def unlike_slices(found: Sequence[int], of: int) -> list[str]:
+    """`unlike_text` of slices, in one line; empty where there are none."""
+    if not found:
+        return []
+    return [
+        f"{_named(found, of)} do not look like the images that the weights were trained on, by the brightness and "
+        "contrast of their blocks. The prior may show what it knows and not what is there; compare with total variation"
+    ]
+
+
+def _named(found: Sequence[int], of: int) -> str:
+    named = ", ".join(map(str, found[:10])) + (" ..." if len(found) > 10 else "")
+    return f"{len(found)} of {of} slices ({named})"
 
 
 def worse_explained(rows: Sequence[Scores], noise: float) -> tuple[float, float, float] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from padis_jax.errors import UserError
@@ -28,6 +28,7 @@ class Outcome:
       residuals: of the solver, per level.
       samples: of the solver, if there are several.
       more: what else metrics.json says.
+      warnings: that were printed before the solver began.
     """
 
     images: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -35,9 +36,10 @@ class Outcome:
     residuals: Any = ()
     samples: Samples | None = None
     more: dict[str, Any] = dataclasses.field(default_factory=dict)
+    warnings: list[str] = dataclasses.field(default_factory=list)
 
-    def fill(self, case: Case, rows: Mapping[str, Run]) -> None:
-        """Computes and scores the rows, one after the other.
+    def fill(self, case: Case, rows: Mapping[str, Run], look: Callable[[str, Any], None] | None = None) -> None:
+        """Computes and scores the rows, one after the other; `look` is shown each name and image before the next.
 
         Raises:
           UserError: for what a method refuses, and an image that is not finite.
@@ -55,6 +57,8 @@ class Outcome:
             self.images[name] = solved.image
             self.residuals = () if solved.residuals is None else solved.residuals
             self.samples = solved.samples
+            if look is not None:
+                look(name, solved.image)
 
 
 def reconstruct_image(config: Experiment, images: ImageSet, weights: Weights) -> tuple[Case, Outcome]:

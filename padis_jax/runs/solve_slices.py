@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from padis_jax.blocks import Blocks
 from padis_jax.devices.memory import free_memory
 from padis_jax.devices.plan import Estimate, plan_sampling
 from padis_jax.errors import UserError
@@ -23,6 +24,7 @@ from padis_jax.prior import Prior
 from padis_jax.runs.case import Case
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import plan_of
+from padis_jax.runs.doubts import unlike
 from padis_jax.runs.job import Done, Item, Solve
 from padis_jax.runs.outcome import Outcome
 from padis_jax.runs.prior import patch_batch
@@ -43,6 +45,7 @@ def slices_solver(
     size: int,
     mesh: Mesh | None = None,
     on_memory: OnMemory | None = None,
+    blocks: Blocks | None = None,
 ) -> Solve:
     """A `Solve` for `run_job`: every slice's images by the names of their rows, in [0, 1], and their scores.
 
@@ -52,6 +55,7 @@ def slices_solver(
       size: of a batch; 1 for slices one by one.
       mesh: devices that share the slices of a batch.
       on_memory: called with the memory of the compiled loop before it runs.
+      blocks: of the training images, to tell slices that look unlike them.
     """
 
     def solve(numbers: Sequence[int], items: Sequence[Item]) -> list[Done]:
@@ -59,10 +63,10 @@ def slices_solver(
         alike = all(case.operator is cases[0].operator for case in cases)
         if size == 1 or config.samples or not alike:
             return [
-                _done(case, _filled(one_of(config, number), case, plan_of(config, case.kind, case), on_memory))
+                _done(case, _filled(one_of(config, number), case, plan_of(config, case.kind, case), on_memory), blocks)
                 for number, case in zip(numbers, cases, strict=True)
             ]
-        return _side_by_side(config, numbers, cases, size=size, mesh=mesh, on_memory=on_memory)
+        return _side_by_side(config, numbers, cases, blocks, size=size, mesh=mesh, on_memory=on_memory)
 
     return solve
 
@@ -78,7 +82,13 @@ def _filled(config: Experiment, case: Case, plan: Plan | None, on_memory: OnMemo
 
 
 def _side_by_side(
-    config: Experiment, numbers: Sequence[int], cases: Sequence[Case], *, size: int, **options: Any
+    config: Experiment,
+    numbers: Sequence[int],
+    cases: Sequence[Case],
+    blocks: Blocks | None,
+    *,
+    size: int,
+    **options: Any,
 ) -> list[Done]:
     outcomes = {i: _filled(one_of(config, numbers[i]), case, None, None) for i, case in enumerate(cases)}
     held = {i: outcome for i, outcome in outcomes.items() if isinstance(outcome, Outcome)}
@@ -97,15 +107,16 @@ def _side_by_side(
                 continue
             outcome.rows.append(score(label, image, cases[i], evaluations=plan.evaluations, seconds=seconds))
             outcome.images[label], outcome.residuals = image, residual
-    return [_done(case, outcomes[i]) for i, case in enumerate(cases)]
+    return [_done(case, outcomes[i], blocks) for i, case in enumerate(cases)]
 
 
-def _done(case: Case, outcome: Outcome | UserError) -> Done:
+def _done(case: Case, outcome: Outcome | UserError, blocks: Blocks | None) -> Done:
     if isinstance(outcome, UserError):
         return Done(reason=str(outcome))
     arrays = {name: np.asarray(image, np.float32) for name, image in outcome.images.items()}
     about: dict[str, Any] = {"rows": [row.shown() for row in outcome.rows]}
     about["relative_noise"] = float(case.measurement.noise_level)
+    about["unlike"] = unlike(blocks, arrays[TV_ROW])
     if outcome.samples is not None:
         arrays["deviation"] = np.asarray(outcome.samples.deviation, np.float32)
         about["samples"] = score_samples(outcome.samples, case)[0]

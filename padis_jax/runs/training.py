@@ -27,7 +27,7 @@ from padis_jax.loss import DenoisingLoss
 from padis_jax.outputs import check_outputs, claimed, has_field
 from padis_jax.patches import Frame
 from padis_jax.runs.signals import Interruption, leave
-from padis_jax.runs.training_data import TrainingData, check_resumed, first_state, load_data
+from padis_jax.runs.training_data import TrainingData, check_resumed, first_state, load_data, training_blocks
 from padis_jax.runs.training_log import Log
 from padis_jax.runs.validation import validate, write_pictures
 from padis_jax.slab_batches import SlabBatch, draw_slabs
@@ -128,7 +128,7 @@ def train(config: Config, workdir: str | Path, *, silent: bool = False, lock: bo
         if is_leader():
             origins = provenance(config, state, origin) | {"training_images": len(data.padded)}
             about_prior = (path, ema, config.network, data.frame, data.window, origins)
-            save_weights(*about_prior, dtype=run.weights_dtype, slab=data.slab)
+            save_weights(*about_prior, dtype=run.weights_dtype, slab=data.slab, blocks=training_blocks(data))
             if (workdir / "log.jsonl").exists():
                 save_figure(workdir / "loss.png", training_curves(workdir / "log.jsonl"))
     return path, int(state.step)

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from padis_jax.batches import Batch, crop_batch, pad_images
+from padis_jax.blocks import Blocks, blocks_of
 from padis_jax.config import Config
 from padis_jax.errors import UserError
 from padis_jax.images import CroppedImages, ImageSet, Shaping, StreamedImages, Window, read_images
@@ -28,6 +29,7 @@ from padis_jax.weights import Slab, load_weights
 
 VALIDATION_PATCHES = 64  # fewer where they are larger than 64 x 64, so that whole images fit into memory
 DIGESTED = 64  # images of a set that is read on demand
+BLOCKED, DRAWS = 1000, 20  # images whose blocks are counted; crops of each, where images are cropped at random
 
 
 class TrainingData(NamedTuple):
@@ -103,6 +105,18 @@ def load_data(config: Config) -> TrainingData:
         )
     validation = _validation_slabs(images, split, frame, config, volumes)
     return TrainingData(padded, validation, frame, images.window, digest, runs, slab)
+
+
+def training_blocks(data: TrainingData) -> Blocks | None:
+    """Statistics of the training images, or of the crops that are drawn from them, at most BLOCKED of them."""
+    (my, mx), (h, w) = data.frame.margin, data.frame.image_shape
+    planes: Iterable[np.ndarray]
+    if isinstance(data.padded, CroppedImages):
+        rng, count = np.random.default_rng(0), min(BLOCKED, DRAWS * len(data.padded))
+        planes = (crop_batch(rng, data.padded, 0, 1).patches[0] for _ in range(count))
+    else:
+        planes = (data.padded[i] for i in spread(len(data.padded), BLOCKED))
+    return blocks_of(plane[my : my + h, mx : mx + w] for plane in planes)
 
 
 def check_resumed(saved: Mapping[str, Any] | None, data: TrainingData, workdir: str | Path) -> None:

@@ -16,7 +16,7 @@ from padis_jax.images import PLAIN, Window
 from padis_jax.images.guard import decoding
 from padis_jax.measurements.geometry import write_geometry
 from padis_jax.runs.config import Experiment
-from padis_jax.runs.doubts import doubts_of_slices
+from padis_jax.runs.doubts import doubts_of_slices, unlike_slices
 from padis_jax.runs.html_report import write_report
 from padis_jax.runs.results import STEPS, check_folder, save_images, saved_names, write_config
 from padis_jax.runs.score import cells, headings
@@ -173,8 +173,10 @@ def write_volume(
 
 
 def volume_doubts(lines: Sequence[Line]) -> list[str]:
-    """What speaks against slices of the volume, in a line or none."""
-    return doubts_of_slices([(line["slice"], line["rows"], line.get("relative_noise") or 0.0) for line in lines])
+    """What speaks against slices of the volume, at most a line for each reason."""
+    found = [line["slice"] for line in lines if line.get("unlike") is not None]
+    explained = [(line["slice"], line["rows"], line.get("relative_noise") or 0.0) for line in lines]
+    return [*unlike_slices(found, len(lines)), *doubts_of_slices(explained)]
 
 
 def _stacks(workdir: Path, volume: Volume) -> dict[str, np.ndarray]:
