@@ -10,6 +10,7 @@ import pytest
 
 import padis_jax as pj
 from padis_jax.problems.registry import PROBLEMS
+from padis_jax.solvers.presets import preset, tv_preset
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -32,6 +33,28 @@ def test_the_gallery_has_every_named_problem_with_its_command():
 def test_every_tutorial_is_listed():
     listed = re.findall(r"^(\w+)\.nb$", (DOCS / "tutorials/index.md").read_text(), re.MULTILINE)
     assert sorted(listed) == TUTORIALS
+
+
+def test_settings_in_tutorials_are_the_presets():
+    """Tutorials name what the presets would take, so that a reader sees numbers; they must follow the presets."""
+    texts = {name: (DOCS / "tutorials" / f"{name}.nb.md").read_text() for name in TUTORIALS}
+    counts, small, dds = (preset(*of) for of in (("pnp_admm", "counts"), ("pnp_admm", "small"), ("dds", "counts")))
+    own, few = counts.settings, small.settings
+    ladder = "sigma_max={0.sigma_max:g}", "sigma_min={0.sigma_min:g}"
+    expected = {
+        "sparse_view_ct": [
+            f"PlugAndPlay(weight={own.weight:g}, power={own.power:g}, damping={own.damping:g})",
+            f"TV(weight={tv_preset('counts').weight:.1f}",
+            *(word.format(counts) for word in ladder),
+        ],
+        "photographs": [
+            f"PlugAndPlay(sigma={few.sigma:g}, weight={few.weight:g})",
+            f"TV(weight={tv_preset('small').weight:g})",
+        ],
+        "uncertainty": [word.format(dds) for word in ladder],
+    }
+    for name, words in expected.items():
+        assert [word for word in words if word not in texts[name]] == []
 
 
 @pytest.fixture(scope="module")
