@@ -72,3 +72,26 @@ def test_a_tutorial_runs_in_its_short_form(name, compiled):
     command = [sys.executable, str(DOCS / "run.py"), "--short", f"{name}.nb"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_every_tutorial_opens_with_what_it_shows_and_how_long_it_takes():
+    for name in TUTORIALS:
+        opening = (DOCS / "tutorials" / f"{name}.nb.md").read_text().partition("```{code-cell}")[0]
+        assert opening.index("**What it shows.** ") < opening.index("\n**How long.** ")
+        assert re.search(r"\*\*How long\.\*\* .*\b(minutes?|seconds?)\b", opening)
+
+
+def test_how_long_it_takes_is_no_part_of_what_has_run(monkeypatch, tmp_path):
+    """Outputs stay when that line changes, and the page shows the new one; any other change loses them."""
+    nbformat = pytest.importorskip("nbformat", reason="make test installs what the site needs")
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    notebooks = pytest.importorskip("notebooks")
+    monkeypatch.setattr(notebooks, "CACHE", tmp_path)
+    text = "# A page\n\n**How long.** A minute.\n\n```{code-cell} ipython3\n1 + 1\n```\n"
+    ran = notebooks.read(text)
+    del ran.cells[1]  # the note that there are no outputs
+    ran.cells[1].outputs = [nbformat.v4.new_output("stream", text="2")]
+    nbformat.write(ran, notebooks.executed(text))
+    later = notebooks.read(text.replace("A minute", "An hour"))
+    assert later.cells[1].outputs[0].text == "2" and "An hour" in later.cells[0].source
+    assert not notebooks.executed(text.replace("1 + 1", "1 + 2")).exists()
