@@ -1,8 +1,8 @@
 """Tutorials with their outputs: what `make tutorials` executed, where it is the page's present text, else a note.
 
-A tutorial is text (docs/tutorials/NAME.nb.md, MyST). Its executed notebook lies in docs/_cache/ under the digest of that
-text, so an edited tutorial is never shown with the outputs of another. Only the line that says how long it takes may
-change: it is known when the notebook has run.
+A tutorial is text (docs/tutorials/NAME.nb.md, MyST). Its executed notebook lies in docs/_cache/ under the digest of
+that text, so an edited tutorial is never shown with the outputs of another. Only the line that says how long it takes
+may change: it is known when the notebook has run.
 """
 
 import hashlib
