@@ -99,8 +99,6 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         check_job(workdir, about)
         return _plan(config, job, prior, weights, workdir, output)
     job.operator()  # what is wrong with it is no single item's
-    if weights.blocks is None:
-        print(f"note: {without_blocks(config.weights)}", file=sys.stderr)
 
     def read(path: Path) -> Item:
         case = checked_case(str(path), dataclasses.replace(job.case(path), prior=prior))
@@ -154,6 +152,8 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         print(json_text({"workdir": str(workdir)} | counts))
     elif not output.quiet:
         print(f"{workdir}: {counts['done']} done, {counts['failed']} failed, {counts['kept']} kept from before")
+        if weights.blocks is None:
+            print(f"note: {without_blocks(config.weights)}")
     if reasons and not counts["done"] + counts["kept"] and jax.process_count() == 1:
         raise none_usable(config, reasons[0])
     return counts

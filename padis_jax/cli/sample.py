@@ -154,8 +154,6 @@ def sample(config: Experiment, workdir: Path, output: OutputOptions = OutputOpti
         return []
 
     outcome = Outcome(dict(case.simple))
-    if weights.blocks is None:
-        print(f"note: {without_blocks(config.weights)}", file=sys.stderr)
 
     def look(name: str, image: Any) -> None:
         distance = unlike(weights.blocks, image) if name == TV_ROW else None
@@ -217,6 +215,8 @@ def _report(
             print(table(outcome.rows, case.window.unit))
             for warning in warnings:
                 print(f"warning: {warning}")
+            if weights.blocks is None:
+                print(f"note: {without_blocks(config.weights)}")
             for row in held:
                 print(f"{row.nominal:.1%} intervals of the samples contain {row.found:.1%} of {where}")
     if not output.silent:

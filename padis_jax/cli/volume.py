@@ -69,8 +69,6 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         _plan(config, volume, plan, weights, frame, mesh, size, workdir, output)
         return []
     first_case(volume)
-    if weights.blocks is None:
-        print(f"note: {without_blocks(config.weights)}", file=sys.stderr)
     counts = _solve(volume, plan, weights, frame, mesh, size, names, workdir, output)
     lines = {line["item"]: line for line in read_manifest(workdir)}
     chosen = [lines[item_name(number)] for number in volume.numbers]
@@ -87,6 +85,8 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         print(aligned(summary_rows(found, window.unit)))
         for warning in volume_doubts(chosen):
             print(f"warning: {warning}")
+        if weights.blocks is None:
+            print(f"note: {without_blocks(config.weights)}")
     if not output.silent:
         kept = f", {counts['kept']} slices kept from before" if counts["kept"] else ""
         print(f"results in {workdir}: {', '.join(files)}{kept}")
