@@ -266,7 +266,31 @@ def load_volume_prior(
     Raises:
       UserError: see `load_weights`; for images of several channels, and for a volume that the network's z does not fit.
     """
-    weights = load_weights(path, volumes=True)
+    return volume_prior_of(load_weights(path, volumes=True), path, depth=depth, first=first, patch_batch=patch_batch)
+
+
+def volume_prior_of(
+    weights: Weights,
+    path: str | Path,
+    *,
+    depth: int,
+    first: int | None = None,
+    frame: Frame | None = None,
+    patch_batch: int | None = None,
+) -> VolumePrior:
+    """`load_volume_prior` of weights that are loaded already.
+
+    Args:
+      weights: of slabs or of grey images.
+      path: of their file, for messages.
+      depth: slices of the volume.
+      first: see `load_volume_prior`.
+      frame: of a slice; None for that of the weights.
+      patch_batch: patches at a time; None for those of one slab.
+
+    Raises:
+      UserError: as `load_volume_prior`.
+    """
     slab, total = weights.slab, 0
     if slab is None and weights.network.image_channels != 1:
         raise UserError(
@@ -283,7 +307,7 @@ def load_volume_prior(
     return slab_prior(
         weights.network,
         weights.params,
-        weights.frame,
+        frame or weights.frame,
         depth=depth,
         first=first or 0,
         total=total,

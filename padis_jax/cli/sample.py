@@ -1,12 +1,12 @@
 """Reconstructs an image from simulated or measured data with a trained patch prior.
 
     python sample.py                                   demo: held-out slice 41, 20 views
-    python sample.py --image.index 62 --scan.views 60  another slice, more views
     python sample.py --auto                            settings from the measurement alone
     python sample.py --solver dps --solver.zeta 1      another method, one of its settings
     python sample.py --problem deblur9 --image.path photo.png --weights photos
     python sample.py --measurement.path scan.npz --measurement.geometry scan.json    a measured scan
-    python sample.py --measurements scans/             every scan of a folder; rerun to resume
+    python sample.py --measurement.path projections.npy --measurement.geometry cone.json \\
+        --volume.shape 96 256 256                      a cone-beam scan, solved as one volume
     python sample.py --samples 8                       mean, deviation and coverage of eight samples
     python sample.py --generate 4                      four images from the prior, no measurement
     python sample.py --image.path series/ --image.index all --save-as dicom    a volume in and out
@@ -26,7 +26,7 @@ from typing import Any
 
 import jax
 
-from padis_jax.cli import batch, volume
+from padis_jax.cli import batch, volume, whole
 from padis_jax.cli.arguments import OutputOptions, split_args, split_output_options
 from padis_jax.cli.commands import called_as
 from padis_jax.cli.generate import generate_images
@@ -41,6 +41,7 @@ from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import in_bucket, json_text
 from padis_jax.images import Shaping, read_images
 from padis_jax.measurements.load import MeasuredScan, load_scan
+from padis_jax.measurements.volume_load import is_cone
 from padis_jax.metrics import Coverage
 from padis_jax.runs.automatic import choice_of
 from padis_jax.runs.case import Case, check_measured, measured_case, simulated_case
@@ -54,6 +55,7 @@ from padis_jax.runs.results import check_save, inputs, results_folder, write_res
 from padis_jax.runs.score import Row, score_samples, table
 from padis_jax.runs.solve import TV_ROW, rows_of, traced_case
 from padis_jax.runs.volume import one_of
+from padis_jax.runs.whole import is_whole
 from padis_jax.solvers.presets import Plan
 from padis_jax.weights import Weights, load_weights
 
@@ -84,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--workdir {workdir}: results are written to a folder; copy them to the bucket afterwards")
     folder = Path(workdir or "results")
     if config.measurement.check:
+        if is_cone(config.measurement.geometry):
+            raise UserError("--measurement.check: of parallel and fan beams; a cone beam's geometry is not checked")
         scan = load_scan(config.measurement, plan=output.dry_run)
         tell(config, scan, output)
         check(config.measurement.path, scan, folder, output, inputs(config))
@@ -91,7 +95,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         batch.run(config, folder, output)
     elif config.generate:
         generate_images(config, folder, output)
-    elif config.volume:
+    elif is_whole(config):
+        whole.run(config, folder, output)
+    elif config.several:
         volume.run(config, folder, output)
     else:
         sample(config, folder, output)

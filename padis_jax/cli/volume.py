@@ -35,12 +35,19 @@ from padis_jax.runs.score import aligned
 from padis_jax.runs.solve import traced_case
 from padis_jax.runs.solve_slices import batch_size, estimate_of, frame_of, slices_solver
 from padis_jax.runs.volume import Volume, first_case, item_name, one_of, open_volume, refused_slices
-from padis_jax.runs.volume_results import summary, summary_rows, volume_doubts, volume_names, write_volume
+from padis_jax.runs.volume_results import (
+    found_slices,
+    summary,
+    summary_rows,
+    volume_doubts,
+    volume_names,
+    write_volume,
+)
 from padis_jax.solvers.presets import Plan
 from padis_jax.weights import Weights, load_weights
 
 # Settings that change no slice, or which slices are done.
-_FREE = ("devices", "batch", "save_as", "anonymise", "display")
+FREE = ("devices", "batch", "save_as", "anonymise", "display")
 
 
 def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions()) -> list[dict[str, Any]]:  # noqa: B008 (frozen)
@@ -55,7 +62,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     check_defaults(config)
     weights = load_weights(config.weights).computing(config.compute)
     volume, window = open_volume(config, weights), weights.window
-    _check_memory(config, volume)
+    check_host(config, volume)
     plan = plan_of(config, kind_named(config))
     frame = frame_of(weights, volume.source.images.shape[1:])
     mesh = make_mesh(config.devices, local=True)
@@ -74,7 +81,8 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     chosen = [lines[item_name(number)] for number in volume.numbers]
     _refuse_failed(volume, chosen, workdir)
     with results_folder(workdir, names, config, lock=not output.no_lock):
-        files = write_volume(workdir, config, volume, window, plan, weights.digest, chosen)
+        stacked = found_slices(workdir, volume, window, chosen)
+        files = write_volume(workdir, config, volume, window, plan, weights.digest, stacked)
     found = summary(chosen)
     if output.json:
         about = {"workdir": str(workdir), "unit": window.unit, "choice": volume.choice, **counts}
@@ -155,23 +163,23 @@ def _solve(
 
 def _about(volume: Volume, plan: Plan, weights: Weights) -> dict[str, Any]:
     """The settings that every slice depends on, for job.json; not which slices are chosen."""
-    about = settings_of(one_of(volume.config, 0), plan, weights, _FREE) | {"slices_of": volume.path}
+    about = settings_of(one_of(volume.config, 0), plan, weights, FREE) | {"slices_of": volume.path}
     return about if volume.geometry is None else about | {"geometry": dataclasses.asdict(volume.geometry)}
 
 
-def _host_bytes(config: Experiment, volume: Volume) -> int:
+def host_bytes(config: Experiment, volume: Volume) -> int:
     """Of the machine's memory when the volumes are written: as read and in their unit, and what is encoded."""
     arrays = 3 + len(config.classical) + volume.truth + 2 * bool(config.samples)  # start, TV, solver ...
     return 4 * math.prod(volume.source.images.shape) * (2 * arrays + 4)
 
 
-def _check_memory(config: Experiment, volume: Volume) -> None:
+def check_host(config: Experiment, volume: Volume) -> None:
     """Refuses volumes that the machine's memory cannot hold in the end."""
     try:
         room = available()
     except (OSError, ValueError, AttributeError):  # a system that does not tell
         return
-    if (needed := _host_bytes(config, volume)) > room:
+    if (needed := host_bytes(config, volume)) > room:
         flag = volume.choice.split()[0]
         raise UserError(
             f"{volume.path}: writing {len(volume.numbers)} slices takes about {needed / 1e9:.3g} GB of memory, and "
@@ -225,7 +233,7 @@ def _plan(
     estimate = estimate_of(
         config, plan, weights, frame, -(-len(volume.numbers) // mesh.size), at_once, timed=output.estimate
     )
-    shape, host = volume.source.images.shape, _host_bytes(config, volume)
+    shape, host = volume.source.images.shape, host_bytes(config, volume)
     about: dict[str, Any] = {
         "volume": volume.path,
         "choice": volume.choice,

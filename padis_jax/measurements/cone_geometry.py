@@ -118,8 +118,18 @@ class ConeScan:
           UserError: where the views are no circular orbit.
         """
         if self.fan is None:
-            raise UserError("geometry: the views are no circular orbit about the z axis: give the size of a voxel")
+            raise UserError(
+                "geometry: the views are no circular orbit about the z axis: give the size of a voxel "
+                "(--measurement.pixel-mm)"
+            )
         return self.fan.field_mm
+
+    @property
+    def height_mm(self) -> float:
+        """Height along z of what the detector's rows see at the rotation axis; of an orbit's mean view."""
+        source, centre, _, row = np.moveaxis(self.placed.reshape(-1, 4, 3), 1, 0)
+        near = np.linalg.norm(source, axis=1) / np.linalg.norm(centre - source, axis=1)
+        return float(self.rows * np.mean(np.linalg.norm(row, axis=1) * near))
 
     def operator(self, volume_shape: tuple[int, int, int], pixel_mm: float, slice_mm: float) -> ConeTransform:
         """The scan of a volume in pixels: line integrals are volume value times pixels.

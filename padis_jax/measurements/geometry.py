@@ -189,8 +189,8 @@ def _beside(value: Mapping[str, Any], angles: tuple[float, ...] | None, unit: st
     return {"angles": angles, "angle_unit": unit or value["angle_unit"]}
 
 
-def write_geometry(path: str | Path, geometry: ScanGeometry) -> None:
-    """Writes a geometry file, atomically."""
+def write_geometry(path: str | Path, geometry: Any) -> None:
+    """Writes a geometry file of a `ScanGeometry` or a `ConeScan`, atomically."""
     write_json(path, geometry)
 
 

@@ -28,7 +28,7 @@ class MeasurementConfig:
         chooses one of several; empty to simulate.
       geometry: geometry file (JSON); not needed where the sinogram's file tells it.
       row: detector row, where the file has several, or several: a volume, chosen as by --image.index (60:70, 3,5,9 or
-        all). The rays of a row are taken to lie in its plane.
+        all). The rays of a row are taken to lie in its plane; a cone beam's are not, whose volume has --volume.shape.
       row_mm: distance of two rows at the rotation axis; 0 for that of the bins.
       axes: of the stored array, in their order; `rows` is passed over where there are two.
       kind: "line-integrals", or photon "counts", whose flat and dark fields are used, or --measurement.flat; "auto" for
@@ -41,6 +41,8 @@ class MeasurementConfig:
         (0: that of the bright parts of the FBP).
       noise: standard deviation of the line integrals, the same for all; 0 estimates it from neighbouring bins, with
         --weighted that of counts for each ray.
+      detector_mm: distance of the detector's rows, and of its columns, for RTK's XML, which does not tell them.
+      detector_origin_mm: place of its first row, and of its first column, likewise; without it (0, 0) is the middle.
       find_centre: find the rotation axis from the data, instead of the geometry's offset.
       check: check the geometry, print what may be wrong with it, and stop.
     """
@@ -57,6 +59,8 @@ class MeasurementConfig:
     pixel_mm: float = 0.0
     attenuation: float = 0.0
     noise: float = 0.0
+    detector_mm: tuple[float, float] | None = None
+    detector_origin_mm: tuple[float, float] | None = None
     find_centre: bool = False
     check: bool = False
 
@@ -167,7 +171,7 @@ def load_scan(config: MeasurementConfig, opened: OpenScan | None = None, *, plan
     found = held.read(opened.order, row=config.number)
     values, repaired, relative, offset = found.sinogram, 0, None, None
     try:
-        counts, kind_note = _counts(config, found)
+        counts, kind_note = told_counts(config, found)
         if counts:
             flat = found.flat if found.flat is not None else config.flat
             if flat is config.flat and not config.flat:
@@ -199,8 +203,12 @@ def _unit_note(geometry: ScanGeometry) -> str:
     return ""
 
 
-def _counts(config: MeasurementConfig, found: Measured) -> tuple[bool, str]:
+def told_counts(config: MeasurementConfig, found: Measured) -> tuple[bool, str]:
     """(whether the values are counts, a note or "").
+
+    Args:
+      config: the settings.
+      found: a row of the detector.
 
     Raises:
       UserError: where `auto` cannot tell.

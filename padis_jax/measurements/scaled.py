@@ -7,7 +7,7 @@ attenuation, and that of 1 is given or estimated. `attenuation` does the rest.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,13 +27,13 @@ class ScaledScan(NamedTuple):
     """A scan as the solvers take it.
 
     Attributes:
-      operator: in pixels.
+      operator: in pixels; on volumes where `scaled_lines` was given one.
       measurement: in image value times pixels.
       pixel_mm: side of a pixel.
       attenuation: per mm, of the image values 0 and 1.
     """
 
-    operator: RayTransform
+    operator: Any
     measurement: Measurement
     pixel_mm: float
     attenuation: Window
@@ -61,9 +61,33 @@ def scaled_scan(
     """
     pixel = pixel_of(config, scan.geometry, image_shape)
     operator = operator or scan.geometry.operator(image_shape, pixel)
-    attenuation = _attenuation(config, scan, window, operator.start, pixel)
-    y = rescale_attenuation(jnp.asarray(scan.sinogram), operator, image_shape, attenuation, length_mm=pixel)
-    noise = config.noise or _noise(scan.sinogram, scan.relative_std)
+    return scaled_lines(config, scan.sinogram, scan.relative_std, operator, pixel, window)
+
+
+def scaled_lines(
+    config: MeasurementConfig,
+    lines: np.ndarray,
+    relative_std: np.ndarray | None,
+    operator: Any,
+    pixel: float,
+    window: Window,
+) -> ScaledScan:
+    """Line integrals of an image or of a volume, in the unit that the operator works in.
+
+    Args:
+      config: the settings.
+      lines: as the operator gives them; their last axis is along the detector.
+      relative_std: of each, up to a common factor; None where nothing tells them apart.
+      operator: in pixels.
+      pixel: side of a pixel, in mm.
+      window: of the prior's images.
+
+    Raises:
+      UserError: if no attenuation can be estimated.
+    """
+    attenuation = _attenuation(config, lines, window, operator.start, pixel)
+    y = rescale_attenuation(jnp.asarray(lines), operator, operator.image_shape, attenuation, length_mm=pixel)
+    noise = config.noise or _noise(lines, relative_std)
     std = jnp.broadcast_to(jnp.asarray(noise / ((attenuation.high - attenuation.low) * pixel), jnp.float32), y.shape)
     return ScaledScan(operator, Measurement(y, std, "measured"), pixel, attenuation)
 
@@ -97,17 +121,17 @@ def scaled_values(
       UserError: if it cannot.
     """
     pixel = pixel_of(config, scan.geometry, image_shape)
-    attenuation = _attenuation(config, scan, window, start, pixel)
+    attenuation = _attenuation(config, scan.sinogram, window, start, pixel)
     unit = (attenuation.high - attenuation.low) * pixel
     noise = config.noise or _noise(scan.sinogram, scan.relative_std)
     return scan.sinogram.astype(np.float64) / unit, np.asarray(noise, np.float64) / unit
 
 
-def _attenuation(config: MeasurementConfig, scan: MeasuredScan, window: Window, start: Start, pixel: float) -> Window:
+def _attenuation(config: MeasurementConfig, lines: np.ndarray, window: Window, start: Start, pixel: float) -> Window:
     """Per mm, of the image values 0 and 1; where it is estimated, and a trace has no values, that of water."""
     if window.unit == HOUNSFIELD.unit:
         return attenuation_window(window, mu_water=config.attenuation or MU_WATER)
-    return Window("1/mm", 0.0, config.attenuation or _bright(config, start(jnp.asarray(scan.sinogram)), pixel))
+    return Window("1/mm", 0.0, config.attenuation or _bright(config, start(jnp.asarray(lines)), pixel))
 
 
 def _bright(config: MeasurementConfig, image: Array, pixel: float) -> float:
@@ -126,11 +150,11 @@ def _noise(sinogram: np.ndarray, relative: np.ndarray | None) -> float | np.ndar
     One number, or k r_i where those of the entries are in the ratios r: a second difference then has the variance
     k^2 (r_{i-1}^2 + 4 r_i^2 + r_{i+1}^2).
     """
-    second = np.abs(np.diff(sinogram.astype(np.float64), 2, axis=1))
+    second = np.abs(np.diff(sinogram.astype(np.float64), 2, axis=-1))
     if not second.size:
         return 0.0
     if relative is None:
         return float(1.4826 * np.median(second) / np.sqrt(6))
     r = relative.astype(np.float64)
-    spread = np.sqrt(r[:, :-2] ** 2 + 4 * r[:, 1:-1] ** 2 + r[:, 2:] ** 2)
+    spread = np.sqrt(r[..., :-2] ** 2 + 4 * r[..., 1:-1] ** 2 + r[..., 2:] ** 2)
     return np.asarray(1.4826 * np.median(second / spread) * r)

@@ -181,6 +181,19 @@ def honest_measurement(
     if background:
         through = fine_line_integrals(jnp.ones_like(image), operator, refinement=refinement, rays=rays)
         below = per_unit * background / attenuation * through
+    return counted(key, lines, per_unit=per_unit, below=below, photons=photons)
+
+
+def counted(key: Array, lines: Array, *, per_unit: float, below: Array | float, photons: float) -> Measurement:
+    """Poisson counts of line integrals, logarithm taken.
+
+    Args:
+      key: random key.
+      lines: in image value times the operator's length.
+      per_unit: their attenuation, a pure number for each unit.
+      below: what image value 0 attenuates beside them, which is taken off again.
+      photons: per ray without the object.
+    """
     counts = _counts(key, photons * jnp.exp(-(per_unit * lines + below)))
     sinogram = (jnp.log(photons / counts) - below) / per_unit
     return Measurement(sinogram, 1 / (jnp.sqrt(counts) * per_unit), "honest")

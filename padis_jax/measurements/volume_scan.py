@@ -7,7 +7,7 @@ Files hold [views, rows, bins] or another order that is named. Of a parallel or 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,12 +34,14 @@ class VolumeScan(NamedTuple):
       geometry: of every row, or of the cone beam.
       repaired: unusable counts that were filled.
       notes: how the file was understood where it could be read in several ways.
+      relative_std: of `projections` up to a common factor; None where nothing tells them apart, or nobody asked.
     """
 
     projections: np.ndarray
     geometry: ScanGeometry | ConeScan
     repaired: int
     notes: tuple[str, ...] = ()
+    relative_std: np.ndarray | None = None
 
 
 def read_scan_geometry(path: str | Path, **beside: Any) -> ScanGeometry | ConeScan:
@@ -98,31 +100,74 @@ def load_volume(
     geometry = geometry or held.geometry
     if geometry is None:
         raise UserError(f"{path}: it has no geometry, which says what the views are: give one")
+    return read_volume(held, path, geometry, axes=axes, tell=lambda _: (counts, ""), flat=flat, dark=dark)
+
+
+def read_volume(
+    held: Held,
+    path: str | Path,
+    geometry: ScanGeometry | ConeScan,
+    *,
+    axes: str,
+    tell: Callable[[Measured], tuple[bool, str]],
+    flat: float = 0.0,
+    dark: float = 0.0,
+    relative: bool = False,
+) -> VolumeScan:
+    """`load_volume` of a file that is open.
+
+    Args:
+      held: the file.
+      path: as the user named it, for messages.
+      geometry: of every row, or a cone's.
+      axes: as in `load_volume`.
+      tell: the row in the middle -> (whether all are counts, a note or "").
+      flat: as in `load_volume`.
+      dark: likewise.
+      relative: whether to keep what counts tell of the noise of each ray.
+
+    Raises:
+      UserError: as `load_volume`.
+    """
     if len(held.stored.shape) != 3:
         raise UserError(f"{path}: {held.name} {held.stored.shape} has no axis of detector rows, which a volume needs")
     order, note = _order(held, axes, geometry)
     held = _in_memory(held)
     rows = held.stored.shape[order.index("rows")]
-    found, repaired = [], 0
+    counts, told = tell(held.read(order, row=rows // 2))
+    found, repaired, noise = [], 0, []
     for row in range(rows):
         measured = held.read(order, row=row)
         try:
-            plane, filled = _integrals(measured, counts, flat, dark)
+            plane, filled, std = _integrals(measured, counts, flat, dark)
         except ValueError as error:
             raise UserError(f"{path}: row {row}: {error}") from error
         found.append(plane)
         repaired += filled
-    stacked = np.stack(found)
-    bad = np.flatnonzero(~np.isfinite(stacked).all((1, 2)))
-    if len(bad):
-        raise UserError(
-            f"{path}: {len(bad)} of {rows} rows of {held.name} have NaN or infinity, the first of them row {bad[0]}: "
-            "leave them out or fill them in"
-        )
-    notes = tuple(filter(None, (note, _air_note(stacked, held.name))))
-    if isinstance(geometry, ConeScan):
+        if relative and std is not None:
+            noise.append(std)
+    stacked, cone = np.stack(found), isinstance(geometry, ConeScan)
+    _refuse_numbers(path, held.name, stacked, views=cone)
+    notes = tuple(filter(None, (note, told, _air_note(stacked, held.name))))
+    if cone:
         stacked = np.ascontiguousarray(np.moveaxis(stacked, 0, 1))
-    return VolumeScan(stacked, geometry, repaired, notes)
+        noise = [np.stack(noise, 1)] if noise else []
+    else:
+        noise = [np.stack(noise)] if noise else []
+    return VolumeScan(stacked, geometry, repaired, notes, noise[0] if noise else None)
+
+
+def _refuse_numbers(path: str | Path, name: str, stacked: np.ndarray, *, views: bool) -> None:
+    """Refuses rows [rows, views, bins] that are not numbers; of a cone beam, whose rows are no slices, views."""
+    what, axes = ("views", (0, 2)) if views else ("rows", (1, 2))
+    good = np.isfinite(stacked).all(axes)
+    if not good.all():
+        bad = np.flatnonzero(~good)
+        remedy = "fill them in, or leave them out of the file and of the geometry's angles"
+        raise UserError(
+            f"{path}: {len(bad)} of {len(good)} {what} of {name} have NaN or infinity, the first of them "
+            f"{what[:-1]} {bad[0]}: {remedy if views else 'leave them out or fill them in'}"
+        )
 
 
 def slices_operator(scan: VolumeScan, image_shape: tuple[int, int], pixel_mm: float = 0.0) -> SliceTransform:
@@ -163,7 +208,7 @@ def _order(held: Held, axes: str, geometry: ScanGeometry | ConeScan) -> tuple[tu
     def said(lengths: dict[str, int]) -> str:
         return f"{lengths['views']} views of {lengths['rows']} x {lengths['bins']}"
 
-    remedy = f"; read as {','.join(fits[0])} it fits: name its axes so" if fits else ""
+    remedy = f"; read as {','.join(fits[0])} it fits: give --measurement.axes {','.join(fits[0])}" if fits else ""
     raise UserError(
         f"{held.file}: {held.name} {shape} read as {','.join(names)} has {said(read_as(names))} (rows x columns), but "
         f"the geometry has {said(wanted)}{remedy}"
@@ -182,15 +227,16 @@ def _in_memory(held: Held) -> Held:
     return held._replace(stored=read(held.stored), beside={**held.beside, **fields})
 
 
-def _integrals(measured: Measured, counts: bool, flat: float, dark: float) -> tuple[np.ndarray, int]:
+def _integrals(measured: Measured, counts: bool, flat: float, dark: float) -> tuple[np.ndarray, int, np.ndarray | None]:
+    """(line integrals, how many were filled, their deviation up to a factor or None)."""
     values: np.ndarray = measured.sinogram
     if not counts:
-        return np.ascontiguousarray(values, np.float32), 0
+        return np.ascontiguousarray(values, np.float32), 0, None
     field = measured.flat if measured.flat is not None else flat
     if measured.flat is None and not flat:
-        raise ValueError("counts need a flat field: store it as `flat`, or give one")
-    values, repaired, _ = line_integrals(values, field, measured.dark if measured.dark is not None else dark)
-    return np.ascontiguousarray(values, np.float32), repaired
+        raise ValueError("counts need a flat field: store it as `flat`, or give one (--measurement.flat)")
+    values, repaired, std = line_integrals(values, field, measured.dark if measured.dark is not None else dark)
+    return np.ascontiguousarray(values, np.float32), repaired, std
 
 
 def _air_note(stacked: np.ndarray, name: str) -> str:

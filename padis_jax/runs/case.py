@@ -32,6 +32,7 @@ from padis_jax.runs.defaults import problem_of
 from padis_jax.solvers.checks import check_numbers
 from padis_jax.solvers.presets import Kind, kind_of
 from padis_jax.solvers.problem import as_pytree
+from padis_jax.solvers.tv import TV
 from padis_jax.weights import Weights
 
 SSIM_WINDOW = 11  # pixels: smaller images have no SSIM
@@ -106,6 +107,19 @@ class Case:
     def origin(self) -> Literal["upper", "lower"]:
         """Where row 0 of the image is drawn."""
         return "lower" if self.source.rows_up else "upper"
+
+    @property
+    def ties(self) -> dict[str, Any]:
+        """What `reconstruct` is told beside the plan: of an image, nothing."""
+        return {}
+
+    def smoothed_by(self, settings: TV) -> TV:
+        """The settings of total variation for this image."""
+        return settings
+
+    def planes(self, image: Any) -> Any:
+        """The images [n, H, W, C] that are scored by their structure: the image itself."""
+        return image[None]
 
     @property
     def simple(self) -> dict[str, Array]:

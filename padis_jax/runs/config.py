@@ -20,6 +20,7 @@ from padis_jax.operators.blur import Boundary
 from padis_jax.prior import TilingName
 from padis_jax.problems.registry import PROBLEMS
 from padis_jax.runs.solver_config import SolverConfig
+from padis_jax.runs.volume_config import VolumeConfig
 from padis_jax.solvers.presets import DEFAULT, SAMPLING, TV_ITERATIONS, unsuited
 from padis_jax.solvers.registry import find_method
 from padis_jax.split import HEAD_CT
@@ -64,7 +65,7 @@ class ImageConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ScanConfig:
-    """The parallel-beam scan that is simulated; angles are (i + 1/2) pi / views.
+    """The scan that is simulated, a parallel beam unless a geometry says otherwise; angles are (i + 1/2) pi / views.
 
     Attributes:
       views: number of views over half a turn.
@@ -73,6 +74,7 @@ class ScanConfig:
         bins with a width, photon counts. Paper: noiseless, by the same projector that reconstructs.
       photons: photons per ray without an object. Honest protocol only.
       pixel_mm: side of a pixel in mm, for the attenuation; 0 takes width and height from the image file.
+      geometry: geometry file of a cone beam (JSON), which measures the volume of --image.index instead.
     """
 
     views: int = 20
@@ -80,6 +82,7 @@ class ScanConfig:
     protocol: Literal["honest", "paper"] = "honest"
     photons: float = 1e5
     pixel_mm: float = 0.0
+    geometry: str = ""
 
     def __post_init__(self) -> None:
         if self.views < 1 or self.bins < 1:
@@ -91,6 +94,8 @@ class ScanConfig:
         if not self.photons > 0 or self.pixel_mm < 0:
             raise UserError(f"scan: photons {self.photons} must be positive and pixel_mm {self.pixel_mm} not negative")
         check_length("scan.pixel_mm", self.pixel_mm, 1e-9)
+        if self.geometry and (given := [f for f in ("views", "bins") if getattr(self, f) != getattr(ScanConfig, f)]):
+            raise UserError(f"scan.{given[0]}: those of scan.geometry are taken; leave one of the two out")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +132,7 @@ class Experiment:
       image: what is measured.
       scan: how it is measured.
       measurement: a measured scan instead of `image` and `scan`.
+      volume: a volume that is solved as a whole: that of a cone-beam scan, or slices in one data step.
       weighted: whether methods weigh each entry of the measurement by the inverse variance of its noise, where that
         differs, as with photon counts; else they are told its root mean square.
       solver: how it is reconstructed.
@@ -170,6 +176,7 @@ class Experiment:
     image: ImageConfig = dataclasses.field(default_factory=ImageConfig)
     scan: ScanConfig = dataclasses.field(default_factory=ScanConfig)
     measurement: MeasurementConfig = dataclasses.field(default_factory=MeasurementConfig)
+    volume: VolumeConfig = dataclasses.field(default_factory=VolumeConfig)
     weighted: bool = False
     solver: SolverConfig = dataclasses.field(default_factory=SolverConfig)
     auto: bool = False
@@ -228,7 +235,7 @@ class Experiment:
             )
         if named := [f for f in ("levels", "weight") if f in {*self.solver.run_fields, *self.solver.settings}]:
             raise UserError(f"--auto chooses solver.{named[0]}: leave one of the two out")
-        if self.measurements or self.generate or self.volume:
+        if self.measurements or self.generate or self.several:
             raise UserError("--auto chooses for one measurement: run it on one file or slice, and give what it chose "
                             "to the others")  # fmt: skip
 
@@ -238,7 +245,7 @@ class Experiment:
         return self.solver.method or default_method(self.problem, self.samples)
 
     @property
-    def volume(self) -> bool:
+    def several(self) -> bool:
         """Whether several slices are chosen: a volume."""
         return isinstance(self.image.index, str) or isinstance(self.measurement.row, str)
 

@@ -190,7 +190,7 @@ def inputs(config: Experiment) -> list[str]:
     """Files and folders that a run reads."""
     measured = config.measurement.path or config.measurements
     read = [config.weights, config.mask, config.kernel, measured, config.measurement.geometry if measured else ""]
-    return read if measured or config.generate else [*read, config.image.path]
+    return read if measured or config.generate else [*read, config.image.path, config.scan.geometry]
 
 
 def results_folder(

@@ -26,8 +26,8 @@ class Row(NamedTuple):
       residual: ||y - A x|| / ||y||; where y is 0, 0 if A x is too, else None.
       evaluations: network evaluations of the whole image.
       seconds: wall-clock, compilation included.
-      psnr: dB, after clipping to [0, 1]; at most `PSNR_LIMIT`.
-      ssim: 7 x 7 uniform window.
+      psnr: dB, after clipping to [0, 1]; at most `PSNR_LIMIT`. Of a volume over all its voxels.
+      ssim: 7 x 7 uniform window; of a volume the mean over its slices.
       ssim_gaussian: 11 x 11 Gaussian window.
       rmse: root mean square error in the window's unit, within the head where the unit is HU.
     """
@@ -62,11 +62,13 @@ def score(method: str, image: Array | np.ndarray, case: Case, *, evaluations: in
     if case.truth is None:
         return row
     clipped = jnp.clip(jnp.asarray(image), 0, 1)
+    planes, truth = case.planes(clipped), case.planes(case.truth)
+    whole = [np.reshape(a, (-1, *a.shape[2:])) for a in (planes, truth)]  # slices above each other
     return row._replace(
-        psnr=min(float(psnr(clipped, case.truth)), PSNR_LIMIT),
-        ssim=float(ssim(clipped, case.truth)),
-        ssim_gaussian=float(ssim_gaussian(clipped, case.truth)),
-        rmse=float(rmse(clipped, case.truth, mask=_head(case), window=case.window)),
+        psnr=min(float(psnr(*whole)), PSNR_LIMIT),
+        ssim=float(np.mean([float(ssim(a, b)) for a, b in zip(planes, truth, strict=True)])),
+        ssim_gaussian=float(np.mean([float(ssim_gaussian(a, b)) for a, b in zip(planes, truth, strict=True)])),
+        rmse=float(rmse(*whole, mask=_head(case), window=case.window)),
     )
 
 
@@ -74,7 +76,7 @@ def _head(case: Case) -> np.ndarray | None:
     """The pixels that count for errors in a unit: the head where that is HU, otherwise all."""
     if case.truth is None or case.window.unit != HOUNSFIELD.unit:
         return None
-    return head_mask(case.truth, window=case.window)
+    return np.concatenate([head_mask(plane, window=case.window) for plane in case.planes(case.truth)])
 
 
 def score_samples(samples: Samples, case: Case) -> tuple[dict[str, Any], list[Coverage], str]:

@@ -125,7 +125,7 @@ def _classical(case: Case, name: str, _: Mapping[str, Array]) -> Solved:
 
 def run_tv(config: Experiment, case: Case) -> Array:
     """The image of total variation, [H, W, C]."""
-    settings = tv_of(config, case.kind, case.problem, case.evenness)
+    settings = case.smoothed_by(tv_of(config, case.kind, case.problem, case.evenness))
     return _smooth(case.operator, case.measurement.y, case.noise_std, settings).reshape(case.image_shape)
 
 
@@ -230,7 +230,8 @@ def _problem(config: Experiment, case: Case) -> tuple[Array, Array, Any, Prior]:
 def _options(config: Experiment, case: Case, plan: Plan, tv: Array | None) -> dict[str, Any]:
     """The keyword arguments of `reconstruct`; `tv` is the image of total variation, needed if the plan starts there."""
     start = tv if plan.start == "tv" else plan.start
-    return {"solver": plan.settings, **plan.options(), "start": start, "noise_std": told_noise(config, case)}
+    noise = told_noise(config, case)
+    return {"solver": plan.settings, **plan.options(), "start": start, "noise_std": noise, **case.ties}
 
 
 def told_noise(config: Experiment, case: Case) -> Array | None:

@@ -63,7 +63,7 @@ def slices_solver(
         alike = all(case.operator is cases[0].operator for case in cases)
         if size == 1 or config.samples or not alike:
             return [
-                _done(case, _filled(one_of(config, number), case, plan_of(config, case.kind, case), on_memory), blocks)
+                done_of(case, _filled(one_of(config, number), case, plan_of(config, case.kind, case), on_memory), blocks)
                 for number, case in zip(numbers, cases, strict=True)
             ]
         return _side_by_side(config, numbers, cases, blocks, size=size, mesh=mesh, on_memory=on_memory)
@@ -107,10 +107,11 @@ def _side_by_side(
                 continue
             outcome.rows.append(score(label, image, cases[i], evaluations=plan.evaluations, seconds=seconds))
             outcome.images[label], outcome.residuals = image, residual
-    return [_done(case, outcomes[i], blocks) for i, case in enumerate(cases)]
+    return [done_of(case, outcomes[i], blocks) for i, case in enumerate(cases)]
 
 
-def _done(case: Case, outcome: Outcome | UserError, blocks: Blocks | None) -> Done:
+def done_of(case: Case, outcome: Outcome | UserError, blocks: Blocks | None = None) -> Done:
+    """What the job keeps of a case: its images by the names of their rows, its scores, or why there are none."""
     if isinstance(outcome, UserError):
         return Done(reason=str(outcome))
     arrays = {name: np.asarray(image, np.float32) for name, image in outcome.images.items()}

@@ -19,6 +19,7 @@ import numpy as np
 from padis_jax.errors import UserError, quoted
 from padis_jax.images import HOUNSFIELD, ImageSet, Shaping, read_images
 from padis_jax.images.choice import chosen
+from padis_jax.measurements.cone_geometry import ConeScan
 from padis_jax.measurements.geometry import ScanGeometry
 from padis_jax.measurements.load import MeasuredScan, load_scan, open_scan
 from padis_jax.problems.registry import NamedProblem
@@ -48,7 +49,7 @@ class Volume(NamedTuple):
 
     Attributes:
       config: of the run; what all slices share is filled in.
-      what: "image" or "row", for messages.
+      what: "image" or "row", or "slice" of a cone beam's volume, for messages.
       numbers: of the chosen slices, ascending.
       source: the images [D, H, W, C] that results are of; zeros of a measured scan.
       entries: items of the job, by their names.
@@ -71,12 +72,14 @@ class Volume(NamedTuple):
     check: Callable[[int], None]
     truth: bool
     path: str
-    geometry: ScanGeometry | None = None
+    geometry: ScanGeometry | ConeScan | None = None
     notes: tuple[str, ...] = ()
 
     @property
     def choice(self) -> str:
         """As the command line names it."""
+        if self.what == "slice":
+            return f"--volume.shape {' '.join(map(str, self.source.images.shape[:3]))}"
         flag = "--image.index" if self.truth else "--measurement.row"
         return f"{flag} {self.config.image.index if self.truth else self.config.measurement.row}"
 

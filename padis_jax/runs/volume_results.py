@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,14 +29,41 @@ SCORES = ("psnr", "ssim", "ssim_gaussian", "rmse", "residual", "seconds")
 Line = Mapping[str, Any]  # of the manifest
 
 
-def volume_names(config: Experiment, workdir: Path, volume: Volume, window: Window) -> list[str]:
+class Found(NamedTuple):
+    """What a job has found.
+
+    Attributes:
+      stacks: method -> [D, H, W, C] in [0, 1], the solver's last, and the deviation of its samples as "deviation".
+      metrics: what metrics.json says of it.
+      table: the same for people, cells under their headings.
+      warnings: what speaks against the result.
+      details: title -> rows of a further table.
+    """
+
+    stacks: dict[str, np.ndarray]
+    metrics: dict[str, Any]
+    table: list[dict[str, str]]
+    warnings: list[str]
+    details: dict[str, list[dict[str, str]]]
+
+
+def volume_names(
+    config: Experiment, workdir: Path, volume: Volume, window: Window, *, items: str = "slices/"
+) -> list[str]:
     """The files that a volume may write; refuses, before the work, what could not be written.
+
+    Args:
+      config: of the run.
+      workdir: of the job.
+      volume: to be reconstructed.
+      window: of its values.
+      items: folder of the job's items.
 
     Raises:
       UserError: as `results.check_save`.
     """
     check_displays(config.display, window)
-    names = ["job.json", "manifest.jsonl", "slices/", "reconstruction.npz", "metrics.json", "config.json"]
+    names = ["job.json", "manifest.jsonl", items, "reconstruction.npz", "metrics.json", "config.json"]
     names += ["report.html", "montage.png", "orthogonal.png"]
     names += ["orthogonal_truth.png"] if volume.truth else []
     names += ["montage_deviation.png"] if config.samples else []
@@ -85,6 +112,16 @@ def summary_rows(found: Sequence[Mapping[str, Any]], unit: str) -> list[dict[str
     return rows
 
 
+def found_slices(workdir: Path, volume: Volume, window: Window, lines: Sequence[Line]) -> Found:
+    """Of slices that were solved one by one; `lines` are of the manifest, one for each slice, in order."""
+    stacks, found, warnings = _stacks(workdir, volume), summary(lines), volume_doubts(lines)
+    details = cells([_detail(line) for line in lines], window.unit)
+    metrics = {"rows": found, "slices": [_shown(line) for line in lines]}
+    return Found(
+        stacks, metrics, summary_rows(found, window.unit), warnings, {f"Every slice, {_last(stacks)}": details}
+    )
+
+
 def write_volume(
     workdir: Path,
     config: Experiment,
@@ -92,9 +129,9 @@ def write_volume(
     window: Window,
     plan: Plan,
     digest: str,
-    lines: Sequence[Line],
+    found: Found,
 ) -> list[str]:
-    """Writes all files of the folder from the slices that are finished; returns their names.
+    """Writes all files of the folder; returns their names.
 
     The report comes last: if it cannot be made, a warning says why, and the other files are there.
 
@@ -105,11 +142,11 @@ def write_volume(
       window: of its values.
       plan: of the solver.
       digest: of the weights.
-      lines: of the manifest, one for each slice, in order.
+      found: by the job.
     """
-    stacks = _stacks(workdir, volume)
-    deviation = stacks.pop("deviation", None)
-    name, images = list(stacks.items())[-1]
+    stacks = dict(found.stacks)
+    name, deviation = _last(stacks), stacks.pop("deviation", None)
+    images = stacks[name]
     source, scale = volume.source, window.high - window.low
     truth = np.asarray(source.images[:], np.float32) if volume.truth else None
     labels = [f"{volume.what} {number}" for number in volume.numbers]
@@ -121,19 +158,17 @@ def write_volume(
     if source.spacing is not None:
         about["spacing"] = np.asarray(source.spacing)
     write_npz(workdir / "reconstruction.npz", planes | about)
-    found = summary(lines)
     metrics: dict[str, Any] = {
         "volume": volume.path,
         "choice": volume.choice,
         "measured": volume.problem.description,
         "unit_of_rmse": window.unit,
         "spacing_mm": source.spacing,
-        "rows": found,
-        "slices": [_shown(line) for line in lines],
+        **found.metrics,
         "notes": volume.notes,
     }
-    if warnings := volume_doubts(lines):
-        metrics["warnings"] = warnings
+    if found.warnings:
+        metrics["warnings"] = found.warnings
     write_json(workdir / "metrics.json", metrics)
     settings = write_config(workdir, config, digest, plan)
     files = ["reconstruction.npz", "metrics.json", "config.json"]
@@ -159,12 +194,12 @@ def write_volume(
             workdir / "report.html",
             f"{Path(volume.path).name}: {name} of a volume from {volume.problem.description}",
             pictures={title: (workdir / file).read_bytes() for title, file in pictures.items()},
-            rows=summary_rows(found, window.unit),
+            rows=found.table,
             settings=settings,
             notes=[*notes, f"Unit of values and errors: {window.named}. Slices in the display {shades}."],
-            warnings=warnings,
+            warnings=found.warnings,
             steps=steps,
-            details={f"Every slice, {name}": cells([_detail(line) for line in lines], window.unit)},
+            details=found.details,
         )
     except Exception as error:  # of whatever kind: all else is written
         print(f"warning: {workdir / 'report.html'} could not be written: {error}", file=sys.stderr)
@@ -177,6 +212,11 @@ def volume_doubts(lines: Sequence[Line]) -> list[str]:
     found = [line["slice"] for line in lines if line.get("unlike") is not None]
     explained = [(line["slice"], line["rows"], line.get("relative_noise") or 0.0) for line in lines]
     return [*unlike_slices(found, len(lines)), *doubts_of_slices(explained)]
+
+
+def _last(stacks: Mapping[str, Any]) -> str:
+    """The method whose volume is the result."""
+    return [name for name in stacks if name != "deviation"][-1]
 
 
 def _stacks(workdir: Path, volume: Volume) -> dict[str, np.ndarray]:

@@ -118,7 +118,7 @@ class Problem:
         """(W^(1/2) y = W^(1/2) A x, the deviation s of its noise); see operators/weighting.py."""
         pixels = self.frame.image_shape
         channels = jax.eval_shape(self.operator.T, self.measurement).size // math.prod(pixels)
-        shape = pixels if self.flat else (*pixels, channels)
+        shape = pixels if self.flat else self.image_shape(channels)
         operator, y, scale = weigh(self.operator, self.measurement, noise_std, shape)
         return dataclasses.replace(self, operator=operator, measurement=y), scale
 

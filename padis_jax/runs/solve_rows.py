@@ -1,0 +1,161 @@
+"""The rows of a volume that is solved as a whole, as items of the job: each is kept when it is finished."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from padis_jax.devices.memory import free_memory
+from padis_jax.devices.plan import Estimate, plan_sampling
+from padis_jax.errors import UserError
+from padis_jax.images.guard import decoding
+from padis_jax.operators.working_memory import working_memory
+from padis_jax.patches import Frame
+from padis_jax.runs.case import Case
+from padis_jax.runs.config import Experiment
+from padis_jax.runs.defaults import plan_of
+from padis_jax.runs.doubts import doubts
+from padis_jax.runs.job import Done, Item, Solve
+from padis_jax.runs.outcome import Outcome
+from padis_jax.runs.score import cells
+from padis_jax.runs.solve import TV_ROW, rows_of
+from padis_jax.runs.solve_slices import done_of
+from padis_jax.runs.volume import Volume
+from padis_jax.runs.volume_case import with_volume_prior
+from padis_jax.runs.volume_results import Found
+from padis_jax.slabs import slabs_of
+from padis_jax.solvers import sampling
+from padis_jax.solvers.presets import Plan
+from padis_jax.volume_prior import VolumePrior
+from padis_jax.weights import Weights
+from padis_jax.window import Window
+
+VOLUMES, MEASUREMENTS = 12, 2  # in float32 at the peak of a data step, beside what a projection takes
+
+
+def labels_of(config: Experiment, volume: Volume, plan: Plan) -> list[str]:
+    """The names of the rows, in order."""
+    named: Any = Case(None, None, volume.source.window, volume.source, volume.problem)  # type: ignore[arg-type]
+    return list(rows_of(config, named, plan))
+
+
+def rows_solver(
+    config: Experiment,
+    prior: VolumePrior,
+    names: Mapping[str, str],
+    workdir: Path,
+    progress: sampling.Progress | None = None,
+    on_memory: sampling.OnMemory | None = None,
+) -> Solve:
+    """A `Solve` for `run_job`, one row at a time.
+
+    Args:
+      config: of the run; its image's number is what the keys are folded from.
+      prior: of the volume.
+      names: label of a row -> name of its item.
+      workdir: of the job, where finished rows are.
+      progress: as in `rows_of`.
+      on_memory: likewise.
+    """
+    labels = list(names)
+
+    def solve(numbers: Sequence[int], items: Sequence[Item]) -> list[Done]:
+        (number,), (item,) = numbers, items
+        case = with_volume_prior(item.case, prior)
+        plan, label, outcome = plan_of(config, case.kind, case), labels[number], Outcome()
+        tv = workdir / f"{names[TV_ROW]}.npz"
+        if label == plan.row.label and plan.start == "tv":
+            if not tv.is_file():
+                return [Done(reason=f"{label} starts from {TV_ROW}, which there is not")]
+            outcome.images = {TV_ROW: _image(tv, TV_ROW)}
+        rows = rows_of(config, case, plan, progress=progress, on_memory=on_memory)
+        try:
+            outcome.fill(case, {label: rows[label]})
+        except UserError as error:
+            return [Done(reason=str(error))]
+        outcome.images = {label: outcome.images[label]}
+        return [done_of(case, outcome)]
+
+    return solve
+
+
+def found_rows(workdir: Path, names: Mapping[str, str], window: Window, lines: Sequence[Mapping[str, Any]]) -> Found:
+    """Of rows that are all finished.
+
+    Args:
+      workdir: of the job.
+      names: label -> name of its item.
+      window: of the values.
+      lines: of the manifest, in the order of `names`.
+    """
+    stacks = {label: _image(workdir / f"{name}.npz", label)[..., None] for label, name in names.items()}
+    rows = [line["rows"][0] for line in lines]
+    last = lines[-1]
+    hidden = ("item", "file", "status", "rows", "seconds", "measurement_sha256", "output_sha256")
+    about = {name: value for name, value in last.items() if name not in hidden}
+    warnings = doubts(rows, last.get("relative_noise") or 0.0)
+    table = cells(rows, window.unit, leave_out=("ssim_gaussian",))
+    return Found(stacks, {**about, "rows": rows}, table, warnings, {})
+
+
+def _image(path: Path, label: str) -> np.ndarray:
+    with decoding(path, "row of this job"), np.load(path, allow_pickle=False) as archive:
+        return np.asarray(archive[label])
+
+
+def estimate_whole(
+    config: Experiment,
+    plan: Plan,
+    weights: Weights,
+    frame: Frame,
+    shape: tuple[int, ...],
+    measured: tuple[int, ...],
+    *,
+    timed: bool = False,
+) -> tuple[Estimate, int]:
+    """(network: of one slab at a time, all evaluations; bytes at the peak of the solver).
+
+    Args:
+      config: of the run.
+      plan: how the solver runs.
+      weights: of the network.
+      frame: of a slice.
+      shape: (D, H, W) of the volume.
+      measured: of the measurement.
+      timed: whether to compile and time an evaluation.
+    """
+    slabs = slabs_of(shape[0], weights.network.image_channels)
+    size = config.patch_batch if isinstance(config.patch_batch, int) else 0
+    found = plan_sampling(
+        weights.network,
+        weights.params,
+        frame,
+        evaluations=slabs * plan.evaluations,
+        patch_batch=size,
+        gradient=plan.row.gradient,
+        timed=timed,
+    )
+    step = 4 * (VOLUMES * math.prod(shape) + MEASUREMENTS * math.prod(measured))
+    return found, found.bytes + step + max(working_memory(shape, measured))
+
+
+def check_room(volume: Volume, needed: int) -> None:
+    """Refuses a volume beyond the memory that is free, before anything is built.
+
+    Raises:
+      UserError: with the estimate.
+    """
+    try:
+        room = free_memory()
+    except UserError:  # a device that does not tell
+        return
+    if needed > room:
+        shape = " x ".join(map(str, volume.source.images.shape[:3]))
+        raise UserError(
+            f"{volume.path}: a volume of {shape} voxels takes about {needed / 1e9:.3g} GB of memory to be solved, and "
+            f"{room / 1e9:.3g} GB are free: take fewer slices, or larger voxels with weights of smaller slices"
+        )
