@@ -258,3 +258,15 @@ def test_what_does_not_fit_is_refused(given, message):
     options = {"measurement": GAUSSIAN.y, "operator": OPERATOR, "prior": PRIOR, "levels": 2, **given}
     with pytest.raises(ValueError, match=message):
         reconstruct(0, **options)
+
+
+def test_noise_of_each_entry_weighs_a_volume():
+    gaussian, operator, prior = make()
+    std = np.linspace(0.5, 2, 15).astype(np.float32)
+    problem = build_volume_problem(operator, prior, gaussian.y, None, "dds")
+    weighted, _ = problem.weighted(jnp.asarray(std))
+    root = (1 / std) / np.sqrt(np.mean(std**-2.0))
+    volume = jnp.asarray(np.random.default_rng(1).random(FRAME.image_shape), jnp.float32)
+    np.testing.assert_allclose(weighted.forward(volume), root * problem.forward(volume), rtol=1e-4)
+    np.testing.assert_allclose(weighted.measurement, root * problem.measurement, rtol=1e-4)
+    assert weighted.adjoint(weighted.measurement).shape == FRAME.image_shape

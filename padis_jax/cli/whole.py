@@ -65,17 +65,19 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         frame=frame,
         patch_batch=config.patch_batch or None if isinstance(config.patch_batch, int) else None,
     )
-    estimate, peak = estimate_whole(config, plan, weights, frame, shape, measured, timed=output.estimate)
+    estimate, peak = estimate_whole(config, plan, weights, prior.frame, measured, timed=output.estimate)
     check_room(volume, peak)
     check_host(config, volume)
-    if not output.silent:
-        for note in volume.notes:
-            print(f"note: {note}", file=sys.stderr)
     labels = labels_of(config, volume, plan)
     items = rows_of_job(volume, labels)
     names = volume_names(config, workdir, volume, window, items="rows/")
+    if output.dry_run or isinstance(volume.geometry, ConeScan):  # what the scan does not allow is said before the work
+        traced_case(single_run(volume), lambda: with_volume_prior(volume.case(volume.numbers[0]), prior))
+    if not output.silent:
+        for note in volume.notes:
+            print(f"note: {note}", file=sys.stderr)
     if output.dry_run:
-        _plan(volume, plan, prior, measured, estimate, peak, workdir, output)
+        _plan(volume, plan, measured, estimate, peak, workdir, output)
         return []
     placed = dict(zip(labels, items, strict=True))
     counts = _solve(volume, plan, weights, prior, placed, names, workdir, output)
@@ -174,16 +176,14 @@ def _refuse_failed(volume: Volume, placed: dict[str, str], lines: list[dict[str,
 def _plan(
     volume: Volume,
     plan: Plan,
-    prior: VolumePrior,
     measured: tuple[int, ...],
     estimate: Estimate,
     peak: int,
     workdir: Path,
     output: OutputOptions,
 ) -> None:
-    """Prints what would be done, and what it takes, after the checks of the run."""
+    """Prints what would be done, and what it takes."""
     config, spacing = volume.config, volume.source.spacing
-    traced_case(single_run(volume), lambda: with_volume_prior(volume.case(volume.numbers[0]), prior))
     about: dict[str, Any] = {
         "volume": volume.path,
         "choice": volume.choice,

@@ -39,8 +39,8 @@ def network_call(
       gradient: whether the solver differentiates the network (DPS).
 
     Returns:
-      (params, patches [count, *sides, C], positions [count, *sides, 2], sigma [count]) -> patches or their gradient;
-      shapes of these four.
+      (params, patches [count, *sides, C], positions [count, *sides, 2 or 3], sigma [count]) -> patches or their
+      gradient; shapes of these four.
     """
 
     def denoise(params: Params, x: Array, where: Array, sigma: Array) -> Array:
@@ -50,7 +50,8 @@ def network_call(
         clean, transpose = jax.vjp(lambda x: denoise(params, x, where, sigma), x)
         return transpose(clean)
 
-    sizes = ((count, *sides, config.image_channels), (count, *sides, 2), (count,))
+    seen = max(2, config.position_channels)
+    sizes = ((count, *sides, config.image_channels), (count, *sides, seen), (count,))
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(jnp.shape(a), jnp.result_type(a)), params)
     return pull_back if gradient else denoise, (shapes, *(jax.ShapeDtypeStruct(size, jnp.float32) for size in sizes))
 

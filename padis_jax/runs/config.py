@@ -255,6 +255,12 @@ class Experiment:
             raise UserError(f"--image.index {quoted(index)}: measured scans have rows; name them by --measurement.row")
         if isinstance(index, str) and self.generate:
             raise UserError(f"--image.index {quoted(index)}: --generate draws images without one; leave it out")
+        for flag, given in (("--scan.geometry", self.scan.geometry), (self.volume.given, self.volume.given)):
+            if given and (self.measurements or self.generate):
+                raise UserError(f"{flag}: of one volume, not of --measurements or --generate; leave it out")
+        if self.scan.geometry and (self.measurement.path or self.problem):
+            other = "--measurement.path" if self.measurement.path else "--problem"
+            raise UserError(f"--scan.geometry simulates a scan, and {other} is another; leave one of the two out")
         if isinstance(row, str) and not self.measurement.path:
             raise UserError(f"--measurement.row {quoted(row)}: belongs to one scan; name it by --measurement.path")
 

@@ -14,7 +14,6 @@ from padis_jax.devices.plan import Estimate, plan_sampling
 from padis_jax.errors import UserError
 from padis_jax.images.guard import decoding
 from padis_jax.operators.working_memory import working_memory
-from padis_jax.patches import Frame
 from padis_jax.runs.case import Case
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import plan_of
@@ -27,14 +26,16 @@ from padis_jax.runs.solve_slices import done_of
 from padis_jax.runs.volume import Volume
 from padis_jax.runs.volume_case import with_volume_prior
 from padis_jax.runs.volume_results import Found
-from padis_jax.slabs import slabs_of
+from padis_jax.slabs import VolumeFrame
 from padis_jax.solvers import sampling
 from padis_jax.solvers.presets import Plan
 from padis_jax.volume_prior import VolumePrior
 from padis_jax.weights import Weights
 from padis_jax.window import Window
 
-VOLUMES, MEASUREMENTS = 12, 2  # in float32 at the peak of a data step, beside what a projection takes
+# Volumes, and padded volumes, in float32 at the peak beside what network and projection take: as XLA plans the loops on
+# a CPU, cone beams of 64^3 and 128^3 voxels.
+PLUG_AND_PLAY, SAMPLING = (5.0, 2.5), (2.5, 7.5)
 
 
 def labels_of(config: Experiment, volume: Volume, plan: Plan) -> list[str]:
@@ -111,8 +112,7 @@ def estimate_whole(
     config: Experiment,
     plan: Plan,
     weights: Weights,
-    frame: Frame,
-    shape: tuple[int, ...],
+    frame: VolumeFrame,
     measured: tuple[int, ...],
     *,
     timed: bool = False,
@@ -123,24 +123,23 @@ def estimate_whole(
       config: of the run.
       plan: how the solver runs.
       weights: of the network.
-      frame: of a slice.
-      shape: (D, H, W) of the volume.
+      frame: of the volume.
       measured: of the measurement.
       timed: whether to compile and time an evaluation.
     """
-    slabs = slabs_of(shape[0], weights.network.image_channels)
     size = config.patch_batch if isinstance(config.patch_batch, int) else 0
     found = plan_sampling(
         weights.network,
         weights.params,
-        frame,
-        evaluations=slabs * plan.evaluations,
+        frame.plane,
+        evaluations=frame.tiles[0] * plan.evaluations,
         patch_batch=size,
         gradient=plan.row.gradient,
         timed=timed,
     )
-    step = 4 * (VOLUMES * math.prod(shape) + MEASUREMENTS * math.prod(measured))
-    return found, found.bytes + step + max(working_memory(shape, measured))
+    volumes, padded = SAMPLING if plan.row.begin is None else PLUG_AND_PLAY
+    step = 4 * (volumes * math.prod(frame.image_shape) + padded * math.prod(frame.padded_shape))
+    return found, round(found.bytes + step) + max(working_memory(frame.image_shape, measured))
 
 
 def check_room(volume: Volume, needed: int) -> None:

@@ -112,10 +112,7 @@ def _check(config: Experiment, cone: bool) -> None:
             "--volume.shape": (config.volume.shape is not None, own),
             "--volume.slice-mm": (bool(config.volume.slice_mm and measured.path), f"{own}; see --measurement.row-mm"),
         }
-    if config.scan.geometry and not cone:
-        named = (measured.path, "--measurement.path"), (config.problem, "--problem")
-        unused |= {flag: (bool(value), "--scan.geometry simulates a scan") for value, flag in named}
-        if not config.several:
+        if config.scan.geometry and not config.several:
             raise UserError(
                 "--scan.geometry: a cone beam's scan is of a volume: choose slices by --image.index, or all"
             )
