@@ -302,7 +302,8 @@ def volume_prior_of(
         if (first is None and depth != total) or (first or 0) + depth > total:
             raise UserError(
                 f"{path}: trained on volumes of {total} slices, whose z the network knows: give `first` "
-                f"(--volume.first), the number of the first of these {depth} slices in such a volume, at most {max(total - depth, 0)}"
+                f"(--volume.first), the number of the first of these {depth} slices in such a volume, at most "
+                f"{max(total - depth, 0)}"
             )
     return slab_prior(
         weights.network,
