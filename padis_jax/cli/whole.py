@@ -25,6 +25,7 @@ from padis_jax.measurements.cone_geometry import ConeScan
 from padis_jax.patches import frame_for
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import plan_of
+from padis_jax.runs.doubts import without_blocks
 from padis_jax.runs.job import read_manifest, run_job, settings_of
 from padis_jax.runs.results import results_folder
 from padis_jax.runs.score import aligned
@@ -71,6 +72,9 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     labels = labels_of(config, volume, plan)
     items = rows_of_job(volume, labels)
     names = volume_names(config, workdir, volume, window, items="rows/")
+    if output.dry_run:
+        for number in volume.numbers:
+            volume.check(number)
     if output.dry_run or isinstance(volume.geometry, ConeScan):  # what the scan does not allow is said before the work
         traced_case(single_run(volume), lambda: with_volume_prior(volume.case(volume.numbers[0]), prior))
     if not output.silent:
@@ -84,7 +88,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     lines = {line["item"]: line for line in read_manifest(workdir)}
     chosen = [lines[name] for name in items]
     _refuse_failed(volume, placed, chosen, workdir)
-    found = found_rows(workdir, placed, window, chosen)
+    found = found_rows(workdir, placed, window, chosen, weights.blocks)
     with results_folder(workdir, names, config, lock=not output.no_lock):
         files = write_volume(workdir, config, volume, window, plan, weights.digest, found)
     if output.json:
@@ -95,6 +99,8 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         print(aligned(found.table))
         for warning in found.warnings:
             print(f"warning: {warning}")
+        if weights.blocks is None:
+            print(f"note: {without_blocks(config.weights)}")
     if not output.silent:
         kept = f", {counts['kept']} rows kept from before" if counts["kept"] else ""
         print(f"results in {workdir}: {', '.join(files)}{kept}")

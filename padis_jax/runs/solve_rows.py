@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from padis_jax.blocks import Blocks
 from padis_jax.devices.memory import free_memory
 from padis_jax.devices.plan import Estimate, plan_sampling
 from padis_jax.errors import UserError
@@ -17,7 +18,7 @@ from padis_jax.operators.working_memory import working_memory
 from padis_jax.runs.case import Case
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import plan_of
-from padis_jax.runs.doubts import doubts
+from padis_jax.runs.doubts import doubts, unlike, unlike_slices
 from padis_jax.runs.job import Done, Item, Solve
 from padis_jax.runs.outcome import Outcome
 from padis_jax.runs.score import cells
@@ -84,7 +85,13 @@ def rows_solver(
     return solve
 
 
-def found_rows(workdir: Path, names: Mapping[str, str], window: Window, lines: Sequence[Mapping[str, Any]]) -> Found:
+def found_rows(
+    workdir: Path,
+    names: Mapping[str, str],
+    window: Window,
+    lines: Sequence[Mapping[str, Any]],
+    blocks: Blocks | None = None,
+) -> Found:
     """Of rows that are all finished.
 
     Args:
@@ -92,13 +99,16 @@ def found_rows(workdir: Path, names: Mapping[str, str], window: Window, lines: S
       names: label -> name of its item.
       window: of the values.
       lines: of the manifest, in the order of `names`.
+      blocks: of the training images, to tell slices that look unlike them.
     """
     stacks = {label: _image(workdir / f"{name}.npz", label)[..., None] for label, name in names.items()}
     rows = [line["rows"][0] for line in lines]
     last = lines[-1]
     hidden = ("item", "file", "status", "rows", "seconds", "measurement_sha256", "output_sha256")
     about = {name: value for name, value in last.items() if name not in hidden}
-    warnings = doubts(rows, last.get("relative_noise") or 0.0)
+    slices = stacks[TV_ROW]
+    strange = [at for at, image in enumerate(slices) if unlike(blocks, image) is not None]
+    warnings = [*unlike_slices(strange, len(slices)), *doubts(rows, last.get("relative_noise") or 0.0)]
     table = cells(rows, window.unit, leave_out=("ssim_gaussian",))
     return Found(stacks, {**about, "rows": rows}, table, warnings, {})
 

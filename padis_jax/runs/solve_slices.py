@@ -63,7 +63,9 @@ def slices_solver(
         alike = all(case.operator is cases[0].operator for case in cases)
         if size == 1 or config.samples or not alike:
             return [
-                done_of(case, _filled(one_of(config, number), case, plan_of(config, case.kind, case), on_memory), blocks)
+                done_of(
+                    case, _filled(one_of(config, number), case, plan_of(config, case.kind, case), on_memory), blocks
+                )
                 for number, case in zip(numbers, cases, strict=True)
             ]
         return _side_by_side(config, numbers, cases, blocks, size=size, mesh=mesh, on_memory=on_memory)
@@ -117,7 +119,8 @@ def done_of(case: Case, outcome: Outcome | UserError, blocks: Blocks | None = No
     arrays = {name: np.asarray(image, np.float32) for name, image in outcome.images.items()}
     about: dict[str, Any] = {"rows": [row.shown() for row in outcome.rows]}
     about["relative_noise"] = float(case.measurement.noise_level)
-    about["unlike"] = unlike(blocks, arrays[TV_ROW])
+    if blocks is not None and TV_ROW in arrays:
+        about["unlike"] = unlike(blocks, arrays[TV_ROW])
     if outcome.samples is not None:
         arrays["deviation"] = np.asarray(outcome.samples.deviation, np.float32)
         about["samples"] = score_samples(outcome.samples, case)[0]

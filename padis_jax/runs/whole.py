@@ -161,7 +161,18 @@ def _measured_cone(config: Experiment, weights: Weights) -> Volume:
 
     notes = (*said, *scan.notes, *grid.notes)
     volume = Volume(
-        config, "slice", tuple(range(grid.shape[0])), source, {}, problem, case, False, path, geometry, notes
+        config,
+        what="slice",
+        numbers=tuple(range(grid.shape[0])),
+        source=source,
+        entries={},
+        problem=problem,
+        case=case,
+        check=lambda number: None,  # the scan was read whole
+        truth=False,
+        path=path,
+        geometry=geometry,
+        notes=notes,
     )
     return _with_entry(volume, digest.hexdigest)
 
