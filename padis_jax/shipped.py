@@ -42,7 +42,7 @@ CARDS = {
     "photos": Card(
         "photographs under CC0 and CC-BY, any size, patches",
         "Apache-2.0, data: priors/README.md",
-        "PHOTOS",
+        "b54b70c91bfd356aac6dd7c3bca7291b39c9fe32f35a55e7f04f96fac0e01fc6",
     ),
     "photos_two": Card(
         "photographs of two scenes, patches",
