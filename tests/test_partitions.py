@@ -1,0 +1,133 @@
+"""Closed forms of tilings of Gaussian images against sampling, and the loop with less fresh noise against DDS."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import padis_jax as pj
+from padis_jax.operators import ParallelBeam
+from padis_jax.patches import frame_for
+from padis_jax.prior import Prior, tiled_prior
+from studies.partitions import gaussian
+from studies.partitions.measured import moments, offsets_of
+from studies.partitions.reconstructions import known_of, reconstructed
+
+FRAME = frame_for((6, 6), 4)  # 2 x 2 tiles, 2 x 2 offsets
+CLEAN = gaussian.covariance(6, 2.0)
+SIGMA = 0.15
+
+
+def drawn(count: int = 20000) -> tuple[np.ndarray, np.ndarray]:
+    """Clean and noisy images [count, n]."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(count, 36)) @ np.linalg.cholesky(CLEAN).T
+    return x, x + SIGMA * rng.normal(size=x.shape)
+
+
+def test_errors_of_denoisers_are_those_of_drawn_images() -> None:
+    """least, one, average and variance, against means over 20,000 images; each tile is denoised by its own regression."""
+    x, y = drawn()
+    noisy = CLEAN + SIGMA**2 * np.eye(36)
+    own = y @ np.linalg.inv(noisy) @ CLEAN
+    each = []
+    for tiling in gaussian.blocks(FRAME):
+        d = np.zeros_like(y)
+        for p in tiling:
+            d[:, p] = y[:, p] @ np.linalg.solve(noisy[np.ix_(p, p)], CLEAN[np.ix_(p, p)])
+        each.append(d)
+    mean = np.mean(each, axis=0)
+    e = gaussian.errors(FRAME, CLEAN, SIGMA)
+    assert np.mean((own - x) ** 2) == pytest.approx(e.least, rel=0.01)
+    assert np.mean([np.mean((d - x) ** 2) for d in each]) == pytest.approx(e.one, rel=0.01)
+    assert np.mean((mean - x) ** 2) == pytest.approx(e.average, rel=0.01)
+    assert np.mean([np.mean((d - mean) ** 2) for d in each]) == pytest.approx(e.variance, rel=0.02)
+    assert e.one == pytest.approx(e.average + e.variance, rel=1e-9)
+    assert e.least < e.average < e.one
+
+
+def test_every_tiling_covers_the_image_once() -> None:
+    """The blocks are a partition of the pixels, and there are as many tilings as offsets."""
+    tilings = gaussian.blocks(FRAME)
+    assert len(tilings) == FRAME.margin[0] * FRAME.margin[1] == 4
+    for tiling in tilings:
+        np.testing.assert_array_equal(np.sort(np.concatenate(tiling)), np.arange(36))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_covariance_of_annealing_is_that_of_chains(count: int) -> None:
+    """Ancestral sampling with one or two random tilings a step, 40,000 chains."""
+    rng, ladder, n = np.random.default_rng(1), np.array([1.0, 0.4, 0.15]), 40000
+    x = rng.normal(size=(n, 36)) @ np.linalg.cholesky(CLEAN + np.eye(36)).T
+    for level, after in zip(ladder, [0.4, 0.15, 0.0], strict=True):
+        q = gaussian.precisions(FRAME, CLEAN + level**2 * np.eye(36))
+        weight = 1 - (after / level) ** 2
+        chosen = np.stack([rng.permutation(4)[:count] for _ in range(n)])
+        score = np.zeros_like(x)
+        for o in range(4):
+            score -= np.sum(chosen == o, axis=1, keepdims=True) / count * (x @ q[o])
+        x = x + weight * level**2 * score + after * np.sqrt(weight) * rng.normal(size=x.shape)
+    expected = gaussian.annealed(FRAME, CLEAN, ladder, count=count)
+    assert np.linalg.norm(np.cov(x.T) - expected) < 0.03 * np.linalg.norm(expected)
+    others = gaussian.annealed(FRAME, CLEAN, ladder, count=None)
+    assert np.trace(expected) > np.trace(others)
+
+
+def test_corrected_annealing_is_that_of_the_average() -> None:
+    """Proposition 3: what the tilings add, taken from what is drawn, leaves the covariance of averaging them all."""
+    ladder = np.geomspace(1, 0.1, 12)
+    one, corrected, average = (
+        gaussian.annealed(FRAME, CLEAN, ladder, last=0.08, count=c, corrected=k)
+        for c, k in ((1, False), (1, True), (None, False))
+    )
+    np.testing.assert_allclose(corrected, average, atol=1e-12)
+    assert np.abs(one - average).max() > 1e-4
+
+
+def test_the_own_score_draws_the_image() -> None:
+    """With the image's own score and many levels the covariance is C."""
+    assert gaussian.distance(gaussian.annealed(FRAME, CLEAN, np.geomspace(3, 0.005, 400), count=0), CLEAN) < 0.02
+
+
+def small_prior(tilings: int = 1) -> Prior:
+    """Shrinks a patch towards its own mean, so that tilings differ."""
+
+    def denoise(patches: jax.Array, positions: jax.Array, sigma: jax.Array) -> jax.Array:
+        keep = 0.1 / (0.1 + jnp.square(sigma))[:, None, None, None]
+        mean = patches.mean((1, 2), keepdims=True)
+        return mean + keep * (patches - mean)
+
+    return tiled_prior(denoise, frame_for((12, 12), 4), tilings=tilings)
+
+
+def test_measured_moments_add_up() -> None:
+    """Over all tilings the error of one is that of the average and the variance (with n - 1 it is n / (n - 1) of it)."""
+    prior = small_prior()
+    image = np.random.default_rng(0).uniform(size=(1, 12, 12, 1)).astype(np.float32)
+    (row,) = moments(prior, image, [0.3])
+    count = len(offsets_of(prior, None, 0))
+    assert count == 16
+    assert row.one == pytest.approx(row.average + row.variance * (count - 1) / count, rel=1e-5)
+    assert row.variance > 0
+
+
+@pytest.mark.parametrize("tilings", [1, 2])
+def test_without_a_correction_the_loop_is_that_of_dds(tilings: int) -> None:
+    """Bit for bit; with one it is another image."""
+    prior = small_prior(tilings)
+    operator = ParallelBeam(image_shape=(12, 12), angles=np.arange(5) * np.pi / 5, detector_count=18)
+    image = jnp.asarray(np.random.default_rng(0).uniform(size=(12, 12)), jnp.float32)
+    y, rows = operator(image), [{"sigma": s, "variance": 0.2 * s**2} for s in (0.01, 0.1, 1.0)]
+    settings = pj.DDS(cg_steps=3)
+    ours = {
+        corrected: reconstructed(
+            jax.random.key(3), y, operator, prior, jnp.zeros((12, 12, 1)), settings=settings, levels=6,
+            sigma_max=1.0, sigma_min=0.01, known=known_of(rows, tilings, 16, corrected=corrected),
+        )
+        for corrected in (False, True)
+    }  # fmt: skip
+    theirs = pj.reconstruct(
+        jax.random.key(3), y, operator, prior, solver=settings, levels=6, sigma_max=1.0, sigma_min=0.01
+    )
+    np.testing.assert_array_equal(ours[False], theirs.image)
+    assert float(jnp.max(jnp.abs(ours[True] - theirs.image))) > 1e-3
