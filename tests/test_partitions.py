@@ -26,7 +26,7 @@ def drawn(count: int = 20000) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_errors_of_denoisers_are_those_of_drawn_images() -> None:
-    """least, one, average and variance, against means over 20,000 images; each tile is denoised by its own regression."""
+    """All four, against means over 20,000 images; each tile is denoised by its own regression."""
     x, y = drawn()
     noisy = CLEAN + SIGMA**2 * np.eye(36)
     own = y @ np.linalg.inv(noisy) @ CLEAN
@@ -101,7 +101,7 @@ def small_prior(tilings: int = 1) -> Prior:
 
 
 def test_measured_moments_add_up() -> None:
-    """Over all tilings the error of one is that of the average and the variance (with n - 1 it is n / (n - 1) of it)."""
+    """Over all tilings the error of one is that of the average and the variance, which is the unbiased one here."""
     prior = small_prior()
     image = np.random.default_rng(0).uniform(size=(1, 12, 12, 1)).astype(np.float32)
     (row,) = moments(prior, image, [0.3])

@@ -199,7 +199,7 @@ def _cell(
 def table(size: str, found: dict[tuple[int, bool, int, int], float]) -> str:
     """Means, and means over images of the differences from one tiling without correction, with 95% intervals."""
     lines = ["| K | levels | corrected | PSNR (dB) | less K = 1, paired (95%) |", "|---|---|---|---|---|"]
-    images, seeds = (sorted({cell[at] for cell in found}) for at in (2, 3))
+    images, seeds = sorted({cell[2] for cell in found}), sorted({cell[3] for cell in found})
 
     def values(tilings: int, corrected: bool) -> np.ndarray:
         return np.array([np.mean([found[tilings, corrected, i, s] for s in seeds]) for i in images])

@@ -47,7 +47,7 @@ def covariance(side: int, length: float, *, deviation: float = 0.25, smooth: boo
 
 
 def blocks(frame: Frame) -> list[list[np.ndarray]]:
-    """The pixels (indices into the image, row by row) of each tile of each tiling; tiles of padding alone are left out."""
+    """The pixels (indices into the image, row by row) of each tile of each tiling, without tiles of padding."""
     h, w = frame.image_shape
     plane = np.asarray(frame.pad(jnp.arange(1, h * w + 1, dtype=jnp.float32).reshape(h, w, 1)))
     rows, columns = (max(1, m) for m in frame.margin)

@@ -34,7 +34,9 @@ class Known:
     variance: Array
 
 
-def step(settings: DDS, known: Known, problem: Problem, key: Array, x: Array, noise: sampling.Noise) -> tuple[Array, Fit]:
+def step(
+    settings: DDS, known: Known, problem: Problem, key: Array, x: Array, noise: sampling.Noise
+) -> tuple[Array, Fit]:
     """A step of DDS (eta = 1) that draws t^2 - v instead of t^2, v the variance that the tilings have added."""
     tiling_key, noise_key = jax.random.split(key)
     denoised = problem.denoised(tiling_key, x, noise.sigma)

@@ -1,0 +1,60 @@
+"""Tilings of other sizes on one padded plane, and the size by level."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import random_params
+
+from padis_jax.patches import frame_for
+from padis_jax.unet import NetworkConfig
+from padis_jax.weights import Weights
+from padis_jax.window import Window
+from studies import patch_size
+
+NETWORK = NetworkConfig(model_channels=8, channel_mult=(1, 1), num_blocks=1)
+FRAME = frame_for((24, 24), 8)  # margin 8: planes of 40 x 40
+WEIGHTS = Weights(random_params(NETWORK), NETWORK, FRAME, Window("1", 0.0, 1.0), {}, "")
+
+
+@pytest.mark.parametrize("size", [4, 8, 16])
+def test_every_tiling_covers_the_image(size):
+    """A denoiser that gives ones: the image is covered wherever the corner falls, the plane is not."""
+    for seed in range(6):
+        plane = jnp.ones((40, 40, 1))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(patch_size, "denoise_patches", lambda config, params, patches, where, sigma: patches)
+            found = patch_size.tiled(NETWORK, FRAME, size, {}, jax.random.key(seed), plane, jnp.float32(0.1))
+        np.testing.assert_array_equal(FRAME.crop(found), 1)
+
+
+def test_patches_see_the_positions_of_the_plane():
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(patch_size, "denoise_patches", lambda c, p, patches, where, s: (seen.append(where), patches)[1])
+        for size in (4, 16):
+            patch_size.tiled(NETWORK, FRAME, size, {}, jax.random.key(0), jnp.ones((40, 40, 1)), jnp.float32(0.1))
+    steps = [float(where[0, 0, 1, 0] - where[0, 0, 0, 0]) for where in seen]
+    assert steps == pytest.approx([2 / 39, 2 / 39])
+
+
+def test_the_size_follows_the_level():
+    """Below the bound the image is that of the first size, from it on that of the second."""
+    key, plane = jax.random.key(1), jax.random.normal(jax.random.key(2), (40, 40, 1))
+    small, large = (patch_size.prior_of(WEIGHTS, (size,)) for size in (8, 16))
+    both = patch_size.prior_of(WEIGHTS, (8, 16), (0.1,))
+    for sigma, own in ((0.05, small), (0.1, large), (0.5, large)):
+        expected = jax.jit(own.denoise)(jax.random.clone(key), plane, jnp.float32(sigma))
+        np.testing.assert_allclose(
+            jax.jit(both.denoise)(jax.random.clone(key), plane, jnp.float32(sigma)), expected, atol=1e-5
+        )
+
+
+def test_the_rule_is_read_off_the_errors():
+    found = {
+        f"{size}/{sigma:g}": abs(size - (16 if sigma < 0.03 else 56))
+        for size in patch_size.SIZES
+        for sigma in patch_size.SIGMAS
+    }  # noqa: E501
+    sizes, bounds = patch_size.rule(found)
+    assert sizes == (16, 56) and bounds == pytest.approx((np.sqrt(0.02 * 0.05),))
