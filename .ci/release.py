@@ -4,9 +4,9 @@
     make release RELEASE='--python python3.12'   with others
 
 1. Nothing uncommitted. 2. One version in padis_jax/__init__.py, CITATION.cff and the newest section of CHANGELOG.md.
-3. A wheel is built, and its licence, its prior and the typing marker are in it. 4. For each Python the wheel is installed into an
-empty environment with its extra "medical", and reconstructs the demo's slice from outside of the checkout. 5. What is
-left to do by hand is printed.
+3. A wheel is built, and its licence, its prior and the typing marker are in it. 4. For each Python the wheel is
+installed into an empty environment with its extra "medical", and reconstructs the demo's slice from outside of the
+checkout. 5. What is left to do by hand is printed.
 """
 
 import argparse

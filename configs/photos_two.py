@@ -5,8 +5,8 @@
     python -m padis_jax.benchmark --weights-rgb runs/photos_two/weights.safetensors
 
 118 overlapping crops of two scenes (coffee, motorcycle), validated on a third (rocket): far too few for a general prior
-of photographs (configs/photos.py, configs/celebahq.py). astronaut and chelsea, which the benchmark tests on, are not in the
-file. Network and noise levels as in configs/head_ct.py, but for the channels.
+of photographs (configs/photos.py, configs/celebahq.py). astronaut and chelsea, which the benchmark tests on, are not in
+the file. Network and noise levels as in configs/head_ct.py, but for the channels.
 
 Cost: 63 minutes for `--run.steps 3000` on one shared CPU core. Figure to expect: a validation loss of 0.201 after these
 (weights/photos_two.safetensors, weights/README.md).
