@@ -5,8 +5,8 @@
 
 1. Nothing uncommitted. 2. One version in padis_jax/__init__.py, CITATION.cff and the newest section of CHANGELOG.md.
 3. A wheel is built, and its licence, its prior and the typing marker are in it. 4. For each Python the wheel is
-installed into an empty environment with its extra "medical", and reconstructs the demo's slice from outside of the
-checkout. 5. What is left to do by hand is printed.
+installed into an empty environment with its extra "medical", and loads the prior that comes along and
+reconstructs the demo's slice, from outside of the checkout. 5. What is left to do by hand is printed.
 """
 
 import argparse
@@ -73,6 +73,7 @@ def tried(wheel: Path, python: str, folder: Path) -> None:
     """Installs the wheel for one Python and runs the demo from it, outside of the checkout."""
     run(python, "-m", "venv", folder / "env", cwd=folder)
     run(folder / "env/bin/python", "-m", "pip", "install", "-q", f"{wheel}[medical]", cwd=folder)
+    run(folder / "env/bin/python", "-c", "import padis_jax; padis_jax.load_prior('photos')", cwd=folder)
     command = [folder / "env/bin/padis-sample", "--weights", TOP / "weights/head_ct.safetensors", "--image.path",
                TOP / "data/head_ct.npz", "--workdir", folder / "results"]  # fmt: skip
     table = run(*command, cwd=folder)
