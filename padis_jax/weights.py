@@ -297,6 +297,8 @@ def volume_prior_of(
             f"{path}: of images of {weights.network.image_channels} channels, and volumes have none; take weights of "
             "grey images"
         )
+    if first is not None and weights.network.position_channels != 3:
+        raise UserError(f"{path}: its network knows no z: leave `first` (--volume.first) out")
     if weights.network.position_channels == 3 and slab is not None and slab.total:
         total = slab.total
         if (first is None and depth != total) or (first or 0) + depth > total:

@@ -69,7 +69,7 @@ def test_no_recorded_cell_is_doubted_that_is_not_far_below_total_variation():
 
 
 def test_an_image_unlike_the_training_images_is_told_before_the_solver():
-    """The brain of another modality, here the head upside down in brightness; not a left-out slice of the head."""
+    """The head with its brightness inverted; not a left-out slice of the head."""
     blocks = load_weights("head_ct").blocks
     head = np.asarray(read_images("data/head_ct.npz", memory=0).images[[20, 41, 62, 83]])
     assert [unlike(blocks, image) for image in head] == [None] * 4

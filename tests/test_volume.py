@@ -113,6 +113,7 @@ def test_one_volume_in_each_format_lies_where_the_source_lay(folder, batched):
 
 def test_scores_of_each_slice_and_their_spread(folder, batched):
     metrics = json.loads((batched / "metrics.json").read_text())
+    assert not {"measurement_sha256", "output_sha256", "line_sha256"} & set(metrics["slices"][0])
     assert [s["slice"] for s in metrics["slices"]] == [1, 2, 3] and metrics["choice"] == "--image.index 1:4"
     values = [s["rows"][-1]["psnr"] for s in metrics["slices"]]
     row = metrics["rows"][-1]

@@ -15,9 +15,10 @@ from padis_jax.cli.sample import main
 from padis_jax.errors import UserError
 from padis_jax.files import write_json
 from padis_jax.images import HOUNSFIELD, PLAIN, read_images
+from padis_jax.measurements.attenuation import linear_attenuation
 from padis_jax.measurements.cone_geometry import ConeScan
 from padis_jax.measurements.geometry import ScanGeometry
-from padis_jax.measurements.load import MeasurementConfig
+from padis_jax.measurements.load import MeasurementConfig, open_scan
 from padis_jax.measurements.simulate import Measurement
 from padis_jax.measurements.simulate_cone import cone_measurement
 from padis_jax.measurements.volume_load import open_measured_volume, read_measured_volume
@@ -25,6 +26,7 @@ from padis_jax.metrics import psnr, ssim
 from padis_jax.patches import frame_for
 from padis_jax.problems.registry import parallel_scan
 from padis_jax.runs import solve_rows
+from padis_jax.runs.case import image_key
 from padis_jax.runs.config import Experiment, ImageConfig, ScanConfig
 from padis_jax.runs.score import score
 from padis_jax.runs.volume import open_volume
@@ -246,8 +248,28 @@ REFUSED = {
     "a fan": ([*placed(*SHAPE), "--measurement.geometry", "fan.json"], "and fan.json is no cone beam's geometry"),
     "no file": ([*placed(*SHAPE), "--measurement.geometry", "none.json"], "and none.json is not there"),
     "negative": (["--volume.slice-mm", "-1"], "slice_mm -1.0 and along_tv 0.0 must be finite and not negative"),
+    "place along z": ([*placed(*SHAPE), "--volume.first", "3"], "knows no z: leave `first` (--volume.first) out"),
     "behind the source": ([*placed(*SHAPE), "--measurement.pixel-mm", "9"], "of the volume is behind the source"),
 }  # fmt: skip
+
+
+def test_a_pitch_for_rtk_with_a_fan_is_refused(folder):
+    config = MeasurementConfig(str(folder / "p.npy"), str(folder / "fan.json"), detector_mm=(1.0, 1.0))
+    with pytest.raises(UserError, match="measurement.detector-mm goes with a cone beam's RTK geometry"):
+        open_scan(config)
+
+
+def test_a_plan_refuses_what_the_run_refuses(folder, tmp_path, capsys):
+    """Values that give no attenuation, numbers too large for float32, and a folder of other settings."""
+    np.save(folder / "none.npy", np.full((VIEWS, *DETECTOR), -1e-3, np.float32))
+    plan = words(folder, *placed(*SHAPE), "--dry-run", "--quiet", "--workdir", tmp_path / "out")
+    none = [*plan, "--measurement.path", str(folder / "none.npy"), "--measurement.attenuation", "0"]
+    assert "its FBP has no positive values; give --measurement.attenuation" in refused(main, none, capsys)
+    huge = [*plan, "--measurement.attenuation", "1e-30"]
+    assert "too large for computing in float32" in refused(main, huge, capsys)
+    (tmp_path / "job.json").write_text("{}")
+    (tmp_path / "results.json").write_text('{"of": "results", "files": ["job.json"]}')
+    assert "has results of other settings" in refused(main, [*plan, "--workdir", str(tmp_path)], capsys)
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -309,6 +331,21 @@ def test_counts_and_their_noise(folder):
     np.testing.assert_allclose(scan.relative_std, np.exp(lines / 2) / np.sqrt(flat), rtol=1e-5)
     assert "data is taken for counts, since there is a flat field" in " ".join(scan.notes)
     assert read_measured_volume(config, open_measured_volume(config)).relative_std is None
+
+
+def test_the_noise_of_a_simulated_cone_has_a_key_of_its_own(folder):
+    """fold_in(image's key, 0), as that of a slice; the solver draws from fold_in(image's key, 1)."""
+    image = ImageConfig(str(folder / "ct.npz"), "0:12")
+    config = Experiment(image=image, scan=ScanConfig(geometry=str(folder / "g.json"), photons=1e4))
+    volume = open_whole(config, load_weights(folder / "hu.safetensors"))
+    case = volume.case(0)
+    key = jax.random.fold_in(image_key(config.seed, 0), 0)
+    attenuation, background = linear_attenuation(HOUNSFIELD)
+    expected = cone_measurement(
+        key, jnp.asarray(case.truth), case.operator, photons=1e4, pixel_mm=1.0, attenuation=attenuation,
+        background=background,
+    )  # fmt: skip
+    np.testing.assert_array_equal(case.measurement.y, expected.y)
 
 
 @pytest.mark.slow

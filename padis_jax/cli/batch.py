@@ -249,7 +249,8 @@ def _plan(
 
     def build() -> Case:
         job.operator()
-        found = (passed(name, job.case) for name in mine if name not in refused)
+        order = [*mine, *(name for name in job.items if name not in mine)]  # those of other processes last
+        found = (passed(name, job.case) for name in order if name not in refused)
         case = next((case for case in found if case is not None), None)
         if case is None:
             raise none_usable(config, next(iter(refused.values())))

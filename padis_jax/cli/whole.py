@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from padis_jax.patches import frame_for
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import plan_of
 from padis_jax.runs.doubts import without_blocks
-from padis_jax.runs.job import read_manifest, run_job, settings_of
+from padis_jax.runs.job import Done, Item, check_job, read_manifest, run_job, settings_of
 from padis_jax.runs.results import results_folder
 from padis_jax.runs.score import aligned
 from padis_jax.runs.solve import traced_case
@@ -73,7 +74,8 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     items = rows_of_job(volume, labels)
     names = volume_names(config, workdir, volume, window, items="rows/")
     if output.dry_run:
-        for number in volume.numbers:
+        check_job(workdir, _about(volume, plan, weights))
+        for number in volume.numbers[:1] if volume.geometry is not None and not volume.truth else volume.numbers:
             volume.check(number)
     if output.dry_run or isinstance(volume.geometry, ConeScan):  # what the scan does not allow is said before the work
         traced_case(single_run(volume), lambda: with_volume_prior(volume.case(volume.numbers[0]), prior))
@@ -121,6 +123,12 @@ def measured_shape(volume: Volume) -> tuple[int, ...]:
     return depth, *jax.eval_shape(of_slice, jax.ShapeDtypeStruct((height, width), jnp.float32)).shape
 
 
+def _about(volume: Volume, plan: Plan, weights: Weights) -> dict[str, Any]:
+    """For job.json."""
+    about = settings_of(volume.config, plan, weights, FREE) | {"volume_of": volume.path}
+    return about | ({"geometry": dataclasses.asdict(volume.geometry)} if volume.geometry is not None else {})
+
+
 def _solve(
     volume: Volume,
     plan: Plan,
@@ -133,9 +141,6 @@ def _solve(
 ) -> dict[str, int]:
     """The job; returns its counts."""
     config, labels = volume.config, list(placed)
-    about = settings_of(config, plan, weights, FREE) | {"volume_of": volume.path}
-    if volume.geometry is not None:
-        about |= {"geometry": dataclasses.asdict(volume.geometry)}
 
     def report(line: dict[str, Any]) -> None:
         if output.silent:
@@ -150,13 +155,21 @@ def _solve(
 
     try:
         with (
-            results_folder(workdir, names, config, lock=not output.no_lock),
+            results_folder(workdir, names, config, lock=not output.no_lock) as lock,
             solver_progress(plan.steps, plan.row.label, output) as progress,
         ):
-            solve = rows_solver(
+            solver = rows_solver(
                 single_run(volume), prior, placed, workdir, progress=progress, on_memory=output.on_memory
             )
-            return run_job(rows_of_job(volume, labels), workdir, solve, about, batch=1, report=report)
+
+            def solve(numbers: Sequence[int], items: Sequence[Item]) -> Sequence[Done]:
+                found = solver(numbers, items)
+                if lock is not None:
+                    lock.check()
+                return found
+
+            entries, about = rows_of_job(volume, labels), _about(volume, plan, weights)
+            return run_job(entries, workdir, solve, about, batch=1, report=report)
     except KeyboardInterrupt:
         finished = {line["item"] for line in read_manifest(workdir) if line["status"] == "done"}
         done = ", ".join(label for label in labels if placed[label] in finished) or "nothing"

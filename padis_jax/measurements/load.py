@@ -139,6 +139,11 @@ def open_scan(config: MeasurementConfig) -> OpenScan:
     Raises:
       UserError: naming the file and what is wrong with it, such as a shape that is not the geometry's.
     """
+    for name in ("detector_mm", "detector_origin_mm"):
+        if getattr(config, name) is not None:
+            raise UserError(
+                f"--measurement.{name.replace('_', '-')} goes with a cone beam's RTK geometry: leave it out"
+            )
     held = open_sinogram(config.path)
     if config.geometry:
         geometry = read_geometry(config.geometry, angles=held.angles, angle_unit=held.angle_unit)

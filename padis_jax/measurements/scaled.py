@@ -121,10 +121,22 @@ def scaled_values(
       UserError: if it cannot.
     """
     pixel = pixel_of(config, scan.geometry, image_shape)
-    attenuation = _attenuation(config, scan.sinogram, window, start, pixel)
+    return lines_values(config, scan.sinogram, scan.relative_std, window, start, pixel)
+
+
+def lines_values(
+    config: MeasurementConfig,
+    lines: np.ndarray,
+    relative_std: np.ndarray | None,
+    window: Window,
+    start: Start,
+    pixel: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`scaled_values` of line integrals of an image or of a volume; the arguments are those of `scaled_lines`."""
+    attenuation = _attenuation(config, lines, window, start, pixel)
     unit = (attenuation.high - attenuation.low) * pixel
-    noise = config.noise or _noise(scan.sinogram, scan.relative_std)
-    return scan.sinogram.astype(np.float64) / unit, np.asarray(noise, np.float64) / unit
+    noise = config.noise or _noise(lines, relative_std)
+    return lines.astype(np.float64) / unit, np.asarray(noise, np.float64) / unit
 
 
 def _attenuation(config: MeasurementConfig, lines: np.ndarray, window: Window, start: Start, pixel: float) -> Window:

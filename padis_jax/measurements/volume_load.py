@@ -1,4 +1,4 @@
-"""A measured scan of a volume as sample.py is given it: a cone beam, or detector rows that are solved together.
+"""A measured cone-beam scan as sample.py is given it.
 
 A geometry file is one of a cone beam if it is our JSON with `"beam": "cone"`, ASTRA's dictionary of a cone, or RTK's
 XML, which leaves out how far the detector's pixels are apart.
@@ -14,7 +14,6 @@ import numpy as np
 from padis_jax.errors import UserError
 from padis_jax.files import read_text
 from padis_jax.measurements.cone_geometry import ConeScan
-from padis_jax.measurements.geometry import ScanGeometry
 from padis_jax.measurements.load import MeasurementConfig, told_counts
 from padis_jax.measurements.rtk_geometry import LARGEST, read_rtk
 from padis_jax.measurements.sinogram_files import Held, open_sinogram
@@ -38,7 +37,7 @@ class OpenVolume(NamedTuple):
     """A scan whose values are still in its file: the file, and the geometry as stated."""
 
     held: Held
-    geometry: ScanGeometry | ConeScan
+    geometry: ConeScan
 
 
 def open_measured_volume(config: MeasurementConfig) -> OpenVolume:
@@ -74,18 +73,16 @@ def read_measured_volume(config: MeasurementConfig, opened: OpenVolume, *, relat
     )
 
 
-def _geometry(config: MeasurementConfig, held: Held) -> ScanGeometry | ConeScan:
-    if not config.geometry:
-        if held.geometry is None:
-            raise UserError(f"{config.path}: it has no geometry; give a file with --measurement.geometry")
-        return held.geometry
+def _geometry(config: MeasurementConfig, held: Held) -> ConeScan:
     if is_cone(config.geometry) and read_text(config.geometry).lstrip().startswith("<"):
         return _rtk(config, held)
     for name in ("detector_mm", "detector_origin_mm"):
         if getattr(config, name):
             flag = f"--measurement.{name.replace('_', '-')}"
             raise UserError(f"{flag}: {config.geometry} says itself where the detector's pixels lie; leave it out")
-    return read_scan_geometry(config.geometry, angles=held.angles, angle_unit=held.angle_unit)
+    found = read_scan_geometry(config.geometry, angles=held.angles, angle_unit=held.angle_unit)
+    assert isinstance(found, ConeScan)  # `is_cone` of the caller
+    return found
 
 
 def _rtk(config: MeasurementConfig, held: Held) -> ConeScan:

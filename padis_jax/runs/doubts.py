@@ -1,7 +1,7 @@
 """Warnings on a result that can be had without a truth.
 
 `unlike`: the image of total variation, which knows no prior, has another brightness and contrast of its blocks than the
-training images of the weights (blocks.py). It is known before the solver begins.
+training images of the weights (blocks.py). Of one image it is told before the solver begins.
 
 `worse_explained`: with r = ||y - A x|| / ||y|| of the last row, t that of total variation and s = E ||noise|| / ||y||,
 the last image is doubted where

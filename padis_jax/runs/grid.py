@@ -88,13 +88,14 @@ def check_spacing(path: str, spacing: tuple[float, float, float] | None, config:
     Raises:
       UserError: where neither tells, or pixels are not square.
     """
-    pixel = config.scan.pixel_mm or (spacing[2] if spacing else 0.0)
+    own = 0.0 if config.measurement.path else config.scan.pixel_mm  # rows of a scan have that of the scan
+    pixel = own or (spacing[2] if spacing else 0.0)
     between = config.volume.slice_mm or (spacing[0] if spacing else 0.0)
     for name, value, flag in (("wide its pixels", pixel, "--scan.pixel-mm"), ("far apart its slices", between,
                               "--volume.slice-mm")):  # fmt: skip
         if not value > 0:
             raise UserError(f"{path}: does not tell how {name} are: give {flag}")
-    if spacing and not config.scan.pixel_mm and not np.isclose(spacing[1], spacing[2], rtol=1e-3):
+    if spacing and not own and not np.isclose(spacing[1], spacing[2], rtol=1e-3):
         raise UserError(
             f"{path}: its pixels are {spacing[1]:g} mm high and {spacing[2]:g} mm wide, and those of a volume are "
             "square: resample it, or give --scan.pixel-mm"

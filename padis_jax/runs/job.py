@@ -33,6 +33,7 @@ from padis_jax.runs.config import Experiment
 from padis_jax.solvers.presets import Plan
 from padis_jax.weights import Weights, file_hash
 
+DIGESTS = ("measurement_sha256", "output_sha256", "line_sha256")  # of a line, which no result shows
 RULE = "first 31 bits of the SHA-256 of the item's name"
 
 

@@ -19,7 +19,7 @@ from padis_jax.runs.case import Case
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import plan_of
 from padis_jax.runs.doubts import doubts, unlike, unlike_slices
-from padis_jax.runs.job import Done, Item, Solve
+from padis_jax.runs.job import DIGESTS, Done, Item, Solve, read_manifest
 from padis_jax.runs.outcome import Outcome
 from padis_jax.runs.score import cells
 from padis_jax.runs.solve import TV_ROW, rows_of
@@ -71,7 +71,8 @@ def rows_solver(
         plan, label, outcome = plan_of(config, case.kind, case), labels[number], Outcome()
         tv = workdir / f"{names[TV_ROW]}.npz"
         if label == plan.row.label and plan.start == "tv":
-            if not tv.is_file():
+            finished = [line["status"] for line in read_manifest(workdir) if line["item"] == names[TV_ROW]]
+            if finished != ["done"] or not tv.is_file():
                 return [Done(reason=f"{label} starts from {TV_ROW}, which there is not")]
             outcome.images = {TV_ROW: _image(tv, TV_ROW)}
         rows = rows_of(config, case, plan, progress=progress, on_memory=on_memory)
@@ -104,7 +105,7 @@ def found_rows(
     stacks = {label: _image(workdir / f"{name}.npz", label)[..., None] for label, name in names.items()}
     rows = [line["rows"][0] for line in lines]
     last = lines[-1]
-    hidden = ("item", "file", "status", "rows", "seconds", "measurement_sha256", "output_sha256")
+    hidden = ("item", "file", "status", "rows", "seconds", *DIGESTS)
     about = {name: value for name, value in last.items() if name not in hidden}
     slices = stacks[TV_ROW]
     strange = [at for at, image in enumerate(slices) if unlike(blocks, image) is not None]

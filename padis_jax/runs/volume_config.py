@@ -15,7 +15,7 @@ class VolumeConfig:
 
     Attributes:
       shape: slices, rows and columns of the volume of a cone-beam scan; the rows and columns that the weights know.
-      slice_mm: distance of its slices; 0 for the side of a pixel.
+      slice_mm: distance of slices; 0 for that of the file, or of a measured cone's volume the side of a pixel.
       joint: solve the chosen rows of a measured scan (--measurement.row), or slices of --image.path that are simulated
         (--image.index), in one data step, too. Without it they are solved one by one.
       along_tv: weight of the total variation along z in the data step, of dds, diffpir and plug-and-play; 0 for none.

@@ -18,6 +18,7 @@ from padis_jax.measurements.geometry import write_geometry
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.doubts import doubts_of_slices, unlike_slices
 from padis_jax.runs.html_report import write_report
+from padis_jax.runs.job import DIGESTS
 from padis_jax.runs.results import STEPS, check_folder, save_images, saved_names, write_config
 from padis_jax.runs.score import cells, headings
 from padis_jax.runs.volume import Volume, item_name
@@ -263,7 +264,7 @@ def _pictures(
 
 def _shown(line: Line) -> dict[str, Any]:
     """A slice in metrics.json."""
-    hidden = ("item", "status", "measurement_sha256", "output_sha256")
+    hidden = ("item", "status", *DIGESTS)
     return {name: value for name, value in line.items() if name not in hidden}
 
 

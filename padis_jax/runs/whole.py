@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -19,7 +20,7 @@ from padis_jax.errors import UserError
 from padis_jax.images import ImageSet
 from padis_jax.measurements.attenuation import linear_attenuation
 from padis_jax.measurements.cone_geometry import ConeScan
-from padis_jax.measurements.scaled import scaled_lines
+from padis_jax.measurements.scaled import lines_values, scaled_lines
 from padis_jax.measurements.simulate import Measurement, paper_measurement
 from padis_jax.measurements.simulate_cone import cone_measurement
 from padis_jax.measurements.volume_load import is_cone, open_measured_volume, read_measured_volume
@@ -32,6 +33,7 @@ from padis_jax.runs.grid import check_spacing, grid_of
 from padis_jax.runs.job import Entry, Item
 from padis_jax.runs.volume import Volume, one_of, open_volume
 from padis_jax.runs.volume_case import VolumeCase
+from padis_jax.solvers.checks import check_numbers
 from padis_jax.solvers.volumes import TIED
 from padis_jax.weights import Weights
 
@@ -125,7 +127,6 @@ def _measured_cone(config: Experiment, weights: Weights) -> Volume:
     path = config.measurement.path
     opened = open_measured_volume(config.measurement)
     geometry = opened.geometry
-    assert isinstance(geometry, ConeScan)
     grid = grid_of(config, geometry, weights)
     scan = read_measured_volume(config.measurement, opened, relative=config.weighted)
     digest = hashlib.sha256(scan.projections.tobytes())
@@ -159,6 +160,14 @@ def _measured_cone(config: Experiment, weights: Weights) -> Volume:
         }
         return _case(config, operator, found.measurement, source, problem, None, about)
 
+    def check(_: int) -> None:
+        start = jax.jit(geometry.operator(grid.shape, grid.pixel_mm, grid.slice_mm).start)
+        lines, noise = lines_values(
+            config.measurement, scan.projections, scan.relative_std, weights.window, start, grid.pixel_mm
+        )
+        check_numbers(f"{path}: its projections", lines)
+        check_numbers(f"{path}: its noise", noise)
+
     notes = (*said, *scan.notes, *grid.notes)
     volume = Volume(
         config,
@@ -168,7 +177,7 @@ def _measured_cone(config: Experiment, weights: Weights) -> Volume:
         entries={},
         problem=problem,
         case=case,
-        check=lambda number: None,  # the scan was read whole
+        check=check,
         truth=False,
         path=path,
         geometry=geometry,
@@ -191,7 +200,7 @@ def _simulated_cone(config: Experiment, weights: Weights) -> Volume:
 
     def case(_: int) -> VolumeCase:
         operator, truth = geometry.operator(shape, pixel, between), np.asarray(source.images[:], np.float32)[..., 0]
-        key = image_key(config.seed, base.numbers[0])
+        key = jax.random.fold_in(image_key(config.seed, base.numbers[0]), 0)  # the solver has fold_in(..., 1)
         if config.scan.protocol == "paper":
             measurement = paper_measurement(key, jnp.asarray(truth), operator)  # type: ignore[arg-type]
         else:
