@@ -12,6 +12,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -132,18 +133,20 @@ def save_weights(
     about |= {name: item for name, item in (("slab", slab), ("blocks", blocks)) if item is not None}
     metadata = {name: json.dumps(dataclasses.asdict(item)) for name, item in about.items()}
     metadata |= {"provenance": json_text(dict(provenance)), "format": "padis_jax 1"}
-    write_bytes(path, _sorted_metadata(safetensors.numpy.save(arrays, metadata=metadata)))
+    write_bytes(path, with_metadata(safetensors.numpy.save(arrays, metadata=metadata)))
 
 
-def _sorted_metadata(data: bytes) -> bytes:
-    """The library writes metadata in random order; equal weights should have equal files, and so equal hashes.
+def with_metadata(data: bytes, added: Mapping[str, str] = MappingProxyType({})) -> bytes:
+    """A safetensors file with these metadata too, all of them sorted, and the same arrays byte for byte.
+
+    The library writes metadata in random order; equal weights should have equal files, and so equal hashes.
 
     A file is the length of the header (8 bytes, little-endian), the header in JSON, and the arrays, whose places are
     counted from the end of the header.
     """
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:end])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    header["__metadata__"] = dict(sorted((header["__metadata__"] | dict(added)).items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # the arrays stay aligned
     return len(text).to_bytes(8, "little") + text + data[end:]

@@ -33,7 +33,7 @@ from padis_jax.runs.training_data import load_data, training_blocks
 from padis_jax.solvers.presets import tv_preset
 from padis_jax.solvers.tv import total_variation
 from padis_jax.split import HEAD_CT, HEAD_CT_TEST, HEAD_CT_VALIDATION, split_slices
-from padis_jax.weights import load_weights
+from padis_jax.weights import load_weights, with_metadata
 
 
 @one_line_errors()
@@ -65,14 +65,7 @@ def add(path: Path, config_file: str, images: str) -> None:
     blocks = training_blocks(load_data(config))
     if blocks is None:
         raise UserError(f"{config.data.path}: too few or too small images to count blocks of")
-    data = path.read_bytes()
-    end = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:end])
-    header["__metadata__"]["blocks"] = json.dumps(dataclasses.asdict(blocks))
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    write_bytes(path, len(text).to_bytes(8, "little") + text + data[end:])
+    write_bytes(path, with_metadata(path.read_bytes(), {"blocks": json.dumps(dataclasses.asdict(blocks))}))
     digest = load_weights(path, volumes=True).digest
     print(f"{path}: training images stay within {blocks.usual:.2f} of each other; SHA-256 {digest}")
 
