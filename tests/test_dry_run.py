@@ -15,11 +15,18 @@ from test_cli_problem import folder as problems  # noqa: F401 (a fixture)
 from test_cli_sample import folder as images  # noqa: F401 (a fixture)
 from tiny import NETWORK, refused, write_weights
 
+from padis_jax.cli import sample
 from padis_jax.cli.sample import main
 from padis_jax.images import HOUNSFIELD
 from padis_jax.measurements.geometry import write_geometry
+from padis_jax.measurements.load import MeasurementConfig, load_scan
 from padis_jax.operators import forget
+from padis_jax.runs.case import measured_case
+from padis_jax.runs.config import Experiment, ScanConfig
+from padis_jax.runs.defaults import kind_named, tv_of
 from padis_jax.runs.job import Done
+from padis_jax.solvers.presets import tv_preset
+from padis_jax.weights import load_weights
 
 
 def some(cases):
@@ -276,3 +283,27 @@ def test_what_the_window_clips_of_the_image_is_said(tmp_path, capsys):
         note = f"note: {tmp_path / 'v.npz'}: slice {index}: {share} of the values lie outside -1000 to 1000 HU and are"
         assert (note in (said := capsys.readouterr().err)) == bool(share), said
         assert ("clipped" in said) == bool(share), said
+
+
+@pytest.mark.parametrize(("solver", "gradient"), [("tmpd", True), ("dds", False)])
+def test_the_plan_counts_the_gradient_of_a_method_that_takes_it(scans, tmp_path, monkeypatch, solver, gradient):
+    told = []
+    plan = sample.plan_sampling
+    monkeypatch.setattr(sample, "plan_sampling", lambda *a, **k: told.append(k["gradient"]) or plan(*a, **k))
+    base = arguments(scans, "--dry-run", "--quiet", "--workdir", tmp_path / "out")
+    cut = base.index("--solver.cg-steps")
+    main([*base[:cut], *base[cut + 2 :], "--solver", solver])
+    assert told == [gradient]
+
+
+@pytest.mark.parametrize("protocol", ["paper", "honest"])
+def test_the_weight_of_total_variation_of_a_measured_scan_is_not_that_of_a_simulation(scans, protocol):
+    """scan.protocol is a setting of simulated scans."""
+    config = Experiment(scan=ScanConfig(protocol=protocol))
+    config = dataclasses.replace(
+        config, measurement=MeasurementConfig(str(scans / "scan.npy"), str(scans / "scan.json"))
+    )
+    assert kind_named(config) == "counts"
+    weights = load_weights(scans / "w.safetensors")
+    case = measured_case(config, load_scan(config.measurement), weights)
+    assert case.kind == "counts" and tv_of(config, case.kind, case.problem).weight == tv_preset("counts").weight
