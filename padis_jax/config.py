@@ -124,7 +124,8 @@ class RunConfig:
       steps: training steps; the cosine decay ends there.
       seed: root of all randomness.
       start_weights: weights file to start from, instead of random parameters. To continue training from elsewhere, or
-        to adapt a prior to few images; network and image size must be the same.
+        to adapt a prior to few images; network and image size must be the same. A training on slabs (patches.depth)
+        also starts from weights of images, with a network that is the same but for its channels.
       log_every: steps between lines of the log; the loss is also checked for NaN then.
       checkpoint_every: steps between checkpoints.
       keep: checkpoints kept.

@@ -31,8 +31,8 @@ ROOMS = {
     "experiment": "experiment",  # re-exports, for users' own files
 }
 MATHEMATICS = (
-    "batches blocks checkpoint config convolution denoiser digest display errors fields files keys lock loss metrics "
-    "noise outputs patches positions prior serialization shipped slab_batches slabs streamed tilings training "
+    "batches blocks checkpoint config convolution denoiser digest display errors fields files inflate keys lock loss "
+    "metrics noise outputs patches positions prior serialization shipped slab_batches slabs streamed tilings training "
     "training_loop unet volume_prior weights window"
 ).split()
 MODULES_OF = {**dict.fromkeys(MATHEMATICS, "mathematics"), "split": "images", "benchmark.__main__": "cli"}

@@ -18,6 +18,7 @@ from padis_jax.blocks import Blocks, blocks_of
 from padis_jax.config import Config
 from padis_jax.errors import UserError
 from padis_jax.images import CroppedImages, ImageSet, Shaping, StreamedImages, Window, read_images
+from padis_jax.inflate import inflatable, inflate
 from padis_jax.keys import root_key
 from padis_jax.patches import Frame, frame_for
 from padis_jax.runs.validation import PICTURE_PATCHES
@@ -168,6 +169,8 @@ def _digest(images: np.ndarray | StreamedImages) -> str:
 def first_state(config: Config, frame: Frame) -> TrainState:
     """The state before the first step: random parameters, or those of `config.run.start_weights`.
 
+    A training on slabs also starts from weights of images, whose network `inflate` widens.
+
     Raises:
       UserError: if those weights cannot be read, or are of another network or image size.
     """
@@ -176,14 +179,17 @@ def first_state(config: Config, frame: Frame) -> TrainState:
         drawn: TrainState = _draw_state(key, config.network, config.optimiser)
         return drawn
     weights = load_weights(config.run.start_weights, volumes=config.patches.depth > 1)
-    network = dataclasses.replace(weights.network, dropout=config.network.dropout)  # of training, not of the parameters
+    params, network = weights.params, weights.network
+    if weights.slab is None and config.patches.depth > 1 and inflatable(network, config.network):
+        params, network = inflate(params, network, config.network), config.network
+    network = dataclasses.replace(network, dropout=config.network.dropout)  # of training, not of the parameters
     for name, wanted, found in (("network", config.network, network), ("frame", frame, weights.frame)):
         if wanted != found:
             raise UserError(
                 f"run.start_weights {config.run.start_weights}: its {name} is {found}, but this run has {wanted}; make "
                 "them equal, or leave --run.start-weights out"
             )
-    return init_state(weights.params, config.optimiser)
+    return init_state(params, config.optimiser)
 
 
 # It runs once, and what it draws does not depend on how well LLVM optimises it, which takes most of the time.
