@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 from tiny import refused
 
-from padis_jax.benchmark.photos import SCENES
+from padis_jax.benchmark.photos import SCENES, table_crops
 from padis_jax.config import Config, load_config_file
+from padis_jax.errors import UserError
 from studies import photos
 
 
@@ -64,3 +65,19 @@ def test_the_free_pictures_are_eleven_with_those_of_scikit_image(tmp_path):
     with Image.open(folder / "coffee.jpg") as image:
         assert image.size == (600, 400)
     assert "rocket.jpg: SpaceX, public-domain (scikit-image: rocket.jpg)" in (folder / "CREDITS.txt").read_text()
+
+
+def test_crops_to_test_on_are_the_middle_of_each_picture_or_two_about_it(tmp_path):
+    """Columns hold their own number, halved by the reduction."""
+    columns = np.tile(np.arange(1040) // 6, (600, 1))[..., None].repeat(3, -1).astype(np.uint8)
+    for name in SCENES:
+        Image.fromarray(columns).save(tmp_path / f"{name}.jpg", quality=100)
+    one, two = table_crops(tmp_path), table_crops(tmp_path, 2)
+    assert one.shape == (8, 256, 256, 3) and two.shape == (12, 256, 256, 3)
+    np.testing.assert_array_equal(one[:4], two[:4])
+    starts = [int(crop[0, 0, 0]) * 3 for crop in (one[4], two[4], two[5])]
+    np.testing.assert_allclose(starts, [132, 4, 260], atol=6)
+    Image.fromarray(columns[:, :900]).save(tmp_path / f"{SCENES[0]}.jpg")
+    with pytest.raises(UserError, match=rf"{SCENES[0]}.jpg: .*at least 256 x 512 are needed"):
+        table_crops(tmp_path, 2)
+    assert len(table_crops(tmp_path)) == 8

@@ -4,7 +4,8 @@
     python -m padis_jax.benchmark.photos --test data/photos --out data/photos_test.npy
 
 The second makes the eight crops of the benchmark's preset "table": the first four of those that it tests on without
---photos, and the middle of the four test pictures of `studies.photos`' folder, reduced by 2.
+--photos, and the middle of the four test pictures of `studies.photos`' folder, reduced by 2. With --each 2 they are
+twelve: of each picture of the folder two crops, side by side about the middle.
 
 astronaut and chelsea (a cat) are tested on and held out whole; rocket is for tuning; coffee and the two views of
 motorcycle are trained on. Only files inside the installed package are read, nothing is downloaded.
@@ -83,8 +84,12 @@ def test_crops() -> tuple[np.ndarray, tuple[str, ...]]:
     return np.stack([crop for _, _, crop in found]), tuple(f"{name} {number}" for number, name, _ in found)
 
 
-def table_crops(folder: Path) -> np.ndarray:
-    """The crops of the benchmark's preset "table": uint8 [8, 256, 256, 3].
+def table_crops(folder: Path, each: int = 1) -> np.ndarray:
+    """The crops of the benchmark's preset "table": uint8 [4 + 4 each, 256, 256, 3].
+
+    Args:
+      folder: of `studies.photos`.
+      each: crops of each of its test pictures, side by side about the middle.
 
     Raises:
       UserError: for a folder without the test pictures, and as `photograph`.
@@ -97,10 +102,12 @@ def table_crops(folder: Path) -> np.ndarray:
                 small = image.convert("RGB").reduce(2)
         except OSError as error:
             raise UserError(f"{path}: not readable; python -m studies.photos makes the folder") from error
-        if min(small.size) < SIDE:
-            raise UserError(f"{path}: {small.size[::-1]} pixels after reduction; at least {SIDE} x {SIDE} are needed")
-        left, top = ((n - SIDE) // 2 for n in small.size)
-        found.append(np.asarray(small.crop((left, top, left + SIDE, top + SIDE))))
+        if small.width < each * SIDE or small.height < SIDE:
+            size = f"{SIDE} x {each * SIDE}"
+            raise UserError(f"{path}: {small.size[::-1]} pixels after reduction; at least {size} are needed")
+        left, top = (small.width - each * SIDE) // 2, (small.height - SIDE) // 2
+        for x in range(left, left + each * SIDE, SIDE):
+            found.append(np.asarray(small.crop((x, top, x + SIDE, top + SIDE))))
     return np.stack(found)
 
 
@@ -127,10 +134,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("data/photos.npy"))
     parser.add_argument("--test", type=Path, metavar="FOLDER", help="of studies.photos: crops to test on instead")
+    parser.add_argument("--each", type=int, choices=(1, 2), default=1, help="of --test: crops of each of its pictures")
     args = parser.parse_args(argv)
     if args.test:
-        write_npy(args.out, table_crops(args.test))
-        print(f"{args.out}: 8 crops of {SIDE} x {SIDE} to test on")
+        found = table_crops(args.test, args.each)
+        write_npy(args.out, found)
+        print(f"{args.out}: {len(found)} crops of {SIDE} x {SIDE} to test on")
         return
     array, held_out = training_crops()
     write_npy(args.out, array)
