@@ -3,7 +3,8 @@
 training (EDM, arXiv 2206.00364, table 1):  ln sigma ~ N(mean, std^2), clipped to [sigma_min, sigma_max]
                                             weight(sigma) = (sigma^2 + s^2) / (sigma s)^2,  s = sigma_data
 geometric ladder:  sigma_i = sigma_max (sigma_min / sigma_max)^(i / (L - 1)),  i = 0 .. L - 1
-EDM ladder:        sigma_i = (sigma_max^(1/rho) + i / (L - 1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho,  rho = 7
+EDM ladder:        sigma_i = (sigma_max^(1/rho) + i / (L - 1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho,  rho = 7 by
+                  default
 """
 
 from __future__ import annotations
@@ -69,10 +70,20 @@ def geometric_ladder(levels: int, sigma_max: float, sigma_min: float) -> np.ndar
     return np.geomspace(sigma_max, sigma_min, levels).astype(np.float32)
 
 
-def edm_ladder(levels: int, sigma_max: float, sigma_min: float) -> np.ndarray:
-    """`levels` sigmas from sigma_max down to sigma_min, denser at the low end than evenly spaced: float32 [levels]."""
+def edm_ladder(levels: int, sigma_max: float, sigma_min: float, rho: float = RHO) -> np.ndarray:
+    """`levels` sigmas from sigma_max down to sigma_min, denser at the low end than evenly spaced: float32 [levels].
+
+    Args:
+      levels: how many.
+      sigma_max: the first.
+      sigma_min: the last.
+      rho: 1 is evenly spaced, infinity the geometric ladder.
+    """
     check_ladder(levels, sigma_max, sigma_min)
-    return (np.linspace(sigma_max ** (1 / RHO), sigma_min ** (1 / RHO), levels) ** RHO).astype(np.float32)
+    check_real("rho", rho)
+    if rho < 1:
+        raise UserError(f"rho is {rho}: it must be at least 1, where levels are evenly spaced")
+    return (np.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), levels) ** rho).astype(np.float32)
 
 
 def check_ladder(levels: int, sigma_max: float, sigma_min: float) -> None:

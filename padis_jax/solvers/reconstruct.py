@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -22,7 +23,7 @@ from jax.typing import ArrayLike
 from padis_jax.errors import UserError
 from padis_jax.fields import check_count, single
 from padis_jax.keys import root_key
-from padis_jax.noise import edm_ladder, geometric_ladder
+from padis_jax.noise import SIGMA_RANGE, edm_ladder, geometric_ladder
 from padis_jax.prior import Prior
 from padis_jax.solvers import sampling
 from padis_jax.solvers.checks import as_arrays, check_prior, checked, checked_noise
@@ -63,7 +64,7 @@ def reconstruct(
     inner: int = 1,
     sigma_max: float | None = None,
     sigma_min: float | None = None,
-    ladder: Literal["geometric", "edm"] = "geometric",
+    ladder: Literal["geometric", "edm"] | Sequence[float] | np.ndarray = "geometric",
     start: Literal["noise", "operator", "tv"] | TV | ArrayLike = "noise",
     start_noise: bool = True,
     noise_std: ArrayLike | None = None,
@@ -100,7 +101,8 @@ def reconstruct(
       inner: steps per level.
       sigma_max: first noise level, in image units; None for the method's own in the registry.
       sigma_min: last noise level, likewise.
-      ladder: spacing: "geometric", or "edm" for rho = 7.
+      ladder: spacing: "geometric", or "edm" for rho = 7; or the noise levels themselves, positive and descending, which
+        stand instead of `levels`, `sigma_max` and `sigma_min`.
       start: "noise" for a zero image; "operator" for A.start(y) clipped to [0, 1]; "tv" or `TV(...)` for the image of
         total variation; or an image [H, W] or [H, W, C], or a volume.
       start_noise: whether noise of deviation sigma_max is added to the start; never in plug-and-play.
@@ -122,6 +124,9 @@ def reconstruct(
     Raises:
       ValueError: if shapes do not fit, numbers are not finite, or a setting is unknown or out of range.
     """
+    if not isinstance(ladder, str):
+        ladder = _own_ladder(ladder, sigma_max, sigma_min)
+        levels = len(ladder)
     for name, count in (("average", average), ("levels", levels), ("inner", inner)):
         check_count(name, count)
     check_count("levels x inner", levels * inner)
@@ -142,7 +147,7 @@ def reconstruct(
     first, last = (
         own if given is None else given for own, given in ((method.sigma_max, sigma_max), (method.sigma_min, sigma_min))
     )
-    sigmas = _ladder(ladder, levels, first, last)
+    sigmas = _ladder(ladder, levels, first, last) if isinstance(ladder, str) else ladder
     steps = sampling.noises(sigmas, inner)
     if method.begin is not None and method.image is not None:
         if average > 1:
@@ -221,9 +226,25 @@ def _refuse_second(settings: Settings) -> None:
 
 def _ladder(kind: str, levels: int, sigma_max: float, sigma_min: float) -> np.ndarray:
     ladders = {"geometric": geometric_ladder, "edm": edm_ladder}
-    if not isinstance(kind, str) or kind not in ladders:
+    if kind not in ladders:
         raise ValueError(f"ladder is {kind!r}: use one of {', '.join(ladders)}")
     return ladders[kind](levels, sigma_max, sigma_min)
+
+
+def _own_ladder(given: Sequence[float] | np.ndarray, sigma_max: float | None, sigma_min: float | None) -> np.ndarray:
+    """The levels that a user names, float32."""
+    if sigma_max is not None or sigma_min is not None:
+        raise UserError("ladder holds the noise levels already: leave sigma_max and sigma_min out")
+    try:
+        found = np.asarray(given, np.float32)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"ladder is {given!r}: give 'geometric', 'edm', or numbers") from error
+    low, high = SIGMA_RANGE
+    if found.ndim != 1 or not found.size or not (np.all(found >= low) and np.all(found <= high)):
+        raise UserError(f"ladder {found}: give one list of noise levels, between {low:g} and {high:g}")
+    if np.any(np.diff(found) >= 0):
+        raise UserError(f"ladder {found}: noise levels must descend")
+    return found
 
 
 def start_image(start: Any, problem: Problem, operator: Any, channels: int, noise_std: Array | None = None) -> Array:
