@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from padis_jax import denoiser, loss
+from padis_jax.errors import UserError
 from padis_jax.loss import denoising_loss
 from padis_jax.noise import NoiseConfig, draw_sigma, edm_ladder, geometric_ladder, loss_weight
 from padis_jax.unet import NetworkConfig
@@ -90,6 +91,14 @@ def test_the_edm_ladder():
     np.testing.assert_allclose(
         np.diff(ladder.astype(np.float64) ** (1 / 7), 2), 0, atol=1e-6
     )  # linear in sigma^(1/rho)
+
+
+def test_rho_goes_from_even_steps_to_a_constant_ratio():
+    np.testing.assert_allclose(np.diff(edm_ladder(5, 1.0, 0.2, rho=1.0), 2), 0, atol=1e-6)
+    np.testing.assert_allclose(edm_ladder(5, 1.0, 0.2, rho=1e4), geometric_ladder(5, 1.0, 0.2), rtol=1e-3)
+    np.testing.assert_array_equal(edm_ladder(5, 1.0, 0.2, rho=7.0), edm_ladder(5, 1.0, 0.2))
+    with pytest.raises(UserError, match=r"rho is 0.5: it must be at least 1"):
+        edm_ladder(5, 1.0, 0.2, rho=0.5)
 
 
 @pytest.mark.parametrize("ladder", [geometric_ladder, edm_ladder])

@@ -168,6 +168,33 @@ def test_the_image_explains_the_data():
     assert result.sigmas.shape == (40,) and float(result.sigmas[0]) == 2.0
 
 
+def test_levels_that_are_listed_are_the_ladder():
+    """The named ladder's bits where they are its levels, and each its own where they are others."""
+    named = reconstruct(same_key(), Y, PROBLEM.operator, PRIOR, levels=5, sigma_max=2.0, sigma_min=0.1)
+    listed = reconstruct(same_key(), Y, PROBLEM.operator, PRIOR, ladder=np.asarray(named.sigmas))
+    chex.assert_trees_all_equal(named, listed)
+    own = reconstruct(same_key(), Y, PROBLEM.operator, PRIOR, ladder=(1.0, 0.9, 0.1))
+    np.testing.assert_array_equal(own.sigmas, np.float32([1.0, 0.9, 0.1]))
+    assert own.evaluations == 3
+
+
+@pytest.mark.parametrize(
+    ("ladder", "more", "message"),
+    [
+        ((0.1, 0.2), {}, "must descend"),
+        ((0.2, 0.2), {}, "must descend"),
+        ((), {}, "one list of noise levels"),
+        (((0.2, 0.1),), {}, "one list of noise levels"),
+        ((0.2, 0.0), {}, "between 1e-08 and"),
+        ((0.2, float("nan")), {}, "between 1e-08 and"),
+        ((0.2, 0.1), {"sigma_max": 0.2}, "leave sigma_max and sigma_min out"),
+    ],
+)
+def test_a_list_that_is_no_ladder_is_refused(ladder, more, message):
+    with pytest.raises(ValueError, match=message):
+        reconstruct(same_key(), Y, PROBLEM.operator, PRIOR, ladder=ladder, **more)
+
+
 def kept_start(start, **more):
     """The image of a chain that keeps its start: a denoiser that returns its input, and no data step."""
     prior = Prior(Partial(shrink, jnp.float32(1)), FRAME)

@@ -1,0 +1,88 @@
+"""studies.schedule: cells that are kept, what of them is the best, and lines that begin there."""
+
+import json
+
+import numpy as np
+import pytest
+from tiny import refused
+
+from padis_jax.solvers.presets import preset
+from studies import schedule, tasks
+from studies.schedule import FIRST, LAST, Cell
+
+
+class Still(tasks.Task):
+    """A task whose score is not looked at."""
+
+    def score(self, image):
+        return 20.0
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The cells that were run, each of a PSNR that is highest at the second first level and the third last one."""
+    seen = []
+
+    def solve(given, plan, ladder):
+        seen.append((plan, ladder))
+        away = abs(np.log(ladder[0] / FIRST[1])) + abs(np.log(ladder[-1] / LAST[2]))
+        return tasks.Solved(np.zeros((4, 4, 1)), 30 - away + 0.01 * len(ladder), [0.5] * len(ladder), 2.0)
+
+    monkeypatch.setattr(schedule, "task", lambda *about: Still("small", None, None, 0.0, None, None, None, None))
+    monkeypatch.setattr(schedule, "solve", solve)
+    return seen
+
+
+def run(tmp_path, *words):
+    schedule.main([*words, "--out", str(tmp_path)])
+
+
+def test_a_map_resumes_and_lines_go_through_its_best(tmp_path, ran, capsys):
+    words = ("--problems", "deblur9", "--methods", "pnp_admm", "--seeds", "0")
+    run(tmp_path, "map", *words, "--most", "7")
+    assert len(ran) == 7 and "20 cells to run, 500 evaluations" in capsys.readouterr().out
+    run(tmp_path, "map", *words)
+    assert len(ran) == 20 and "13 cells to run, 325 evaluations, 2 s each" in capsys.readouterr().out
+    assert schedule.best_of(schedule.read(tmp_path), "deblur9", "pnp_admm") == (FIRST[1], LAST[2])
+    run(tmp_path, "lines", *words)
+    ends = {(plan.method, float(ladder[0]), float(ladder[-1])) for plan, ladder in ran[20:]}
+    assert ends == {("pnp_admm", np.float32(FIRST[1]), np.float32(LAST[2]))}
+    assert sorted(len(ladder) for _, ladder in ran[20:]) == [10, 15, 25, 25, 25, 50, 100]
+    run(tmp_path, "lines", "--problems", "sr4", "--methods", "pnp_admm", "--seeds", "0")
+    assert len(ran) == 27 + 8
+    cell = json.loads(next((tmp_path / "cells").glob("sr4*")).read_text())
+    assert cell["problem"] == "sr4" and len(cell["residual"]) == 25
+    capsys.readouterr()
+    run(tmp_path, "table")
+    text = capsys.readouterr().out
+    assert "**deblur9, pnp_admm**, rocket, TV 20.00 dB, seeds 0" in text
+    best = [row for row in text.splitlines() if row.startswith(f"| {LAST[2]:g} |")]
+    assert "| 30.25 |" in best[0] and "| 0.126 | 0.01 | rho 3 | 25 | 30.25 |" in text
+    run(tmp_path, "figure")
+    assert (tmp_path / "map.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_lines_need_the_map_that_they_begin_at(tmp_path, ran, capsys):
+    words = ["lines", "--problems", "ct8", "--methods", "dps", "--out", tmp_path]
+    assert "map --problems ct20 --methods dds` first" in refused(schedule.main, words, capsys)
+
+
+def test_the_spacing_of_a_cell_is_its_ladders():
+    cell = Cell("ct20", "dds", "73", 0, 1.0, 0.01, "3", 3)
+    assert cell.ladder[1] == pytest.approx(((1 + 0.01 ** (1 / 3)) / 2) ** 3, rel=1e-5)
+    assert cell._replace(spacing="geometric").ladder[1] == pytest.approx(0.1, rel=1e-5)
+
+
+def test_a_level_that_a_preset_fixes_is_let_go():
+    given = Still("small", None, None, 0.0, None, None, None, None)
+    assert preset("pnp_admm", "small", 25).settings.sigma == 0.03
+    plan = schedule.plan_of("pnp_admm", given)
+    assert plan.settings.sigma == 0 and plan.settings.weight == 0.03
+
+
+def test_a_task_is_of_held_out_images_and_a_solved_one_of_its_levels():
+    with pytest.raises(ValueError, match="photo: no such crop"):
+        tasks.task("deblur9", "photo", 0)
+    assert tasks.validation("ct8") == "73" and tasks.tests("ct8") == ("20", "41", "62", "83")
+    assert tasks.validation("sr4") == "rocket" and len(set(tasks.tests("sr4"))) == 4
+    assert all(name.split("_")[0] in ("astronaut", "chelsea") for name in tasks.tests("sr4"))
