@@ -103,9 +103,9 @@ def plan_of(method: str, given: Task) -> Plan:
 
 
 def map_cells(problems: Sequence[str], methods: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
-    """First and last level, of seed after seed."""
-    grid = itertools.product(seeds, problems, methods, LAST, FIRST)
-    return [Cell(p, m, validation(p), s, first, last) for s, p, m, last, first in grid]
+    """First and last level, of seed after seed; low first levels come first."""
+    grid = itertools.product(seeds, problems, methods, FIRST, LAST)
+    return [Cell(p, m, validation(p), s, first, last) for s, p, m, first, last in grid]
 
 
 def line_cells(found: Found, problems: Sequence[str], methods: Sequence[str], seeds: Sequence[int]) -> list[Cell]:

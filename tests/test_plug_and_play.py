@@ -16,9 +16,10 @@ K = GAUSSIAN.crop
 ARGUMENTS = (PROBLEM.measurement, PROBLEM.operator, PRIOR)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.4])
 @pytest.mark.parametrize(("method", "damping"), [("admm", 1.0), ("admm", 0.5), ("admm", 0.0), ("red", 1.0)])
-def test_the_fixed_point(method, damping):
-    settings = PlugAndPlay(method=method, sigma=0.6, weight=0.05, damping=damping, cg_steps=16)
+def test_the_fixed_point(method, damping, momentum):
+    settings = PlugAndPlay(method=method, sigma=0.6, weight=0.05, damping=damping, momentum=momentum, cg_steps=16)
     wiener = K @ GAUSSIAN.wiener(0.6) @ K.T
     pull = np.linalg.inv(wiener) - np.eye(12) if method == "admm" else np.eye(12) - wiener
     a, mean, rho = GAUSSIAN.matrix, K @ GAUSSIAN.mean, 0.05 * GAUSSIAN.norm**2
@@ -31,14 +32,15 @@ def test_the_fixed_point(method, damping):
     assert result.residual.shape == (300,) and result.evaluations == 300
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.6])
 @pytest.mark.parametrize(("method", "damping"), [("admm", 0.7), ("red", 1.0)])
-def test_iterations_on_falling_levels_are_the_equations(method, damping):
-    settings = PlugAndPlay(method=method, weight=0.02, power=1.5, damping=damping, cg_steps=16)
+def test_iterations_on_falling_levels_are_the_equations(method, damping, momentum):
+    settings = PlugAndPlay(method=method, weight=0.02, power=1.5, damping=damping, momentum=momentum, cg_steps=16)
     start, options = jnp.full((3, 4, 1), 0.4), {"levels": 3, "sigma_max": 0.8, "sigma_min": 0.2}
     got = reconstruct(0, *ARGUMENTS, solver=settings, start=start, **options)
     np.testing.assert_allclose(got.sigmas, [0.8, 0.4, 0.2], rtol=1e-6)
     a, mean = GAUSSIAN.matrix, K @ GAUSSIAN.mean
-    x = v = np.full(12, 0.4)
+    x = v = last = np.full(12, 0.4)
     u = np.zeros(12)
 
     def denoised(z, sigma):
@@ -46,11 +48,27 @@ def test_iterations_on_falling_levels_are_the_equations(method, damping):
 
     for sigma, following in ((0.8, 0.4), (0.4, 0.2), (0.2, 0.0)):
         rho = 0.02 * GAUSSIAN.norm**2 / sigma**1.5
-        target = v - u if method == "admm" else denoised(x, sigma)
+        given = x + momentum * (x - last)
+        target, last = (v - u, last) if method == "admm" else (denoised(given, sigma), x)
         x = np.linalg.solve(a.T @ a + rho * np.eye(12), a.T @ GAUSSIAN.y + rho * target)
-        v = denoised(x + u, sigma) if method == "admm" else x
-        u = damping * (following / sigma) ** 1.5 * (u + x - v)
+        if method == "red":
+            v = x
+            continue
+        given, last = x + u + momentum * (x + u - last), x + u
+        v = denoised(given, sigma)
+        u = damping * (following / sigma) ** 1.5 * (given - v)
     assert relative(got.image.ravel(), v) < 1e-3
+
+
+def test_momentum_comes_nearer_in_as_many_iterations():
+    """To the fixed point, from afar, with a weight so large that plain iterations are slow."""
+    settings = PlugAndPlay(sigma=0.6, weight=2.0, cg_steps=16)
+    start, runs = jnp.full((3, 4, 1), 0.4), {}
+    for momentum, levels in ((0.0, 20), (0.5, 20), (0.0, 1000)):
+        chosen = dataclasses.replace(settings, momentum=momentum)
+        runs[momentum, levels] = reconstruct(0, *ARGUMENTS, solver=chosen, levels=levels, start=start).image
+    plain, fast = (float(jnp.linalg.norm(runs[m, 20] - runs[0.0, 1000])) for m in (0.0, 0.5))
+    assert fast < 0.7 * plain
 
 
 def test_a_level_of_the_settings_stays_and_zero_is_the_ladder():
@@ -89,6 +107,7 @@ def test_it_reports_the_residual_of_its_image_and_counts_every_tiling():
         ({"method": "pgd"}, "use one of admm, red"),
         ({"sigma": -0.1}, "sigma is -0.1"),
         ({"damping": 1.1}, "damping is 1.1"),
+        ({"momentum": -0.1}, "momentum is -0.1"),
         ({"weight": -1.0}, "weight is -1"),
     ],
 )

@@ -8,11 +8,20 @@
         x <- argmin_x  ||y - A x||^2 + rho ||x - D(x, sigma)||^2       (A*A + rho) x = A*y + rho D(x, sigma)
     rho = weight ||A||^2 / sigma^power
 
-with both linear systems by CG from the last x. u is the dual variable divided by rho. With `damping` 1 it remembers
-where data and denoiser disagreed; with 0 this is half-quadratic splitting (HQS), which forgets. HQS on a ladder of
-falling levels with `power` 2 is DPIR (Zhang et al., IEEE TPAMI 44, 6360, 2022, arXiv 2008.13751), whose rho is a number
-times the measurement's variance over sigma^2. That the dual gains from falling levels, too, is in arXiv 2602.23214. The
-levels are the run's ladder; `sigma` above 0 is one level for all iterations.
+With `momentum` m the denoiser is given what is extrapolated from its last argument,
+
+    z <- (ADMM) x + u   or   (RED) x,      D(z + m (z - z_last), sigma)   in the place of   D(z, sigma)
+
+and in ADMM's last line z + m (z - z_last) stands for u + x. At one level, where ADMM's z is the variable of
+Douglas-Rachford splitting, that is its inertial form (Bot, Csetnek and Hendrich, Appl. Math. Comput. 256, 472, 2015,
+arXiv 1403.3330); for RED it is Nesterov's step with a constant factor (accelerated in this way by Reehorst and
+Schniter, IEEE TCI 5, 52, 2019, arXiv 1806.02296). It moves no fixed point. The first z_last is the start.
+
+Both linear systems are solved by CG from the last x. u is the dual variable divided by rho. With `damping` 1 it
+remembers where data and denoiser disagreed; with 0 this is half-quadratic splitting (HQS), which forgets. HQS on a
+ladder of falling levels with `power` 2 is DPIR (Zhang et al., IEEE TPAMI 44, 6360, 2022, arXiv 2008.13751), whose rho
+is a number times the measurement's variance over sigma^2. That the dual gains from falling levels, too, is in arXiv
+2602.23214. The levels are the run's ladder; `sigma` above 0 is one level for all iterations.
 
 At one level and for a linear symmetric denoiser W, with R = W^-1 - 1, the fixed points are those of
 
@@ -58,11 +67,12 @@ class PlugAndPlay:
       weight: rho relative to ||A||^2, times sigma^power.
       power: how fast rho grows while sigma falls.
       damping: of the dual variable: 1 is ADMM, 0 is HQS; not of "red".
+      momentum: how far the denoiser's argument is extrapolated along its last change; 0 for none.
       cg_steps: CG steps per iteration.
 
     Raises:
       ValueError: for a field of another type or outside of its interval: sigma [0, inf], weight (0, inf], power [0,
-        4], damping [0, 1], cg_steps [1, inf].
+        4], damping [0, 1], momentum [0, 1], cg_steps [1, inf].
     """
 
     method: Literal["admm", "red"] = dataclasses.field(default="admm", metadata={"static": True})
@@ -70,34 +80,47 @@ class PlugAndPlay:
     weight: float | Array = 0.002
     power: float | Array = 0.0
     damping: float | Array = 1.0
+    momentum: float | Array = 0.0
     cg_steps: int = dataclasses.field(default=10, metadata={"static": True})
 
     def __post_init__(self) -> None:
-        check_settings(self, sigma="[0, inf]", weight="(0, inf]", power="[0, 4]", damping="[0, 1]", cg_steps="[1, inf]")
+        check_settings(
+            self,
+            sigma="[0, inf]",
+            weight="(0, inf]",
+            power="[0, 4]",
+            damping="[0, 1]",
+            momentum="[0, 1]",
+            cg_steps="[1, inf]",
+        )
 
 
-def begin(image: Array) -> tuple[Array, Array, Array]:
-    """The state (x, v, u) before the first iteration."""
-    return image, image, jnp.zeros_like(image)
+State = tuple[Array, Array, Array, Array]
 
 
-def image(state: tuple[Array, Array, Array]) -> Array:
+def begin(image: Array) -> State:
+    """The state (x, v, u, z) before the first iteration."""
+    return image, image, jnp.zeros_like(image), image
+
+
+def image(state: State) -> Array:
     """The result, v."""
     return state[1]
 
 
-def step(
-    settings: PlugAndPlay, problem: Problem, key: Array, state: tuple[Array, Array, Array], noise: Noise
-) -> tuple[tuple[Array, Array, Array], Fit]:
-    """One iteration on (x, v, u), images [H, W, C]; v is the result (with "red" it is x). Reports the residual of v."""
-    x, v, u = state
+def step(settings: PlugAndPlay, problem: Problem, key: Array, state: State, noise: Noise) -> tuple[State, Fit]:
+    """One iteration on (x, v, u, z), images [H, W, C]; v is the result (with "red" x is, too). Reports v's residual."""
+    x, v, u, last = state
     if settings.method == "admm":
         x = _nearest(settings, problem, x, v - u, noise.sigma)
-        v = _denoised(problem, key, x + u, noise.sigma)
-        u = settings.damping * (noise.sigma_next / noise.sigma) ** settings.power * (u + x - v)
+        z = x + u
+        given = z + settings.momentum * (z - last)
+        v = _denoised(problem, key, given, noise.sigma)
+        u = settings.damping * (noise.sigma_next / noise.sigma) ** settings.power * (given - v)
     else:
-        x = v = _nearest(settings, problem, x, _denoised(problem, key, x, noise.sigma), noise.sigma)
-    return (x, v, u), problem.fit(problem.residual(v))
+        z, given = x, x + settings.momentum * (x - last)
+        x = v = _nearest(settings, problem, x, _denoised(problem, key, given, noise.sigma), noise.sigma)
+    return (x, v, u, z), problem.fit(problem.residual(v))
 
 
 def _denoised(problem: Problem, key: Array, image: Array, sigma: Array) -> Array:
