@@ -108,22 +108,41 @@ def test_flops_are_counted_and_calls_are_timed():
     assert 0 < seconds_of(lambda: calls.append(0) or a, 0.0) < 1 and len(calls) >= 3
 
 
-def test_one_run_trains_writes_weights_and_measures(tmp_path, capsys, monkeypatch):
+def quick(network, noise):
+    """A loss that compiles at once."""
+    return lambda params, key, patches, where: sum(jnp.mean((leaf - jnp.mean(patches)) ** 2) for leaf in leaves(params))
+
+
+def leaves(params):
+    return [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 1][:2]
+
+
+@pytest.fixture
+def words(tmp_path, monkeypatch):
+    """Flags of a run on three images of noise."""
     np.save(tmp_path / "images.npy", np.random.default_rng(0).uniform(0.2, 0.8, (3, 16, 16)).astype(np.float32))
-    (tmp_path / "config.py").write_text(CONFIG.format(path=str(tmp_path / "images.npy")))
+    config = tmp_path / "config.py"
+    config.write_text(CONFIG.format(path=str(tmp_path / "images.npy")))
     monkeypatch.setattr(gpu, "LEFT", 5.0)
-    config = str(tmp_path / "config.py")
-    words = ["--config", config, "--paper", config, "--out", str(tmp_path / "out"), "--factor", "2", "--inner", "3"]
-    gpu.main([*words, "--train", "3", "--seconds", "40", "--write-every", "0.1", "--peak", "1"])
+    found = ["--config", config, "--paper", config, "--out", tmp_path / "out", "--factor", 2, "--inner", 3]
+    return [str(word) for word in [*found, "--write-every", 0.01]]
+
+
+def test_one_run_trains_writes_weights_and_goes_on(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "DenoisingLoss", quick)
+    monkeypatch.setattr(gpu, "validate", lambda network, noise, ema, batch: float(leaves(ema)[0][0]))
+    made = lambda config: (lambda: jnp.zeros(2), 3e9, Cost(4e9, 1e6))  # noqa: E731
+    monkeypatch.setattr(gpu, "inference", made)
+    monkeypatch.setattr(gpu, "training_step", made)
+    gpu.main([*words, "--train", "5", "--seconds", "11", "--peak", "1"])
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     training = result["training"]
-    assert training["steps"][0] == 0 and training["steps"][1] % 3 == 0 and len(training["losses"]) > 1
-    assert training["patches"] == 4 * training["steps"][1] and training["validation_loss"][1] > 0
-    for name, aim in (("inference", 0.5), ("training step", 0.4)):
-        row = result[name]
-        assert row["aim"] == aim and row["reached"] is (row["share_of_peak"] >= aim)
-        assert row["share_of_peak"] == pytest.approx(row["flops"] / row["seconds_of_a_call"] / 1e12)
-        assert row["flops"] == pytest.approx(row["flops_by_hand"], rel=0.6)
+    assert training["steps"][0] == 0 and training["steps"][1] == 3 * len(training["losses"]) > 3
+    assert training["patches"] == 4 * training["steps"][1] and training["losses"][-1][1] < training["losses"][0][1]
+    assert training["validation_loss"][0] != training["validation_loss"][1]
+    row = result["inference"]
+    assert row["aim"] == 0.5 and row["reached"] is (row["share_of_peak"] >= 0.5) and row["flops_by_hand"] == 4e9
+    assert row["share_of_peak"] == pytest.approx(3e9 / row["seconds_of_a_call"] / 1e12)
     weights = load_weights(tmp_path / "out" / "weights.safetensors")
     assert weights.network.dtype == "float32" and weights.network.model_channels == NETWORK.model_channels
     assert weights.provenance["steps"] == training["steps"][1] and weights.blocks is not None
@@ -131,3 +150,12 @@ def test_one_run_trains_writes_weights_and_measures(tmp_path, capsys, monkeypatc
     again = json.loads((tmp_path / "out" / "result.json").read_text())
     assert again["training"]["steps"][0] == training["steps"][1] and again["inference"] == "left out: no time left"
     assert "between 0 and --seconds" in refused(gpu.main, ["--train", "9", "--seconds", "8"], capsys)
+
+
+@pytest.mark.slow
+def test_a_run_with_the_network_itself(words, tmp_path):
+    gpu.main([*words, "--train", "1", "--seconds", "1000", "--peak", "1"])
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["training"]["validation_loss"][1] > 0 and result["training"]["tflops"] >= 0
+    for name in ("inference", "training step"):
+        assert result[name]["flops"] == pytest.approx(result[name]["flops_by_hand"], rel=0.6)

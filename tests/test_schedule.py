@@ -2,13 +2,20 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import refused
 
+from padis_jax.operators import Inpaint
+from padis_jax.patches import frame_for
+from padis_jax.prior import Prior
 from padis_jax.solvers.presets import preset
-from studies import schedule, tasks
-from studies.schedule import FIRST, LAST, Cell
+from studies import tasks
+from studies.schedule import cells, rule
+from studies.schedule.__main__ import main
+from studies.schedule.cells import FIRST, LAST, Cell, best_of, plan_of, read
 
 
 class Still(tasks.Task):
@@ -28,13 +35,13 @@ def ran(monkeypatch):
         away = abs(np.log(ladder[0] / FIRST[1])) + abs(np.log(ladder[-1] / LAST[2]))
         return tasks.Solved(np.zeros((4, 4, 1)), 30 - away + 0.01 * len(ladder), [0.5] * len(ladder), 2.0)
 
-    monkeypatch.setattr(schedule, "task", lambda *about: Still("small", None, None, 0.0, None, None, None, None))
-    monkeypatch.setattr(schedule, "solve", solve)
+    monkeypatch.setattr(cells, "task", lambda *about: Still("small", None, None, 0.0, None, None, None, None))
+    monkeypatch.setattr(cells, "solve", solve)
     return seen
 
 
 def run(tmp_path, *words):
-    schedule.main([*words, "--out", str(tmp_path)])
+    main([*words, "--out", str(tmp_path)])
 
 
 def test_a_map_resumes_and_lines_go_through_its_best(tmp_path, ran, capsys):
@@ -43,7 +50,7 @@ def test_a_map_resumes_and_lines_go_through_its_best(tmp_path, ran, capsys):
     assert len(ran) == 7 and "20 cells to run, 500 evaluations" in capsys.readouterr().out
     run(tmp_path, "map", *words)
     assert len(ran) == 20 and "13 cells to run, 325 evaluations, 2 s each" in capsys.readouterr().out
-    assert schedule.best_of(schedule.read(tmp_path), "deblur9", "pnp_admm") == (FIRST[1], LAST[2])
+    assert best_of(read(tmp_path), "deblur9", "pnp_admm") == (FIRST[1], LAST[2])
     run(tmp_path, "lines", *words)
     ends = {(plan.method, float(ladder[0]), float(ladder[-1])) for plan, ladder in ran[20:]}
     assert ends == {("pnp_admm", np.float32(FIRST[1]), np.float32(LAST[2]))}
@@ -64,7 +71,7 @@ def test_a_map_resumes_and_lines_go_through_its_best(tmp_path, ran, capsys):
 
 def test_lines_need_the_map_that_they_begin_at(tmp_path, ran, capsys):
     words = ["lines", "--problems", "ct8", "--methods", "dps", "--out", tmp_path]
-    assert "map --problems ct20 --methods dds` first" in refused(schedule.main, words, capsys)
+    assert "map --problems ct20 --methods dds` first" in refused(main, words, capsys)
 
 
 def test_the_spacing_of_a_cell_is_its_ladders():
@@ -76,7 +83,7 @@ def test_the_spacing_of_a_cell_is_its_ladders():
 def test_a_level_that_a_preset_fixes_is_let_go():
     given = Still("small", None, None, 0.0, None, None, None, None)
     assert preset("pnp_admm", "small", 25).settings.sigma == 0.03
-    plan = schedule.plan_of("pnp_admm", given)
+    plan = plan_of("pnp_admm", given)
     assert plan.settings.sigma == 0 and plan.settings.weight == 0.03
 
 
@@ -86,3 +93,43 @@ def test_a_task_is_of_held_out_images_and_a_solved_one_of_its_levels():
     assert tasks.validation("ct8") == "73" and tasks.tests("ct8") == ("20", "41", "62", "83")
     assert tasks.validation("sr4") == "rocket" and len(set(tasks.tests("sr4"))) == 4
     assert all(name.split("_")[0] in ("astronaut", "chelsea") for name in tasks.tests("sr4"))
+
+
+def test_the_rule_is_run_beside_the_best_on_every_test_image(tmp_path, ran, monkeypatch, capsys):
+    words = ("--problems", "ct20", "--methods", "dds", "--seeds", "0")
+    assert "map --problems ct20 --methods dds` first" in refused(main, ["rule", *words, "--out", tmp_path], capsys)
+    run(tmp_path, "map", *words)
+    monkeypatch.setattr(rule, "task", cells.task)
+    monkeypatch.setattr(rule, "errors_of", lambda given, plan, ladder: (0.05, 0.02))
+    run(tmp_path, "rule", *words)
+    assert len(ran) == 20 + 4 * 5
+    ends = [(float(ladder[0]), float(ladder[-1])) for _, ladder in ran[20:25]]
+    assert ends[0] == pytest.approx((FIRST[1], LAST[2])) and ends[3:] == [
+        pytest.approx((0.2, 0.003)),  # the preset's
+        pytest.approx((0.2, 0.02)),
+    ]
+    capsys.readouterr()
+    run(tmp_path, "table")
+    rows = [row for row in capsys.readouterr().out.splitlines() if row.startswith("| ct20 | dds |")]
+    away = np.log(0.2 / FIRST[1]) + np.log(0.02 / LAST[2])
+    assert len(rows) == 5 and rows[0].endswith("| 30.25 | +0.00 |")
+    assert rows[-1] == f"| ct20 | dds | rule | {30.25 - away:.2f} | {-away:+.2f} |"
+
+
+def test_levels_of_errors_are_within_bounds_and_descend():
+    assert rule.range_of(0.02, 0.01) == pytest.approx((0.08, 0.01))
+    assert rule.range_of(9.0, 1e-9) == pytest.approx((4.0, 0.001))
+    assert rule.range_of(0.001, 0.2) == pytest.approx((0.22, 0.2))
+
+
+def test_an_image_is_measured_again_with_fresh_noise():
+    """Of a mask that keeps everything: y' is the image with noise of the deviation, the start is near the image."""
+    operator = Inpaint(mask=np.ones((24, 24), bool))
+    image = np.broadcast_to(np.linspace(0.2, 0.8, 24, dtype=np.float32)[:, None, None], (24, 24, 1))
+    prior = Prior(lambda key, plane, sigma: plane, frame_for((24, 24), 8))
+    y = jnp.zeros((24, 24, 1))
+    given = tasks.Task("small", operator, y, 0.01, np.zeros_like(image), y, prior, jax.random.key(0))
+    again = rule.measured_again(given, image)
+    assert float(np.std(again.y - image)) == pytest.approx(0.01, rel=0.1)
+    assert again.start.shape == image.shape and 0 < rule._rms(again.start - image) < 0.01
+    np.testing.assert_array_equal(again.truth, image)

@@ -1,0 +1,133 @@
+"""Cells of the study: which there are, what of them is best, and running those that are not there."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from padis_jax.errors import UserError
+from padis_jax.files import write_json
+from padis_jax.noise import edm_ladder, geometric_ladder
+from padis_jax.solvers.presets import Plan, preset
+from studies.tasks import Task, solve, task, validation
+
+FIRST = tuple(float(f"{0.04 * 10 ** (i / 2):.3g}") for i in range(5))  # two decades
+LAST = tuple(float(f"{0.001 * 10 ** (i / 2):.3g}") for i in range(4))  # one and a half
+SPACINGS = ("geometric", "3", "5", "7")  # or Karras' rho
+COUNTS = (10, 15, 25, 50, 100)
+LEVELS = 25
+METHODS = ("pnp_admm", "dds", "dps")
+MAPPED = {"problems": ("ct20", "deblur9"), "methods": METHODS[:2]}
+NEAREST = {"ct20": "ct20", "ct8": "ct20", "deblur9": "deblur9", "sr4": "deblur9"}  # whose map the lines begin at
+
+
+class Cell(NamedTuple):
+    """A run: problem, method, image, seed, first and last level, spacing, number of levels."""
+
+    problem: str
+    method: str
+    image: str
+    seed: int
+    first: float
+    last: float
+    spacing: str = "geometric"
+    levels: int = LEVELS
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return "_".join(f"{value:g}" if isinstance(value, float) else str(value) for value in self) + ".json"
+
+    @property
+    def ladder(self) -> np.ndarray:
+        """The levels."""
+        if self.spacing == "geometric":
+            return geometric_ladder(self.levels, self.first, self.last)
+        return edm_ladder(self.levels, self.first, self.last, float(self.spacing))
+
+
+Found = dict[Cell, dict[str, Any]]
+
+
+def plan_of(method: str, given: Task) -> Plan:
+    """The preset, on levels that fall."""
+    plan = preset(method, given.kind, LEVELS)
+    if getattr(plan.settings, "sigma", 0):
+        plan = plan._replace(settings=dataclasses.replace(plan.settings, sigma=0.0))
+    return plan
+
+
+def map_cells(problems: Sequence[str], methods: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
+    """First and last level, of seed after seed; low first levels come first."""
+    grid = itertools.product(seeds, problems, methods, FIRST, LAST)
+    return [Cell(p, m, validation(p), s, first, last) for s, p, m, first, last in grid]
+
+
+def line_cells(found: Found, problems: Sequence[str], methods: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
+    """One thing at a time through the best setting of the nearest map (of DDS for DPS).
+
+    Spacing and number where there is a map, first and last level where there is none.
+
+    Raises:
+      UserError: where that map is missing.
+    """
+    cells = []
+    for seed, problem, method in itertools.product(seeds, problems, methods):
+        nearest = NEAREST[problem], method if method in MAPPED["methods"] else "dds"
+        if (best := best_of(found, *nearest)) is None:
+            flags = f"--problems {nearest[0]} --methods {nearest[1]}"
+            raise UserError(f"no map of {' '.join(nearest)}: run `python -m studies.schedule map {flags}` first")
+        middle = Cell(problem, method, validation(problem), seed, *best)
+        if nearest == (problem, method):
+            cells += [middle._replace(spacing=spacing) for spacing in SPACINGS]
+            cells += [middle._replace(levels=levels) for levels in COUNTS]
+        else:
+            cells += [middle._replace(first=first) for first in FIRST]
+            cells += [middle._replace(last=last) for last in LAST]
+    return list(dict.fromkeys(cells))
+
+
+def best_of(found: Found, problem: str, method: str) -> tuple[float, float] | None:
+    """First and last level of the highest mean PSNR on the validation image, of 25 geometric levels; None without."""
+    return next(iter(ranked(found, problem, method)), None)
+
+
+def ranked(found: Found, problem: str, method: str) -> list[tuple[float, float]]:
+    """First and last levels of the map, the best first."""
+    image = validation(problem)
+    own: dict[tuple[float, float], list[float]] = {}
+    for cell, values in found.items():
+        on_grid = cell.first in FIRST and cell.last in LAST
+        if on_grid and cell == Cell(problem, method, image, cell.seed, cell.first, cell.last):
+            own.setdefault((cell.first, cell.last), []).append(values["psnr"])
+    return sorted(own, key=lambda ends: -float(np.mean(own[ends])))
+
+
+def measure(cells: Iterable[Cell], out: Path, most: int | None = None) -> None:
+    """Runs the cells that have no file, at most so many of them, and says what they cost."""
+    left = [cell for cell in cells if not (out / "cells" / cell.name).exists()]  # the rule's levels are found here
+    known = [values["seconds"] for values in read(out).values()]
+    each = f", {np.median(known):.0f} s each by those there are" if known else ""
+    print(f"{len(left)} cells to run, {sum(c.levels for c in left)} evaluations{each}", flush=True)
+    for cell in tqdm(left[:most], desc="schedule", unit="cell"):
+        given = task(cell.problem, cell.image, cell.seed)
+        solved = solve(given, plan_of(cell.method, given), cell.ladder)
+        about = {"psnr": solved.psnr, "tv": given.score(given.start), "seconds": solved.seconds}
+        write_json(out / "cells" / cell.name, cell._asdict() | about | {"residual": solved.residual})
+        tqdm.write(f"{solved.psnr:6.2f} dB  {cell.name}")
+
+
+def read(out: Path) -> Found:
+    """The cells that are there."""
+    found = {}
+    for file in sorted((out / "cells").glob("*.json")):
+        values = json.loads(file.read_text())
+        found[Cell(**{name: values[name] for name in Cell._fields})] = values
+    return found
