@@ -1,6 +1,8 @@
 """studies.gpu on a CPU with a tiny network: batches drawn on the device, steps, the learning rate by time, one run."""
 
+import itertools
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +12,12 @@ from tiny import NETWORK, refused
 
 from padis_jax.config import OptimiserConfig
 from padis_jax.positions import plane_positions
-from padis_jax.training import init_state, step
+from padis_jax.training import init_state, train_step
 from padis_jax.weights import load_weights
 from studies import gpu
 from studies.speed.network_cost import Cost
 from studies.speed.peaks import PEAKS, Peak, peak_of
-from studies.speed.throughput import flops_of, seconds_of
+from studies.speed.throughput import flops_of, measured, seconds_of
 
 CONFIG = """
 from padis_jax.config import Config, DataConfig, OptimiserConfig, RunConfig
@@ -50,7 +52,7 @@ def test_patches_are_crops_at_their_positions_or_mirrored_ones():
 
 
 def test_steps_are_those_of_a_training():
-    """One batch, a loss without randomness and a constant rate: parameters, average and moments of `training.step`."""
+    """One batch, a loss without randomness and a constant rate: parameters and average of `training.train_step`."""
     optimiser = OptimiserConfig(learning_rate=0.05, warmup_steps=0, final_fraction=1.0, clip_norm=0.5, ema_half_life=9)
     padded, plane = jnp.full((1, 4, 4, 1), 0.7), jnp.asarray(plane_positions((4, 4)))
     params = {"a": jnp.asarray([0.2, -0.4]), "b": jnp.asarray(1.5)}
@@ -63,7 +65,7 @@ def test_steps_are_those_of_a_training():
     own, values = gpu.advance(loss, optimiser, (4, 3, False), jax.random.key(0), own, jnp.full(5, 0.05), padded, plane)
     state, batch = init_state(params, optimiser), (jnp.repeat(padded, 3, 0), jnp.repeat(plane[None], 3, 0))
     for value in values:
-        state, metrics = step(loss, optimiser, 5, jax.random.key(0), state, *batch)
+        state, metrics = train_step(loss, optimiser, 5, jax.random.key(0), state, *batch)
         assert float(value) == pytest.approx(float(metrics.loss), rel=1e-5)
     for name in ("params", "ema", "step", "seen"):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), getattr(own, name), getattr(state, name))
@@ -106,6 +108,10 @@ def test_flops_are_counted_and_calls_are_timed():
     assert flops_of(jnp.dot, a, b) == 2 * 8 * 16 * 4
     calls = []
     assert 0 < seconds_of(lambda: calls.append(0) or a, 0.0) < 1 and len(calls) >= 3
+    row = measured("inference", None, lambda config: (lambda: a, 3e9, Cost(4e9, 1e6)), Peak(1e12, 1e9), 0.0)
+    assert row["aim"] == 0.5 and row["reached"] is (row["share_of_peak"] >= 0.5) and row["flops_by_hand"] == 4e9
+    assert row["share_of_peak"] == pytest.approx(3e9 / row["seconds_of_a_call"] / 1e12)
+    assert row["roofline_seconds"] == pytest.approx(4e-3)
 
 
 def quick(network, noise):
@@ -131,22 +137,20 @@ def words(tmp_path, monkeypatch):
 def test_one_run_trains_writes_weights_and_goes_on(words, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gpu, "DenoisingLoss", quick)
     monkeypatch.setattr(gpu, "validate", lambda network, noise, ema, batch: float(leaves(ema)[0][0]))
-    made = lambda config: (lambda: jnp.zeros(2), 3e9, Cost(4e9, 1e6))  # noqa: E731
-    monkeypatch.setattr(gpu, "inference", made)
-    monkeypatch.setattr(gpu, "training_step", made)
-    gpu.main([*words, "--train", "5", "--seconds", "11", "--peak", "1"])
+    monkeypatch.setattr(gpu, "measured", lambda name, config, of, peak, seconds: [name, of.__name__, peak.flops])
+    monkeypatch.setattr(gpu, "time", SimpleNamespace(perf_counter=itertools.count().__next__))  # a second each time
+    gpu.main([*words, "--train", "40", "--seconds", "90", "--peak", "1"])
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     training = result["training"]
-    assert training["steps"][0] == 0 and training["steps"][1] == 3 * len(training["losses"]) > 3
+    assert training["steps"][0] == 0 and training["steps"][1] == 3 * len(training["losses"]) > 9
     assert training["patches"] == 4 * training["steps"][1] and training["losses"][-1][1] < training["losses"][0][1]
     assert training["validation_loss"][0] != training["validation_loss"][1]
-    row = result["inference"]
-    assert row["aim"] == 0.5 and row["reached"] is (row["share_of_peak"] >= 0.5) and row["flops_by_hand"] == 4e9
-    assert row["share_of_peak"] == pytest.approx(3e9 / row["seconds_of_a_call"] / 1e12)
+    assert result["inference"] == ["inference", "inference", 1e12]
+    assert result["training step"] == ["training step", "training_step", 1e12]
     weights = load_weights(tmp_path / "out" / "weights.safetensors")
     assert weights.network.dtype == "float32" and weights.network.model_channels == NETWORK.model_channels
-    assert weights.provenance["steps"] == training["steps"][1] and weights.blocks is not None
-    gpu.main([*words, "--train", "0.1", "--seconds", "0.2"])
+    assert weights.provenance["steps"] == training["steps"][1]
+    gpu.main([*words, "--train", "20", "--seconds", "21"])
     again = json.loads((tmp_path / "out" / "result.json").read_text())
     assert again["training"]["steps"][0] == training["steps"][1] and again["inference"] == "left out: no time left"
     assert "between 0 and --seconds" in refused(gpu.main, ["--train", "9", "--seconds", "8"], capsys)
