@@ -1,6 +1,7 @@
 """Settings stand once: the command line, the presets, the benchmark and the documents agree for every method."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,14 @@ def test_every_kind_of_problem_has_a_preset():
     assert not unsuited("ddnm", "sr4") and not unsuited("dds", "denoise")
     with pytest.raises(ValueError, match="there is no solver 'ddpm'"):
         preset("ddpm", "ct")
+
+
+def test_a_setting_that_came_later_does_not_change_what_finished_results_are_known_by():
+    """Cells of docs/benchmark_table.jsonl from before `momentum` describe plug-and-play as it is described now."""
+    lines = map(json.loads, (DOCS / "benchmark_table.jsonl").read_text().splitlines())
+    plans = [line["config"]["plan"] for line in lines if line["method"] == "pnp_admm" and line["problem"] == "ct20"]
+    budgets = {plan["levels"]: plan for plan in plans}
+    for levels, known in budgets.items():
+        assert preset("pnp_admm", "ct", levels).described() == known
+    given = preset("pnp_admm", "ct", given={"momentum": 0.5}).described()["settings"]
+    assert budgets and given["momentum"] == 0.5

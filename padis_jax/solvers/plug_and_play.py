@@ -80,7 +80,7 @@ class PlugAndPlay:
     weight: float | Array = 0.002
     power: float | Array = 0.0
     damping: float | Array = 1.0
-    momentum: float | Array = 0.0
+    momentum: float | Array = dataclasses.field(default=0.0, metadata={"later": True})
     cg_steps: int = dataclasses.field(default=10, metadata={"static": True})
 
     def __post_init__(self) -> None:

@@ -124,8 +124,14 @@ class Plan(NamedTuple):
         return {name: getattr(self, name) for name in self._fields[2:]}
 
     def described(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return {"method": self.method, "settings": dataclasses.asdict(self.settings), **self.options()}
+        """As JSON holds it.
+
+        A setting that came `later` than results did is left out at its default: they are known by what this says.
+        """
+        fields = dataclasses.fields(self.settings)
+        silent = {f.name for f in fields if f.metadata.get("later") and getattr(self.settings, f.name) == f.default}
+        settings = {name: value for name, value in dataclasses.asdict(self.settings).items() if name not in silent}
+        return {"method": self.method, "settings": settings, **self.options()}
 
 
 def kind_of(kind: TaskKind, *, counts: bool) -> Kind:
