@@ -44,6 +44,8 @@ class DataConfig:
       resize: height and width that every image is scaled to; it keeps its proportions, and what reaches beyond is cut.
       grey: colour images become grey, 0.299 R + 0.587 G + 0.114 B.
       provenance: where the images come from and under which licence; copied into the weights.
+      layout: `path` is the folder of a published set: bsd100 (BSDS300), bsds500 or div2k. Its own folders say what is
+        trained on, validated and tested on, and `crop` is 256 x 256 unless a size is given (docs/formats.md).
     """
 
     path: str = ""
@@ -63,6 +65,7 @@ class DataConfig:
     resize: tuple[int, int] | None = None
     grey: bool = False
     provenance: str = ""
+    layout: Literal["", "bsd100", "bsds500", "div2k"] = ""
 
     def __post_init__(self) -> None:
         if (self.low is None) != (self.high is None):

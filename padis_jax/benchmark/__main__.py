@@ -6,6 +6,7 @@
     python -m padis_jax.benchmark --only 'ct*/dds' --only ct20/tv   some fields of the table
     python -m padis_jax.benchmark --restore ct --only 'deblur*'     CT slices, with the prior for CT
     python -m padis_jax.benchmark --weights-rgb photos
+    python -m padis_jax.benchmark --preset paper --only sr4 --weights-rgb photos --photos bsd100:BSDS300/
     python -m padis_jax.benchmark --preset paper --ct aapm_test/ --weights aapm.safetensors \\
         --photos celebahq_test/ --weights-rgb celebahq.safetensors
 
@@ -34,6 +35,7 @@ from padis_jax.cli.commands import called_as
 from padis_jax.cli.help_text import Page
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import json_text
+from padis_jax.images.layouts import split_name
 from padis_jax.outputs import check_outputs, claimed, has_field
 
 FILES = "files.json"  # lists what runs have written; results.json are the tables
@@ -56,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     end = part(config)
     names = [f"results{end}.md", f"results{end}.json", f"pictures{end}/", "cells/"]
     read = [config.weights, config.weights_rgb, config.weights_whole, config.weights_whole_rgb, config.cnn]
-    read += [config.cnn_rgb, *config.supervised, config.ct, config.photos]
+    read += [config.cnn_rgb, *config.supervised, config.ct, split_name(config.photos)[1]]
     ours = any(has_field(path, "cells") for path in folder.glob("results*.json"))
     check_outputs(folder, names, read, record=FILES, ours=ours)
     finished, damaged = finished_results(folder, work, config.lines)

@@ -9,9 +9,10 @@ import numpy as np
 
 from padis_jax.benchmark import photos
 from padis_jax.errors import UserError
-from padis_jax.images import PLAIN, ImageSet, Window, read_images
+from padis_jax.images import PLAIN, ImageSet, Shaping, Window, read_images
+from padis_jax.images.layouts import CROP, LAYOUTS, pictures_of, split_name
 from padis_jax.runs.case import SSIM_WINDOW
-from padis_jax.split import HEAD_CT_TEST, is_head_ct, spread
+from padis_jax.split import HEAD_CT_TEST, is_head_ct, slices_of_volumes, spread
 
 
 class Pictures(NamedTuple):
@@ -82,9 +83,18 @@ def ct_slices(path: str, count: int, window: Window | None) -> Pictures:
 def photographs(path: str, count: int) -> Pictures:
     """Colour pictures of a file or folder, evenly spread, or crops of scikit-image's where the path is empty.
 
+    Of `bsd100:DIR` and the other layouts of `images.layouts` the test pictures, each as its central crop of 256 x 256.
+
     Raises:
       UserError: for what cannot be read, or is not in colour.
     """
+    name, folder = split_name(path)
+    if name:
+        whole, volume = pictures_of(name, folder)
+        images = read_images(whole, memory=0, shaping=Shaping(crop=CROP))
+        tested = slices_of_volumes(images.volumes, [volume])
+        title = f"{LAYOUTS[name].title}, central crops of {CROP[0]} x {CROP[1]} of its {len(tested)} test pictures"
+        return _pictures(whole, images, title, tuple(tested[i] for i in spread(len(tested), count)), 3)
     if path:
         images = read_images(path, memory=0)
         return _pictures(path, images, path, spread(len(images.names), count), 3)

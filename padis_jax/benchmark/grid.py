@@ -78,7 +78,8 @@ class Benchmark:
       cnn_rgb: the same for colour pictures.
       supervised: FBP + U-Net, one file per problem (studies.supervised); may be repeated.
       ct: CT test images. Of the head CT only the held-out slices are used.
-      photos: colour test pictures; "" for crops from scikit-image.
+      photos: colour test pictures; "" for crops from scikit-image. bsd100:DIR, bsds500:DIR and div2k:DIR take the test
+        pictures of such a folder, each as its central crop of 256 x 256 (docs/formats.md).
       restore: images of the problems other than CT. "ct" takes the prior for CT.
       images: images per problem; 0 for the preset's.
       seeds: seeds of masks, noise and methods.

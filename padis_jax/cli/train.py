@@ -4,6 +4,7 @@
     python train.py --config configs/head_ct.py --workdir runs/ct --dry-run    memory and runtime
     python train.py --config configs/head_ct.py --workdir runs/ct --run.steps 2000
     python train.py --workdir runs/ct                                          resume
+    python train.py --config mine.py --workdir runs/bsds --data.path BSR/ --data.layout bsds500     a published set
 
 The work folder receives checkpoints/, log.jsonl, config.json, pictures of denoised patches and, at the end,
 weights.safetensors (the averaged parameters with config, frame and provenance), which sample.py takes as --weights.
@@ -14,6 +15,7 @@ number.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,6 +30,7 @@ from padis_jax.devices.mesh import is_leader
 from padis_jax.devices.plan import plan_training
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import check_bucket, json_text
+from padis_jax.images.layouts import located
 from padis_jax.lock import locked
 from padis_jax.runs.training import check_folder, train
 from padis_jax.runs.training_data import check_resumed, load_data
@@ -37,7 +40,8 @@ HELP = Page(
     "train",
     f"{__doc__}\n{cluster.__doc__}",
     Config,
-    "data.path=PATH data.low=X data.high=X data.unit=UNIT data.test=N... data.validation=N... data.crop=H,W data.grey "
+    "data.path=PATH data.layout=bsd100|bsds500|div2k "
+    "data.low=X data.high=X data.unit=UNIT data.test=N... data.validation=N... data.crop=H,W data.grey "
     "network.image_channels=N network.model_channels=N patches.sizes=N... patches.batch=N... "
     "optimiser.learning_rate=X run.steps=N run.seed=N run.start_weights=FILE run.checkpoint_every=N "
     "run.devices=N run.tensorboard",
@@ -68,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with checkpoint.open_checkpoints(workdir, reading=True) as manager:
             saved, start = checkpoint.saved_config(manager), manager.latest_step() or 0
     config = _resolve(given, saved, rest, workdir)
+    config = dataclasses.replace(config, data=located(config.data))
     check_folder(config, workdir)
     if output.dry_run or output.verbose:
         _plan(config, workdir, start, output, saved)

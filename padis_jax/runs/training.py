@@ -22,6 +22,7 @@ from padis_jax.devices.mesh import is_leader, make_mesh, on_host, put
 from padis_jax.devices.parallel import check_batch, put_batch, state_sharding, step_on_mesh
 from padis_jax.figures import save_figure, training_curves
 from padis_jax.files import place, write_json
+from padis_jax.images.layouts import located
 from padis_jax.keys import root_key
 from padis_jax.loss import DenoisingLoss
 from padis_jax.outputs import check_outputs, claimed, has_field
@@ -70,6 +71,7 @@ def train(config: Config, workdir: str | Path, *, silent: bool = False, lock: bo
         `check_resumed`, `checkpoint.restore` and `outputs.check_outputs` refuse.
       SystemExit: after SIGTERM or Ctrl-C, when the state is saved.
     """
+    config = dataclasses.replace(config, data=located(config.data))
     run, workdir = config.run, place(workdir)
     mesh = make_mesh(run.devices)
     check_batch(mesh, config.patches)

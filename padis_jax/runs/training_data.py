@@ -19,6 +19,7 @@ from padis_jax.config import Config
 from padis_jax.errors import UserError
 from padis_jax.images import CroppedImages, ImageSet, Shaping, StreamedImages, Window, read_images
 from padis_jax.inflate import inflatable, inflate
+from padis_jax.images.layouts import located
 from padis_jax.keys import root_key
 from padis_jax.patches import Frame, frame_for
 from padis_jax.runs.validation import PICTURE_PATCHES
@@ -63,6 +64,7 @@ def load_data(config: Config) -> TrainingData:
     Raises:
       UserError: for images that cannot be read, or do not fit the network and the patches.
     """
+    config = dataclasses.replace(config, data=located(config.data))
     if not config.data.path:
         raise UserError("data.path is empty: name a folder of images, a .npy array or a .npz volume with --data.path")
     window = None
