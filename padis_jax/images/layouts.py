@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from padis_jax.config import DataConfig
 from padis_jax.errors import UserError
@@ -114,7 +114,12 @@ def located(data: DataConfig) -> DataConfig:
         return data
     layout = LAYOUTS[data.layout]
     tested = () if layout.test in layout.validation else (layout.test,)
-    held_out = {"test": (), "validation": (), "test_volumes": tested, "validation_volumes": layout.validation}
+    held_out: dict[str, Any] = {
+        "test": (),
+        "validation": (),
+        "test_volumes": tested,
+        "validation_volumes": layout.validation,
+    }
     for field, own in held_out.items():
         if getattr(data, field) not in ((), own):  # its own: of a run that is resumed by the same flags
             raise UserError(f"data.{field}: data.layout {data.layout} says what is held out; leave one of the two out")
