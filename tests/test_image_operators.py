@@ -17,6 +17,7 @@ from padis_jax.operators import (
     Inpaint,
     box_mask,
     dot_test,
+    free_form_mask,
     gaussian_kernel,
     motion_kernel,
     random_mask,
@@ -196,6 +197,7 @@ def test_masks_follow_their_key_and_cover_what_they_say():
         "random": functools.partial(random_mask, image_shape=shape, known=0.3),
         "box": functools.partial(box_mask, image_shape=shape, size=(20, 30)),
         "strokes": functools.partial(stroke_mask, image_shape=shape, strokes=3, steps=5, width=0.1),
+        "free-form": functools.partial(free_form_mask, image_shape=shape, missing=0.2),
     }
     for name, draw in makers.items():
         first = np.asarray(draw(jax.random.key(0)))
@@ -262,6 +264,28 @@ def test_strokes_start_anywhere():
     np.testing.assert_allclose(quarters / quarters.sum(), 0.25, atol=0.03)
 
 
+def test_free_form_gaps_have_their_share_and_grow_with_it():
+    for shape in ((20, 30), (9, 14)):
+        few, many = (masks_of(lambda key, m=m, s=shape: free_form_mask(key, s, missing=m), 50) for m in (0.1, 0.5))
+        for masks, share in ((few, 0.1), (many, 0.5)):
+            assert (abs(masks.sum((1, 2)) - share * np.prod(shape)) <= 1).all()
+        assert not (few & ~many).any() and len(np.unique(few, axis=0)) == 50
+    reached = masks_of(lambda key: free_form_mask(key, (16, 24), missing=0.05), 300).mean(0)
+    assert reached.min() > 0 and reached.max() < 0.12  # anywhere, a little less at the edges
+
+
+def test_free_form_gaps_are_strokes_of_the_width_that_they_say():
+    """No pixel is deeper in a gap of one stroke than half its width, and most gaps have no speckles."""
+    wide, side = 0.1, 96
+    gaps = masks_of(lambda key: free_form_mask(key, (side, side), missing=0.02, width=wide), 40)
+    depth = np.asarray([ndimage.distance_transform_edt(np.pad(gap, 8, mode="edge")).max() for gap in gaps])
+    assert 0.4 * wide * side / 2 - 1 < depth.min() and np.median(depth) < wide * side / 2 + 1
+    parts = np.asarray([ndimage.label(gap, np.ones((3, 3)))[1] for gap in gaps])
+    assert np.median(parts) <= 3 and parts.max() < 12
+    turned = ndimage.rotate(gaps.mean(0), 90) - gaps.mean(0)
+    assert abs(turned.mean()) < 1e-3  # no direction is before another
+
+
 @pytest.mark.parametrize("name", FACTORIES)
 def test_complex_images_are_measured_part_by_part(name):
     operator = make(name)
@@ -310,6 +334,7 @@ def test_a_whole_number_may_be_written_as_a_float():
         (lambda: random_mask(jax.random.key(0), (4, 4), known=1.5), "known"),
         (lambda: box_mask(jax.random.key(0), (4, 4), size=(5, 1)), "boxes"),
         (lambda: stroke_mask(jax.random.key(0), (4, 4), width=0.0), "width"),
+        (lambda: free_form_mask(jax.random.key(0), (4, 4), missing=0.95), "missing 0.95 must be 0.001 to 0.9"),
         (lambda: Identity(image_shape=(4, 4))(jnp.ones((4, 5))), r"image of shape \(4, 4\)"),
         (lambda: Identity(image_shape=(4, 5))(jnp.ones((5, 4))), r"image of shape \(4, 5\)"),
     ],

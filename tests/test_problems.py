@@ -72,7 +72,7 @@ def test_tomographic_problems():
 
 
 def test_masks_follow_the_key():
-    for name in ("inpaint_random", "inpaint_box", "inpaint_strokes"):
+    for name in ("inpaint_random", "inpaint_box", "inpaint_strokes", "inpaint_free25"):
         masks = [np.asarray(PROBLEMS[name].build((32, 32), 1, jax.random.key(k)).mask) for k in (0, 0, 1)]
         np.testing.assert_array_equal(masks[0], masks[1])
         assert (masks[0] != masks[2]).any()

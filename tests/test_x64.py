@@ -26,6 +26,7 @@ from padis_jax.operators import (
     Inpaint,
     ParallelBeam,
     box_mask,
+    free_form_mask,
     from_functions,
     gaussian_kernel,
     random_mask,
@@ -107,6 +108,7 @@ def figures():
     found["random"] = random_mask(keys[0], (N, N))
     found["box"] = box_mask(keys[1], (N, N), size=(3, 4))
     found["strokes"] = stroke_mask(keys[2], (64, 64))
+    found["free_form"] = free_form_mask(keys[2], (64, 64))
     found["counts"] = honest_measurement(keys[3], image, made["parallel"], photons=200.0).y
     found["noisy"] = paper_measurement(keys[4], image, made["inpaint"], sigma=0.1).y
     found["psnr"], found["ssim"] = psnr(image, 0.9 * image), ssim(image, 0.9 * image)

@@ -7,6 +7,7 @@ from padis_jax.operators.blur import Blur, Convolution, gaussian_kernel, motion_
 from padis_jax.operators.cone import ConeBeam, ConeTransform
 from padis_jax.operators.fbp import fbp
 from padis_jax.operators.fdk import fdk
+from padis_jax.operators.free_form import free_form_mask
 from padis_jax.operators.kept import forget
 from padis_jax.operators.least_squares import conjugate_gradient
 from padis_jax.operators.linear import LinearOperator, Operator, dot_test, from_functions
@@ -43,6 +44,7 @@ __all__ = [
     "fbp",
     "fdk",
     "forget",
+    "free_form_mask",
     "from_functions",
     "gaussian_kernel",
     "motion_kernel",

@@ -87,8 +87,8 @@ def Inpaint(*, mask: np.ndarray | Array) -> Masking:  # noqa: N802 (a factory na
     32
 
     Args:
-      mask: [H, W], boolean or 0 and 1: whether the pixel is known. See `random_mask`, `box_mask`, `stroke_mask`; of a
-        picture, `picture > 0.5`. Its values are not looked at while tracing.
+      mask: [H, W], boolean or 0 and 1: whether the pixel is known. See `random_mask`, `box_mask`, `stroke_mask`,
+        `free_form_mask`; of a picture, `picture > 0.5`. Its values are not looked at while tracing.
 
     Raises:
       ValueError: a mask of another shape or other values, or without any known pixel.

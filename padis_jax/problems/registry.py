@@ -31,6 +31,7 @@ from padis_jax.operators import (
     ParallelBeam,
     RayTransform,
     box_mask,
+    free_form_mask,
     gaussian_kernel,
     motion_kernel,
     random_mask,
@@ -210,6 +211,10 @@ def _strokes(shape: tuple[int, int], key: Array, *, strokes: int) -> Any:
     return Inpaint(mask=stroke_mask(key, shape, strokes=strokes))
 
 
+def _free_form(shape: tuple[int, int], key: Array, *, missing: float) -> Any:
+    return Inpaint(mask=free_form_mask(key, shape, missing=missing))
+
+
 def _given(shape: tuple[int, int], key: Array, *, mask: np.ndarray | Array) -> Any:
     return Inpaint(mask=mask)
 
@@ -272,6 +277,12 @@ PROBLEMS: dict[str, NamedProblem] = {
     "inpaint_random": _inpaint("30% of the pixels known", "small", functools.partial(_pixels, known=0.3)),
     "inpaint_box": _inpaint("a box of a quarter of each side missing", "large", functools.partial(_box, part=4)),
     "inpaint_strokes": _inpaint("eight strokes missing", "large", functools.partial(_strokes, strokes=8)),
+    **{
+        f"inpaint_free{percent}": _inpaint(
+            f"free-form gaps of {percent}%", "large", functools.partial(_free_form, missing=percent / 100)
+        )
+        for percent in (10, 25, 50)
+    },
     "denoise": NamedProblem("denoising", "the noisy image", "noisy", "noise", 0.1, functools.partial(_identity)),
 }
 
