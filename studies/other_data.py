@@ -1,0 +1,277 @@
+"""Photographs, brain MRI and priors out of their distribution: docs/studies/other_data.md.
+
+    python -m studies.other_data --photos data/photos --brain ch2.nii.gz --dry-run     what there is to do
+    python -m studies.other_data --photos data/photos --brain ch2.nii.gz
+    python -m studies.other_data --brain ch2.nii.gz --only 'brain/ct20/*'              a part
+
+Sets are those of `studies.other_images`, twelve images each. A field is SET/PROBLEM/METHOD: problems ct20, deblur9,
+sr4 and inpaint_free10, 25 and 50 of docs/problems.md; methods start, tv, and plug-and-play and DDS with the prior
+`photos` or that of the head, 25 evaluations, presets. Images have one channel but in the set `photographs`: on one
+channel `photos` is the prior of grey colour images (`grey_prior`), and the head's prior is not run on colour. Every
+image of a field has a file in --out: rerun the same command to resume. The tables are written whenever it ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import fnmatch
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.tree_util import Partial
+from tqdm import tqdm
+
+from padis_jax.benchmark.measure import Scene, stopwatch
+from padis_jax.errors import UserError, one_line_errors
+from padis_jax.files import write_bytes, write_json
+from padis_jax.prior import Denoise, Prior, patch_prior
+from padis_jax.problems.registry import PROBLEMS
+from padis_jax.runs.score import score
+from padis_jax.runs.solve import TV_ROW, rows_of, run_start
+from padis_jax.solvers.presets import preset
+from padis_jax.weights import load_weights
+from studies.other_images import Images, brain, head, photographs
+
+PROBLEM_NAMES = ("ct20", "deblur9", "sr4", "inpaint_free10", "inpaint_free25", "inpaint_free50")
+SOLVERS = ("pnp_admm", "dds")
+PRIORS = {
+    "photographs": ("photos",),
+    "grey": ("photos", "head"),
+    "brain": ("photos", "head"),
+    "head": ("photos", "head"),
+}
+EVALUATIONS = 25
+RESAMPLES = 10_000
+
+
+class Field(NamedTuple):
+    """A method on a problem of a set: `solver` with a `prior`, or start and tv with none."""
+
+    set: str
+    problem: str
+    solver: str
+    prior: str = ""
+
+    @property
+    def method(self) -> str:
+        """Its name in tables and files."""
+        return f"{self.solver}_{self.prior}" if self.prior else self.solver
+
+    @property
+    def name(self) -> str:
+        """SET/PROBLEM/METHOD."""
+        return f"{self.set}/{self.problem}/{self.method}"
+
+
+@one_line_errors()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Computes what is missing, and prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", default="data/photos", help="folder of studies.photos")
+    parser.add_argument("--brain", default="ch2.nii.gz", help="the T1 volume")
+    parser.add_argument("--head-weights", default="weights/head_ct.safetensors")
+    parser.add_argument("--photos-weights", default="photos")
+    parser.add_argument("--only", action="append", metavar="SET/PROBLEM/METHOD", help="with * and ?; may be repeated")
+    parser.add_argument("--images", type=int, default=0, help="of each set, evenly spread; 0 for all twelve")
+    parser.add_argument("--evaluations", type=int, default=EVALUATIONS)
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("results/other_data"))
+    args = parser.parse_args(argv)
+    chosen = fields(args.only)
+    sets = sorted({field.set for field in chosen}, key=list(PRIORS).index)
+    made: dict[str, Callable[[], Images]] = {
+        "photographs": lambda: photographs(args.photos),
+        "grey": lambda: photographs(args.photos, grey=True),
+        "brain": lambda: brain(args.brain),
+        "head": head,
+    }
+    images = {name: made[name]() for name in sets}
+    print(cost(args.out, chosen, images, args.images))
+    try:
+        if not args.dry_run:
+            _compute(args, chosen, images)
+    finally:
+        text = table(args.out, chosen, images)
+        if text:
+            write_bytes(args.out / "table.md", text.encode())
+            print(text)
+
+
+def fields(only: Sequence[str] | None) -> list[Field]:
+    """The fields of the study, or those that one of the patterns names.
+
+    Raises:
+      UserError: for a pattern that names none.
+    """
+    every = []
+    for name, priors in PRIORS.items():
+        for problem in PROBLEM_NAMES:
+            if name == "photographs" and PROBLEMS[problem].tomography:
+                continue  # of colour
+            every += [Field(name, problem, "start"), Field(name, problem, "tv")]
+            every += [Field(name, problem, solver, prior) for prior in priors for solver in SOLVERS]
+    for pattern in only or ():
+        if not any(fnmatch.fnmatchcase(field.name, pattern) for field in every):
+            raise UserError(f"--only {pattern}: names no field; there are {', '.join(field.name for field in every)}")
+    return [f for f in every if not only or any(fnmatch.fnmatchcase(f.name, pattern) for pattern in only)]
+
+
+def grey_prior(colour: Prior) -> Prior:
+    """The prior of grey images that a prior of colour images holds: r = g = b = x.
+
+    Noise of one channel becomes independent noise of three of sqrt(3) times the deviation, whose mean it is, by adding
+    noise that sums to 0 over the channels; the image is the mean of the three denoised channels.
+    """
+    return Prior(Partial(_grey, colour.denoise), colour.frame, channels=1, tilings=colour.tilings)
+
+
+def _grey(denoise: Denoise, key: Array, plane: Array, sigma: Array) -> Array:
+    noise_key, key = jax.random.split(key)
+    level = jnp.sqrt(jnp.float32(3)) * sigma
+    noise = level * jax.random.normal(noise_key, (*plane.shape[:2], 3), jnp.float32)
+    noise = noise - jnp.mean(noise, -1, keepdims=True)
+    return jnp.mean(denoise(key, jnp.repeat(plane, 3, -1) + noise, level), -1, keepdims=True)
+
+
+def prior_of(path: str, images: Images) -> Prior:
+    """The prior of a weights file for images of a set.
+
+    Raises:
+      UserError: for a file that cannot be read, or is for images of another size.
+    """
+    weights = load_weights(path)
+    frame = weights.frame_for(images.pictures.shape)
+    if frame is None:
+        raise UserError(f"{path}: trained on {weights.frame.image_shape} pixels, images have {images.pictures.shape}")
+    prior = patch_prior(weights.network, weights.params, frame)
+    return grey_prior(prior) if (prior.channels, images.pictures.channels) == (3, 1) else prior
+
+
+def place(out: Path, field: Field, image: str) -> Path:
+    """The file of an image of a field."""
+    return out / "cells" / field.name / f"{image}.json"
+
+
+def _compute(args: argparse.Namespace, chosen: Sequence[Field], images: Mapping[str, Images]) -> None:
+    paths = {"photos": args.photos_weights, "head": args.head_weights}
+    every = [(name, problem) for name in images for problem in PROBLEM_NAMES]
+    numbers = {name: _spread(len(found.groups), args.images) for name, found in images.items()}
+    todo = [(number, [f for f in chosen if (f.set, f.problem) == at]) for at in every for number in numbers[at[0]]]
+    with tqdm(total=sum(len(own) for _, own in todo), desc="images", unit="image") as bar:
+        operators: dict[str, Any] = {}
+        priors: dict[str, Prior] = {}
+        for number, own in todo:
+            missing = [f for f in own if not place(args.out, f, images[f.set].pictures.names[number]).exists()]
+            bar.update(len(own) - len(missing))
+            if not missing:
+                continue
+            name, problem = missing[0].set, missing[0].problem
+            found = images[name]
+            key = f"{found.pictures.shape}/{problem}"
+            scene = Scene(problem, found.pictures, number, 0, operators.get(key))
+            if PROBLEMS[problem].tomography:
+                operators[key] = scene.case.operator  # the geometry is that of every image
+            for field in missing:
+                bar.set_description(f"{field.name} {found.pictures.names[number]}")
+                which = f"{name}/{field.prior}"
+                if field.prior and which not in priors:
+                    priors[which] = prior_of(paths[field.prior], found)
+                result = cell(field, scene, priors.get(which), args.evaluations)
+                write_json(place(args.out, field, found.pictures.names[number]), result)
+                bar.update()
+
+
+def cell(field: Field, scene: Scene, prior: Prior | None, evaluations: int) -> dict[str, Any]:
+    """Scores and seconds (without compilation; of a solver without those of total variation, its start)."""
+    plan = preset(field.solver, PROBLEMS[field.problem].kind, evaluations) if prior is not None else None
+    before = {TV_ROW: scene.tv()[0]} if plan is not None and plan.start == "tv" else {}
+    with stopwatch() as clock:
+        if plan is not None:
+            *_, run = rows_of(scene.config, dataclasses.replace(scene.case, prior=prior), plan).values()
+            found = run(before).image
+        else:
+            found = scene.tv()[0] if field.solver == "tv" else run_start(scene.case)
+        image = np.asarray(jax.block_until_ready(found))
+    seconds = scene.tv()[1] if field.solver == "tv" else clock.seconds
+    row = score(field.method, image, scene.case)
+    evaluated = plan.evaluations if plan is not None else 0
+    return {"psnr": row.psnr, "ssim": row.ssim, "residual": row.residual, "seconds": seconds, "evaluations": evaluated}
+
+
+def cost(out: Path, chosen: Sequence[Field], images: Mapping[str, Images], count: int) -> str:
+    """How many are missing, and what they take by the medians of those that are there."""
+    missing: list[Field] = []
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for field in chosen:
+        found = images[field.set]
+        for number in _spread(len(found.groups), count):
+            path = place(out, field, found.pictures.names[number])
+            if path.exists():
+                of = seconds.setdefault((field.problem, field.solver), [])
+                of.append(json.loads(path.read_text())["seconds"])
+            else:
+                missing.append(field)
+    known = [np.median(seconds[key]) for f in missing if (key := (f.problem, f.solver)) in seconds]
+    text = f"{len(missing)} images of fields are missing"
+    if known:
+        text += f"; about {sum(known) / 60:.0f} minutes for {len(known)} of them, by those that are finished"
+    return f"{text} (into {out})"
+
+
+def table(out: Path, chosen: Sequence[Field], images: Mapping[str, Images]) -> str:
+    """A table for each set and problem; "" where nothing is finished."""
+    lines: list[str] = []
+    for name, problem in dict.fromkeys((f.set, f.problem) for f in chosen):
+        own = [f for f in fields(None) if (f.set, f.problem) == (name, problem)]
+        found = {f: _read(out, f, images[name]) for f in own}
+        if not any(found.values()):
+            continue
+        groups = dict(zip(images[name].pictures.names, images[name].groups, strict=True))
+        tv = found[Field(name, problem, "tv")]
+        lines += [f"### {images[name].pictures.title}, {problem}", ""]
+        lines += ["| method | images | PSNR (dB) | SSIM | less TV (dB, 95 %) | seconds |", "|---|---|---|---|---|---|"]
+        for field, cells in found.items():
+            scored = {image: c for image, c in cells.items() if c["psnr"] is not None}
+            if not scored:
+                continue
+            means = [np.mean([c[what] for c in scored.values()]) for what in ("psnr", "ssim")]
+            paired = {image: c["psnr"] - tv[image]["psnr"] for image, c in scored.items() if image in tv}
+            less = "" if field.solver == "tv" or not paired else resampled(paired, groups)
+            time = np.median([c["seconds"] for c in scored.values()])
+            lines.append(f"| {field.method} | {len(scored)} | {means[0]:.2f} | {means[1]:.3f} | {less} | {time:.0f} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def resampled(differences: Mapping[str, float], groups: Mapping[str, str], seed: int = 0) -> str:
+    """Mean over images with the 95 % interval of the bootstrap over groups: pictures are drawn, images follow them."""
+    names = sorted({groups[image] for image in differences})
+    own = [[d for image, d in differences.items() if groups[image] == name] for name in names]
+    sums, counts = np.asarray([sum(d) for d in own]), np.asarray([len(d) for d in own])
+    mean = sums.sum() / counts.sum()
+    if len(names) < 2:
+        return f"{mean:+.2f}"
+    drawn = np.random.default_rng(seed).integers(0, len(names), (RESAMPLES, len(names)))
+    low, high = np.percentile(sums[drawn].sum(1) / counts[drawn].sum(1), [2.5, 97.5])
+    return f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def _read(out: Path, field: Field, images: Images) -> dict[str, dict[str, Any]]:
+    paths = {image: place(out, field, image) for image in images.pictures.names}
+    return {image: json.loads(path.read_text()) for image, path in paths.items() if path.exists()}
+
+
+def _spread(total: int, count: int) -> list[int]:
+    """`count` of the numbers 0 .. total - 1, evenly; all for 0."""
+    return [int(i) for i in np.linspace(0, total - 1, count or total).round()]
+
+
+if __name__ == "__main__":
+    main()
