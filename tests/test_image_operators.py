@@ -282,8 +282,6 @@ def test_free_form_gaps_are_strokes_of_the_width_that_they_say():
     assert 0.4 * wide * side / 2 - 1 < depth.min() and np.median(depth) < wide * side / 2 + 1
     parts = np.asarray([ndimage.label(gap, np.ones((3, 3)))[1] for gap in gaps])
     assert np.median(parts) <= 3 and parts.max() < 12
-    turned = ndimage.rotate(gaps.mean(0), 90) - gaps.mean(0)
-    assert abs(turned.mean()) < 1e-3  # no direction is before another
 
 
 @pytest.mark.parametrize("name", FACTORIES)
