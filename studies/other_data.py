@@ -140,7 +140,7 @@ def _grey(denoise: Denoise, key: Array, plane: Array, sigma: Array) -> Array:
     return jnp.mean(denoise(key, jnp.repeat(plane, 3, -1) + noise, level), -1, keepdims=True)
 
 
-def prior_of(path: str, images: Images) -> Prior:
+def prior_of(path: str, images: Images, patch_batch: int | None = None) -> Prior:
     """The prior of a weights file for images of a set.
 
     Raises:
@@ -150,7 +150,7 @@ def prior_of(path: str, images: Images) -> Prior:
     frame = weights.frame_for(images.pictures.shape)
     if frame is None:
         raise UserError(f"{path}: trained on {weights.frame.image_shape} pixels, images have {images.pictures.shape}")
-    prior = patch_prior(weights.network, weights.params, frame)
+    prior = patch_prior(weights.network, weights.params, frame, patch_batch=patch_batch)
     return grey_prior(prior) if (prior.channels, images.pictures.channels) == (3, 1) else prior
 
 
