@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import re
 import sys
+import textwrap
 import types
 import typing
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from typing import Any
 from jax import Array
 
 from padis_jax.cli.arguments import parse
-from padis_jax.cli.help_text import attributes, table
+from padis_jax.cli.help_text import WIDTH, attributes, table
 from padis_jax.errors import UserError
 from padis_jax.problems.registry import PROBLEMS
 from padis_jax.runs.config import LIKE, OWN, Experiment, default_method
@@ -81,8 +82,13 @@ def solvers_and_problems() -> list[str]:
         *table([(name, f"{row.label}: {row.text}") for name, row in METHODS.items()]),
         "",
         "Problems (--problem NAME; without it, the scan that --scan.FIELD describes):",
-        *table([(what, ", ".join(names)) for what, names in named.items()]),
+        *table([(what if i == 0 else "", row) for what, names in named.items() for i, row in enumerate(_rows(names))]),
     ]
+
+
+def _rows(names: Sequence[str]) -> list[str]:
+    """The names with commas between them, in rows that `table` does not cut."""
+    return textwrap.wrap(", ".join(names), WIDTH - 24, break_long_words=False, break_on_hyphens=False)
 
 
 def _other_methods(method: str) -> list[str]:
