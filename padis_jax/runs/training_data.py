@@ -18,8 +18,8 @@ from padis_jax.blocks import Blocks, blocks_of
 from padis_jax.config import Config
 from padis_jax.errors import UserError
 from padis_jax.images import CroppedImages, ImageSet, Shaping, StreamedImages, Window, read_images
-from padis_jax.inflate import inflatable, inflate
 from padis_jax.images.layouts import located
+from padis_jax.inflate import inflatable, inflate
 from padis_jax.keys import root_key
 from padis_jax.patches import Frame, frame_for
 from padis_jax.runs.validation import PICTURE_PATCHES
