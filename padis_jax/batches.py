@@ -28,6 +28,8 @@ class PatchConfig:
       batch: patches per batch, for each size.
       flips: mirror images left to right with probability 1/2 (before padding, so positions stay those of the plane).
       depth: neighbouring slices of a volume in a patch, which are the network's channels; 1 for images.
+      skips: distances of the slices of a patch, of which a batch has one, drawn at random: 1 3 for neighbours and
+        every third slice. Of volumes.
     """
 
     sizes: tuple[int, ...] = (16, 32, 56)
@@ -35,6 +37,7 @@ class PatchConfig:
     batch: tuple[int, ...] = (512, 256, 128)
     flips: bool = False
     depth: int = 1
+    skips: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
         if not self.sizes or not len(self.sizes) == len(self.probabilities) == len(self.batch):
@@ -50,6 +53,10 @@ class PatchConfig:
             raise ValueError("patches: sizes beyond 16384 pixels, batches beyond 2^20 or more than 64 sizes")
         if not 1 <= self.depth <= 64:
             raise ValueError(f"patches.depth is {self.depth}: it must be 1 (images) to 64 slices")
+        if len(set(self.skips)) < max(1, len(self.skips)) or not all(1 <= skip <= 64 for skip in self.skips):
+            raise ValueError(f"patches.skips is {self.skips}: distances of slices, each once, 1 (neighbours) to 64")
+        if self.depth == 1 and self.skips != (1,):
+            raise ValueError(f"patches.skips is {self.skips}, but patches of one slice have none: set patches.depth")
         if min(self.probabilities) < 0 or not abs(sum(self.probabilities) - 1) <= 1e-6:
             raise ValueError(f"patches.probabilities is {self.probabilities}: none negative, and they must sum to 1")
 

@@ -2,12 +2,15 @@
 
 One tiling a call for the whole volume (slabs.py). Patches are cut where they are denoised, a few at a time, so that the
 network's memory, and that of its gradient, does not grow with the volume; beside the volume and its answer a call holds
-the denoised patches. A network of images (d = 1) denoises every slice with the offset of the call.
+the denoised patches. A network of images (d = 1) denoises every slice with the offset of the call. Where the frame has
+slabs of slices that are apart (`skip`), a call says which of the two tilings it wants.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 from typing import Any
 
 import jax
@@ -32,7 +35,8 @@ class VolumePrior:
 
     Attributes:
       denoise: (key, noisy volume [Dp, Hp, Wp], sigma []) -> the expected clean volume. A function, or a pytree that can
-        be called.
+        be called. Where the frame's `skip` is above 1 it has a fourth argument, a boolean []: whether the slices of
+        slabs are that far apart in this call.
       frame: pads and crops.
       channels: 1; volumes have no channel axis.
       tilings: of each call, that is its cost in network evaluations of the volume.
@@ -51,7 +55,7 @@ class VolumePrior:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SlabTilings:
-    """(key, volume, sigma) -> volume by one random tiling.
+    """(key, volume, sigma, apart) -> volume by one random tiling, by slabs of slices that are apart if `apart`.
 
     Attributes:
       denoise: of patches [b, P, P, d] with positions, [b, P, P, 3] where `seen` is 3, else [b, P, P, 2].
@@ -65,16 +69,22 @@ class SlabTilings:
     patch_batch: int = dataclasses.field(metadata={"static": True})
     seen: int = dataclasses.field(metadata={"static": True})
 
-    def __call__(self, key: Array, volume: Array, sigma: Array) -> Array:
+    def __call__(self, key: Array, volume: Array, sigma: Array, apart: Array | bool = False) -> Array:
         """The expected clean volume."""
-        frame, offset = self.frame, random_offsets(key, self.frame)
+        if self.frame.skip == 1 or isinstance(apart, bool):
+            return self._tiled(self.frame.skip if apart else 1, key, volume, sigma)
+        tilings = [functools.partial(self._tiled, skip) for skip in (self.frame.skip, 1)]
+        return lax.cond(apart, *tilings, key, volume, sigma)
+
+    def _tiled(self, skip: int, key: Array, volume: Array, sigma: Array) -> Array:
+        frame, offset = self.frame, random_offsets(key, self.frame, skip)
 
         def some(numbers: Array) -> Array:
-            patches = tile_volume(frame, volume, offset, numbers)
-            where = slab_positions(frame, offset, numbers, self.seen)
+            patches = tile_volume(frame, volume, offset, numbers, skip)
+            where = slab_positions(frame, offset, numbers, self.seen, skip)
             return self.denoise(patches, where, jnp.broadcast_to(sigma, numbers.shape))
 
-        count = frame.patch_count
+        count = math.prod(frame.tiles_of(skip))
         numbers = jnp.arange(count, dtype=jnp.int32)
         if self.patch_batch >= count:
             patches = some(numbers)
@@ -83,10 +93,10 @@ class SlabTilings:
             padded = jnp.pad(numbers, (0, -count % chunks))
             out = lax.map(jax.checkpoint(some), padded.reshape(chunks, -1))
             patches = rearrange(out, "chunk n h w d -> (chunk n) h w d")[:count]
-        return frame.without_ends(untile_volume(frame, patches, offset))
+        return frame.without_ends(untile_volume(frame, patches, offset, skip))
 
 
-def slab_positions(frame: VolumeFrame, offset: Array, numbers: Array, seen: int) -> Array:
+def slab_positions(frame: VolumeFrame, offset: Array, numbers: Array, seen: int, skip: int = 1) -> Array:
     """Positions of slabs of the tiling at `offset`: (x, y) of their pixels, and z of their middle if `seen` is 3.
 
     Args:
@@ -94,17 +104,19 @@ def slab_positions(frame: VolumeFrame, offset: Array, numbers: Array, seen: int)
       offset: integers [3].
       numbers: [b], as in `tile_volume`.
       seen: 2 or 3.
+      skip: distance of the slices of a slab, 1 or the frame's.
 
     Returns:
       float32 [b, P, P, seen].
     """
-    plane, at = jnp.asarray(plane_positions(frame.plane.padded_shape)), corners(frame, offset, numbers)
+    plane, at = jnp.asarray(plane_positions(frame.plane.padded_shape)), corners(frame, offset, numbers, skip)
     sides = (*frame.plane.tile_shape, 2)
     xy = jax.vmap(lambda corner: lax.dynamic_slice(plane, (corner[1], corner[2], jnp.int32(0)), sides))(at)
     if seen == 2:
         return xy
-    heights = jnp.asarray(slab_heights(frame.slab, frame.whole))
-    z = heights[jnp.minimum(at[:, 0] + frame.first, heights.size - 1)]  # a slab may lie behind the volume as a whole
+    heights = jnp.asarray(slab_heights(frame.slab, frame.whole, skip))
+    number = at[:, 0] + (frame.first + frame.slab * skip - 1 - frame.margin[0])
+    z = heights[jnp.minimum(number, heights.size - 1)]  # a slab may lie behind the volume as a whole
     return jnp.concatenate([xy, jnp.broadcast_to(z[:, None, None, None], (*xy.shape[:3], 1))], axis=-1)
 
 
@@ -116,6 +128,7 @@ def slab_prior(
     depth: int,
     first: int = 0,
     total: int = 0,
+    skip: int = 1,
     patch_batch: int | None = None,
 ) -> VolumePrior:
     """The prior of volumes of a patch network, whose channels are the slices of a slab: one for a network of images.
@@ -127,6 +140,7 @@ def slab_prior(
       depth: slices of the volume.
       first: number of the volume's slice 0 in the volume that z refers to; used by networks that know z.
       total: slices of that volume; 0 for those up to the end of this one.
+      skip: distance of the slices of a slab on every other noise level; 1 for neighbours on all.
       patch_batch: patches at a time; None for those of one slab, which is the memory of one image.
 
     Returns:
@@ -137,7 +151,7 @@ def slab_prior(
     """
     for side in frame.tile_shape:
         config.check_patch(side)
-    volume = VolumeFrame(frame, depth, config.image_channels, first, total)
+    volume = VolumeFrame(frame, depth, config.image_channels, first, total, skip)
     if patch_batch is not None:
         check_count("patch_batch", patch_batch)
     size = frame.patch_count if patch_batch is None else patch_batch

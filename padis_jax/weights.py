@@ -54,12 +54,16 @@ class Slab:
     Attributes:
       slices: d, which are the network's channels.
       total: slices of the volumes that it was trained on; 0 where they differ.
+      skips: distances of the slices of slabs that it was trained on.
     """
 
     slices: int
     total: int = 0
+    skips: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
+        if not self.skips or not 1 <= min(self.skips) <= max(self.skips) <= 64:
+            raise ValueError(f"slabs of slices that are {self.skips} apart: use 1 to 64")
         if not 2 <= self.slices <= 64 or not 0 <= self.total <= 10**6:
             raise ValueError(f"a slab of {self.slices} slices in a volume of {self.total}: use 2 to 64, and 0 to 10^6")
 
@@ -250,7 +254,7 @@ def load_prior(
 
 
 def load_volume_prior(
-    path: str | Path, *, depth: int, first: int | None = None, patch_batch: int | None = None
+    path: str | Path, *, depth: int, first: int | None = None, skip: int = 1, patch_batch: int | None = None
 ) -> VolumePrior:
     """The prior of volumes of a weights file, of slabs or of images, which then denoise every slice by itself.
 
@@ -264,12 +268,16 @@ def load_volume_prior(
       depth: slices of the volume.
       first: number of its slice 0 in the volume that was trained on, or in one that is cut alike, for a network that
         knows z; None for a whole volume of as many slices.
+      skip: distance of the slices of slabs on every other noise level, one that the weights were trained on
+        (`patches.skips`); 1 for neighbours on all levels.
       patch_batch: patches at a time; None for those of one slab.
 
     Raises:
-      UserError: see `load_weights`; for images of several channels, and for a volume that the network's z does not fit.
+      UserError: see `load_weights`; for images of several channels, for a volume that the network's z does not fit, and
+        for a `skip` that it was not trained on.
     """
-    return volume_prior_of(load_weights(path, volumes=True), path, depth=depth, first=first, patch_batch=patch_batch)
+    weights = load_weights(path, volumes=True)
+    return volume_prior_of(weights, path, depth=depth, first=first, skip=skip, patch_batch=patch_batch)
 
 
 def volume_prior_of(
@@ -278,6 +286,7 @@ def volume_prior_of(
     *,
     depth: int,
     first: int | None = None,
+    skip: int = 1,
     frame: Frame | None = None,
     patch_batch: int | None = None,
 ) -> VolumePrior:
@@ -288,6 +297,7 @@ def volume_prior_of(
       path: of their file, for messages.
       depth: slices of the volume.
       first: see `load_volume_prior`.
+      skip: likewise.
       frame: of a slice; None for that of the weights.
       patch_batch: patches at a time; None for those of one slab.
 
@@ -299,6 +309,13 @@ def volume_prior_of(
         raise UserError(
             f"{path}: of images of {weights.network.image_channels} channels, and volumes have none; take weights of "
             "grey images"
+        )
+    if skip != 1 and skip not in (slab.skips if slab else ()):
+        apart = " and ".join(map(str, slab.skips)) if slab else ""
+        trained = f"trained on slabs of slices {apart} apart" if slab else "of images"
+        raise UserError(
+            f"{path}: {trained}: leave `skip` (--volume.skip) out, or take weights of slabs that are trained with "
+            f"patches.skips 1 {skip}"
         )
     if first is not None and weights.network.position_channels != 3:
         raise UserError(f"{path}: its network knows no z: leave `first` (--volume.first) out")
@@ -317,5 +334,6 @@ def volume_prior_of(
         depth=depth,
         first=first or 0,
         total=total,
+        skip=skip,
         patch_batch=patch_batch,
     )

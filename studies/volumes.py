@@ -11,7 +11,8 @@
     slices_pnp, _dds    the prior of images, every slice by itself, slice i with the key fold_in(root, i)
     volume_...          the same prior, one data step for the volume: nothing along z; `_tv`: its variation along z;
                         `_anchored`: fresh noise correlated along z
-    slab_...            the prior of slabs, likewise
+    slab_...            the prior of slabs, likewise; `_skip`: slices of a slab `--skip` apart on every other level,
+                        with weights that were trained with it (patches.skips); else these rows are left out
 
 Settings of a method are the presets of a single slice, chosen on validation slices; so is `--along-tv`, of PnP-ADMM
 with 15 evaluations. PSNR is pooled over the voxels of the slab; axial and coronal are means over planes (coronal: 7
@@ -52,14 +53,14 @@ from padis_jax.solvers.tv import total_variation
 from padis_jax.solvers.volume_tv import for_volumes
 from padis_jax.solvers.volumes import Along
 from padis_jax.split import split_slices
-from padis_jax.weights import load_prior, load_volume_prior
+from padis_jax.weights import load_prior, load_volume_prior, load_weights
 
 AIR = 0.05  # image value, above which a coronal plane holds something
 SOLVERS = {"pnp": "pnp_admm", "dds": "dds"}
 ROWS = (
     *("fbp", "tv_slices", "tv", "slices_pnp", "slices_dds"),
     *("volume_pnp", "volume_pnp_tv", "volume_dds", "volume_dds_tv", "volume_dds_anchored"),
-    *("slab_pnp", "slab_pnp_tv", "slab_dds", "slab_dds_tv", "slab_dds_anchored"),
+    *("slab_pnp", "slab_pnp_tv", "slab_pnp_skip", "slab_dds", "slab_dds_tv", "slab_dds_anchored", "slab_dds_skip"),
 )
 
 
@@ -87,6 +88,7 @@ def main() -> None:
     parser.add_argument("--photons", type=float, default=0.0, help="per ray; 0 for no noise")
     parser.add_argument("--evaluations", type=int, default=50, help="of the network, for every slice")
     parser.add_argument("--along-tv", type=float, default=3e-6, help="Along.tv of the rows that end in _tv")
+    parser.add_argument("--skip", type=int, default=3, help="distance of slices of the rows that end in _skip")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--path", default="data/head_ct.npz", help="the volume")
     parser.add_argument("--weights", default="weights/head_ct.safetensors", help="of images")
@@ -96,6 +98,10 @@ def main() -> None:
     wanted = [name for name in args.only or ROWS if args.slab_weights or not name.startswith("slab")]
     if not wanted:
         raise UserError("--only names rows of slabs: give --slab-weights too")
+    if not args.only and args.slab_weights:
+        slabs = load_weights(args.slab_weights, volumes=True).slab
+        known = slabs is not None and args.skip in slabs.skips
+        wanted = [name for name in wanted if known or not name.endswith("_skip")]
     slab, rows = measured(args), {}
     for name in wanted:
         path = args.out / f"{args.slice}_{args.photons:g}" / f"{name}.json"
@@ -117,6 +123,7 @@ def described(args: argparse.Namespace, name: str) -> dict[str, Any]:
     if name.split("_")[0] in ("slices", "volume", "slab"):
         used = args.slab_weights if name.startswith("slab") else args.weights
         about |= {"evaluations": args.evaluations, "weights": file_hash(locate(used))}
+    about |= {"skip": args.skip} if name.endswith("_skip") else {}
     return about | ({"along_tv": args.along_tv} if name.endswith("_tv") else {})
 
 
@@ -195,11 +202,12 @@ def method(
 
         return lambda short: jnp.stack([each(k, short) for k in range(1 if short else depth)])
     if form == "slab":
-        prior = load_volume_prior(args.slab_weights, depth=depth, first=slab.first)
+        skip = args.skip if along == ["skip"] else 1
+        prior = load_volume_prior(args.slab_weights, depth=depth, first=slab.first, skip=skip)
     else:
         prior = load_volume_prior(args.weights, depth=depth)
     ties = {"tv": Along(tv=args.along_tv), "anchored": Along(noise="anchored")}
-    options |= {"on_memory": on_memory, "along": ties[along[0]] if along else None}
+    options |= {"on_memory": on_memory, "along": ties.get(along[0]) if along else None}
 
     def whole(short: bool) -> Array:
         chosen = {**options, "start": shortened(smooth, short)} | ({"levels": 2} if short else {})

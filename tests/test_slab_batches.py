@@ -33,8 +33,8 @@ def numbered(count, first=1.0):
 
 
 def test_runs_end_where_slices_or_volumes_do():
-    assert runs_of((0, 1, 2, 5, 6, 8, 9), (7, 3)) == (Run(0, 3, 0, 7), Run(3, 2, 5, 7), Run(5, 2, 1, 3))
-    assert runs_of((2, 3), (3, 3)) == (Run(0, 1, 2, 3), Run(1, 1, 0, 3))
+    assert runs_of((0, 1, 2, 5, 6, 8, 9), (7, 3)) == (Run(0, 3, 0, 7), Run(3, 2, 5, 7), Run(5, 2, 1, 3, 1))
+    assert runs_of((2, 3), (3, 3)) == (Run(0, 1, 2, 3), Run(1, 1, 0, 3, 1))
 
 
 def test_slabs_are_neighbours_of_one_run_and_zeros_beyond():

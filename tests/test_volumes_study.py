@@ -23,7 +23,13 @@ def command(tmp_path, monkeypatch, capsys):
     np.save(tmp_path / "volume.npy", np.random.default_rng(0).random((7, 16, 16), np.float32))
     write_weights(tmp_path / "w.safetensors")
     save_weights(
-        tmp_path / "s.safetensors", random_params(SLABS), SLABS, frame_for((16, 16), 8), PLAIN, {}, slab=Slab(3, 7)
+        tmp_path / "s.safetensors",
+        random_params(SLABS),
+        SLABS,
+        frame_for((16, 16), 8),
+        PLAIN,
+        {},
+        slab=Slab(3, 7, (1, 3)),
     )
 
     def call(*flags):

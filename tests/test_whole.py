@@ -176,7 +176,7 @@ def of_slabs(folder):
     """The arguments for weights of slabs, which know z in volumes of 20 slices."""
     network = dataclasses.replace(NETWORK, image_channels=3, position_channels=3)
     path = folder / "s.safetensors"
-    save_weights(path, random_params(network), network, frame_for((16, 16), 8), PLAIN, {}, slab=Slab(3, 20))
+    save_weights(path, random_params(network), network, frame_for((16, 16), 8), PLAIN, {}, slab=Slab(3, 20, (1, 3)))
     return words(folder, *placed(*SHAPE), "--weights", str(path), "--volume.along-tv", "1e-3")
 
 
@@ -185,6 +185,8 @@ def test_slabs_are_planned_by_their_number(folder, capsys):
     assert "trained on volumes of 20 slices, whose z the network knows: give `first`" in refused(main, argv, capsys)
     main([*argv, "--volume.first", "4"])
     assert json.loads(capsys.readouterr().out)["evaluations"] == 3 * 5  # of 3 slices, from any of 3 offsets
+    main([*argv, "--volume.first", "4", "--volume.skip", "3"])
+    assert json.loads(capsys.readouterr().out)["evaluations"] == 2 * 5 + 9  # the middle level has 3 blocks of 3 slabs
 
 
 @pytest.mark.slow

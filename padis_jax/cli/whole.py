@@ -64,6 +64,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         config.weights,
         depth=shape[0],
         first=config.volume.first,
+        skip=config.volume.skip,
         frame=frame,
         patch_batch=config.patch_batch or None if isinstance(config.patch_batch, int) else None,
     )

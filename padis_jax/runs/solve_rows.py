@@ -143,7 +143,7 @@ def estimate_whole(
         weights.network,
         weights.params,
         frame.plane,
-        evaluations=frame.tiles[0] * plan.evaluations,
+        evaluations=slab_evaluations(frame, plan),
         patch_batch=size,
         gradient=plan.row.gradient,
         timed=timed,
@@ -151,6 +151,13 @@ def estimate_whole(
     volumes, padded = SAMPLING if plan.row.begin is None else PLUG_AND_PLAY
     step = 4 * (volumes * math.prod(frame.image_shape) + padded * math.prod(frame.padded_shape))
     return found, round(found.bytes + step) + max(working_memory(frame.image_shape, measured))
+
+
+def slab_evaluations(frame: VolumeFrame, plan: Plan) -> int:
+    """Evaluations of one slab's patches, all levels together."""
+    apart = plan.levels // 2 if frame.skip > 1 else 0
+    slabs = apart * frame.tiles_of(frame.skip)[0] + (plan.levels - apart) * frame.tiles[0]
+    return slabs * plan.evaluations // plan.levels
 
 
 def check_room(volume: Volume, needed: int) -> None:

@@ -99,7 +99,7 @@ def load_data(config: Config) -> TrainingData:
     if depth == 1:
         return TrainingData(padded, _validation_batch(images, split, frame, config), frame, images.window, digest)
     volumes = tuple(images.volumes.values()) or (n,)
-    slab = Slab(depth, volumes[0] if len(set(volumes)) == 1 else 0)
+    slab = Slab(depth, volumes[0] if len(set(volumes)) == 1 else 0, config.patches.skips)
     runs = runs_of(train_slices, volumes)
     if max(run.count for run in runs) < depth:
         raise UserError(

@@ -20,6 +20,8 @@ class VolumeConfig:
         (--image.index), in one data step, too. Without it they are solved one by one.
       along_tv: weight of the total variation along z in the data step, of dds, diffpir and plug-and-play; 0 for none.
       first: place of the volume's slice 0 in the volumes that weights of slabs were trained on, where these know z.
+      skip: distance of the slices of a slab on every other noise level, of weights of slabs that were trained with it
+        (patches.skips); 1 for neighbours on all levels.
     """
 
     shape: tuple[int, int, int] | None = None
@@ -27,12 +29,14 @@ class VolumeConfig:
     joint: bool = False
     along_tv: float = 0.0
     first: int | None = None
+    skip: int = 1
 
     def __post_init__(self) -> None:
         for side in self.shape or ():
             check_count("volume.shape", side)
         if self.first is not None:
             check_count("volume.first", self.first, 0)
+        check_count("volume.skip", self.skip)
         if not (0 <= self.slice_mm < math.inf and 0 <= self.along_tv < math.inf):
             raise UserError(
                 f"volume: slice_mm {self.slice_mm} and along_tv {self.along_tv} must be finite and not negative"

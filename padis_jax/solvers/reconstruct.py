@@ -31,7 +31,7 @@ from padis_jax.solvers.problem import Problem, as_pytree, build_problem
 from padis_jax.solvers.registry import Method, Settings, find_method, name_of
 from padis_jax.solvers.tv import TV, total_variation
 from padis_jax.solvers.volume_tv import for_volumes
-from padis_jax.solvers.volumes import Along, VolumeProblem, build_volume_problem
+from padis_jax.solvers.volumes import Along, VolumeProblem, build_volume_problem, step_at
 from padis_jax.volume_prior import VolumePrior
 
 
@@ -143,6 +143,8 @@ def reconstruct(
     if noise_std is not None:
         settings, problem = _told(settings, problem, noise_std)
     step = Partial(method.step, settings, problem)
+    if isinstance(problem, VolumeProblem) and problem.frame.skip > 1:
+        step = Partial(step_at, Partial(method.step, settings), problem)
     evaluations = average * levels * inner * method.evaluations(settings) * prior.tilings
     first, last = (
         own if given is None else given for own, given in ((method.sigma_max, sigma_max), (method.sigma_min, sigma_min))

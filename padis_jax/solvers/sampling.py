@@ -40,11 +40,13 @@ class Noise(NamedTuple):
       sigma: the level that the state has before the step.
       sigma_next: the level that it is to have after the step; 0 after the last one.
       final: whether the step belongs to the lowest level of the ladder.
+      left: levels of the ladder below that of the step, 0 at the lowest.
     """
 
     sigma: Array
     sigma_next: Array
     final: Array | bool = False
+    left: Array | int = 0
 
 
 Step = Callable[[Array, State, Noise], tuple[State, Info]]
@@ -73,8 +75,9 @@ def noises(ladder: ArrayLike, inner: int = 1) -> Noise:
     if inner < 1:
         raise ValueError(f"inner is {inner}: use at least one step per level")
     sigma = np.repeat(levels, inner)
-    final = np.repeat(np.arange(levels.size) == levels.size - 1, inner)
-    return Noise(jnp.asarray(sigma), jnp.asarray(np.append(sigma[1:], np.float32(0))), jnp.asarray(final))
+    left = np.repeat(np.arange(levels.size - 1, -1, -1, dtype=np.int32), inner)
+    below = np.append(sigma[1:], np.float32(0))
+    return Noise(jnp.asarray(sigma), jnp.asarray(below), jnp.asarray(left == 0), jnp.asarray(left))
 
 
 def run(

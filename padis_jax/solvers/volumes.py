@@ -13,6 +13,9 @@ Volumes are [D, H, W], states [Dp, Hp, Wp]; steps are those of images, which see
              every z_k standard normal, exactly
 
 Neither changes the equations where there is one slice.
+
+Where the prior's frame has a `skip`, the slices of its slabs are that far apart on every other level, counted from the
+lowest, on which they are neighbours.
 """
 
 from __future__ import annotations
@@ -27,9 +30,11 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from padis_jax.errors import UserError
+from padis_jax.fields import single
 from padis_jax.slabs import VolumeFrame
 from padis_jax.solvers.checks import as_arrays, check_operator, check_settings, checked, measured_by, refuse_batch
 from padis_jax.solvers.problem import NUMPY, Problem, as_pytree
+from padis_jax.solvers.sampling import Noise
 from padis_jax.volume_prior import VolumePrior
 
 TIED = ("dds", "diffpir", "pnp_admm", "pnp_red")  # methods whose data step knows `tv`
@@ -73,12 +78,24 @@ class VolumeProblem(Problem):
       along: what ties the slices; None for nothing.
       tied: whether the data step does.
       links: [D - 1, H, W], 1 / s of the data step's variation along z; None outside of such a step.
+      left: levels below that of the step, which choose the slices of a slab; None where these are always neighbours.
     """
 
     frame: VolumeFrame = dataclasses.field(metadata={"static": True})  # type: ignore[assignment]
     along: Along | None = None
     tied: bool = dataclasses.field(default=False, metadata={"static": True})
     links: Array | None = None
+    left: Array | int | None = None
+
+    def at(self, noise: Noise) -> VolumeProblem:
+        """The problem of a step."""
+        return dataclasses.replace(self, left=noise.left)
+
+    def denoised(self, key: Array, plane: Array, sigma: Array) -> Array:
+        """D, float32."""
+        if self.left is None:
+            return super().denoised(key, plane, sigma)
+        return single(self.denoise(key, plane, sigma, jnp.asarray(self.left) % 2 == 1))
 
     def image_shape(self, channels: int) -> tuple[int, ...]:
         """(D, H, W)."""
@@ -90,7 +107,8 @@ class VolumeProblem(Problem):
 
     def pinv(self, y: Array, *, tolerance: float | Array) -> Array:
         """A+ y as a volume [D, H, W]."""
-        return super().pinv(y, tolerance=tolerance).reshape(self.frame.image_shape)
+        linear = dataclasses.replace(self, left=None)  # of which a whole number is no part
+        return Problem.pinv(linear, y, tolerance=tolerance).reshape(self.frame.image_shape)
 
     def drawn(self, key: Array, plane: Array) -> Array:
         """Standard normal noise, correlated along z if the slices are tied by it."""
@@ -129,6 +147,12 @@ def anchored(key: Array, shape: tuple[int, ...], dtype: Any, anchors: int) -> Ar
     before = np.minimum(at.astype(int), anchors - 2)
     angle = jnp.asarray((at - before) * np.pi / 2, dtype).reshape(-1, *(1,) * (len(shape) - 1))
     return jnp.cos(angle) * ends[before] + jnp.sin(angle) * ends[before + 1]
+
+
+def step_at(step: Any, problem: VolumeProblem, key: Array, state: Any, noise: Noise) -> tuple[Any, Any]:
+    """A step whose problem knows the level: step(problem, key, state, noise)."""
+    found: tuple[Any, Any] = step(problem.at(noise), key, state, noise)
+    return found
 
 
 def build_volume_problem(
