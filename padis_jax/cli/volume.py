@@ -173,13 +173,13 @@ def host_bytes(config: Experiment, volume: Volume) -> int:
     return 4 * math.prod(volume.source.images.shape) * (2 * arrays + 4)
 
 
-def check_host(config: Experiment, volume: Volume) -> None:
-    """Refuses volumes that the machine's memory cannot hold in the end."""
+def check_host(config: Experiment, volume: Volume, more: int = 0) -> None:
+    """Refuses volumes that the machine's memory cannot hold in the end, with `more` bytes beside them."""
     try:
         room = available()
     except (OSError, ValueError, AttributeError):  # a system that does not tell
         return
-    if (needed := host_bytes(config, volume)) > room:
+    if (needed := host_bytes(config, volume) + more) > room:
         flag = volume.choice.split()[0]
         raise UserError(
             f"{volume.path}: writing {len(volume.numbers)} slices takes about {needed / 1e9:.3g} GB of memory, and "

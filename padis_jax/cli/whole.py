@@ -6,6 +6,7 @@ Finished rows of the table lie in rows/ of the results folder, so that the same 
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,9 +30,9 @@ from padis_jax.runs.defaults import plan_of
 from padis_jax.runs.doubts import without_blocks
 from padis_jax.runs.job import Done, Item, check_job, read_manifest, run_job, settings_of
 from padis_jax.runs.results import results_folder
-from padis_jax.runs.score import aligned
+from padis_jax.runs.score import aligned, held_lines
 from padis_jax.runs.solve import traced_case
-from padis_jax.runs.solve_rows import check_room, estimate_whole, found_rows, labels_of, rows_solver
+from padis_jax.runs.solve_rows import check_room, estimate_whole, found_rows, labels_of, rows_solver, steps_of
 from padis_jax.runs.volume import Volume
 from padis_jax.runs.volume_case import with_volume_prior
 from padis_jax.runs.volume_results import volume_names, write_volume
@@ -70,9 +71,10 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     )
     estimate, peak = estimate_whole(config, plan, weights, prior.frame, measured, timed=output.estimate)
     check_room(volume, peak)
-    check_host(config, volume)
+    check_host(config, volume, samples_bytes(config, volume))
     labels = labels_of(config, volume, plan)
-    items = rows_of_job(volume, labels)
+    steps = steps_of(config, labels, plan)
+    items = rows_of_job(volume, steps)
     names = volume_names(config, workdir, volume, window, items="rows/")
     if output.dry_run:
         check_job(workdir, _about(volume, plan, weights))
@@ -86,12 +88,12 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     if output.dry_run:
         _plan(volume, plan, measured, estimate, peak, workdir, output)
         return []
-    placed = dict(zip(labels, items, strict=True))
+    placed = dict(zip(steps, items, strict=True))
     counts = _solve(volume, plan, weights, prior, placed, names, workdir, output)
     lines = {line["item"]: line for line in read_manifest(workdir)}
-    chosen = [lines[name] for name in items]
-    _refuse_failed(volume, placed, chosen, workdir)
-    found = found_rows(workdir, placed, window, chosen, weights.blocks)
+    _refuse_failed(volume, placed, [lines[name] for name in items], workdir)
+    shown = {label: placed[label] for label in labels}
+    found = found_rows(workdir, shown, window, [lines[name] for name in shown.values()], weights.blocks)
     with results_folder(workdir, names, config, lock=not output.no_lock):
         files = write_volume(workdir, config, volume, window, plan, weights.digest, found)
     if output.json:
@@ -104,10 +106,17 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
             print(f"warning: {warning}")
         if weights.blocks is None:
             print(f"note: {without_blocks(config.weights)}")
+        for line in held_lines(found.metrics.get("samples", {})):
+            print(line.removesuffix("."))
     if not output.silent:
         kept = f", {counts['kept']} rows kept from before" if counts["kept"] else ""
         print(f"results in {workdir}: {', '.join(files)}{kept}")
     return list(found.metrics["rows"])
+
+
+def samples_bytes(config: Experiment, volume: Volume) -> int:
+    """Of the machine's memory where the mean of samples is made: the samples, clipped, and in order."""
+    return 4 * 3 * config.samples * math.prod(volume.source.images.shape)
 
 
 def measured_shape(volume: Volume) -> tuple[int, ...]:
@@ -157,7 +166,9 @@ def _solve(
     try:
         with (
             results_folder(workdir, names, config, lock=not output.no_lock) as lock,
-            solver_progress(plan.steps, plan.row.label, output) as progress,
+            solver_progress(
+                plan.levels * plan.inner * config.samples or plan.steps, plan.row.label, output
+            ) as progress,
         ):
             solver = rows_solver(
                 single_run(volume), prior, placed, workdir, progress=progress, on_memory=output.on_memory
@@ -213,7 +224,7 @@ def _plan(
         "weights": config.weights,
         "solver": plan.method,
         "bytes_of_solver": peak,
-        "bytes_of_volumes": host_bytes(config, volume),
+        "bytes_of_volumes": host_bytes(config, volume) + samples_bytes(config, volume),
         "workdir": str(workdir),
     }
     if output.json:

@@ -23,7 +23,7 @@ from padis_jax.runs.case import Case
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.html_report import write_report
 from padis_jax.runs.outcome import Outcome
-from padis_jax.runs.score import cells
+from padis_jax.runs.score import cells, held_lines
 from padis_jax.solvers.presets import Plan
 from padis_jax.solvers.samples import Samples
 from padis_jax.split import spread
@@ -96,7 +96,7 @@ def write_results(
             pictures={title: path.read_bytes() for title, path in pictures.items()},
             rows=cells(metrics["rows"], window.unit),
             settings=about,
-            notes=[*notes, *_held(outcome), f"Unit of values and errors: {window.named}."],
+            notes=[*notes, *held_lines(outcome.more.get("samples", {})), f"Unit of values and errors: {window.named}."],
             warnings=outcome.more.get("warnings", ()),
             steps=steps,
         )
@@ -113,13 +113,6 @@ def _title(config: Experiment, case: Case) -> str:
     if measured:  # whose name has a digest, for DICOM's identifiers
         return f"{file}, row {config.measurement.number}" if config.measurement.number else file
     return case.name if not file or file in case.name else f"{file}, {case.name}"
-
-
-def _held(outcome: Outcome) -> list[str]:
-    about = outcome.more.get("samples", {})
-    rows = about.get("coverage", ())
-    where = about.get("coverage_of", "")
-    return [f"{row['nominal']:.1%} intervals of the samples contain {row['found']:.1%} of {where}." for row in rows]
 
 
 def _sample_steps(case: Case, samples: Samples, display: Window) -> dict[str, bytes]:

@@ -63,13 +63,19 @@ def score(method: str, image: Array | np.ndarray, case: Case, *, evaluations: in
         return row
     clipped = jnp.clip(jnp.asarray(image), 0, 1)
     planes, truth = case.planes(clipped), case.planes(case.truth)
-    whole = [np.reshape(a, (-1, *a.shape[2:])) for a in (planes, truth)]  # slices above each other
+    whole = [_above(case, a) for a in (clipped, case.truth)]
     return row._replace(
         psnr=min(float(psnr(*whole)), PSNR_LIMIT),
         ssim=float(np.mean([float(ssim(a, b)) for a, b in zip(planes, truth, strict=True)])),
         ssim_gaussian=float(np.mean([float(ssim_gaussian(a, b)) for a, b in zip(planes, truth, strict=True)])),
         rmse=float(rmse(*whole, mask=_head(case), window=case.window)),
     )
+
+
+def _above(case: Case, image: Any) -> np.ndarray:
+    """An image [H, W, C], or the slices of a volume above each other."""
+    planes = case.planes(image)
+    return np.reshape(planes, (-1, *planes.shape[2:]))
 
 
 def _head(case: Case) -> np.ndarray | None:
@@ -90,11 +96,18 @@ def score_samples(samples: Samples, case: Case) -> tuple[dict[str, Any], list[Co
     if case.truth is None:
         return about, [], ""
     # Clipped samples hold a truth of 0 or 1 too easily: backgrounds and burnt-out lights would count as success.
-    mask, where = _head(case), "the truth within the head"
+    mask, where, truth = _head(case), "the truth within the head", _above(case, case.truth)
     if mask is None:
-        mask, where = (case.truth > 0) & (case.truth < 1), "the truth strictly between 0 and 1"
-    held = coverage(np.clip(samples.images, 0, 1), case.truth, mask=mask) if mask.any() else []
+        mask, where = (truth > 0) & (truth < 1), "the truth strictly between 0 and 1"
+    drawn = [_above(case, np.clip(image, 0, 1)) for image in samples.images] if mask.any() else []
+    held = coverage(np.stack(drawn), truth, mask=mask) if drawn else []
     return about | {"coverage": [row._asdict() for row in held], "coverage_of": where}, held, where
+
+
+def held_lines(about: Mapping[str, Any]) -> list[str]:
+    """How often intervals of samples hold the truth, in words; `about` is what metrics.json says of the samples."""
+    rows, where = about.get("coverage", ()), about.get("coverage_of", "")
+    return [f"{row['nominal']:.1%} intervals of the samples contain {row['found']:.1%} of {where}." for row in rows]
 
 
 def headings(unit: str) -> dict[str, tuple[str, str]]:

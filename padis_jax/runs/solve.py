@@ -145,6 +145,13 @@ def run_samples(config: Experiment, case: Case, plan: Plan, tv: Array | None) ->
     return draw_samples(*_problem(config, case), config.samples, **options)
 
 
+def run_sample(config: Experiment, case: Case, plan: Plan, tv: Array | None, chain: int, **watch: Any) -> Solved:
+    """Sample `chain` of `run_samples` alone, to rounding; watched as in `rows_of`."""
+    options = {name: value for name, value in _options(config, case, plan, tv).items() if name != "average"}
+    found = jax.block_until_ready(reconstruct(*_problem(config, case), first_chain=chain, **{**options, **watch}))
+    return Solved(found.image, found.evaluations, found.residual)
+
+
 def run_batch(
     config: Experiment,
     cases: Sequence[Case],

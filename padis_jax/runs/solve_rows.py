@@ -1,4 +1,8 @@
-"""The rows of a volume that is solved as a whole, as items of the job: each is kept when it is finished."""
+"""The rows of a volume that is solved as a whole, as items of the job: each is kept when it is finished.
+
+Samples run one after the other and are items too, so that a volume takes the memory of one, and a killed run has those
+that are finished. Their mean and deviation are made of their files.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax import Array
 
 from padis_jax.blocks import Blocks
 from padis_jax.devices.memory import free_memory
@@ -22,7 +27,7 @@ from padis_jax.runs.doubts import doubts, unlike, unlike_slices
 from padis_jax.runs.job import DIGESTS, Done, Item, Solve, read_manifest
 from padis_jax.runs.outcome import Outcome
 from padis_jax.runs.score import cells
-from padis_jax.runs.solve import TV_ROW, rows_of
+from padis_jax.runs.solve import TV_ROW, Solved, rows_of, run_sample
 from padis_jax.runs.solve_slices import done_of
 from padis_jax.runs.volume import Volume
 from padis_jax.runs.volume_case import with_volume_prior
@@ -30,6 +35,7 @@ from padis_jax.runs.volume_results import Found
 from padis_jax.slabs import VolumeFrame
 from padis_jax.solvers import sampling
 from padis_jax.solvers.presets import Plan
+from padis_jax.solvers.samples import Samples
 from padis_jax.volume_prior import VolumePrior
 from padis_jax.weights import Weights
 from padis_jax.window import Window
@@ -40,9 +46,16 @@ PLUG_AND_PLAY, SAMPLING = (5.0, 2.5), (2.5, 7.5)
 
 
 def labels_of(config: Experiment, volume: Volume, plan: Plan) -> list[str]:
-    """The names of the rows, in order."""
+    """The names of the rows of the table, in order."""
     named: Any = Case(None, None, volume.source.window, volume.source, volume.problem)  # type: ignore[arg-type]
     return list(rows_of(config, named, plan))
+
+
+def steps_of(config: Experiment, labels: Sequence[str], plan: Plan) -> list[str]:
+    """What the job does, in order: the rows, and before that of a mean the samples that it has beside the first."""
+    if not config.samples:
+        return list(labels)
+    return [*labels[:-1], *(f"{plan.row.label}, sample {k}" for k in range(2, config.samples + 1)), labels[-1]]
 
 
 def rows_solver(
@@ -58,7 +71,7 @@ def rows_solver(
     Args:
       config: of the run; its image's number is what the keys are folded from.
       prior: of the volume.
-      names: label of a row -> name of its item.
+      names: label of a step (`steps_of`) -> name of its item.
       workdir: of the job, where finished rows are.
       progress: as in `rows_of`.
       on_memory: likewise.
@@ -69,14 +82,34 @@ def rows_solver(
         (number,), (item,) = numbers, items
         case = with_volume_prior(item.case, prior)
         plan, label, outcome = plan_of(config, case.kind, case), labels[number], Outcome()
-        tv = workdir / f"{names[TV_ROW]}.npz"
-        if label == plan.row.label and plan.start == "tv":
-            finished = [line["status"] for line in read_manifest(workdir) if line["item"] == names[TV_ROW]]
-            if finished != ["done"] or not tv.is_file():
-                return [Done(reason=f"{label} starts from {TV_ROW}, which there is not")]
-            outcome.images = {TV_ROW: _image(tv, TV_ROW)}
-        rows = rows_of(config, case, plan, progress=progress, on_memory=on_memory)
+        before = labels.index(TV_ROW)
+        samples = labels[before + 1 : -1] if config.samples else []
+        lines = {line["item"]: line for line in read_manifest(workdir) if line["status"] == "done"}
+
+        def finished(needed: str) -> np.ndarray:
+            path = workdir / f"{names[needed]}.npz"
+            if names[needed] not in lines or not path.is_file():
+                raise UserError(f"{label} needs {needed}, which there is not")
+            return _image(path, needed)
+
+        def mean(_: Mapping[str, Array]) -> Solved:
+            of = [lines[names[sample]] for sample in samples if names[sample] in lines]
+            found = samples_of([finished(sample) for sample in samples], of)
+            seconds = sum(line["rows"][0]["seconds"] for line in of)
+            return Solved(found.mean, found.evaluations, None, seconds, found)  # type: ignore[arg-type]
+
+        def sample(done: Mapping[str, Array]) -> Solved:
+            chain, steps = samples.index(label), plan.levels * plan.inner
+            shifted = None if progress is None else _shifted(progress, chain * steps, len(samples) * steps)
+            return run_sample(config, case, plan, done.get(TV_ROW), chain, progress=shifted, on_memory=on_memory)
+
         try:
+            if number <= before or not config.samples:
+                rows = rows_of(config, case, plan, progress=progress, on_memory=on_memory)
+            else:
+                rows = {label: sample if label in samples else mean}
+            if number > before and plan.start == "tv" and rows[label] is not mean:
+                outcome.images = {TV_ROW: finished(TV_ROW)}
             outcome.fill(case, {label: rows[label]})
         except UserError as error:
             return [Done(reason=str(error))]
@@ -84,6 +117,25 @@ def rows_solver(
         return [done_of(case, outcome)]
 
     return solve
+
+
+def samples_of(images: Sequence[np.ndarray], lines: Sequence[Mapping[str, Any]]) -> Samples:
+    """Of samples that are finished: their mean and deviation, in the memory of the machine.
+
+    Args:
+      images: [D, H, W] each.
+      lines: of the manifest, one for each.
+    """
+    count, mean = len(images), np.mean(images, axis=0, dtype=np.float64)
+    squares = sum(np.square(image - mean) for image in images)
+    deviation, residual = np.sqrt(squares / (count - 1)), np.asarray([line["residual_per_level"] for line in lines])
+    evaluations = sum(line["rows"][0]["evaluations"] for line in lines)
+    found: Any = (np.stack(images), mean.astype(np.float32), deviation.astype(np.float32), residual, evaluations)
+    return Samples(*found)
+
+
+def _shifted(progress: sampling.Progress, done: int, total: int) -> sampling.Progress:
+    return lambda steps, _, info: progress(done + steps, total, info)
 
 
 def found_rows(
@@ -103,8 +155,9 @@ def found_rows(
       blocks: of the training images, to tell slices that look unlike them.
     """
     stacks = {label: _image(workdir / f"{name}.npz", label)[..., None] for label, name in names.items()}
-    rows = [line["rows"][0] for line in lines]
-    last = lines[-1]
+    rows, last = [line["rows"][0] for line in lines], lines[-1]
+    if "samples" in last:
+        stacks["deviation"] = _image(workdir / f"{last['item']}.npz", "deviation")[..., None]
     hidden = ("item", "file", "status", "rows", "seconds", *DIGESTS)
     about = {name: value for name, value in last.items() if name not in hidden}
     slices = stacks[TV_ROW]
@@ -138,12 +191,13 @@ def estimate_whole(
       measured: of the measurement.
       timed: whether to compile and time an evaluation.
     """
+    runs = config.samples / plan.average if config.samples else 1
     size = config.patch_batch if isinstance(config.patch_batch, int) else 0
     found = plan_sampling(
         weights.network,
         weights.params,
         frame.plane,
-        evaluations=slab_evaluations(frame, plan),
+        evaluations=round(runs * slab_evaluations(frame, plan)),
         patch_batch=size,
         gradient=plan.row.gradient,
         timed=timed,

@@ -20,7 +20,7 @@ from padis_jax.runs.doubts import doubts_of_slices, unlike_slices
 from padis_jax.runs.html_report import write_report
 from padis_jax.runs.job import DIGESTS
 from padis_jax.runs.results import STEPS, check_folder, save_images, saved_names, write_config
-from padis_jax.runs.score import cells, headings
+from padis_jax.runs.score import cells, headings, held_lines
 from padis_jax.runs.volume import Volume, item_name
 from padis_jax.solvers.presets import Plan
 from padis_jax.split import spread
@@ -191,6 +191,7 @@ def write_volume(
             steps[caption] = step_png(each, window=window, display=first, rows_up=source.rows_up)
         shades = f"{first_name}: {first}" if first_name != "image" else str(first)
         notes = [f"{len(labels)} slices, {volume.choice}.", *(f"{note}." for note in volume.notes)]
+        notes += held_lines(found.metrics.get("samples", {}))
         write_report(
             workdir / "report.html",
             f"{Path(volume.path).name}: {name} of a volume from {volume.problem.description}",

@@ -82,7 +82,7 @@ def open_whole(config: Experiment, weights: Weights) -> Volume:
 
 
 def rows_of_job(volume: Volume, labels: Sequence[str]) -> dict[str, Entry]:
-    """The items of the job, one for each row of the table, in order."""
+    """The items of the job, one for each of its steps (`solve_rows.steps_of`), in order."""
     whole = volume.entries[WHOLE]
     names = ["".join(c if c.isalnum() else "_" for c in label.lower()) for label in labels]
     return {f"rows/{name}": whole._replace(number=at) for at, name in enumerate(names)}
@@ -91,7 +91,6 @@ def rows_of_job(volume: Volume, labels: Sequence[str]) -> dict[str, Entry]:
 def _check(config: Experiment, cone: bool) -> None:
     """Refuses what volumes as a whole do not have."""
     flags = {
-        "--samples": config.samples > 0,
         "--auto": config.auto,
         "--tiling": config.tiling != "random",
         "--tilings": config.tilings > 1,
