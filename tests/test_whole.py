@@ -243,7 +243,6 @@ REFUSED = {
     "row": ([*placed(*SHAPE), "--measurement.row", "all"], "a cone beam's rows are no slices, and all are used"),
     "row-mm": ([*placed(*SHAPE), "--measurement.row-mm", "2"], "--volume.slice-mm"),
     "check": (["--measurement.check"], "a cone beam's geometry is not checked"),
-    "auto": ([*placed(*SHAPE), "--auto"], "--auto: not for a volume"),
     "tilings": ([*placed(*SHAPE), "--tilings", "2"], "--tilings: not for a volume"),
     "no variation": ([*placed(*SHAPE), "--solver", "dps", "--volume.along-tv", "1e-4"], "dps knows none; use one of"),
     "a fan": ([*placed(*SHAPE), "--measurement.geometry", "fan.json"], "and fan.json is no cone beam's geometry"),

@@ -25,6 +25,7 @@ from padis_jax.errors import UserError
 from padis_jax.files import json_text
 from padis_jax.measurements.cone_geometry import ConeScan
 from padis_jax.patches import frame_for
+from padis_jax.runs.automatic import chosen_plan
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import plan_of
 from padis_jax.runs.doubts import without_blocks
@@ -32,7 +33,7 @@ from padis_jax.runs.job import Done, Item, check_job, read_manifest, run_job, se
 from padis_jax.runs.results import results_folder
 from padis_jax.runs.score import aligned, held_lines
 from padis_jax.runs.solve import traced_case
-from padis_jax.runs.solve_rows import check_room, estimate_whole, found_rows, labels_of, rows_solver, steps_of
+from padis_jax.runs.solve_rows import AUTO, check_room, estimate_whole, found_rows, labels_of, rows_solver, steps_of
 from padis_jax.runs.volume import Volume
 from padis_jax.runs.volume_case import with_volume_prior
 from padis_jax.runs.volume_results import volume_names, write_volume
@@ -94,6 +95,9 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     _refuse_failed(volume, placed, [lines[name] for name in items], workdir)
     shown = {label: placed[label] for label in labels}
     found = found_rows(workdir, shown, window, [lines[name] for name in shown.values()], weights.blocks)
+    if config.auto:
+        found.metrics["auto"] = lines[placed[AUTO]]["auto"]
+        plan = chosen_plan(plan, found.metrics["auto"])
     with results_folder(workdir, names, config, lock=not output.no_lock):
         files = write_volume(workdir, config, volume, window, plan, weights.digest, found)
     if output.json:
@@ -156,7 +160,9 @@ def _solve(
         if output.silent:
             return
         label = next(label for label in labels if placed[label] == line["item"])
-        if line["status"] == "failed":
+        if "auto" in line:
+            tqdm.write(line["auto"]["why"], file=sys.stderr)
+        elif line["status"] == "failed":
             tqdm.write(f"{label}: failed: {line['reason']}", file=sys.stderr)
         else:
             residual = line["rows"][0].get("residual")
@@ -231,9 +237,10 @@ def _plan(
         print(json_text({"dry_run": True, **about, **estimate._asdict()}))
         return
     shape, lengths = (" x ".join(f"{n:g}" for n in numbers) for numbers in (about["shape"], spacing or ()))
+    search = ", after the trials of --auto, which are not counted," if config.auto else ""
     print(
         f"{volume.path}: a volume of {shape} voxels of {lengths} mm, {volume.problem.description}, measurement "
-        f"{' x '.join(map(str, measured))}; {plan.row.label} with {config.weights} into {workdir}; {estimate.text()} "
-        f"for the network, one slab at a time, {peak / 1e6:.0f} MB with the data step; "
+        f"{' x '.join(map(str, measured))}; {plan.row.label}{search} with {config.weights} into {workdir}; "
+        f"{estimate.text()} for the network, one slab at a time, {peak / 1e6:.0f} MB with the data step; "
         f"{about['bytes_of_volumes'] / 1e6:.0f} MB of memory for the volumes at the end"
     )

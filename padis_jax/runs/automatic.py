@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -11,6 +15,11 @@ from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import tv_of
 from padis_jax.solvers.auto import Choice, Watch, choose
 from padis_jax.solvers.presets import Plan
+
+
+def chosen_plan(plan: Plan, shown: Mapping[str, Any]) -> Plan:
+    """The plan with what `Choice.shown` says was chosen."""
+    return plan._replace(settings=dataclasses.replace(plan.settings, weight=shown["weight"]), levels=shown["levels"])
 
 
 def choice_of(config: Experiment, case: Case, plan: Plan, *, blind: bool = False, watch: Watch | None = None) -> Choice:
@@ -41,7 +50,9 @@ def choice_of(config: Experiment, case: Case, plan: Plan, *, blind: bool = False
             plan,
             noise_std=std,
             views=case.problem.tomography,
-            tv=tv_of(config, case.kind, case.problem, case.evenness),
+            axis=case.views_axis,
+            tv=case.smoothed_by(tv_of(config, case.kind, case.problem, case.evenness)),
+            **case.ties,
             watch=watch,
         )
     except UserError:

@@ -113,6 +113,11 @@ class Case:
         """What `reconstruct` is told beside the plan: of an image, nothing."""
         return {}
 
+    @property
+    def views_axis(self) -> int:
+        """The axis of a scan's measurement that its views lie along."""
+        return 0
+
     def smoothed_by(self, settings: TV) -> TV:
         """The settings of total variation for this image."""
         return settings

@@ -235,9 +235,9 @@ class Experiment:
             )
         if named := [f for f in ("levels", "weight") if f in {*self.solver.run_fields, *self.solver.settings}]:
             raise UserError(f"--auto chooses solver.{named[0]}: leave one of the two out")
-        if self.measurements or self.generate or self.several:
+        if self.measurements or self.generate or (self.several and not self.volume.joint and not self.scan.geometry):
             raise UserError("--auto chooses for one measurement: run it on one file or slice, and give what it chose "
-                            "to the others")  # fmt: skip
+                            "to the others; slices in one data step are one, --volume.joint")  # fmt: skip
 
     @property
     def method(self) -> str:

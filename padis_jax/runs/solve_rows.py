@@ -7,6 +7,7 @@ that are finished. Their mean and deviation are made of their files.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from padis_jax.devices.plan import Estimate, plan_sampling
 from padis_jax.errors import UserError
 from padis_jax.images.guard import decoding
 from padis_jax.operators.working_memory import working_memory
+from padis_jax.runs.automatic import choice_of, chosen_plan
 from padis_jax.runs.case import Case
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import plan_of
@@ -42,6 +44,7 @@ from padis_jax.window import Window
 
 # Volumes, and padded volumes, in float32 at the peak beside what network and projection take: as XLA plans the loops on
 # a CPU, cone beams of 64^3 and 128^3 voxels.
+AUTO = "auto"  # the step that chooses by the measurement
 PLUG_AND_PLAY, SAMPLING = (5.0, 2.5), (2.5, 7.5)
 
 
@@ -52,7 +55,9 @@ def labels_of(config: Experiment, volume: Volume, plan: Plan) -> list[str]:
 
 
 def steps_of(config: Experiment, labels: Sequence[str], plan: Plan) -> list[str]:
-    """What the job does, in order: the rows, and before that of a mean the samples that it has beside the first."""
+    """What the job does, in order: the rows; before the solver's what --auto chooses, before a mean its samples."""
+    if config.auto:
+        return [*labels[:-1], AUTO, labels[-1]]
     if not config.samples:
         return list(labels)
     return [*labels[:-1], *(f"{plan.row.label}, sample {k}" for k in range(2, config.samples + 1)), labels[-1]]
@@ -103,7 +108,18 @@ def rows_solver(
             shifted = None if progress is None else _shifted(progress, chain * steps, len(samples) * steps)
             return run_sample(config, case, plan, done.get(TV_ROW), chain, progress=shifted, on_memory=on_memory)
 
+        def search() -> Done:
+            begin = time.perf_counter()
+            choice = choice_of(config, case, plan).shown()
+            return Done(about={"auto": choice, "rows": [{"method": AUTO, "seconds": time.perf_counter() - begin}]})
+
         try:
+            if label == AUTO:
+                return [search()]
+            if config.auto and number > before:
+                if names[AUTO] not in lines:
+                    raise UserError(f"{label} needs what {AUTO} chooses, which there is not")
+                plan = chosen_plan(plan, lines[names[AUTO]]["auto"])
             if number <= before or not config.samples:
                 rows = rows_of(config, case, plan, progress=progress, on_memory=on_memory)
             else:

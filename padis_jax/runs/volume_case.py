@@ -19,11 +19,18 @@ class VolumeCase(Case):
     Attributes:
       flatness: weight of differences along z in total variation: the side of a pixel over the distance of slices.
       along_tv: weight of the variation along z in the data step.
+      of_slices: whether the measurement's first axis is that of slices.
     """
 
     prior: VolumePrior | None = None  # type: ignore[assignment]
     flatness: float = 1.0
     along_tv: float = 0.0
+    of_slices: bool = False
+
+    @property
+    def views_axis(self) -> int:
+        """The axis of a scan's measurement that its views lie along."""
+        return int(self.of_slices)
 
     @property
     def image_shape(self) -> tuple[int, ...]:

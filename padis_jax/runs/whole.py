@@ -25,6 +25,7 @@ from padis_jax.measurements.simulate import Measurement, paper_measurement
 from padis_jax.measurements.simulate_cone import cone_measurement
 from padis_jax.measurements.volume_load import is_cone, open_measured_volume, read_measured_volume
 from padis_jax.measurements.volume_scan import read_scan_geometry
+from padis_jax.operators.cone import ConeTransform
 from padis_jax.operators.slices import of_slices
 from padis_jax.problems.registry import NamedProblem, parallel_scan
 from padis_jax.runs.case import image_key
@@ -91,7 +92,6 @@ def rows_of_job(volume: Volume, labels: Sequence[str]) -> dict[str, Entry]:
 def _check(config: Experiment, cone: bool) -> None:
     """Refuses what volumes as a whole do not have."""
     flags = {
-        "--auto": config.auto,
         "--tiling": config.tiling != "random",
         "--tilings": config.tilings > 1,
         "--devices": config.devices > 1,
@@ -284,6 +284,7 @@ def _case(
         weighted=config.weighted,
         about=about,
         flatness=source.spacing[2] / source.spacing[0],
+        of_slices=not isinstance(operator, ConeTransform),
         along_tv=config.volume.along_tv,
     )
 

@@ -14,6 +14,8 @@ factor until the best one lies between two others (`line_search`); a parabola, o
 the logarithms gives the value between. By the discrepancy these iterations are the answer: at another number
 of them another weight comes to the noise. Where something is held out and the plan has more, one trial more has the
 best of these weights and all of the plan's iterations, which are taken if it is better.
+
+A volume is a problem like an image: a trial is a run on all of it, since its data step is one for all slices.
 """
 
 from __future__ import annotations
@@ -36,9 +38,12 @@ from padis_jax.prior import Prior
 from padis_jax.solvers.checks import checked_noise
 from padis_jax.solvers.line_search import crossing, lowest
 from padis_jax.solvers.presets import Kind, Plan, preset, tv_preset
-from padis_jax.solvers.problem import Problem, build_problem
-from padis_jax.solvers.reconstruct import Reconstruction, reconstruct
+from padis_jax.solvers.problem import Problem
+from padis_jax.solvers.reconstruct import Reconstruction, problem_of, reconstruct
 from padis_jax.solvers.tv import TV, total_variation
+from padis_jax.solvers.volume_tv import for_volumes
+from padis_jax.solvers.volumes import Along
+from padis_jax.volume_prior import VolumePrior
 
 SHARE = 0.05  # of the measurement that is held out
 
@@ -100,12 +105,14 @@ def choose(
     key: Array | int,
     measurement: ArrayLike,
     operator: Any,
-    prior: Prior,
+    prior: Prior | VolumePrior,
     plan: Plan,
     *,
     noise_std: ArrayLike | None = None,
     views: bool = False,
+    axis: int = 0,
     tv: TV | None = None,
+    along: Along | None = None,
     watch: Watch | None = None,
 ) -> Choice:
     """The plan with the weight and the iterations that suit a measurement.
@@ -114,12 +121,14 @@ def choose(
       key: root key, or an int; of the trials' tilings and of what is held out.
       measurement: y, finite.
       operator: A, as `reconstruct` takes it.
-      prior: whole-image denoiser and frame.
+      prior: whole-image denoiser and frame, or those of volumes.
       plan: of a method with a `weight` whose state holds no noise (plug-and-play, RED-diff); its iterations are the
         most that are chosen, its weight is where the search begins.
       noise_std: of y, one number or one for each entry; None where it is not known.
-      views: whether the first axis of y is that of a scan's views, which are held out as a whole.
+      views: whether y has an axis of a scan's views, which are held out as a whole.
+      axis: that axis.
       tv: settings of the start from total variation; None for those of TV.
+      along: what ties the slices of a volume, as in `reconstruct`.
       watch: called with every trial and its image.
 
     Raises:
@@ -127,16 +136,17 @@ def choose(
     """
     if plan.row.begin is None or "weight" not in plan.row.fields:
         raise UserError(f"auto: {plan.row.label} has no weight that a measurement chooses: take --solver pnp_admm")
-    problem = build_problem(operator, prior.denoise, measurement, prior.frame, channels=prior.channels)
+    problem = problem_of(operator, prior, measurement, along, plan.method)
     std = checked_noise(noise_std, problem.measurement.shape, operator)
     measured = measured_entries(operator, problem.measurement.shape)
     known = std is not None and bool(jnp.any(std > 0))
-    held = np.zeros_like(measured) if known else held_out(measured, views=views)
+    held = np.zeros_like(measured) if known else held_out(measured, views=views, axis=axis)
     if not (measured & ~held).any():
         what = "one view" if views else "one entry"
         raise UserError(f"auto: the measurement has {what}, and nothing is left when it is held out: give noise_std")
     settings = tv or TV()
-    trial = _Trials(root_key(key), problem, prior, plan, std, measured, held, settings, watch)
+    settings = for_volumes(settings) if isinstance(prior, VolumePrior) else settings
+    trial = _Trials(root_key(key), problem, prior, plan, std, measured, held, settings, along, watch)
     return search(trial, plan, rule="discrepancy" if known else "held out")
 
 
@@ -206,20 +216,21 @@ def measured_entries(operator: Any, shape: tuple[int, ...]) -> np.ndarray:
     return np.broadcast_to(np.asarray(mask).reshape(np.shape(mask) + (1,) * (len(shape) - np.ndim(mask))), shape) > 0
 
 
-def held_out(measured: np.ndarray, *, views: bool, share: float = SHARE, seed: int = 0) -> np.ndarray:
+def held_out(measured: np.ndarray, *, views: bool, axis: int = 0, share: float = SHARE, seed: int = 0) -> np.ndarray:
     """Boolean, in the shape of y: `share` of the measured entries, at least one of them.
 
     Args:
       measured: what is measured.
-      views: take rows of the first axis, evenly spread; else entries at random, of all channels alike.
+      views: take rows of an axis, evenly spread; else entries at random, of all channels alike.
+      axis: that axis.
       share: how much.
       seed: of the entries.
     """
     chosen = np.zeros(measured.shape, bool)
     if views:
-        rows = len(measured)
+        rows = measured.shape[axis]
         count = max(1, round(share * rows))
-        chosen[((np.arange(count) + 0.5) * rows / count).astype(int)] = True
+        np.moveaxis(chosen, axis, 0)[((np.arange(count) + 0.5) * rows / count).astype(int)] = True
     else:
         pixels = measured.reshape(*measured.shape[:2], -1).any(-1) if measured.ndim > 1 else measured
         places = np.flatnonzero(pixels)
@@ -238,15 +249,16 @@ class _Trials:
         self,
         key: Array,
         problem: Problem,
-        prior: Prior,
+        prior: Prior | VolumePrior,
         plan: Plan,
         std: Array | None,
         measured: np.ndarray,
         held: np.ndarray,
         tv: TV,
+        along: Along | None,
         watch: Watch | None,
     ) -> None:
-        self._watch = watch
+        self._watch, self._along = watch, along
         self._key, self._problem, self._prior, self._plan, self._std = key, problem, prior, plan, std
         self._judged, self._y, self._operator = (
             (held if held.any() else measured),
@@ -255,7 +267,7 @@ class _Trials:
         )
         if held.any():
             root = jnp.asarray(~held, self._y.real.dtype)
-            shape = prior.frame.image_shape if problem.flat else (*prior.frame.image_shape, prior.channels)
+            shape = prior.frame.image_shape if problem.flat else problem.image_shape(prior.channels)
             self._operator = weighted(problem.operator, root, shape)
             self._y = self._operator.times(self._y)
         self._start: Any = plan.start
@@ -264,7 +276,7 @@ class _Trials:
 
     def __call__(self, weight: float, levels: int) -> float:
         settings = dataclasses.replace(self._plan.settings, weight=weight)
-        options = {**self._plan.options(), "levels": levels, "start": self._start}
+        options = {**self._plan.options(), "levels": levels, "start": self._start, "along": self._along}
         arguments = (jax.random.clone(self._key), self._y, self._operator, self._prior)
         image = reconstruct(*arguments, solver=settings, noise_std=self._std, **options).image
         value = self._value(image)

@@ -137,7 +137,7 @@ def reconstruct(
     if noise_std is not None:
         _refuse_second(settings)
     settings, key = as_arrays(settings), root_key(key)
-    problem = _problem(operator, prior, measurement, along, name_of(settings))
+    problem = problem_of(operator, prior, measurement, along, name_of(settings))
     noise_std = checked_noise(noise_std, problem.measurement.shape, operator)
     image = start_image(start, problem, operator, prior.channels, noise_std)
     if noise_std is not None:
@@ -180,7 +180,7 @@ def reconstruct(
     )
 
 
-def _problem(
+def problem_of(
     operator: Any, prior: Prior | VolumePrior, measurement: ArrayLike, along: Along | None, method: str
 ) -> Problem:
     """Of an image or of a volume."""
