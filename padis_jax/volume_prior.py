@@ -4,6 +4,9 @@ One tiling a call for the whole volume (slabs.py). Patches are cut where they ar
 network's memory, and that of its gradient, does not grow with the volume; beside the volume and its answer a call holds
 the denoised patches. A network of images (d = 1) denoises every slice with the offset of the call. Where the frame has
 slabs of slices that are apart (`skip`), a call says which of the two tilings it wants.
+
+On several devices each has the whole volume and cuts and denoises its own patches, as many at a time as one device
+would; a call gathers the denoised patches once.
 """
 
 from __future__ import annotations
@@ -17,8 +20,11 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jax import Array, lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jax.tree_util import Partial
 
+from padis_jax.devices.mesh import AXIS
 from padis_jax.fields import check_count
 from padis_jax.patches import Frame
 from padis_jax.positions import plane_positions
@@ -78,22 +84,46 @@ class SlabTilings:
 
     def _tiled(self, skip: int, key: Array, volume: Array, sigma: Array) -> Array:
         frame, offset = self.frame, random_offsets(key, self.frame, skip)
+        count = math.prod(frame.tiles_of(skip))
+        patches = self._patches(skip, offset, volume, sigma, jnp.arange(count, dtype=jnp.int32))
+        return frame.without_ends(untile_volume(frame, patches, offset, skip))
+
+    def _patches(self, skip: int, offset: Array, volume: Array, sigma: Array, numbers: Array) -> Array:
+        """The denoised patches of these numbers, a few at a time."""
 
         def some(numbers: Array) -> Array:
-            patches = tile_volume(frame, volume, offset, numbers, skip)
-            where = slab_positions(frame, offset, numbers, self.seen, skip)
+            patches = tile_volume(self.frame, volume, offset, numbers, skip)
+            where = slab_positions(self.frame, offset, numbers, self.seen, skip)
             return self.denoise(patches, where, jnp.broadcast_to(sigma, numbers.shape))
 
-        count = math.prod(frame.tiles_of(skip))
-        numbers = jnp.arange(count, dtype=jnp.int32)
+        count = len(numbers)
         if self.patch_batch >= count:
-            patches = some(numbers)
-        else:
-            chunks = -(-count // self.patch_batch)  # of equal size, as those of images
-            padded = jnp.pad(numbers, (0, -count % chunks))
-            out = lax.map(jax.checkpoint(some), padded.reshape(chunks, -1))
-            patches = rearrange(out, "chunk n h w d -> (chunk n) h w d")[:count]
-        return frame.without_ends(untile_volume(frame, patches, offset, skip))
+            return some(numbers)
+        chunks = -(-count // self.patch_batch)  # of equal size, as those of images
+        padded = jnp.pad(numbers, (0, -count % chunks))
+        out = lax.map(jax.checkpoint(some), padded.reshape(chunks, -1))
+        return rearrange(out, "chunk n h w d -> (chunk n) h w d")[:count]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SharedSlabTilings(SlabTilings):
+    """The same with the patches of a call split over the devices of a mesh; the volume is whole on each."""
+
+    mesh: Mesh = dataclasses.field(metadata={"static": True})
+
+    def _patches(self, skip: int, offset: Array, volume: Array, sigma: Array, numbers: Array) -> Array:
+        def own(tilings: SlabTilings, offset: Array, volume: Array, sigma: Array, numbers: Array) -> Array:
+            return tilings._patches(skip, offset, volume, sigma, numbers)
+
+        # Held whole on either side of the split part, as in tilings.py.
+        whole, count = NamedSharding(self.mesh, P()), len(numbers)
+        alone = SlabTilings(self.denoise, self.frame, self.patch_batch, self.seen)
+        filled = jnp.pad(numbers, (0, -count % self.mesh.size))
+        specs = (P(), P(), P(), P(), P(AXIS))
+        split = jax.shard_map(own, mesh=self.mesh, in_specs=specs, out_specs=P(AXIS), check_vma=False)
+        volume = lax.with_sharding_constraint(volume, whole)
+        return lax.with_sharding_constraint(split(alone, offset, volume, sigma, filled), whole)[:count]
 
 
 def slab_positions(frame: VolumeFrame, offset: Array, numbers: Array, seen: int, skip: int = 1) -> Array:
@@ -130,6 +160,7 @@ def slab_prior(
     total: int = 0,
     skip: int = 1,
     patch_batch: int | None = None,
+    mesh: Mesh | None = None,
 ) -> VolumePrior:
     """The prior of volumes of a patch network, whose channels are the slices of a slab: one for a network of images.
 
@@ -141,7 +172,8 @@ def slab_prior(
       first: number of the volume's slice 0 in the volume that z refers to; used by networks that know z.
       total: slices of that volume; 0 for those up to the end of this one.
       skip: distance of the slices of a slab on every other noise level; 1 for neighbours on all.
-      patch_batch: patches at a time; None for those of one slab, which is the memory of one image.
+      patch_batch: patches at a time, on each device; None for those of one slab, which is the memory of one image.
+      mesh: devices that share the patches, with one axis `devices.mesh.AXIS`; None for one device.
 
     Returns:
       A `VolumePrior` for volumes [depth, H, W].
@@ -156,4 +188,7 @@ def slab_prior(
         check_count("patch_batch", patch_batch)
     size = frame.patch_count if patch_batch is None else patch_batch
     denoise = Partial(NetworkDenoise(config), params)
-    return VolumePrior(SlabTilings(denoise, volume, size, max(2, config.position_channels)), volume)
+    seen = max(2, config.position_channels)
+    if mesh is not None and mesh.size > 1:
+        return VolumePrior(SharedSlabTilings(denoise, volume, size, seen, mesh), volume)
+    return VolumePrior(SlabTilings(denoise, volume, size, seen), volume)

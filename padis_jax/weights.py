@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import safetensors.numpy
 from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh
 
 from padis_jax.blocks import Blocks
 from padis_jax.conversion.state_dict import import_state_dict
@@ -289,6 +290,7 @@ def volume_prior_of(
     skip: int = 1,
     frame: Frame | None = None,
     patch_batch: int | None = None,
+    mesh: Mesh | None = None,
 ) -> VolumePrior:
     """`load_volume_prior` of weights that are loaded already.
 
@@ -300,6 +302,7 @@ def volume_prior_of(
       skip: likewise.
       frame: of a slice; None for that of the weights.
       patch_batch: patches at a time; None for those of one slab.
+      mesh: devices that share the patches; None for one device.
 
     Raises:
       UserError: as `load_volume_prior`.
@@ -336,4 +339,5 @@ def volume_prior_of(
         total=total,
         skip=skip,
         patch_batch=patch_batch,
+        mesh=mesh,
     )

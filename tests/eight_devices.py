@@ -22,11 +22,13 @@ from padis_jax.loss import DenoisingLoss
 from padis_jax.operators.linear import from_functions
 from padis_jax.patches import frame_for
 from padis_jax.prior import tiled_prior
+from padis_jax.slabs import VolumeFrame
 from padis_jax.solvers.batch import reconstruct_batch
 from padis_jax.solvers.dds import DDS
 from padis_jax.solvers.dps import DPS
 from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.training import state_shapes
+from padis_jax.volume_prior import SharedSlabTilings, SlabTilings, VolumePrior
 
 COLLECTIVES = r" (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
 TRAINING = dataclasses.replace(CONFIG, patches=PatchConfig(sizes=(4,), probabilities=(1.0,), batch=(8,)))
@@ -164,6 +166,33 @@ def images(counts):
     return found
 
 
+@jax.tree_util.Partial
+def denoise_slabs(patches, positions, sigma):
+    """A cheap nonlinear denoiser of slabs, which mixes their slices."""
+    return jnp.tanh(jnp.roll(patches, 1, axis=-1) + 0.3 * positions[..., 2:]) * 0.4 + 0.2 * patches
+
+
+def volumes(counts):
+    """The patches of one volume: 3 or, of slices that are apart, 6 slabs of 2 x 3 patches, 4 at a time."""
+    operator = from_functions(blur, image_shape=(7, 6, 8))
+    y, found = np.random.default_rng(0).random((7, 6, 8), np.float32), {}
+    cases = {"dds": (DDS(cg_steps=2), 1), "dps": (DPS(), 1), "skip": (DDS(cg_steps=2), 3)}
+    for case, (solver, skip) in cases.items():
+        frame = VolumeFrame(frame_for((6, 8), 4), 7, 3, skip=skip)
+
+        def solve(prior, key, solver=solver):
+            return reconstruct(key, y, operator, prior, solver=solver, levels=3, sigma_max=1.0).image
+
+        one = VolumePrior(SlabTilings(denoise_slabs, frame, 4, 3), frame)
+        reference = jax.jit(solve)(one, jax.random.key(0))
+        for count in counts:
+            prior = VolumePrior(SharedSlabTilings(denoise_slabs, frame, 4, 3, make_mesh(count)), frame)
+            compiled = jax.jit(solve).lower(prior, jax.random.key(0)).compile()
+            image = compiled(prior, jax.random.key(0))
+            found[f"{case} {count}"] = {"distance": distance(reference, image), "collectives": collectives(compiled)}
+    return found
+
+
 if __name__ == "__main__":
-    chosen = {"training": training, "sampling": sampling, "images": images}[sys.argv[1]]
+    chosen = {"training": training, "sampling": sampling, "images": images, "volumes": volumes}[sys.argv[1]]
     print(json.dumps(chosen([int(a) for a in sys.argv[2:]])))

@@ -74,6 +74,16 @@ def test_the_patches_of_one_image_are_shared_and_gathered_once_per_level():
         assert entry["collectives"] == ({} if count == "1" else expected), (name, entry)
 
 
+def test_the_patches_of_one_volume_are_shared_and_gathered_once_per_level():
+    """Each of two tilings by slabs stands in the program. DPS sums the gradients of the devices' patches besides."""
+    found = _eight_devices("volumes", 2)
+    assert set(found) == {"dds 2", "dps 2", "skip 2"}
+    expected = {"dds": {"all-gather": 1}, "skip": {"all-gather": 2}, "dps": {"all-gather": 1, "all-reduce": 1}}
+    for name, entry in found.items():
+        assert entry["distance"] < 1e-5, (name, entry)
+        assert entry["collectives"] == expected[name.split()[0]], (name, entry)
+
+
 @pytest.mark.slow
 def test_images_side_by_side():
     for entry in _eight_devices("images", 1, 2, 4, 8).values():

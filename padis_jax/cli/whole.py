@@ -20,6 +20,7 @@ from tqdm import tqdm
 from padis_jax.cli.arguments import OutputOptions
 from padis_jax.cli.progress import solver_progress
 from padis_jax.cli.volume import FREE, check_host, host_bytes
+from padis_jax.devices.mesh import make_mesh
 from padis_jax.devices.plan import Estimate
 from padis_jax.errors import UserError
 from padis_jax.files import json_text
@@ -69,6 +70,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         skip=config.volume.skip,
         frame=frame,
         patch_batch=config.patch_batch or None if isinstance(config.patch_batch, int) else None,
+        mesh=make_mesh(config.devices, local=True),
     )
     estimate, peak = estimate_whole(config, plan, weights, prior.frame, measured, timed=output.estimate)
     check_room(volume, peak)

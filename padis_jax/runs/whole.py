@@ -94,7 +94,6 @@ def _check(config: Experiment, cone: bool) -> None:
     flags = {
         "--tiling": config.tiling != "random",
         "--tilings": config.tilings > 1,
-        "--devices": config.devices > 1,
     }
     if refused := [flag for flag, given in flags.items() if given]:
         raise UserError(f"{refused[0]}: not for a volume that is solved as a whole (docs/volumes.md); leave it out")
