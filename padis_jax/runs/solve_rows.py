@@ -218,9 +218,20 @@ def estimate_whole(
         gradient=plan.row.gradient,
         timed=timed,
     )
+    return found, found.bytes + data_bytes(plan, frame, measured)
+
+
+def data_bytes(plan: Plan, frame: VolumeFrame, measured: tuple[int, ...]) -> int:
+    """Bytes at the peak of the solver without those of the network: its state, the data step, a projection.
+
+    Args:
+      plan: how the solver runs.
+      frame: of the volume.
+      measured: of the measurement.
+    """
     volumes, padded = SAMPLING if plan.row.begin is None else PLUG_AND_PLAY
     step = 4 * (volumes * math.prod(frame.image_shape) + padded * math.prod(frame.padded_shape))
-    return found, round(found.bytes + step) + max(working_memory(frame.image_shape, measured))
+    return round(step) + max(working_memory(frame.image_shape, measured))
 
 
 def slab_evaluations(frame: VolumeFrame, plan: Plan) -> int:
