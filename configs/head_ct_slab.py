@@ -7,6 +7,8 @@ network is that of images with three channels for the slices and one more for z.
 they reach has not been measured yet; python -m studies.volumes compares:
 
     python -m studies.volumes --slab-weights runs/head_ct_slab/weights.safetensors
+
+With --patches.skips 1 3 it is trained on slabs of every third slice, too, for `load_volume_prior(..., skip=3)`.
 """
 
 from padis_jax.batches import PatchConfig

@@ -147,8 +147,8 @@ class Experiment:
       tiling: "random", "fixed", "overlap_average" or "overlap_stitch" (prior.patch_prior).
       tilings: random tilings averaged per evaluation.
       overlap: pixels shared by neighbouring patches of the overlap tilings.
-      samples: number of posterior samples: mean, deviation and coverage; 0 for none. They run side by side, where
-        `solver.average` runs chains in turn.
+      samples: number of posterior samples: mean, deviation and coverage; 0 for none. They run side by side, but in turn
+        those of a volume that is solved as a whole; `solver.average` runs chains in turn.
       generate: number of images to draw from the prior alone; 0 for none.
       generate_levels: steps of annealed Langevin dynamics for each of them.
       save_as: also write the result as dicom, nifti, png, tiff, npz or hdf5. Values are in their unit. A volume is one
