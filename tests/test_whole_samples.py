@@ -132,7 +132,7 @@ def test_a_mean_wants_all_of_its_samples(folder, tmp_path, capsys, monkeypatch):
 
 def test_steps_and_moments():
     plan = preset("dds", "ct")
-    experiment = type("Given", (), {"samples": 3})
+    experiment = type("Given", (), {"samples": 3, "auto": False})
     assert steps_of(experiment, ["FBP", "TV", "DDS, one sample", "DDS, mean of 3"], plan) == [
         "FBP", "TV", "DDS, one sample", "DDS, sample 2", "DDS, sample 3", "DDS, mean of 3",
     ]  # fmt: skip
