@@ -2,6 +2,7 @@
 
 import os
 import re
+import types
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +96,12 @@ def test_how_long_it_takes_is_no_part_of_what_has_run(monkeypatch, tmp_path):
     later = notebooks.read(text.replace("A minute", "An hour"))
     assert later.cells[1].outputs[0].text == "2" and "An hour" in later.cells[0].source
     assert not notebooks.executed(text.replace("1 + 1", "1 + 2")).exists()
+
+
+def test_a_build_reads_tutorials_again_though_their_texts_stay(monkeypatch):
+    """Outputs that were made after the first build are shown by the next."""
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    notebooks = pytest.importorskip("notebooks", reason="make test installs what the site needs")
+    sources = {"gallery.nb": Path("gallery.nb.md"), "index": Path("index.md")}
+    env = types.SimpleNamespace(found_docs=set(sources), doc2path=sources.get)
+    assert notebooks.outdated(None, env, set(), set(), set()) == ["gallery.nb"]

@@ -39,7 +39,13 @@ def read(text: str) -> nbformat.NotebookNode:
     return notebook
 
 
+def outdated(app, env, added, changed, removed):
+    """All tutorials: outputs come and go while their texts stay."""
+    return [name for name in env.found_docs if str(env.doc2path(name)).endswith(".nb.md")]
+
+
 def setup(app):
-    """Pages whose name ends in .nb.md are read so."""
+    """Pages whose name ends in .nb.md are read so, in every build."""
     app.config.nb_custom_formats = {".nb.md": ["notebooks.read", {}, False]}
+    app.connect("env-get-outdated", outdated)
     return {"parallel_read_safe": True}
