@@ -2,9 +2,9 @@
 
 import os
 import re
-import types
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
