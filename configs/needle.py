@@ -1,4 +1,4 @@
-"""A prior of one specimen: slices of a needle in the electron microscope, those that are not tested.
+"""A prior of one specimen, a needle in the electron microscope: the slices that are not tested.
 
     python -m studies.needle slices --path needle_tilt_series.npz      the 144 slices, by total variation of all tilts
     python train.py --config configs/needle.py --workdir runs/needle
@@ -19,8 +19,8 @@ config = Config(
         high=1.0,
         validation=(54, 126),
         validation_gap=1,
-        provenance="electron tomography of a layered needle, example data of ETSpy (NIST), a US government work; slices "
-        "by total variation (studies/needle.py)",
+        provenance="electron tomography of a layered needle, example data of ETSpy (NIST), a US government work, "
+        "slices by total variation (studies/needle.py)",
     ),
     network=NetworkConfig(model_channels=32, channel_mult=(1, 2, 3, 3), num_blocks=1, dropout=0.05, sigma_data=0.28),
     patches=PatchConfig(sizes=(16, 32, 56), probabilities=(0.2, 0.3, 0.5), batch=(32, 16, 8), flips=True),
