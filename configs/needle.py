@@ -14,7 +14,7 @@ from padis_jax.unet import NetworkConfig
 
 config = Config(
     data=DataConfig(
-        path="results/needle/slices.npz",
+        path="results/needle/slices.npy",
         low=0.0,
         high=1.0,
         validation=(54, 126),
@@ -26,5 +26,5 @@ config = Config(
     patches=PatchConfig(sizes=(16, 32, 56), probabilities=(0.2, 0.3, 0.5), batch=(32, 16, 8), flips=True),
     noise=NoiseConfig(log_mean=-2.1, log_std=1.6, sigma_min=0.002, sigma_max=40.0),
     optimiser=OptimiserConfig(learning_rate=1e-3, warmup_steps=200, ema_half_life=8000, ema_ramp=0.1),
-    run=RunConfig(steps=1500, log_every=50, checkpoint_every=250, validate_every=250, weights_dtype="float16"),
+    run=RunConfig(steps=1000, log_every=50, checkpoint_every=250, validate_every=250, weights_dtype="float16"),
 )

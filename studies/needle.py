@@ -38,7 +38,7 @@ import numpy as np
 from tqdm import tqdm
 
 from padis_jax.errors import UserError, one_line_errors
-from padis_jax.files import write_bytes, write_json, write_npz
+from padis_jax.files import write_bytes, write_json, write_npy, write_npz
 from padis_jax.operators import ParallelBeam
 from padis_jax.shipped import file_hash
 from padis_jax.solvers.classical import cgls, sirt
@@ -139,8 +139,8 @@ def slices(series: Series, args: argparse.Namespace) -> None:
         rows = list(TRAINED[i : i + 12])
         found.append(smoothed(jnp.asarray(series.y[rows]), a, weight))
     args.out.mkdir(parents=True, exist_ok=True)
-    write_npz(args.out / "slices.npz", {"volume": np.clip(np.concatenate(found), 0, 1)})
-    print(args.out / "slices.npz", flush=True)
+    write_npy(args.out / "slices.npy", np.clip(np.concatenate(found), 0, 1))
+    print(args.out / "slices.npy", flush=True)
 
 
 def smoothed(y: Any, a: Any, weight: float) -> Any:
