@@ -44,6 +44,11 @@ CARDS = {
         "Apache-2.0, data: priors/README.md",
         "b54b70c91bfd356aac6dd7c3bca7291b39c9fe32f35a55e7f04f96fac0e01fc6",
     ),
+    "photos_all": Card(
+        "photographs under free licences, any size, patches",
+        "its data's: GPL-2.0+, CC-BY-SA, CC-BY, CC0",
+        "8e0162a97d0aaadd63111f3ce7441a7db22962524a817005c46f9027e059fbd2",
+    ),
     "photos_two": Card(
         "photographs of two scenes, patches",
         "Apache-2.0, data: weights/README.md",

@@ -21,6 +21,7 @@ from padis_jax.errors import UserError
 from padis_jax.metrics import psnr
 from padis_jax.problems.registry import PROBLEMS
 from padis_jax.serialization import from_json
+from padis_jax.shipped import CARDS
 from padis_jax.solvers.presets import preset
 from padis_jax.solvers.registry import METHODS as SOLVERS
 
@@ -291,3 +292,8 @@ def test_refusals(folder, capsys):
     ):
         assert message in refused(main, arguments(folder, "--only", "ct8/start", *more), capsys)
     assert not (folder / "out").exists()
+
+
+def test_a_prior_by_its_name_is_known_by_the_digest_of_its_file():
+    found = load_networks({("patch", 3): "photos"}).find("patch", 3, "")
+    assert found is not None and found.digest == CARDS["photos"].digest

@@ -68,7 +68,8 @@ def load_networks(files: Mapping[tuple[str, int], str]) -> Networks:
         if path and not (path == DEFAULT_WEIGHTS and not Path(path).exists()):
             content = load_baseline(path, CNN) if kind == "cnn" else load_weights(path)
             _check(FLAGS[kind, channels], path, content, kind, channels)
-            found[kind, channels] = Trained(path, file_hash(path), content)
+            digest = content.digest if isinstance(content, Weights) else file_hash(path)
+            found[kind, channels] = Trained(path, digest, content)
     return Networks(found)
 
 
