@@ -51,9 +51,8 @@ def test_flags_presets_and_the_benchmark_agree_for_every_problem(name):
             assert kind_named(config) == kind and plan_of_run(config, kind) == expected
             if problem and not counts and name in BENCHMARK:
                 assert plan_of(BENCHMARK[name], named, presets.EVALUATIONS) == expected._replace(average=1)
-                assert described(name, problem, presets.EVALUATIONS)["plan"]["settings"] == dataclasses.asdict(
-                    expected.settings
-                )
+                plan = described(name, problem, presets.EVALUATIONS)["plan"]
+                assert plan["settings"] == expected.described()["settings"]
 
 
 def test_a_scan_of_20_views_has_one_set_of_settings_through_whichever_door():
