@@ -8,8 +8,6 @@ Batches are of neighbours or of every third slice, so that `--volume.skip 3` may
 python -m studies.volumes compares:
 
     python -m studies.volumes --slab-weights runs/head_ct_slab/weights.safetensors
-
-With --patches.skips 1 3 it is trained on slabs of every third slice, too, for `load_volume_prior(..., skip=3)`.
 """
 
 from padis_jax.batches import PatchConfig

@@ -30,7 +30,8 @@ _PUBLIC = {
     "solvers.tmpd": ["TMPD"],
     "solvers.tv": ["TV", "total_variation"],
     "training_loop": ["fit"],
-    "weights": ["load_prior", "load_volume_prior"],
+    "volume_weights": ["load_volume_prior"],
+    "weights": ["load_prior"],
 }
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = sorted(_HOMES)
@@ -65,8 +66,8 @@ if TYPE_CHECKING:  # the same for type checkers and editors, which would take __
     from padis_jax.solvers.tv import TV as TV
     from padis_jax.solvers.tv import total_variation as total_variation
     from padis_jax.training_loop import fit as fit
+    from padis_jax.volume_weights import load_volume_prior as load_volume_prior
     from padis_jax.weights import load_prior as load_prior
-    from padis_jax.weights import load_volume_prior as load_volume_prior
 else:
 
     def __getattr__(name: str) -> Any:

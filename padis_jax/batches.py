@@ -55,6 +55,10 @@ class PatchConfig:
             raise ValueError(f"patches.depth is {self.depth}: it must be 1 (images) to 64 slices")
         if len(set(self.skips)) < max(1, len(self.skips)) or not all(1 <= skip <= 64 for skip in self.skips):
             raise ValueError(f"patches.skips is {self.skips}: distances of slices, each once, 1 (neighbours) to 64")
+        if 1 not in self.skips:
+            raise ValueError(
+                f"patches.skips is {self.skips}: 1 must be among them, every volume is solved by neighbours"
+            )
         if self.depth == 1 and self.skips != (1,):
             raise ValueError(f"patches.skips is {self.skips}, but patches of one slice have none: set patches.depth")
         if min(self.probabilities) < 0 or not abs(sum(self.probabilities) - 1) <= 1e-6:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import fnmatch
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,9 @@ from padis_jax.problems.registry import PROBLEMS
 from padis_jax.runs.score import score
 from padis_jax.runs.solve import TV_ROW, rows_of
 from padis_jax.solvers.presets import preset
+from padis_jax.split import spread
 from studies.adapt import Adaptation, adapt
+from studies.cells import digest_of, known
 from studies.other_data import prior_of, resampled
 from studies.other_images import Images, brain, head
 
@@ -63,20 +64,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     made: dict[str, Callable[[], Images]] = {"brain": lambda: brain(args.brain), "head": head}
     images = {name: made[name]() for name in dict.fromkeys(PAIRS[pair][0] for pair, _ in chosen)}
     settings = Adaptation(levels=args.levels, steps=args.steps, learning_rate=args.learning_rate)
-    out = args.out / f"levels{args.levels}_steps{args.steps}_rate{args.learning_rate:g}"
-    jobs = [(pair, way, number) for pair, way in chosen for number in numbers(images[PAIRS[pair][0]], args.images)]
+    own = {pair: images[PAIRS[pair][0]] for pair, _ in chosen}
+    jobs = [(pair, way, number) for pair, way in chosen for number in spread(len(own[pair].groups), args.images)]
     jobs.sort(key=lambda job: (list(PAIRS).index(job[0]), job[2]))  # all ways of an image in a row
-    missing = [job for job in jobs if not place(out, images, *job).exists()]
+    missing = [job for job in jobs if finished(args, own[job[0]], *job) is None]
     print(
-        f"{len(missing)} of {len(jobs)} images are missing (into {out}); adapting takes {spent(settings)} evaluations"
+        f"{len(missing)} of {len(jobs)} images are missing (into {args.out}); adapting takes "
+        f"{spent(settings)} evaluations"
     )
     try:
         if not args.dry_run:
-            _compute(args, out, settings, images, missing)
+            _compute(args, settings, images, missing)
     finally:
-        text = table(out, images, chosen)
+        text = table(args, images, chosen)
         if text:
-            write_bytes(out / "table.md", text.encode())
+            write_bytes(folder(args) / "table.md", text.encode())
             print(text)
 
 
@@ -89,14 +91,9 @@ def ways(only: Sequence[str] | None) -> list[tuple[str, str]]:
     every = [(pair, way) for pair in PAIRS for way in WAYS]
     names = {f"{pair}/{way}": (pair, way) for pair, way in every}
     for pattern in only or ():
-        if not fnmatch.filter(names, pattern):
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
             raise UserError(f"--only {pattern}: names nothing; there are {', '.join(names)}")
     return [names[n] for n in names if not only or any(fnmatch.fnmatchcase(n, pattern) for pattern in only)]
-
-
-def numbers(images: Images, count: int) -> list[int]:
-    """Of the images that are taken."""
-    return [int(i) for i in np.linspace(0, len(images.groups) - 1, count).round()]
 
 
 def spent(settings: Adaptation) -> int:
@@ -104,14 +101,33 @@ def spent(settings: Adaptation) -> int:
     return settings.levels * (GRADIENT * settings.steps + 1)
 
 
-def place(out: Path, images: dict[str, Images], pair: str, way: str, number: int) -> Path:
+def folder(args: argparse.Namespace) -> Path:
+    """Of the settings of the adaptation."""
+    return Path(args.out / f"levels{args.levels}_steps{args.steps}_rate{args.learning_rate:g}")
+
+
+def place(args: argparse.Namespace, images: Images, pair: str, way: str, number: int) -> Path:
     """The file of an image of a way."""
-    return out / "cells" / pair / way / f"{images[PAIRS[pair][0]].pictures.names[number]}.json"
+    return folder(args) / "cells" / pair / way / f"{images.pictures.names[number]}.json"
+
+
+def described(args: argparse.Namespace, images: Images, pair: str, number: int) -> dict[str, Any]:
+    """What an image of a way depends on beside the settings in its path."""
+    weights = {"photos": args.photos_weights, "head": args.head_weights}[PAIRS[pair][1]]
+    return {
+        "image_sha256": images.pictures.digest(number),
+        "weights_sha256": digest_of(weights),
+        "patch_batch": args.patch_batch,  # it sums in another order
+    }
+
+
+def finished(args: argparse.Namespace, images: Images, pair: str, way: str, number: int) -> dict[str, Any] | None:
+    """The scores of an image of a way, if they are there."""
+    return known(place(args, images, pair, way, number), described(args, images, pair, number))
 
 
 def _compute(
     args: argparse.Namespace,
-    out: Path,
     settings: Adaptation,
     images: dict[str, Images],
     missing: Sequence[tuple[str, str, int]],
@@ -127,7 +143,8 @@ def _compute(
             scene, at = Scene(PROBLEM, images[name].pictures, number, 0, operator), (name, number)
         if pair not in priors:
             priors[pair] = prior_of(paths[of], images[name], args.patch_batch)
-        write_json(place(out, images, pair, way, number), cell(way, scene, priors[pair], settings))
+        row, about = cell(way, scene, priors[pair], settings), described(args, images[name], pair, number)
+        write_json(place(args, images[name], pair, way, number), {"about": about, "row": row})
 
 
 def cell(way: str, scene: Scene, prior: Prior, settings: Adaptation) -> dict[str, Any]:
@@ -148,7 +165,7 @@ def cell(way: str, scene: Scene, prior: Prior, settings: Adaptation) -> dict[str
     return about | found | {"seconds": clock.seconds, "evaluations": plan.evaluations}
 
 
-def table(out: Path, images: dict[str, Images], chosen: Sequence[tuple[str, str]]) -> str:
+def table(args: argparse.Namespace, images: dict[str, Images], chosen: Sequence[tuple[str, str]]) -> str:
     """A row for each pair and way; "" where nothing is finished."""
     lines = []
     for pair in dict.fromkeys(pair for pair, _ in chosen):
@@ -156,9 +173,9 @@ def table(out: Path, images: dict[str, Images], chosen: Sequence[tuple[str, str]
         groups = dict(zip(own.pictures.names, own.groups, strict=True))
         cells = {
             way: {
-                name: json.loads(path.read_text())
+                name: row
                 for number, name in enumerate(own.pictures.names)
-                if (path := place(out, images, pair, way, number)).exists()
+                if (row := finished(args, own, pair, way, number)) is not None
             }
             for way in WAYS
         }

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
+import functools
 import math
 import time
 from pathlib import Path
@@ -37,7 +37,7 @@ import numpy as np
 
 from padis_jax.devices.memory import Memory
 from padis_jax.errors import UserError, one_line_errors
-from padis_jax.files import write_bytes, write_json, write_npz
+from padis_jax.files import write_bytes, write_npz
 from padis_jax.images import read_images
 from padis_jax.measurements.attenuation import linear_attenuation
 from padis_jax.measurements.cone_geometry import ConeScan
@@ -51,7 +51,8 @@ from padis_jax.solvers.tv import total_variation
 from padis_jax.solvers.volume_tv import for_volumes
 from padis_jax.solvers.volumes import Along
 from padis_jax.split import split_slices
-from padis_jax.weights import load_volume_prior
+from padis_jax.volume_weights import load_volume_prior
+from studies.cells import kept
 from studies.volumes import SOLVERS, markdown, scores, slice_key
 
 ROWS = ("fdk", "tv", "pnp", "pnp_tv", "dds", "dds_tv", "slab_pnp", "slab_dds")
@@ -95,7 +96,7 @@ def main() -> None:
         raise UserError("--only names rows of slabs: give --slab-weights too")
     scene, rows = measured(args), {}
     for name in wanted:
-        rows[name] = kept(name, args, scene)["row"]
+        rows[name] = row(name, args, scene)
     text = markdown(rows)
     write_bytes(folder(args) / "results.md", text.encode())
     print(text)
@@ -171,14 +172,10 @@ def orbit(shape: tuple[int, ...], pixel: float, between: float, views: int) -> C
     return ConeScan("cone", rows, columns, angles, "degrees", pitch, pitch, 0.0, 0.0, source, behind)
 
 
-def kept(name: str, args: argparse.Namespace, scene: Scene) -> dict[str, Any]:
-    """{"about", "row"} of a row, from its file if that is of these settings."""
-    path, about = folder(args) / f"{name}.json", described(args, name)
-    saved = json.loads(path.read_text()) if path.exists() else {}
-    if saved.get("about") != about:
-        saved = {"about": about, "row": run(name, args, scene)}
-        write_json(path, saved)
-    return dict(saved)
+def row(name: str, args: argparse.Namespace, scene: Scene) -> dict[str, float]:
+    """A row of the table, from its file if that is of these settings."""
+    path = folder(args) / f"{name}.json"
+    return kept(path, described(args, name), functools.partial(run, name, args, scene))
 
 
 def run(name: str, args: argparse.Namespace, scene: Scene) -> dict[str, float]:
@@ -195,7 +192,7 @@ def run(name: str, args: argparse.Namespace, scene: Scene) -> dict[str, float]:
 
 def started(args: argparse.Namespace, scene: Scene) -> np.ndarray:
     """The volume of total variation."""
-    kept("tv", args, scene)
+    row("tv", args, scene)
     with np.load(folder(args) / "tv.npz") as file:
         return np.asarray(file["volume"])
 

@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.figures import save_figure
@@ -33,6 +32,7 @@ from padis_jax.figures.style import COLOURS
 from padis_jax.files import write_json
 from padis_jax.noise import geometric_ladder
 from padis_jax.solvers.presets import Plan, preset
+from studies import cells
 from studies.tasks import Task, solve, task, validation
 
 PROBLEMS = ("ct20", "ct8", "deblur9", "inpaint_random")
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=tuple(WAYS))
     parser.add_argument("--budgets", nargs="+", type=int, default=BUDGETS, help="evaluations, 2 or more")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--most", type=int, help="new cells in this call, for a machine that others use too")
+    parser.add_argument("--most", type=int, help="new cells in this call")
     parser.add_argument("--out", type=Path, default=Path("results/evaluations"))
     args = parser.parse_args(argv)
     if min(args.budgets) < 2:
@@ -144,27 +144,20 @@ def ladder_of(cell: Cell) -> np.ndarray:
     return geometric_ladder(cell.budget, *ends)
 
 
-def measure(cells: Iterable[Cell], out: Path, most: int | None = None) -> None:
-    """Runs the cells that have no file, at most so many of them, and says what they cost."""
-    left = [cell for cell in cells if not (out / "cells" / cell.name).exists()]
-    known = [values["seconds"] / cell.budget for cell, values in read(out).items()]
-    each = f", {np.median(known):.1f} s each by those there are" if known else ""
-    print(f"{len(left)} cells to run, {sum(c.budget for c in left)} evaluations{each}", flush=True)
-    for cell in tqdm(left[:most], desc="evaluations", unit="cell"):
+def measure(chosen: Iterable[Cell], out: Path, most: int | None = None) -> None:
+    """Runs the cells that have no file, at most so many of them."""
+
+    def run(cell: Cell) -> dict[str, Any]:
         given = task(cell.problem, cell.image, cell.seed)
         solved = solve(given, plan_of(cell, given), ladder_of(cell))
-        about = {"psnr": solved.psnr, "tv": given.score(given.start), "seconds": solved.seconds}
-        write_json(out / "cells" / cell.name, cell._asdict() | about)
-        tqdm.write(f"{solved.psnr:6.2f} dB  {cell.name}")
+        return {"psnr": solved.psnr, "tv": given.score(given.start), "seconds": solved.seconds}
+
+    cells.measure(chosen, out, run, lambda cell: cell.budget, desc="evaluations", most=most)
 
 
 def read(out: Path) -> Found:
     """The cells that are there."""
-    found = {}
-    for file in sorted((out / "cells").glob("*.json")):
-        values = json.loads(file.read_text())
-        found[Cell(**{name: values[name] for name in Cell._fields})] = values
-    return found
+    return cells.read(out, Cell)
 
 
 def searched(problem: str, budget: int, seed: int, out: Path) -> dict[str, Any]:
@@ -250,8 +243,8 @@ def tables(out: Path) -> str:
         lines += [f"**{problem}**, {validation(problem)}", "", f"| evaluations | {' | '.join(map(str, budgets))} |"]
         lines.append("|---" * (len(budgets) + 1) + "|")
         for name, row in own.items():
-            cells = (f"{row[b][0]:.2f} ({row[b][1]})" if b in row else "-" for b in budgets)
-            lines.append(f"| {name} | {' | '.join(cells)} |")
+            shown = (f"{row[b][0]:.2f} ({row[b][1]})" if b in row else "-" for b in budgets)
+            lines.append(f"| {name} | {' | '.join(shown)} |")
         lines.append("")
     return "\n".join(lines)
 

@@ -38,11 +38,11 @@ from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import write_json
 from padis_jax.loss import DenoisingLoss
 from padis_jax.positions import plane_positions
-from padis_jax.runs.training import provenance
+from padis_jax.runs.training import origin_of, provenance
 from padis_jax.runs.training_data import TrainingData, first_state, load_data, training_blocks
 from padis_jax.runs.validation import validate
 from padis_jax.training import Loss, TrainState
-from padis_jax.weights import load_weights, save_weights
+from padis_jax.weights import save_weights
 from studies.speed.peaks import Peak, peak_of
 from studies.speed.throughput import flops_of, gradient, inference, measured, training_step
 
@@ -176,6 +176,8 @@ def advance(
 
 def train(config: Config, args: argparse.Namespace, end: float, peak: Peak | None) -> dict[str, Any]:
     """Trains until the clock says `end`, from the newest checkpoint of --out if there is one; writes weights."""
+    if config.patches.depth > 1:
+        raise UserError(f"{args.config}: patches of {config.patches.depth} slices; this trains on images: use train.py")
     data = load_data(config)
     if not isinstance(data.padded, np.ndarray):
         raise UserError(f"{config.data.path}: larger than data.memory_gb, but the device draws from all of it")
@@ -183,12 +185,12 @@ def train(config: Config, args: argparse.Namespace, end: float, peak: Peak | Non
     loss, patches = DenoisingLoss(config.network, config.noise), config.patches
     state = first_state(dataclasses.replace(config, network=_plain(config)), data.frame)
     state = state._replace(optimiser=transform(config.optimiser).init(state.params))
-    origin = {"sha256": load_weights(config.run.start_weights).digest} if config.run.start_weights else None
     rng, begin, flops = np.random.default_rng(config.run.seed), time.perf_counter(), 0.0
     losses: list[list[float]] = []
     work = [flops_of(gradient(loss), state.params, *_shapes(config, i)) for i in range(len(patches.sizes))]
-    about = {"config": dataclasses.asdict(config)} | data.about()
     with checkpoint.open_checkpoints(args.out, keep=1) as manager:
+        origin = origin_of(checkpoint.saved_config(manager), config.run.start_weights)
+        about = {"config": dataclasses.asdict(config), "start_weights": origin} | data.about()
         state = checkpoint.restore(manager, state) or state
         first, written, saved = int(state.step), begin, begin
         before = _validation(config, data, state)

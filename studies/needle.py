@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ import numpy as np
 from tqdm import tqdm
 
 from padis_jax.errors import UserError, one_line_errors
-from padis_jax.files import write_bytes, write_json, write_npy, write_npz
+from padis_jax.files import write_bytes, write_npy, write_npz
 from padis_jax.operators import ParallelBeam
 from padis_jax.shipped import file_hash
 from padis_jax.solvers.classical import cgls, sirt
@@ -46,7 +47,8 @@ from padis_jax.solvers.presets import preset
 from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.solvers.tv import TV, total_variation
 from padis_jax.solvers.volume_tv import for_volumes
-from padis_jax.weights import load_volume_prior
+from padis_jax.volume_weights import load_volume_prior
+from studies.cells import kept
 
 BINS = slice(64, 192)  # the specimen is within 48 bins of the axis in every tilt
 TRAINED, VALIDATION, TESTED = (*range(108), *range(160, 196)), tuple(range(110, 114)), tuple(range(124, 148))
@@ -153,16 +155,18 @@ def choose(method: str, view_set: str, series: Series, args: argparse.Namespace)
     """The candidate that predicts the left-out tilts of the validation rows best."""
     errors = []
     for number, settings in enumerate(CANDIDATES[method]):
-        about = described(method, view_set, settings, VALIDATION, args)
+        about = described(method, view_set, settings, VALIDATION, series, args)
         path = args.out / "choose" / f"{view_set}_{method}_{number}.json"
-        errors.append(
-            kept(path, about, lambda s=settings: score(method, view_set, s, VALIDATION, series, args)[0])["error"]
-        )
+        errors.append(kept(path, about, functools.partial(_errors, method, view_set, settings, series, args))["error"])
     best = int(np.argmin(errors))
     print(
         f"{view_set}, {method}: {CANDIDATES[method][best]}, error {errors[best]:.4f} on the validation rows", flush=True
     )
     return CANDIDATES[method][best]
+
+
+def _errors(method: str, view_set: str, settings: Any, series: Series, args: argparse.Namespace) -> dict[str, float]:
+    return score(method, view_set, settings, VALIDATION, series, args)[0]
 
 
 def row(method: str, view_set: str, chosen: dict[str, float], series: Series, args: argparse.Namespace) -> None:
@@ -173,25 +177,24 @@ def row(method: str, view_set: str, chosen: dict[str, float], series: Series, ar
         write_npz(args.out / "table" / f"{view_set}_{method}.npz", {"volume": volume * series.high})
         return found
 
-    kept(args.out / "table" / f"{view_set}_{method}.json", described(method, view_set, chosen, TESTED, args), run)
+    kept(
+        args.out / "table" / f"{view_set}_{method}.json", described(method, view_set, chosen, TESTED, series, args), run
+    )
 
 
-def described(method: str, view_set: str, settings: Any, rows: Any, args: argparse.Namespace) -> dict[str, Any]:
+def described(
+    method: str, view_set: str, settings: Any, rows: Any, series: Series, args: argparse.Namespace
+) -> dict[str, Any]:
     """What a cell depends on."""
     about = {"method": method, "views": view_set, "settings": settings, "rows": [rows[0], rows[-1]]}
-    about |= {"series": file_hash(Path(args.path)), "tv_iterations": TV_ITERATIONS}
-    return about | ({"weights": file_hash(Path(args.weights)), "evaluations": EVALUATIONS} if method == "pnp" else {})
-
-
-def kept(path: Path, about: dict[str, Any], run: Any) -> dict[str, float]:
-    """The cell's file if it is of the same settings, else that of a new run."""
-    saved = json.loads(path.read_text()) if path.exists() else {}
-    if saved.get("about") != about:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        saved = {"about": about, "row": run()}
-        write_json(path, saved)
-    found: dict[str, float] = saved["row"]
-    return found
+    about |= {"series": file_hash(args.path), "tv_iterations": TV_ITERATIONS}
+    if method == "pnp":
+        about |= {
+            "weights": file_hash(args.weights),
+            "evaluations": EVALUATIONS,
+            "start": choose("tv", view_set, series, args),
+        }
+    return about
 
 
 def score(

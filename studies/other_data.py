@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import fnmatch
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +35,9 @@ from padis_jax.problems.registry import PROBLEMS
 from padis_jax.runs.score import score
 from padis_jax.runs.solve import TV_ROW, rows_of, run_start
 from padis_jax.solvers.presets import preset
+from padis_jax.split import spread
 from padis_jax.weights import load_weights
+from studies.cells import digest_of, known
 from studies.other_images import Images, brain, head, photographs
 
 PROBLEM_NAMES = ("ct20", "deblur9", "sr4", "inpaint_free10", "inpaint_free25", "inpaint_free50")
@@ -93,12 +94,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "head": head,
     }
     images = {name: made[name]() for name in sets}
-    print(cost(args.out, chosen, images, args.images))
+    print(cost(args, chosen, images))
     try:
         if not args.dry_run:
             _compute(args, chosen, images)
     finally:
-        text = table(args.out, chosen, images)
+        text = table(args, chosen, images)
         if text:
             write_bytes(args.out / "table.md", text.encode())
             print(text)
@@ -159,16 +160,33 @@ def place(out: Path, field: Field, image: str) -> Path:
     return out / "cells" / field.name / f"{image}.json"
 
 
+def described(args: argparse.Namespace, field: Field, images: Images, number: int) -> dict[str, Any]:
+    """What an image of a field depends on."""
+    about: dict[str, Any] = {"image_sha256": images.pictures.digest(number)}
+    if field.prior:
+        weights = {"photos": args.photos_weights, "head": args.head_weights}[field.prior]
+        about |= {"weights_sha256": digest_of(weights), "evaluations": args.evaluations}
+    return about
+
+
+def finished(args: argparse.Namespace, field: Field, images: Images, number: int) -> dict[str, Any] | None:
+    """The scores of an image of a field, if they are there."""
+    return known(place(args.out, field, images.pictures.names[number]), described(args, field, images, number))
+
+
 def _compute(args: argparse.Namespace, chosen: Sequence[Field], images: Mapping[str, Images]) -> None:
     paths = {"photos": args.photos_weights, "head": args.head_weights}
     every = [(name, problem) for name in images for problem in PROBLEM_NAMES]
-    numbers = {name: _spread(len(found.groups), args.images) for name, found in images.items()}
-    todo = [(number, [f for f in chosen if (f.set, f.problem) == at]) for at in every for number in numbers[at[0]]]
+    todo = [
+        (number, [f for f in chosen if (f.set, f.problem) == at])
+        for at in every
+        for number in numbers(images[at[0]], args.images)
+    ]
     with tqdm(total=sum(len(own) for _, own in todo), desc="images", unit="image") as bar:
         operators: dict[str, Any] = {}
         priors: dict[str, Prior] = {}
         for number, own in todo:
-            missing = [f for f in own if not place(args.out, f, images[f.set].pictures.names[number]).exists()]
+            missing = [f for f in own if finished(args, f, images[f.set], number) is None]
             bar.update(len(own) - len(missing))
             if not missing:
                 continue
@@ -183,8 +201,9 @@ def _compute(args: argparse.Namespace, chosen: Sequence[Field], images: Mapping[
                 which = f"{name}/{field.prior}"
                 if field.prior and which not in priors:
                     priors[which] = prior_of(paths[field.prior], found)
-                result = cell(field, scene, priors.get(which), args.evaluations)
-                write_json(place(args.out, field, found.pictures.names[number]), result)
+                row = cell(field, scene, priors.get(which), args.evaluations)
+                about = described(args, field, found, number)
+                write_json(place(args.out, field, found.pictures.names[number]), {"about": about, "row": row})
                 bar.update()
 
 
@@ -205,32 +224,30 @@ def cell(field: Field, scene: Scene, prior: Prior | None, evaluations: int) -> d
     return {"psnr": row.psnr, "ssim": row.ssim, "residual": row.residual, "seconds": seconds, "evaluations": evaluated}
 
 
-def cost(out: Path, chosen: Sequence[Field], images: Mapping[str, Images], count: int) -> str:
+def cost(args: argparse.Namespace, chosen: Sequence[Field], images: Mapping[str, Images]) -> str:
     """How many are missing, and what they take by the medians of those that are there."""
     missing: list[Field] = []
     seconds: dict[tuple[str, str], list[float]] = {}
     for field in chosen:
-        found = images[field.set]
-        for number in _spread(len(found.groups), count):
-            path = place(out, field, found.pictures.names[number])
-            if path.exists():
-                of = seconds.setdefault((field.problem, field.solver), [])
-                of.append(json.loads(path.read_text())["seconds"])
-            else:
+        for number in numbers(images[field.set], args.images):
+            row = finished(args, field, images[field.set], number)
+            if row is None:
                 missing.append(field)
+            else:
+                seconds.setdefault((field.problem, field.solver), []).append(row["seconds"])
     known = [np.median(seconds[key]) for f in missing if (key := (f.problem, f.solver)) in seconds]
     text = f"{len(missing)} images of fields are missing"
     if known:
         text += f"; about {sum(known) / 60:.0f} minutes for {len(known)} of them, by those that are finished"
-    return f"{text} (into {out})"
+    return f"{text} (into {args.out})"
 
 
-def table(out: Path, chosen: Sequence[Field], images: Mapping[str, Images]) -> str:
+def table(args: argparse.Namespace, chosen: Sequence[Field], images: Mapping[str, Images]) -> str:
     """A table for each set and problem; "" where nothing is finished."""
     lines: list[str] = []
     for name, problem in dict.fromkeys((f.set, f.problem) for f in chosen):
         own = [f for f in fields(None) if (f.set, f.problem) == (name, problem)]
-        found = {f: _read(out, f, images[name]) for f in own}
+        found = {f: _rows(args, f, images[name]) for f in own}
         if not any(found.values()):
             continue
         groups = dict(zip(images[name].pictures.names, images[name].groups, strict=True))
@@ -263,14 +280,14 @@ def resampled(differences: Mapping[str, float], groups: Mapping[str, str], seed:
     return f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
-def _read(out: Path, field: Field, images: Images) -> dict[str, dict[str, Any]]:
-    paths = {image: place(out, field, image) for image in images.pictures.names}
-    return {image: json.loads(path.read_text()) for image, path in paths.items() if path.exists()}
+def _rows(args: argparse.Namespace, field: Field, images: Images) -> dict[str, dict[str, Any]]:
+    rows = ((name, finished(args, field, images, number)) for number, name in enumerate(images.pictures.names))
+    return {name: row for name, row in rows if row is not None}
 
 
-def _spread(total: int, count: int) -> list[int]:
-    """`count` of the numbers 0 .. total - 1, evenly; all for 0."""
-    return [int(i) for i in np.linspace(0, total - 1, count or total).round()]
+def numbers(images: Images, count: int) -> tuple[int, ...]:
+    """Of the images that are taken: `count` of them, evenly spread; all for 0."""
+    return spread(len(images.groups), count or len(images.groups))
 
 
 if __name__ == "__main__":

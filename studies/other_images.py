@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from padis_jax.benchmark.data import Pictures
-from padis_jax.benchmark.photos import SCENES, SIDE, TEST, photograph
+from padis_jax.benchmark.photos import SCENES, SIDE, TEST, photograph, reduced
 from padis_jax.errors import UserError
 from padis_jax.images import PLAIN, Window, read_images
 from padis_jax.split import HEAD_CT, HEAD_CT_TEST
@@ -42,7 +41,7 @@ def photographs(folder: str, *, grey: bool = False) -> Images:
     """
     found, names, groups = [], [], []
     for name in (*SCENES, *TEST):
-        for number, crop in enumerate(two_crops(photograph(name) if name in TEST else _reduced(Path(folder), name))):
+        for number, crop in enumerate(two_crops(photograph(name) if name in TEST else reduced(Path(folder), name))):
             found.append(crop.astype(np.float32) / 255)
             groups.append(name.split(".")[0])
             names.append(f"{groups[-1]}_{number}")
@@ -84,15 +83,6 @@ def in_middle(image: np.ndarray) -> np.ndarray:
     if min(room) < 0:
         raise UserError(f"a slice of {image.shape[:2]} pixels: at most {SIDE} x {SIDE} are taken here")
     return np.pad(image, (*((n // 2, n - n // 2) for n in room), (0, 0)))
-
-
-def _reduced(folder: Path, name: str) -> np.ndarray:
-    path = folder / f"{name}.jpg"
-    try:
-        with Image.open(path, formats=("JPEG",)) as image:
-            return np.asarray(image.convert("RGB").reduce(2))
-    except OSError as error:
-        raise UserError(f"{path}: not readable; python -m studies.photos makes the folder") from error
 
 
 def _images(title: str, array: np.ndarray, names: list[str], groups: list[str], window: Window = PLAIN) -> Images:

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +40,7 @@ from scipy import ndimage
 
 from padis_jax.devices.memory import Memory
 from padis_jax.errors import UserError, one_line_errors
-from padis_jax.files import write_bytes, write_json
+from padis_jax.files import write_bytes
 from padis_jax.images import read_images
 from padis_jax.keys import root_key
 from padis_jax.measurements.simulate import honest_measurement, paper_measurement
@@ -53,7 +53,9 @@ from padis_jax.solvers.tv import total_variation
 from padis_jax.solvers.volume_tv import for_volumes
 from padis_jax.solvers.volumes import Along
 from padis_jax.split import split_slices
-from padis_jax.weights import load_prior, load_volume_prior, load_weights
+from padis_jax.volume_weights import load_volume_prior
+from padis_jax.weights import load_prior, load_weights
+from studies.cells import kept
 
 AIR = 0.05  # image value, above which a coronal plane holds something
 SOLVERS = {"pnp": "pnp_admm", "dds": "dds"}
@@ -105,12 +107,8 @@ def main() -> None:
     slab, rows = measured(args), {}
     for name in wanted:
         path = args.out / f"{args.slice}_{args.photons:g}" / f"{name}.json"
-        about = described(args, name)
-        saved = json.loads(path.read_text()) if path.exists() else {}
-        if saved.get("about") != about:
-            saved = {"about": about, "row": run(name, args, slab, path.with_suffix(".npz"))}
-            write_json(path, saved)
-        rows[name] = saved["row"]
+        once = functools.partial(run, name, args, slab, path.with_suffix(".npz"))
+        rows[name] = kept(path, described(args, name), once)
     text = markdown(rows)
     write_bytes(args.out / f"{args.slice}_{args.photons:g}" / "results.md", text.encode())
     print(text)

@@ -33,7 +33,8 @@ def test_a_part_runs_and_resumes(tmp_path, monkeypatch, capsys):
     adaptation.main(flags)
     folder = tmp_path / "out" / "levels1_steps2_rate0.001"
     cells = {
-        way: json.loads((folder / f"cells/brain_head/{way}/x.json").read_text()) for way in ("plain", "longer", "last")
+        way: json.loads((folder / f"cells/brain_head/{way}/x.json").read_text())["row"]
+        for way in ("plain", "longer", "last")
     }
     assert [c["evaluations"] for c in cells.values()] == [2, 11, 2]
     assert [len(c["losses"]) for c in cells.values()] == [0, 0, 2]

@@ -4,17 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from study_tasks import still
 from tiny import refused
 
 from studies import evaluations, tasks
 from studies.evaluations import coordinate_search
-
-
-class Still(tasks.Task):
-    """A task whose score is not looked at."""
-
-    def score(self, image):
-        return 20.0
 
 
 @pytest.fixture
@@ -29,7 +23,7 @@ def ran(monkeypatch):
         better = getattr(plan.settings, "momentum", 0.0)
         return tasks.Solved(np.zeros((4, 4, 1)), 30 - away + better, [0.5] * len(ladder), 2.0)
 
-    monkeypatch.setattr(evaluations, "task", lambda *about: Still("ct", None, None, 0.0, None, None, None, None))
+    monkeypatch.setattr(evaluations, "task", still("ct"))
     monkeypatch.setattr(evaluations, "solve", solve)
     return seen
 

@@ -150,6 +150,11 @@ def test_one_run_trains_writes_weights_and_goes_on(words, tmp_path, monkeypatch,
     weights = load_weights(tmp_path / "out" / "weights.safetensors")
     assert weights.network.dtype == "float32" and weights.network.model_channels == NETWORK.model_channels
     assert weights.provenance["steps"] == training["steps"][1]
+    trained = ["--start-weights", str(tmp_path / "out" / "weights.safetensors"), "--out", str(tmp_path / "more")]
+    gpu.main([*words, "--train", "9", "--seconds", "10", *trained])
+    gpu.main([*words, "--train", "9", "--seconds", "10", "--out", str(tmp_path / "more")])  # resumed, without the flag
+    origin = load_weights(tmp_path / "more" / "weights.safetensors").provenance["start_weights"]
+    assert origin == {"sha256": weights.digest, "provenance": weights.provenance}
     gpu.main([*words, "--train", "20", "--seconds", "21"])
     again = json.loads((tmp_path / "out" / "result.json").read_text())
     assert again["training"]["steps"][0] == training["steps"][1] and again["inference"] == "left out: no time left"

@@ -102,12 +102,13 @@ def test_the_settings_are_named_once_and_can_be_named_again(bsds):
     assert located(named) == named
     again = dataclasses.replace(named, layout="bsds500", path=str(bsds))  # flags over a checkpoint's settings
     assert located(again) == named
+    assert located(dataclasses.replace(named, layout="bsds500")) == named  # the saved path, and the flag again
     assert located(dataclasses.replace(data, resize=(64, 64))).crop is None
     with pytest.raises(UserError, match="data.validation: data.layout bsds500 says what is held out"):
         located(dataclasses.replace(data, validation=(3,)))
 
 
-def test_the_benchmark_takes_central_crops_of_the_test_pictures(bsds, bsd100, div2k):
+def test_the_benchmark_takes_central_crops_of_the_test_pictures(bsds, bsd100, div2k, tmp_path):
     for name, folder, count, shade in (
         ("bsds500", bsds, 200, 220),
         ("bsd100", bsd100, 100, 220),
@@ -119,6 +120,12 @@ def test_the_benchmark_takes_central_crops_of_the_test_pictures(bsds, bsd100, di
         assert f"central crops of 256 x 256 of its {count} test pictures" in found.title
     alone = photographs(f"bsd100:{bsd100 / 'images' / 'test'}", 3)
     assert shades(alone.images)[1] == {220} and alone.total == 100
+    small = tmp_path / "DIV2K_valid_HR"
+    small.mkdir()
+    for i in range(100):
+        Image.new("RGB", (4, 4)).save(small / f"{i}.png")
+    with pytest.raises(UserError, match="is not laid out as BSD100"):  # a hundred pictures of another set
+        pictures_of("bsd100", str(small))
     assert split_name("bsds500") == ("", "bsds500") and split_name("C:/x") == ("", "C:/x")
 
 

@@ -57,16 +57,6 @@ def test_more_than_filtered_backprojection_is_seen_by_the_left_out_tilts(series,
     assert found["error"] < 0.5 * fbp["error"]
 
 
-def test_finished_cells_are_not_run_again_and_other_settings_are(tmp_path):
-    path, runs = tmp_path / "a" / "cell.json", []
-
-    def run():
-        runs.append(1)
-        return {"error": float(len(runs))}
-
-    assert [needle.kept(path, {"n": n}, run)["error"] for n in (1, 1, 2)] == [1, 1, 2]
-
-
 def test_another_file_is_refused_by_name(tmp_path):
     np.savez(tmp_path / "other.npz", projections=np.zeros((3, 4, 5)), tilt_degrees=np.zeros(3))
     for path in (tmp_path / "other.npz", tmp_path / "none.npz"):

@@ -85,7 +85,7 @@ def test_a_part_runs_and_resumes(tmp_path, monkeypatch, capsys):
     assert [str(f.relative_to(tmp_path / "out" / "cells")) for f in files] == [
         f"brain/sr4/{name}/x.json" for name in ("pnp_admm_head", "pnp_admm_photos", "tv")
     ]
-    found = [json.loads(f.read_text()) for f in files]
+    found = [json.loads(f.read_text())["row"] for f in files]
     assert [c["evaluations"] for c in found] == [2, 2, 0] and len({c["psnr"] for c in found}) == 3
     text = (tmp_path / "out" / "table.md").read_text()
     assert f"| tv | 1 | {found[2]['psnr']:.2f} |" in text and f"{found[0]['psnr'] - found[2]['psnr']:+.2f}" in text

@@ -12,6 +12,7 @@ from linear_problem import FRAME, make, shrink
 
 from padis_jax.operators import ParallelBeam, from_functions
 from padis_jax.prior import Prior
+from padis_jax.solvers.batch import reconstruct_batch
 from padis_jax.solvers.dds import DDS
 from padis_jax.solvers.diffpir import DiffPIR
 from padis_jax.solvers.dps import DPS
@@ -193,6 +194,15 @@ def test_levels_that_are_listed_are_the_ladder():
 def test_a_list_that_is_no_ladder_is_refused(ladder, more, message):
     with pytest.raises(ValueError, match=message):
         reconstruct(same_key(), Y, PROBLEM.operator, PRIOR, ladder=ladder, **more)
+
+
+@pytest.mark.parametrize("ladder", [[0.8, 0.3, 0.1], np.array([0.8, 0.3, 0.1], np.float32)])
+def test_a_batch_takes_levels_as_a_list(ladder):
+    more = {"settings": [DDS()], "starts": jnp.zeros((1, 3, 4, 1)), "ladder": ladder}
+    batch = reconstruct_batch(same_key()[None], Y[None], PROBLEM.operator, PRIOR, **more)
+    one = reconstruct(same_key(), Y, PROBLEM.operator, PRIOR, solver=DDS(), ladder=ladder, start=jnp.zeros((3, 4, 1)))
+    np.testing.assert_allclose(batch.images[0], one.image, atol=1e-5)
+    assert batch.residual.shape == (1, 3)
 
 
 def kept_start(start, **more):

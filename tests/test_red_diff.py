@@ -14,7 +14,7 @@ GAUSSIAN, PROBLEM, _ = make()
 def test_three_iterations_follow_the_equations():
     settings, g = red_diff.REDDiff(weight=0.3, learning_rate=0.05), GAUSSIAN
     mean = np.linspace(0, 1, 12)
-    state, first, second = red_diff.begin(jnp.asarray(mean.reshape(3, 4, 1), jnp.float32)), 0.0, 0.0
+    state, first, second = red_diff.begin(settings, jnp.asarray(mean.reshape(3, 4, 1), jnp.float32)), 0.0, 0.0
     for i, sigma in enumerate((0.5, 0.2, 0.1)):
         key = jax.random.key(i)
         z = np.asarray(jax.random.normal(jax.random.split(key)[1], PLANE), np.float64).ravel()

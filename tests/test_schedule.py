@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from study_tasks import still
 from tiny import refused
 
 from padis_jax.operators import Inpaint
@@ -18,13 +19,6 @@ from studies.schedule.__main__ import main
 from studies.schedule.cells import FIRST, LAST, Cell, best_of, plan_of, read
 
 
-class Still(tasks.Task):
-    """A task whose score is not looked at."""
-
-    def score(self, image):
-        return 20.0
-
-
 @pytest.fixture
 def ran(monkeypatch):
     """The cells that were run, each of a PSNR that is highest at the second first level and the third last one."""
@@ -35,7 +29,7 @@ def ran(monkeypatch):
         away = abs(np.log(ladder[0] / FIRST[1])) + abs(np.log(ladder[-1] / LAST[2]))
         return tasks.Solved(np.zeros((4, 4, 1)), 30 - away + 0.01 * len(ladder), [0.5] * len(ladder), 2.0)
 
-    monkeypatch.setattr(cells, "task", lambda *about: Still("small", None, None, 0.0, None, None, None, None))
+    monkeypatch.setattr(cells, "task", still("small"))
     monkeypatch.setattr(cells, "solve", solve)
     return seen
 
@@ -49,7 +43,7 @@ def test_a_map_resumes_and_lines_go_through_its_best(tmp_path, ran, capsys):
     run(tmp_path, "map", *words, "--most", "7")
     assert len(ran) == 7 and "20 cells to run, 500 evaluations" in capsys.readouterr().out
     run(tmp_path, "map", *words)
-    assert len(ran) == 20 and "13 cells to run, 325 evaluations, 2 s each" in capsys.readouterr().out
+    assert len(ran) == 20 and "13 cells to run, 325 evaluations, 0.1 s each" in capsys.readouterr().out
     assert best_of(read(tmp_path), "deblur9", "pnp_admm") == (FIRST[1], LAST[2])
     run(tmp_path, "lines", *words)
     ends = {(plan.method, float(ladder[0]), float(ladder[-1])) for plan, ladder in ran[20:]}
@@ -81,7 +75,7 @@ def test_the_spacing_of_a_cell_is_its_ladders():
 
 
 def test_a_level_that_a_preset_fixes_is_let_go():
-    given = Still("small", None, None, 0.0, None, None, None, None)
+    given = still("small")()
     assert preset("pnp_admm", "small", 25).settings.sigma == 0.03
     plan = plan_of("pnp_admm", given)
     assert plan.settings.sigma == 0 and plan.settings.weight == 0.03

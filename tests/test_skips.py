@@ -22,7 +22,8 @@ from padis_jax.solvers import dds, sampling
 from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.solvers.volumes import build_volume_problem
 from padis_jax.volume_prior import SlabTilings, VolumePrior, slab_positions
-from padis_jax.weights import Slab, load_volume_prior, load_weights, save_weights
+from padis_jax.volume_weights import load_volume_prior
+from padis_jax.weights import Slab, load_weights, save_weights
 
 PLANE = frame_for((6, 8), 4)  # 2 x 3 tiles, margins (2, 4)
 SHAPES = [(1, 3, 3), (7, 3, 3), (5, 2, 4), (8, 3, 2)]  # slices D, d, s
@@ -290,8 +291,10 @@ def test_a_network_of_slabs_runs_on_both(files):
         (lambda: PatchConfig(depth=3, skips=(1, 1)), r"patches.skips is \(1, 1\)"),
         (lambda: PatchConfig(depth=3, skips=()), r"patches.skips is \(\)"),
         (lambda: PatchConfig(depth=3, skips=(0,)), r"patches.skips is \(0,\)"),
+        (lambda: PatchConfig(depth=3, skips=(3,)), r"patches.skips is \(3,\): 1 must be among them"),
+        (lambda: Slab(3, 0, (3,)), r"slabs of slices that are \(3,\) apart: use 1"),
         (lambda: PatchConfig(skips=(1, 3)), "patches of one slice have none: set patches.depth"),
-        (lambda: Slab(3, 5, (0,)), "use 1 to 64"),
+        (lambda: Slab(3, 5, (0,)), "use 1, and up to 64"),
     ],
 )
 def test_distances_that_cannot_be(call, message):

@@ -19,7 +19,8 @@ from padis_jax.slab_batches import Run, crop_slabs, draw_slabs, runs_of
 from padis_jax.slabs import VolumeFrame
 from padis_jax.streamed import StreamedImages
 from padis_jax.volume_prior import slab_positions
-from padis_jax.weights import Slab, load_prior, load_volume_prior, load_weights, save_weights
+from padis_jax.volume_weights import load_volume_prior
+from padis_jax.weights import Slab, load_prior, load_weights, save_weights
 
 SLABS = dataclasses.replace(NETWORK, image_channels=3, position_channels=3)
 FRAME = frame_for((6, 8), 4)

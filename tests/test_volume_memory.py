@@ -2,15 +2,20 @@
 
 import math
 
+import jax.numpy as jnp
 import pytest
 
+from padis_jax.operators import from_functions
 from padis_jax.patches import frame_for
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import plan_of
 from padis_jax.runs.solve_rows import data_bytes
 from padis_jax.runs.solver_config import SolverConfig
 from padis_jax.slabs import VolumeFrame
+from padis_jax.solvers.plug_and_play import PlugAndPlay
 from padis_jax.solvers.presets import KINDS
+from padis_jax.solvers.reconstruct import reconstruct
+from padis_jax.volume_prior import VolumePrior
 
 SIZES = [
     ((96, 256, 256), (20, 192, 384)),
@@ -31,6 +36,22 @@ def test_the_peak_in_volumes_and_measurements(volume, measured, slab):
     one, rays = 4 * math.prod(volume), 4 * math.prod(measured)
     taken = {method: (data_bytes(plan(method), frame, measured) - 2 * rays) / one for method in ("pnp_admm", "dds")}
     assert 5 < taken["pnp_admm"] < 12 < taken["dds"] < 17
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.4])
+def test_the_state_of_plug_and_play_is_what_the_estimate_says(momentum):
+    """As XLA plans a run: momentum keeps one more volume, which a call is given and returns."""
+    prior = VolumePrior(lambda key, volume, sigma: volume * 0.5, VolumeFrame(frame_for((16, 16), 8), 16, 1))
+    operator = from_functions(lambda x: x / 2, image_shape=(16, 16, 16))
+    planned = []
+    settings = PlugAndPlay(momentum=momentum, cg_steps=2)
+    y, start = jnp.full((16, 16, 16), 0.2), jnp.zeros((16, 16, 16))
+    reconstruct(0, y, operator, prior, solver=settings, levels=2, start=start, on_memory=planned.append)
+    states = planned[0].results / (4 * 16**3)
+    assert round(states) == (4 if momentum else 3)
+    frame, more = prior.frame, {"momentum": momentum}
+    bytes_ = data_bytes(plan("pnp_admm", **more), frame, (9, 16, 16)) - data_bytes(plan("pnp_admm"), frame, (9, 16, 16))
+    assert bytes_ == (2 * 4 * 16**3 if momentum else 0)
 
 
 def test_ten_steps_of_conjugate_gradients_by_default():

@@ -114,7 +114,7 @@ def test_the_data_step_of_plug_and_play(along):
         settings,
         problem(along, "pnp_admm"),
         jax.random.key(0),
-        plug_and_play.begin(jnp.asarray(start)),
+        plug_and_play.begin(settings, jnp.asarray(start)),
         Noise(jnp.float32(0.1), jnp.float32(0.05)),
     )
     v, rho = start.ravel().astype(float), 0.05 * np.linalg.norm(g.matrix, 2) ** 2

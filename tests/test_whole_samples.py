@@ -97,7 +97,7 @@ def test_a_plan_counts_every_sample(folder, tmp_path, capsys):
     six = json.loads(capsys.readouterr().out)
     assert (two["evaluations"], six["evaluations"]) == (3 * 2 * 2, 3 * 2 * 6)
     assert two["bytes_of_solver"] == six["bytes_of_solver"]  # they run one after the other
-    assert six["bytes_of_volumes"] - two["bytes_of_volumes"] == 4 * 3 * 4 * 3 * 16 * 16
+    assert six["bytes_of_volumes"] - two["bytes_of_volumes"] == 4 * 4 * 4 * 3 * 16 * 16
 
 
 def test_runs_that_are_alike_are_refused(folder, tmp_path, capsys):

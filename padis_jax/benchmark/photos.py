@@ -84,6 +84,20 @@ def test_crops() -> tuple[np.ndarray, tuple[str, ...]]:
     return np.stack([crop for _, _, crop in found]), tuple(f"{name} {number}" for number, name, _ in found)
 
 
+def reduced(folder: Path, name: str) -> np.ndarray:
+    """A picture of `studies.photos`' folder, reduced by 2: uint8 [H, W, 3].
+
+    Raises:
+      UserError: if it cannot be read.
+    """
+    path = folder / f"{name}.jpg"
+    try:
+        with Image.open(path, formats=("JPEG",)) as image:
+            return np.asarray(image.convert("RGB").reduce(2))
+    except OSError as error:
+        raise UserError(f"{path}: not readable; python -m studies.photos makes the folder") from error
+
+
 def table_crops(folder: Path, each: int = 1) -> np.ndarray:
     """The crops of the benchmark's preset "table": uint8 [4 + 4 each, 256, 256, 3].
 
@@ -96,18 +110,15 @@ def table_crops(folder: Path, each: int = 1) -> np.ndarray:
     """
     found = list(test_crops()[0][:4])
     for name in SCENES:
-        path = folder / f"{name}.jpg"
-        try:
-            with Image.open(path, formats=("JPEG",)) as image:
-                small = image.convert("RGB").reduce(2)
-        except OSError as error:
-            raise UserError(f"{path}: not readable; python -m studies.photos makes the folder") from error
-        if small.width < each * SIDE or small.height < SIDE:
+        small = reduced(folder, name)
+        height, width = small.shape[:2]
+        if width < each * SIDE or height < SIDE:
             size = f"{SIDE} x {each * SIDE}"
-            raise UserError(f"{path}: {small.size[::-1]} pixels after reduction; at least {size} are needed")
-        left, top = (small.width - each * SIDE) // 2, (small.height - SIDE) // 2
-        for x in range(left, left + each * SIDE, SIDE):
-            found.append(np.asarray(small.crop((x, top, x + SIDE, top + SIDE))))
+            raise UserError(
+                f"{folder / name}.jpg: {(height, width)} pixels after reduction; at least {size} are needed"
+            )
+        left, top = (width - each * SIDE) // 2, (height - SIDE) // 2
+        found += [small[top : top + SIDE, x : x + SIDE] for x in range(left, left + each * SIDE, SIDE)]
     return np.stack(found)
 
 

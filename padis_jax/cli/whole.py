@@ -41,7 +41,8 @@ from padis_jax.runs.volume_results import volume_names, write_volume
 from padis_jax.runs.whole import open_whole, rows_of_job, single_run
 from padis_jax.solvers.presets import Plan, kind_of
 from padis_jax.volume_prior import VolumePrior
-from padis_jax.weights import Weights, load_weights, volume_prior_of
+from padis_jax.volume_weights import volume_prior_of
+from padis_jax.weights import Weights, load_weights
 
 
 def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions()) -> list[dict[str, Any]]:  # noqa: B008 (frozen)
@@ -70,9 +71,11 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         skip=config.volume.skip,
         frame=frame,
         patch_batch=config.patch_batch or None if isinstance(config.patch_batch, int) else None,
-        mesh=make_mesh(config.devices, local=True),
+        mesh=(mesh := make_mesh(config.devices, local=True)),
     )
     estimate, peak = estimate_whole(config, plan, weights, prior.frame, measured, timed=output.estimate)
+    if mesh is not None and mesh.devices.flat[0].platform == "cpu":
+        peak *= mesh.size  # each holds the volume, in the memory that all share
     check_room(volume, peak)
     check_host(config, volume, samples_bytes(config, volume))
     labels = labels_of(config, volume, plan)
@@ -121,8 +124,8 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
 
 
 def samples_bytes(config: Experiment, volume: Volume) -> int:
-    """Of the machine's memory where the mean of samples is made: the samples, clipped, and in order."""
-    return 4 * 3 * config.samples * math.prod(volume.source.images.shape)
+    """Of the machine's memory where the mean of samples is made: the samples, clipped, together, and in order."""
+    return 4 * 4 * config.samples * math.prod(volume.source.images.shape)
 
 
 def measured_shape(volume: Volume) -> tuple[int, ...]:
@@ -232,6 +235,7 @@ def _plan(
         "weights": config.weights,
         "solver": plan.method,
         "bytes_of_solver": peak,
+        "trials_counted": not config.auto,
         "bytes_of_volumes": host_bytes(config, volume) + samples_bytes(config, volume),
         "workdir": str(workdir),
     }

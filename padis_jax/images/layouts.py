@@ -18,10 +18,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from PIL import Image
+
 from padis_jax.config import DataConfig
 from padis_jax.errors import UserError
 from padis_jax.images.locate import locate
 
+SIDES = [321, 481]  # of the Berkeley sets, lying or upright
 CROP = (256, 256)  # pixels, unless the settings name another size
 
 
@@ -96,7 +99,7 @@ def pictures_of(name: str, folder: str) -> tuple[str, str]:
     layout = LAYOUTS[name]
     if layout.alone and folder:
         whole = _counts(folder)
-        if list(whole.values()) == [layout.counts[layout.test]]:
+        if list(whole.values()) == [layout.counts[layout.test]] and _sized(folder):
             return folder, next(iter(whole))
     return _path(name, folder), layout.test
 
@@ -130,6 +133,8 @@ def located(data: DataConfig) -> DataConfig:
 def _path(name: str, folder: str) -> str:
     """Where the layout's pattern lies."""
     layout, closest = LAYOUTS[name], ""
+    if folder and _counts(folder) == layout.counts:  # of a run that is resumed
+        return folder
     for below in layout.below if folder else ():
         path = str(Path(folder, below, layout.pattern))
         found = _counts(path)
@@ -140,6 +145,18 @@ def _path(name: str, folder: str) -> str:
         f"{folder or 'an empty path'}: is not laid out as {layout.title}: expected {layout.expected()}; found "
         f"{closest or 'none of them'}; name the folder that holds the whole set, or leave {name} out"
     )
+
+
+def _sized(path: str) -> bool:
+    """Whether all pictures have the sides of the Berkeley sets."""
+    try:
+        for file in locate(path)[0][0].files:
+            with Image.open(file, formats=("PNG", "JPEG")) as image:
+                if sorted(image.size) != SIDES:
+                    return False
+    except OSError:
+        return False
+    return True
 
 
 def _counts(path: str) -> dict[str, int]:

@@ -42,9 +42,9 @@ from padis_jax.volume_prior import VolumePrior
 from padis_jax.weights import Weights
 from padis_jax.window import Window
 
-# Volumes, and padded volumes, in float32 at the peak beside what network and projection take: as XLA plans the loops on
-# a CPU, cone beams of 64^3 and 128^3 voxels.
 AUTO = "auto"  # the step that chooses by the measurement
+# Volumes, and padded volumes, in float32 at the peak beside what network and projection take: as XLA plans the loops on
+# a CPU, cone beams of 64^3 and 128^3 voxels. Momentum keeps one more, which is given and returned.
 PLUG_AND_PLAY, SAMPLING = (5.0, 2.5), (2.5, 7.5)
 
 
@@ -230,6 +230,7 @@ def data_bytes(plan: Plan, frame: VolumeFrame, measured: tuple[int, ...]) -> int
       measured: of the measurement.
     """
     volumes, padded = SAMPLING if plan.row.begin is None else PLUG_AND_PLAY
+    volumes += 2 if getattr(plan.settings, "momentum", 0.0) else 0
     step = 4 * (volumes * math.prod(frame.image_shape) + padded * math.prod(frame.padded_shape))
     return round(step) + max(working_memory(frame.image_shape, measured))
 

@@ -83,7 +83,7 @@ def train(config: Config, workdir: str | Path, *, silent: bool = False, lock: bo
         state, step = begin(config, data.frame, mesh, manager)
         saved = checkpoint.saved_config(manager)
         check_resumed(saved, data, workdir)
-        origin = _origin(saved, run.start_weights)
+        origin = origin_of(saved, run.start_weights)
         start = int(state.step)
         if start >= run.steps and not silent:
             print(f"{workdir}: trained for {start} steps already; raise --run.steps to continue", file=sys.stderr)
@@ -162,7 +162,7 @@ def begin(
     return put(first_state(config, frame), sharding) if state is None else state, step
 
 
-def _origin(saved: Mapping[str, Any] | None, path: str) -> Mapping[str, Any] | None:
+def origin_of(saved: Mapping[str, Any] | None, path: str) -> Mapping[str, Any] | None:
     """Of the parameters before the first step; as saved at that time, because the file may be gone by now."""
     if saved is not None:
         return saved.get("start_weights")

@@ -52,7 +52,8 @@ class TrainingData(NamedTuple):
     def about(self) -> dict[str, Any]:
         """What a checkpoint says of it, fit for JSON."""
         return {
-            "frame": dataclasses.asdict(self.frame) | ({"slab": self.slab.slices} if self.slab else {}),
+            "frame": dataclasses.asdict(self.frame)
+            | ({"slab": self.slab.slices, "skips": self.slab.skips} if self.slab else {}),
             "window": dataclasses.asdict(self.window),
             "data": {"images": len(self.padded), "digest": self.digest},
         }

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
@@ -77,6 +78,8 @@ def reconstruct_batch(
         lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], extra, axis=0)]) if extra else a,
         (keys, jnp.asarray(measurements), jnp.asarray(starts), stacked, noise_std),
     )
+    if not isinstance(ladder := options.get("ladder", ""), str):
+        options["ladder"] = tuple(np.ravel(ladder).tolist())  # levels by themselves, as what a program is known by
     compiled = _compiled(mesh, tuple(sorted(options.items())))
     arguments = (*arguments, as_pytree(operator), prior)
     if on_memory is not None:

@@ -12,10 +12,12 @@ With `momentum` m the denoiser is given what is extrapolated from its last argum
 
     z <- (ADMM) x + u   or   (RED) x,      D(z + m (z - z_last), sigma)   in the place of   D(z, sigma)
 
-and in ADMM's last line z + m (z - z_last) stands for u + x. At one level, where ADMM's z is the variable of
+and in ADMM's last line z + m (z - z_last) stands for u + x. The dual in z_last is scaled by rho / rho', as u is, so
+that both are in the same units where levels fall. At one level, where ADMM's z is the variable of
 Douglas-Rachford splitting, that is its inertial form (Bot, Csetnek and Hendrich, Appl. Math. Comput. 256, 472, 2015,
 arXiv 1403.3330); for RED it is Nesterov's step with a constant factor (accelerated in this way by Reehorst and
-Schniter, IEEE TCI 5, 52, 2019, arXiv 1806.02296). It moves no fixed point. The first z_last is the start.
+Schniter, IEEE TCI 5, 52, 2019, arXiv 1806.02296). It moves no fixed point. The first z_last is the start; without
+momentum none is kept.
 
 Both linear systems are solved by CG from the last x. u is the dual variable divided by rho. With `damping` 1 it
 remembers where data and denoiser disagreed; with 0 this is half-quadratic splitting (HQS), which forgets. HQS on a
@@ -52,7 +54,7 @@ from padis_jax.solvers.sampling import Noise
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PlugAndPlay:
-    """Settings. The real-valued ones are arguments of the compiled step, so a search over them compiles once.
+    """Settings. The real-valued ones but `momentum` are arguments of the compiled step: a search compiles once.
 
     Source: ADMM of Venkatakrishnan et al., GlobalSIP 2013; RED of Romano et al., SIAM J. Imaging Sci. 10, 1804,
     2017; rho = weight ||A||^2 / sigma^power.
@@ -80,7 +82,7 @@ class PlugAndPlay:
     weight: float | Array = 0.002
     power: float | Array = 0.0
     damping: float | Array = 1.0
-    momentum: float | Array = dataclasses.field(default=0.0, metadata={"later": True})
+    momentum: float = dataclasses.field(default=0.0, metadata={"static": True, "later": True})
     cg_steps: int = dataclasses.field(default=10, metadata={"static": True})
 
     def __post_init__(self) -> None:
@@ -95,12 +97,13 @@ class PlugAndPlay:
         )
 
 
-State = tuple[Array, Array, Array, Array]
+State = tuple[Array, ...]
 
 
-def begin(image: Array) -> State:
-    """The state (x, v, u, z) before the first iteration."""
-    return image, image, jnp.zeros_like(image), image
+def begin(settings: PlugAndPlay, image: Array) -> State:
+    """The state (x, v, u) before the first iteration; with momentum (x, v, u, z_last)."""
+    state = image, image, jnp.zeros_like(image)
+    return (*state, image) if settings.momentum else state
 
 
 def image(state: State) -> Array:
@@ -109,18 +112,24 @@ def image(state: State) -> Array:
 
 
 def step(settings: PlugAndPlay, problem: Problem, key: Array, state: State, noise: Noise) -> tuple[State, Fit]:
-    """One iteration on (x, v, u, z), images [H, W, C]; v is the result (with "red" x is, too). Reports v's residual."""
-    x, v, u, last = state
+    """One iteration on the state, images [H, W, C]; v is the result (with "red" x is, too). Reports v's residual."""
+    (x, v, u), last = state[:3], state[3:]
+    scale = (noise.sigma_next / noise.sigma) ** settings.power
     if settings.method == "admm":
         x = _nearest(settings, problem, x, v - u, noise.sigma)
         z = x + u
-        given = z + settings.momentum * (z - last)
+        given = _extrapolated(settings, z, last)
         v = _denoised(problem, key, given, noise.sigma)
-        u = settings.damping * (noise.sigma_next / noise.sigma) ** settings.power * (given - v)
+        kept = (x + scale * u,) if last else ()
+        u = settings.damping * scale * (given - v)
     else:
-        z, given = x, x + settings.momentum * (x - last)
+        given, kept = _extrapolated(settings, x, last), (x,) if last else ()
         x = v = _nearest(settings, problem, x, _denoised(problem, key, given, noise.sigma), noise.sigma)
-    return (x, v, u, z), problem.fit(problem.residual(v))
+    return (x, v, u, *kept), problem.fit(problem.residual(v))
+
+
+def _extrapolated(settings: PlugAndPlay, z: Array, last: State) -> Array:
+    return z + settings.momentum * (z - last[0]) if last else z
 
 
 def _denoised(problem: Problem, key: Array, image: Array, sigma: Array) -> Array:

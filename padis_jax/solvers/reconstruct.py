@@ -156,7 +156,7 @@ def reconstruct(
             raise ValueError(f"average is {average}, but runs of {method.label} {method.alone}: use 1")
         fixed = getattr(settings, "sigma", jnp.float32(0))
         sigma, sigma_next = (jnp.where(fixed > 0, fixed, s) for s in (steps.sigma, steps.sigma_next))
-        state, steps = method.begin(image), steps._replace(sigma=sigma, sigma_next=sigma_next)
+        state, steps = method.begin(settings, image), steps._replace(sigma=sigma, sigma_next=sigma_next)
         state, info = sampling.run(key, step, state, steps, chunk=chunk, progress=progress, on_memory=on_memory)
         residual = info.residual.reshape(levels, inner)[:, -1]
         return Reconstruction(method.image(state), residual, sigma[::inner], evaluations)

@@ -59,7 +59,7 @@ class REDDiff:
         check_settings(self, weight="(0, inf]", learning_rate="(0, inf]")
 
 
-def begin(image: Array) -> State:
+def begin(settings: REDDiff, image: Array) -> State:
     """mu and Adam's moments before the first iteration."""
     return image, _ADAM.init(image)  # type: ignore[return-value]
 

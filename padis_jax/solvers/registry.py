@@ -41,8 +41,8 @@ class Method(NamedTuple):
       gradient: whether a step differentiates the network.
       fixed: fields that the row decides.
       sigma_min: the last noise level where nobody names one.
-      begin: image [H, W, C] -> state, for a method whose state holds no noise; its levels are `settings.sigma`, if it
-        has that and it is not 0, else the ladder's.
+      begin: (settings, image [H, W, C]) -> state, for a method whose state holds no noise; its levels are
+        `settings.sigma`, if it has that and it is not 0, else the ladder's.
       image: state -> image, of such a method.
       alone: why the mean of several runs of such a method is no better answer; completes "runs of NAME ...".
     """
@@ -56,7 +56,7 @@ class Method(NamedTuple):
     gradient: bool = False
     fixed: Mapping[str, Any] = MappingProxyType({})
     sigma_min: float = 0.003
-    begin: Callable[[Any], State] | None = None
+    begin: Callable[[Any, Any], State] | None = None
     image: Callable[[State], Any] | None = None
     alone: str = "differ in their tilings only"
 

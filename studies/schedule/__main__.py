@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--problems", nargs="+", choices=tuple(NEAREST), help="default: of map two of them, else all")
     parser.add_argument("--methods", nargs="+", choices=METHODS, help="default: of map two of them, else all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--most", type=int, help="new cells in this call, for a machine that others use too")
+    parser.add_argument("--most", type=int, help="new cells in this call")
     parser.add_argument("--out", type=Path, default=Path("results/schedule"))
     args = parser.parse_args(argv)
     mapped = MAPPED if args.part == "map" else {"problems": tuple(NEAREST), "methods": METHODS}

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from padis_jax.errors import UserError
-from padis_jax.files import write_json
 from padis_jax.noise import edm_ladder, geometric_ladder
 from padis_jax.solvers.presets import Plan, preset
+from studies import cells
 from studies.tasks import Task, solve, task, validation
 
 FIRST = tuple(float(f"{0.04 * 10 ** (i / 2):.3g}") for i in range(5))  # two decades
@@ -78,7 +76,7 @@ def line_cells(found: Found, problems: Sequence[str], methods: Sequence[str], se
     Raises:
       UserError: where that map is missing.
     """
-    cells = []
+    lines = []
     for seed, problem, method in itertools.product(seeds, problems, methods):
         nearest = NEAREST[problem], method if method in MAPPED["methods"] else "dds"
         if (best := best_of(found, *nearest)) is None:
@@ -86,12 +84,12 @@ def line_cells(found: Found, problems: Sequence[str], methods: Sequence[str], se
             raise UserError(f"no map of {' '.join(nearest)}: run `python -m studies.schedule map {flags}` first")
         middle = Cell(problem, method, validation(problem), seed, *best)
         if nearest == (problem, method):
-            cells += [middle._replace(spacing=spacing) for spacing in SPACINGS]
-            cells += [middle._replace(levels=levels) for levels in COUNTS]
+            lines += [middle._replace(spacing=spacing) for spacing in SPACINGS]
+            lines += [middle._replace(levels=levels) for levels in COUNTS]
         else:
-            cells += [middle._replace(first=first) for first in FIRST]
-            cells += [middle._replace(last=last) for last in LAST]
-    return list(dict.fromkeys(cells))
+            lines += [middle._replace(first=first) for first in FIRST]
+            lines += [middle._replace(last=last) for last in LAST]
+    return list(dict.fromkeys(lines))
 
 
 def best_of(found: Found, problem: str, method: str) -> tuple[float, float] | None:
@@ -110,24 +108,18 @@ def ranked(found: Found, problem: str, method: str) -> list[tuple[float, float]]
     return sorted(own, key=lambda ends: -float(np.mean(own[ends])))
 
 
-def measure(cells: Iterable[Cell], out: Path, most: int | None = None) -> None:
-    """Runs the cells that have no file, at most so many of them, and says what they cost."""
-    left = [cell for cell in cells if not (out / "cells" / cell.name).exists()]  # the rule's levels are found here
-    known = [values["seconds"] for values in read(out).values()]
-    each = f", {np.median(known):.0f} s each by those there are" if known else ""
-    print(f"{len(left)} cells to run, {sum(c.levels for c in left)} evaluations{each}", flush=True)
-    for cell in tqdm(left[:most], desc="schedule", unit="cell"):
+def measure(chosen: Iterable[Cell], out: Path, most: int | None = None) -> None:
+    """Runs the cells that have no file, at most so many of them."""
+
+    def run(cell: Cell) -> dict[str, Any]:
         given = task(cell.problem, cell.image, cell.seed)
         solved = solve(given, plan_of(cell.method, given), cell.ladder)
         about = {"psnr": solved.psnr, "tv": given.score(given.start), "seconds": solved.seconds}
-        write_json(out / "cells" / cell.name, cell._asdict() | about | {"residual": solved.residual})
-        tqdm.write(f"{solved.psnr:6.2f} dB  {cell.name}")
+        return about | {"residual": solved.residual}
+
+    cells.measure(chosen, out, run, lambda cell: cell.levels, desc="schedule", most=most)
 
 
 def read(out: Path) -> Found:
     """The cells that are there."""
-    found = {}
-    for file in sorted((out / "cells").glob("*.json")):
-        values = json.loads(file.read_text())
-        found[Cell(**{name: values[name] for name in Cell._fields})] = values
-    return found
+    return cells.read(out, Cell)

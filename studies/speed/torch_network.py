@@ -1,9 +1,9 @@
 """The network beside the same one in PyTorch: float32, the same weights and inputs, in turns in one process.
 
-    python -m venv /tmp/beside && /tmp/beside/bin/pip install -r requirements.lock
-    /tmp/beside/bin/pip install torch --index-url https://download.pytorch.org/whl/cpu       or of your own registry
-    PYTHONPATH=. taskset -c 0,1 /tmp/beside/bin/python -m studies.speed.torch_network
-    PYTHONPATH=. /tmp/beside/bin/python -m studies.speed.torch_network --check     agreement alone, on a small input
+    python -m venv .venv-torch && .venv-torch/bin/pip install -r requirements.lock
+    .venv-torch/bin/pip install torch       its build for CPUs is enough
+    PYTHONPATH=. taskset -c 0,1 .venv-torch/bin/python -m studies.speed.torch_network
+    PYTHONPATH=. .venv-torch/bin/python -m studies.speed.torch_network --check     agreement alone, on a small input
 
 PyTorch is no dependency of this package, hence an environment of its own. The other side is a plain function of the
 same `NetworkConfig` (DDPM++ with the filter (1, 1)) and of the parameters, whose layouts are changed once: convolutions

@@ -1,0 +1,85 @@
+"""Finished pieces of a study: a JSON file each, which says what it depends on. So a study resumes and never mixes."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+from padis_jax.files import write_json
+from padis_jax.shipped import file_hash, locate
+
+C = TypeVar("C", bound=tuple)  # a NamedTuple with a `name`
+
+
+@functools.cache
+def digest_of(weights: str) -> str:
+    """SHA-256 of a weights file, by its path or name."""
+    return file_hash(locate(weights))
+
+
+def known(path: Path, about: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The row of a file, if it is there and depends on the same."""
+    saved = json.loads(path.read_text()) if path.exists() else {}
+    return saved["row"] if saved.get("about") == json.loads(json.dumps(about)) else None
+
+
+def kept(path: Path, about: Mapping[str, Any], run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The row of a file that depends on the same, else that of a new run, which is kept there.
+
+    Args:
+      path: the file.
+      about: what the row depends on; anything JSON can hold.
+      run: makes the row.
+    """
+    row = known(path, about)
+    if row is None:
+        row = run()
+        write_json(path, {"about": about, "row": row})
+    return row
+
+
+def read(out: Path, kind: type[C]) -> dict[C, dict[str, Any]]:
+    """The cells of a grid that are there, with all that their files hold."""
+    found = {}
+    for file in sorted((out / "cells").glob("*.json")):
+        values = json.loads(file.read_text())
+        found[kind(**{name: values[name] for name in kind._fields})] = values  # type: ignore[attr-defined]
+    return found
+
+
+def measure(
+    cells: Iterable[C],
+    out: Path,
+    run: Callable[[C], dict[str, Any]],
+    evaluations: Callable[[C], int],
+    *,
+    desc: str,
+    most: int | None = None,
+) -> None:
+    """Runs the cells of a grid that have no file, at most so many of them, and says what they cost.
+
+    Args:
+      cells: of the grid; their `name` is that of their file.
+      out: folder.
+      run: of a cell, its "psnr" and "seconds" and what else is to be kept.
+      evaluations: of a cell.
+      desc: of the bar.
+      most: new cells in this call.
+    """
+    every: list[Any] = [cell for cell in cells if not (out / "cells" / cell.name).exists()]  # type: ignore[attr-defined]
+    if not every:
+        print("no cell is missing")
+        return
+    rates = [v["seconds"] / evaluations(c) for c, v in read(out, type(every[0])).items()]
+    each = f", {np.median(rates):.1f} s each by those there are" if rates else ""
+    print(f"{len(every)} cells to run, {sum(map(evaluations, every))} evaluations{each}", flush=True)
+    for cell in tqdm(every[:most], desc=desc, unit="cell"):
+        row = run(cell)
+        write_json(out / "cells" / cell.name, cell._asdict() | row)
+        tqdm.write(f"{row['psnr']:6.2f} dB  {cell.name}")
