@@ -1,6 +1,7 @@
 """Training on slabs: neighbours of one volume, never a held-out slice; weights that say what they are; refusals."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -9,12 +10,13 @@ from tiny import NETWORK, random_params, write_weights
 
 from padis_jax.batches import PatchConfig, crop_batch, pad_images
 from padis_jax.config import Config, DataConfig, OptimiserConfig, RunConfig
+from padis_jax.errors import UserError
 from padis_jax.images import PLAIN
 from padis_jax.loss import denoising_loss
 from padis_jax.noise import NoiseConfig
 from padis_jax.patches import frame_for
 from padis_jax.runs.training import train
-from padis_jax.runs.training_data import load_data
+from padis_jax.runs.training_data import check_resumed, load_data
 from padis_jax.slab_batches import Run, crop_slabs, draw_slabs, runs_of
 from padis_jax.slabs import VolumeFrame
 from padis_jax.streamed import StreamedImages
@@ -154,6 +156,15 @@ def test_no_slab_holds_a_slice_that_is_held_out(volume):
     assert not seen & held and {1, 2, 7, 8, 13, 15} <= seen  # 0 is what the padding is, too
     validation = np.round(data.validation.patches.max(axis=(1, 2))[data.validation.kept > 0] * 16).astype(int)
     assert set(validation.tolist()) - {0} == {9, 10, 11}
+
+
+def test_a_training_with_other_distances_is_not_resumed(volume):
+    settings = config(volume, **HELD)
+    both = dataclasses.replace(settings, patches=dataclasses.replace(settings.patches, skips=(1, 3)))
+    saved = load_data(settings).about()
+    check_resumed(json.loads(json.dumps(saved)), load_data(settings), "run")
+    with pytest.raises(UserError, match=r"run: its checkpoints are of another frame \(skips"):
+        check_resumed(json.loads(json.dumps(saved)), load_data(both), "run")
 
 
 @pytest.mark.slow
