@@ -66,6 +66,7 @@ SETTINGS: dict[str, dict[str, dict[Kind, Any]]] = {
         "weight": {"counts": 4e-4, "ct": 0.002, "few": 0.003, "small": 0.03, "large": 0.01, "noise": 1.0},
         "power": {"counts": 1.0},
         "damping": {"counts": 0.5},
+        "momentum": {"counts": 0.4, "ct": 0.4},
     },
     "pnp_red": {
         "sigma": {"counts": 0.03, "ct": 0.02, "few": 0.02, "small": 0.03, "large": 0.03, "noise": 0.1},
