@@ -1,10 +1,13 @@
 """What a cone beam's volume takes beside the network, as it is planned; what the levels do by default."""
 
 import math
+from types import SimpleNamespace
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from padis_jax.cli.whole import sharers
 from padis_jax.operators import from_functions
 from padis_jax.patches import frame_for
 from padis_jax.runs.config import Experiment
@@ -59,3 +62,9 @@ def test_ten_steps_of_conjugate_gradients_by_default():
     for method in ("dds", "pnp_admm"):
         assert {plan(method, kind).settings.cg_steps for kind in KINDS} == {10}
         assert plan(method, cg_steps=3).settings.cg_steps == 3
+
+
+def test_devices_of_one_memory_hold_a_volume_each():
+    cpu, gpu = SimpleNamespace(platform="cpu"), SimpleNamespace(platform="gpu")
+    meshes = [SimpleNamespace(devices=np.array([[device] * 3]), size=3) for device in (cpu, gpu)]
+    assert [sharers(mesh) for mesh in (None, *meshes)] == [1, 3, 1]

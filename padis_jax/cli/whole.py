@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from padis_jax.cli.arguments import OutputOptions
@@ -74,8 +75,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         mesh=(mesh := make_mesh(config.devices, local=True)),
     )
     estimate, peak = estimate_whole(config, plan, weights, prior.frame, measured, timed=output.estimate)
-    if mesh is not None and mesh.devices.flat[0].platform == "cpu":
-        peak *= mesh.size  # each holds the volume, in the memory that all share
+    peak *= sharers(mesh)
     check_room(volume, peak)
     check_host(config, volume, samples_bytes(config, volume))
     labels = labels_of(config, volume, plan)
@@ -121,6 +121,11 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         kept = f", {counts['kept']} rows kept from before" if counts["kept"] else ""
         print(f"results in {workdir}: {', '.join(files)}{kept}")
     return list(found.metrics["rows"])
+
+
+def sharers(mesh: Mesh | None) -> int:
+    """How many devices hold the volume in the same memory: all of a mesh of CPUs; a GPU has its own."""
+    return mesh.size if mesh is not None and mesh.devices.flat[0].platform == "cpu" else 1
 
 
 def samples_bytes(config: Experiment, volume: Volume) -> int:
