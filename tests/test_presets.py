@@ -150,6 +150,13 @@ def test_recipes_of_few_and_of_many_evaluations():
         assert getattr(preset(name, "ct", MANY).settings, field) == many
 
 
+def test_momentum_is_of_runs_that_are_long_enough():
+    found = {levels: preset("pnp_admm", "ct", levels).settings.momentum for levels in (5, 9, 10, 50)}
+    assert found == {5: 0.0, 9: 0.0, 10: 0.4, 50: 0.4}
+    assert preset("pnp_admm", "ct", 5, given={"momentum": 0.2}).settings.momentum == 0.2
+    assert preset("pnp_admm", "small", 50).settings.momentum == 0
+
+
 def test_every_kind_of_problem_has_a_preset():
     assert (
         {problem.kind for problem in PROBLEMS.values()} | {"counts"} == set(KINDS) == set(TV_WEIGHT) == set(FIRST_LEVEL)

@@ -119,6 +119,11 @@ def test_the_choice_is_kept_and_the_solver_has_it(folder, tmp_path, capsys, monk
     (out / "rows" / "pnp_admm.npz").write_bytes(b"cut")
     main([str(word) for word in (*given, "--json")])
     assert json.loads(capsys.readouterr().out)["kept"] == 3  # the choice is one of them
+    main([str(word) for word in (*given, "--json", "--dry-run")])
+    assert json.loads(capsys.readouterr().out)["trials_counted"] is False
+    given[-1] = tmp_path / "without"
+    main([str(word) for word in (*given, "--json", "--dry-run") if word != "--auto"])
+    assert json.loads(capsys.readouterr().out)["trials_counted"] is True
     with np.load(out / "rows" / "pnp_admm.npz") as file:
         np.testing.assert_array_equal(file["PnP-ADMM"], image)
     assert len(asked) == 1 and asked[0][0] == 1 and asked[0][1] == {"along": Along(tv=1e-3)} and asked[0][2] > 2

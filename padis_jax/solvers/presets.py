@@ -54,6 +54,7 @@ LEVELS: dict[str, dict[Kind, tuple[float, float]]] = {
     "pnp_admm": {"counts": (0.1, 0.01), "ct": (0.1, 0.01), "few": (0.5, 0.015)},
 }
 MOST: dict[str, dict[Kind, int]] = {"pnp_admm": {"counts": 25}}  # iterations, more of which fit the noise
+EXTRAPOLATED = 10  # iterations from which momentum gains; it loses with five
 # method -> field -> kind -> value; kinds that are not named have the method's own default
 SETTINGS: dict[str, dict[str, dict[Kind, Any]]] = {
     "dds": {"cg_steps": dict.fromkeys(KINDS, 10)},
@@ -66,7 +67,7 @@ SETTINGS: dict[str, dict[str, dict[Kind, Any]]] = {
         "weight": {"counts": 4e-4, "ct": 0.002, "few": 0.003, "small": 0.03, "large": 0.01, "noise": 1.0},
         "power": {"counts": 1.0},
         "damping": {"counts": 0.5},
-        "momentum": {"counts": 0.4, "ct": 0.4},
+        "momentum": {"counts": 0.4, "ct": 0.4, "few": 0.4},
     },
     "pnp_red": {
         "sigma": {"counts": 0.03, "ct": 0.02, "few": 0.02, "small": 0.03, "large": 0.03, "noise": 0.1},
@@ -159,6 +160,8 @@ def preset(
     chosen = {field: values[kind] for field, values in SETTINGS.get(name, {}).items() if kind in values}
     chosen |= {} if many else FEW.get(name, {})
     steps = max(1, evaluations // (row.evaluations(row.make(**chosen)) * tilings))
+    if steps < EXTRAPOLATED:
+        chosen.pop("momentum", None)
     settings = row.make(**{**chosen, **(given or {})})
     if row.begin is not None or not many:
         steps = min(steps, MOST.get(name, {}).get(kind, steps))
