@@ -47,7 +47,7 @@ from padis_jax.measurements.simulate import honest_measurement, paper_measuremen
 from padis_jax.metrics import psnr, ssim
 from padis_jax.operators import ParallelBeam
 from padis_jax.shipped import file_hash, locate
-from padis_jax.solvers.presets import Kind, preset, tv_preset
+from padis_jax.solvers.presets import Kind, kind_of, preset, tv_preset
 from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.solvers.tv import total_variation
 from padis_jax.solvers.volume_tv import for_volumes
@@ -120,7 +120,8 @@ def described(args: argparse.Namespace, name: str) -> dict[str, Any]:
     about: dict[str, Any] = {key: getattr(args, key) for key in keys} | {"volume": file_hash(args.path)}
     if name.split("_")[0] in ("slices", "volume", "slab"):
         used = args.slab_weights if name.startswith("slab") else args.weights
-        about |= {"evaluations": args.evaluations, "weights": file_hash(locate(used))}
+        plan = preset(SOLVERS[name.split("_")[1]], kind_of("ct", counts=bool(args.photons)), args.evaluations)
+        about |= {"plan": plan.described(), "weights": file_hash(locate(used))}
     about |= {"skip": args.skip} if name.endswith("_skip") else {}
     return about | ({"along_tv": args.along_tv} if name.endswith("_tv") else {})
 
