@@ -150,9 +150,10 @@ def test_recipes_of_few_and_of_many_evaluations():
         assert getattr(preset(name, "ct", MANY).settings, field) == many
 
 
-def test_momentum_is_of_runs_that_are_long_enough():
-    found = {levels: preset("pnp_admm", "ct", levels).settings.momentum for levels in (5, 9, 10, 50)}
-    assert found == {5: 0.0, 9: 0.0, 10: 0.4, 50: 0.4}
+def test_momentum_is_of_long_runs_and_a_solved_data_step_of_short_ones():
+    runs = {levels: preset("pnp_admm", "ct", levels).settings for levels in (5, 9, 10, 40, 41)}
+    assert [run.momentum for run in runs.values()] == [0.0, 0.0, 0.4, 0.4, 0.4]
+    assert [run.cg_steps for run in runs.values()] == [15, 15, 15, 15, 10]
     assert preset("pnp_admm", "ct", 5, given={"momentum": 0.2}).settings.momentum == 0.2
     assert preset("pnp_admm", "small", 50).settings.momentum == 0
 
@@ -175,6 +176,6 @@ def test_a_setting_that_came_later_does_not_change_what_finished_results_are_kno
     plans = [line["config"]["plan"] for line in lines if line["method"] == "pnp_admm" and line["problem"] == "ct20"]
     budgets = {plan["levels"]: plan for plan in plans}
     for levels, known in budgets.items():
-        assert preset("pnp_admm", "ct", levels, given={"momentum": 0.0}).described() == known
+        assert preset("pnp_admm", "ct", levels, given={"momentum": 0.0, "cg_steps": 10}).described() == known
     given = preset("pnp_admm", "ct", given={"momentum": 0.5}).described()["settings"]
     assert budgets and given["momentum"] == 0.5

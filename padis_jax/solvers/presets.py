@@ -8,8 +8,8 @@
     large    boxes, strokes and any mask, reduction by 8
     noise    denoising, sigma 0.1
 
-A preset overrides a method's own defaults by `SETTINGS` and `FEW` or `MANY_STEPS`; a method that no table names runs
-with its own. `python -m padis_jax.solvers.presets` prints the table of docs/methods.md.
+A preset overrides a method's own defaults by `SETTINGS` (for as many iterations as `SPANS` says) and `FEW`; a method
+that no table names runs with its own. `python -m padis_jax.solvers.presets` prints the table of docs/methods.md.
 
 Below `MANY` evaluations per tiling a diffusion method starts from total variation with noise of the first level added,
 and DPS, Langevin, DDNM and predictor-corrector take ancestral steps, one on each level (solvers/transitions.py). From
@@ -54,7 +54,8 @@ LEVELS: dict[str, dict[Kind, tuple[float, float]]] = {
     "pnp_admm": {"counts": (0.1, 0.01), "ct": (0.1, 0.01), "few": (0.5, 0.015)},
 }
 MOST: dict[str, dict[Kind, int]] = {"pnp_admm": {"counts": 25}}  # iterations, more of which fit the noise
-EXTRAPOLATED = 10  # iterations from which momentum gains; it loses with five
+# method -> field -> iterations, from and up to which SETTINGS gain; momentum loses with 5, a solved data step with 50
+SPANS: dict[str, dict[str, tuple[int, int]]] = {"pnp_admm": {"momentum": (10, 10**6), "cg_steps": (1, 40)}}
 # method -> field -> kind -> value; kinds that are not named have the method's own default
 SETTINGS: dict[str, dict[str, dict[Kind, Any]]] = {
     "dds": {"cg_steps": dict.fromkeys(KINDS, 10)},
@@ -68,6 +69,7 @@ SETTINGS: dict[str, dict[str, dict[Kind, Any]]] = {
         "power": {"counts": 1.0},
         "damping": {"counts": 0.5},
         "momentum": {"counts": 0.4, "ct": 0.4, "few": 0.4},
+        "cg_steps": {"ct": 15},
     },
     "pnp_red": {
         "sigma": {"counts": 0.03, "ct": 0.02, "few": 0.02, "small": 0.03, "large": 0.03, "noise": 0.1},
@@ -160,8 +162,9 @@ def preset(
     chosen = {field: values[kind] for field, values in SETTINGS.get(name, {}).items() if kind in values}
     chosen |= {} if many else FEW.get(name, {})
     steps = max(1, evaluations // (row.evaluations(row.make(**chosen)) * tilings))
-    if steps < EXTRAPOLATED:
-        chosen.pop("momentum", None)
+    for field, (least, most) in SPANS.get(name, {}).items():
+        if not least <= steps <= most:
+            chosen.pop(field, None)
     settings = row.make(**{**chosen, **(given or {})})
     if row.begin is not None or not many:
         steps = min(steps, MOST.get(name, {}).get(kind, steps))
