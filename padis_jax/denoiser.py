@@ -9,6 +9,8 @@ Positions are neither noised nor scaled (PaDIS, section 3.2). The score follows 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from jax import Array
 
@@ -56,8 +58,23 @@ def denoise_patches(
         )
     for side in sides:
         config.check_patch(side)
-    s2, d2 = jnp.square(sigma)[:, None, None, None], config.sigma_data**2
-    scaled = patches / jnp.sqrt(s2 + d2)
-    x = jnp.concatenate([scaled, positions], axis=-1) if config.position_channels else scaled
-    raw = apply_network(config, params, x, jnp.log(sigma) / 4, dropout_key=dropout_key)
-    return d2 / (s2 + d2) * patches + jnp.sqrt(s2) * config.sigma_data / jnp.sqrt(s2 + d2) * raw
+
+    def network(scaled: Array, label: Array) -> Array:
+        x = jnp.concatenate([scaled, positions], axis=-1) if config.position_channels else scaled
+        return apply_network(config, params, x, label, dropout_key=dropout_key)
+
+    return preconditioned(network, config.sigma_data, patches, sigma)
+
+
+def preconditioned(network: Callable[[Array, Array], Array], sigma_data: float, patches: Array, sigma: Array) -> Array:
+    """D of any network F.
+
+    Args:
+      network: F: (c_in x [b, p, p, c], c_noise [b]) -> [b, p, p, c].
+      sigma_data: s, standard deviation of the data, in image units.
+      patches: x, noisy, [b, p, p, c] float32.
+      sigma: [b].
+    """
+    s2, d2 = jnp.square(sigma)[:, None, None, None], sigma_data**2
+    raw = network(patches / jnp.sqrt(s2 + d2), jnp.log(sigma) / 4)
+    return d2 / (s2 + d2) * patches + jnp.sqrt(s2) * sigma_data / jnp.sqrt(s2 + d2) * raw

@@ -8,6 +8,7 @@ A mean over pixels, so that large patches do not dominate small ones.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -45,12 +46,38 @@ def denoising_loss(
     Returns:
       A scalar.
     """
+
+    def denoise(noisy: Array, sigma: Array, dropout_key: Array) -> Array:
+        return denoise_patches(network, params, noisy, positions, sigma, dropout_key=dropout_key if train else None)
+
+    return denoising_error(key, denoise, network.sigma_data, noise, patches, kept=kept)
+
+
+def denoising_error(
+    key: Array,
+    denoise: Callable[[Array, Array, Array], Array],
+    sigma_data: float,
+    noise: NoiseConfig,
+    patches: Array,
+    *,
+    kept: Array | None = None,
+) -> Array:
+    """The loss of one batch under any denoiser.
+
+    Args:
+      key: as of `denoising_loss`.
+      denoise: (noisy [b, p, p, c], sigma [b], key of dropout) -> clean.
+      sigma_data: standard deviation of the data, in image units.
+      noise: how noise levels are drawn.
+      patches: [b, p, p, c], clean.
+      kept: as of `denoising_loss`.
+    """
     patches = single(patches)
     sigma_key, noise_key, dropout_key = jax.random.split(key, 3)
     sigma = draw_sigma(sigma_key, noise, patches.shape[0])
     noisy = patches + sigma[:, None, None, None] * jax.random.normal(noise_key, patches.shape, jnp.float32)
-    clean = denoise_patches(network, params, noisy, positions, sigma, dropout_key=dropout_key if train else None)
-    weight = loss_weight(sigma, network.sigma_data)[:, None, None, None]
+    clean = denoise(noisy, sigma, dropout_key)
+    weight = loss_weight(sigma, sigma_data)[:, None, None, None]
     error = weight * jnp.square(clean - patches)
     if kept is None:
         return jnp.mean(error)

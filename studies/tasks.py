@@ -102,16 +102,31 @@ def task(problem: str, image: str, seed: int) -> Task:
     row = PROBLEMS[problem]
     truth = _slice(image) if row.tomography else _crop(image)
     key = jax.random.fold_in(root_key(seed), PHOTO_CROP if not row.tomography else int(image))
+    return task_of(problem, truth, key, _prior("head_ct" if row.tomography else "photos", truth.shape[:2]))
+
+
+def task_of(problem: str, truth: np.ndarray, key: Array, prior: Prior) -> Task:
+    """The task of any image [H, W, C] in [0, 1], and any prior of images of its size.
+
+    Args:
+      problem: a name of the registry.
+      truth: the image.
+      key: of the noise and of the solver.
+      prior: the prior.
+    """
+    row = PROBLEMS[problem]
     operator, measurement = measure_image(row, key, jnp.asarray(truth))
     noise = measurement.noise_sigma
     start = total_variation(measurement.y, operator, settings=tv_preset(row.kind), noise_std=noise).image
-    prior = _prior("head_ct" if row.tomography else "photos", truth.shape[:2])
     solver_key = jax.random.fold_in(key, 1)
     return Task(row.kind, operator, measurement.y, float(noise), truth, start.reshape(truth.shape), prior, solver_key)
 
 
 def solve(given: Task, plan: Plan, ladder: Sequence[float] | np.ndarray) -> Solved:
-    """Solves a task by the plan's method and settings, one step on each of the levels, from total variation."""
+    """Solves a task by the plan's method and settings, one step on each of the levels, from total variation.
+
+    A plan whose start is "noise" begins at an image of zeros.
+    """
     begin = time.perf_counter()
     key = jax.random.clone(given.key)
     found = reconstruct(
@@ -121,7 +136,7 @@ def solve(given: Task, plan: Plan, ladder: Sequence[float] | np.ndarray) -> Solv
         given.prior,
         solver=plan.settings,
         ladder=np.asarray(ladder, np.float32),
-        start=given.start,
+        start="noise" if plan.start == "noise" else given.start,
         noise_std=given.noise,
     )
     image = np.asarray(jax.block_until_ready(found.image))
