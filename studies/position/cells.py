@@ -190,9 +190,9 @@ def scene(image: str, seed: int, shift: int, turn: int) -> Task:
 
 
 def posed(image: np.ndarray, shift: int, turn: float) -> np.ndarray:
-    """[H, W, C], turned by degrees about its centre by cubic splines, clipped to [0, 1], then moved down by pixels.
+    """[H, W, C], turned about its centre by degrees, counter-clockwise, then moved down by pixels.
 
-    What comes in is 0, what leaves the image is gone from truth and measurement alike.
+    Turns are by cubic splines, clipped to [0, 1]. What comes in is 0; what leaves is gone from truth and measurement.
     """
     if turn:
         image = np.clip(ndimage.rotate(image, turn, axes=(1, 0), reshape=False, order=3), 0, 1)
