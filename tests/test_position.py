@@ -243,12 +243,23 @@ def test_cells_run_once_with_the_network_and_pose_that_they_name(monkeypatch, tm
         (("none", "own"), "dds", "noise", 25, 1.0),
         (("coordinates", "zero"), "dds", "noise", 25, 1.0),
     ]
+    assert {cell.settings for cell in chosen} == {cells.settings_of("pnp_admm"), cells.settings_of("dds_noise")}
     others = cells.misregister_cells([net("dropped")], ["pnp_admm"], [1], ["20"])
     assert [(c.shift, c.turn, c.given) for c in others] == [(*p, g) for p in POSES for g in ("own", "zero")]
     poses.clear()
     cells.measure(others, [net("dropped")], tmp_path)
     assert poses == [("20", 1, *pose) for pose in POSES for _ in range(2)]
     assert set(cells.read(tmp_path)) == {*chosen, *others}
+
+
+def test_another_preset_has_other_cells(monkeypatch):
+    before, first = net().cell("20", 0, "own", "pnp_admm"), cells.plan_of("pnp_admm")
+    changed = dataclasses.replace(first.settings, weight=0.5)
+    cells.settings_of.cache_clear()
+    monkeypatch.setattr(cells, "preset", lambda *about: first._replace(settings=changed))
+    other = net().cell("20", 0, "own", "pnp_admm")
+    cells.settings_of.cache_clear()
+    assert other.name != before.name and other._replace(settings=before.settings) == before
 
 
 def found(values):
@@ -281,7 +292,10 @@ def test_the_figure_draws_what_there_is_and_two_trainings_do_not_mix(capsys, tmp
     assert [float(line.get_ydata()[0]) for line in cost.lines if len(line.get_xdata()) == 1] == [-1.0]
     two = found(own)
     two |= {cell._replace(weights="other"): row for cell, row in two.items()}
-    with pytest.raises(report.UserError, match="two trainings, c and other|two trainings, other and c"):
+    with pytest.raises(report.UserError, match="cells of coordinates_56_0_4 are of two trainings or presets, c and o"):
+        report.tables(two)
+    two = found(own) | {cell._replace(settings="b"): row for cell, row in found(own).items()}
+    with pytest.raises(report.UserError, match="cells of pnp_admm are of two trainings or presets,  and b"):
         report.tables(two)
     assert "no cell is there yet" in refused(main, ["table", "--out", str(tmp_path)], capsys)
 

@@ -7,6 +7,7 @@ instead, where nothing but the measurement says where things lie.
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ import jax
 import numpy as np
 from scipy import ndimage
 
+from padis_jax.files import json_text
 from padis_jax.images import read_images
 from padis_jax.keys import root_key
 from padis_jax.noise import geometric_ladder
@@ -57,11 +59,11 @@ class Net(NamedTuple):
     def cell(self, image: str, seed: int, given: Given, method: str, shift: int = 0, turn: int = 0) -> Cell:
         """A reconstruction by it."""
         way, patch, slices, steps, weights = self.key
-        return Cell(way, patch, slices, steps, weights, image, seed, given, method, shift, turn)
+        return Cell(way, patch, slices, steps, weights, image, seed, given, method, shift, turn, settings_of(method))
 
 
 class Cell(NamedTuple):
-    """A reconstruction: the network, slice, seed, what is given for positions, method, pose."""
+    """A reconstruction: network, slice, seed, what is given for positions, method, pose, digest of the preset."""
 
     way: str
     patch: int
@@ -74,6 +76,7 @@ class Cell(NamedTuple):
     method: str = "pnp_admm"
     shift: int = 0
     turn: int = 0
+    settings: str = ""
 
     @property
     def key(self) -> Key:
@@ -178,6 +181,12 @@ def plan_of(method: str) -> Plan:
     if method != "dds_noise":
         return preset(method, "ct", EVALUATIONS)
     return preset("dds", "ct", EVALUATIONS)._replace(start="noise", sigma_max=1.0)
+
+
+@functools.cache
+def settings_of(method: str) -> str:
+    """Six hexadecimal digits of what the preset says: cells of another preset are not those of this one."""
+    return hashlib.sha256(json_text(plan_of(method).described(), sort_keys=True).encode()).hexdigest()[:6]
 
 
 @functools.lru_cache(maxsize=32)

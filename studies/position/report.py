@@ -19,15 +19,16 @@ def checked(found: Found) -> Found:
     """The cells.
 
     Raises:
-      UserError: where there are none, or two networks of one name: their cells must not be mixed.
+      UserError: where there are none, or two networks of one name or two presets: their cells must not be mixed.
     """
     if not found:
         raise UserError("no cell is there yet: run `python -m studies.position measure` first")
-    weights: dict[tuple[object, ...], str] = {}
+    seen: dict[object, str] = {}
     for cell in found:
-        if weights.setdefault(cell[:4], cell.weights) != cell.weights:
-            name = "_".join(map(str, cell[:4]))
-            raise UserError(f"cells of {name} are of two trainings, {weights[cell[:4]]} and {cell.weights}: keep one")
+        for of, digest in ((cell[:4], cell.weights), (cell.method, cell.settings)):
+            if seen.setdefault(of, digest) != digest:
+                name = of if isinstance(of, str) else "_".join(map(str, of))
+                raise UserError(f"cells of {name} are of two trainings or presets, {seen[of]} and {digest}: keep one")
     return found
 
 
@@ -135,7 +136,7 @@ def figure(found: Found) -> Figure:
     drawn = Figure(figsize=(7.2, 2.8), layout="constrained")
     worth, cost = drawn.subplots(1, 2)
     for colour, slices in zip(COLOURS, sorted({c.slices for c in found if c.way == "none"}), strict=False):
-        own = [c for c in found if c[7:] == ("own", "pnp_admm", 0, 0) and c.way == "none" and c.slices == slices]
+        own = [c for c in found if c[7:11] == ("own", "pnp_admm", 0, 0) and c.way == "none" and c.slices == slices]
         for patch in sorted({c.patch for c in own}):
             less = paired(found, [c for c in own if c.patch == patch], lambda cell: baseline(found, cell))
             if less:
