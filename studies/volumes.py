@@ -47,7 +47,7 @@ from padis_jax.measurements.simulate import honest_measurement, paper_measuremen
 from padis_jax.metrics import psnr, ssim
 from padis_jax.operators import ParallelBeam
 from padis_jax.shipped import file_hash, locate
-from padis_jax.solvers.presets import Kind, kind_of, preset, tv_preset
+from padis_jax.solvers.presets import Kind, Plan, kind_of, preset, tv_preset
 from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.solvers.tv import total_variation
 from padis_jax.solvers.volume_tv import for_volumes
@@ -89,6 +89,7 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=20)
     parser.add_argument("--photons", type=float, default=0.0, help="per ray; 0 for no noise")
     parser.add_argument("--evaluations", type=int, default=50, help="of the network, for every slice")
+    parser.add_argument("--cg-steps", type=int, help="of conjugate gradients, in each data step; else the preset's")
     parser.add_argument("--along-tv", type=float, default=3e-6, help="Along.tv of the rows that end in _tv")
     parser.add_argument("--skip", type=int, default=3, help="distance of slices of the rows that end in _skip")
     parser.add_argument("--seed", type=int, default=0)
@@ -120,10 +121,16 @@ def described(args: argparse.Namespace, name: str) -> dict[str, Any]:
     about: dict[str, Any] = {key: getattr(args, key) for key in keys} | {"volume": file_hash(args.path)}
     if name.split("_")[0] in ("slices", "volume", "slab"):
         used = args.slab_weights if name.startswith("slab") else args.weights
-        plan = preset(SOLVERS[name.split("_")[1]], kind_of("ct", counts=bool(args.photons)), args.evaluations)
+        plan = plan_of(args, name.split("_")[1], kind_of("ct", counts=bool(args.photons)))
         about |= {"plan": plan.described(), "weights": file_hash(locate(used))}
     about |= {"skip": args.skip} if name.endswith("_skip") else {}
     return about | ({"along_tv": args.along_tv} if name.endswith("_tv") else {})
+
+
+def plan_of(args: argparse.Namespace, solver: str, kind: Kind) -> Plan:
+    """How the solver of a row runs."""
+    given = {} if args.cg_steps is None else {"cg_steps": args.cg_steps}
+    return preset(SOLVERS[solver], kind, args.evaluations, given=given)
 
 
 def measured(args: argparse.Namespace) -> Slab:
@@ -186,7 +193,7 @@ def method(
 
         return lambda short: jnp.stack([smoothed(y, short) for y in slab.y])
     form, solver, *along = name.split("_")
-    plan = preset(SOLVERS[solver], slab.kind, args.evaluations)
+    plan = plan_of(args, solver, slab.kind)
     options = {"solver": plan.settings, **plan.options()}
     if slab.noise:
         options["noise_std"] = slab.noise

@@ -59,6 +59,17 @@ def test_chunks_change_no_bit_and_compile_nothing():
         chex.assert_trees_all_equal(sampling.run(jax.random.key(0), step, STATE, NOISES, chunk=chunk), whole)
 
 
+def test_a_state_that_is_owned_is_overwritten_and_no_other():
+    step, plans = Partial(smoothing, KERNEL), []
+    whole, _ = sampling.run(jax.random.key(0), step, STATE, NOISES, on_memory=plans.append)
+    own = jnp.array(STATE)
+    found, _ = sampling.run(jax.random.key(0), step, own, NOISES, owned=True, chunk=4)
+    np.testing.assert_array_equal(found, whole)
+    assert own.is_deleted() and not STATE.is_deleted()
+    assert plans[0].given >= STATE.nbytes  # what is returned lies where the state was
+    assert plans[0].total == plans[0].temporary + plans[0].arguments + plans[0].results - plans[0].given
+
+
 def test_other_arrays_in_the_step_compile_nothing():
     once = chex.assert_max_traces(smoothing, n=1)
     first, _ = sampling.run(jax.random.key(0), Partial(once, KERNEL), STATE, NOISES)

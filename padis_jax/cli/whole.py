@@ -35,9 +35,10 @@ from padis_jax.runs.job import Done, Item, check_job, read_manifest, run_job, se
 from padis_jax.runs.results import results_folder
 from padis_jax.runs.score import aligned, held_lines
 from padis_jax.runs.solve import traced_case
-from padis_jax.runs.solve_rows import AUTO, check_room, estimate_whole, found_rows, labels_of, rows_solver, steps_of
+from padis_jax.runs.solve_rows import AUTO, found_rows, labels_of, rows_solver, steps_of
 from padis_jax.runs.volume import Volume
 from padis_jax.runs.volume_case import with_volume_prior
+from padis_jax.runs.volume_memory import check_room, estimate_whole
 from padis_jax.runs.volume_results import volume_names, write_volume
 from padis_jax.runs.whole import open_whole, rows_of_job, single_run
 from padis_jax.solvers.presets import Plan, kind_of
@@ -74,7 +75,8 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         patch_batch=config.patch_batch or None if isinstance(config.patch_batch, int) else None,
         mesh=(mesh := make_mesh(config.devices, local=True)),
     )
-    estimate, peak = estimate_whole(config, plan, weights, prior.frame, measured, timed=output.estimate)
+    cone = isinstance(volume.geometry, ConeScan)
+    estimate, peak = estimate_whole(config, plan, weights, prior.frame, measured, cone=cone, timed=output.estimate)
     peak *= sharers(mesh)
     check_room(volume, peak)
     check_host(config, volume, samples_bytes(config, volume))
@@ -86,7 +88,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         check_job(workdir, _about(volume, plan, weights))
         for number in volume.numbers[:1] if volume.geometry is not None and not volume.truth else volume.numbers:
             volume.check(number)
-    if output.dry_run or isinstance(volume.geometry, ConeScan):  # what the scan does not allow is said before the work
+    if output.dry_run or cone:  # what the scan does not allow is said before the work
         traced_case(single_run(volume), lambda: with_volume_prior(volume.case(volume.numbers[0]), prior))
     if not output.silent:
         for note in volume.notes:

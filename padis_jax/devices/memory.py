@@ -23,21 +23,23 @@ class Memory:
       temporary: buffers that live during the call.
       arguments: what it is given.
       results: what it returns.
+      given: of the results, what lies where arguments were that the call was given to keep.
     """
 
     temporary: int
     arguments: int
     results: int
+    given: int = 0
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.temporary + self.arguments + self.results
+        return self.arguments + self.added
 
     @property
     def added(self) -> int:
         """What the call adds to what is there before it."""
-        return self.temporary + self.results
+        return self.temporary + self.results - self.given
 
     def text(self) -> str:
         """For people."""
@@ -56,7 +58,8 @@ def analysed(compiled: Any) -> Memory:
     found = compiled.memory_analysis()
     if found is None:
         raise UserError("this backend does not tell the memory of a program: give --patch-batch a number")
-    return Memory(found.temp_size_in_bytes, found.argument_size_in_bytes, found.output_size_in_bytes)
+    sizes = (found.temp_size_in_bytes, found.argument_size_in_bytes, found.output_size_in_bytes)
+    return Memory(*sizes, found.alias_size_in_bytes)
 
 
 def free_memory() -> int:

@@ -6,7 +6,6 @@ that are finished. Their mean and deviation are made of their files.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,11 +15,8 @@ import numpy as np
 from jax import Array
 
 from padis_jax.blocks import Blocks
-from padis_jax.devices.memory import free_memory
-from padis_jax.devices.plan import Estimate, plan_sampling
 from padis_jax.errors import UserError
 from padis_jax.images.guard import decoding
-from padis_jax.operators.working_memory import working_memory
 from padis_jax.runs.automatic import choice_of, chosen_plan
 from padis_jax.runs.case import Case
 from padis_jax.runs.config import Experiment
@@ -34,18 +30,13 @@ from padis_jax.runs.solve_slices import done_of
 from padis_jax.runs.volume import Volume
 from padis_jax.runs.volume_case import with_volume_prior
 from padis_jax.runs.volume_results import Found
-from padis_jax.slabs import VolumeFrame
 from padis_jax.solvers import sampling
 from padis_jax.solvers.presets import Plan
 from padis_jax.solvers.samples import Samples
 from padis_jax.volume_prior import VolumePrior
-from padis_jax.weights import Weights
 from padis_jax.window import Window
 
 AUTO = "auto"  # the step that chooses by the measurement
-# Volumes, and padded volumes, in float32 at the peak beside what network and projection take: as XLA plans the loops on
-# a CPU, cone beams of 64^3 and 128^3 voxels. Momentum keeps one more, which is given and returned.
-PLUG_AND_PLAY, SAMPLING = (5.0, 2.5), (2.5, 7.5)
 
 
 def labels_of(config: Experiment, volume: Volume, plan: Plan) -> list[str]:
@@ -186,75 +177,3 @@ def found_rows(
 def _image(path: Path, label: str) -> np.ndarray:
     with decoding(path, "row of this job"), np.load(path, allow_pickle=False) as archive:
         return np.asarray(archive[label])
-
-
-def estimate_whole(
-    config: Experiment,
-    plan: Plan,
-    weights: Weights,
-    frame: VolumeFrame,
-    measured: tuple[int, ...],
-    *,
-    timed: bool = False,
-) -> tuple[Estimate, int]:
-    """(network: of one slab at a time, all evaluations; bytes at the peak of the solver).
-
-    Args:
-      config: of the run.
-      plan: how the solver runs.
-      weights: of the network.
-      frame: of the volume.
-      measured: of the measurement.
-      timed: whether to compile and time an evaluation.
-    """
-    runs = config.samples / plan.average if config.samples else 1
-    size = config.patch_batch if isinstance(config.patch_batch, int) else 0
-    found = plan_sampling(
-        weights.network,
-        weights.params,
-        frame.plane,
-        evaluations=round(runs * slab_evaluations(frame, plan)),
-        patch_batch=size,
-        gradient=plan.row.gradient,
-        timed=timed,
-    )
-    return found, found.bytes + data_bytes(plan, frame, measured)
-
-
-def data_bytes(plan: Plan, frame: VolumeFrame, measured: tuple[int, ...]) -> int:
-    """Bytes at the peak of the solver without those of the network: its state, the data step, a projection.
-
-    Args:
-      plan: how the solver runs.
-      frame: of the volume.
-      measured: of the measurement.
-    """
-    volumes, padded = SAMPLING if plan.row.begin is None else PLUG_AND_PLAY
-    volumes += 2 if getattr(plan.settings, "momentum", 0.0) else 0
-    step = 4 * (volumes * math.prod(frame.image_shape) + padded * math.prod(frame.padded_shape))
-    return round(step) + max(working_memory(frame.image_shape, measured))
-
-
-def slab_evaluations(frame: VolumeFrame, plan: Plan) -> int:
-    """Evaluations of one slab's patches, all levels together."""
-    apart = plan.levels // 2 if frame.skip > 1 else 0
-    slabs = apart * frame.tiles_of(frame.skip)[0] + (plan.levels - apart) * frame.tiles[0]
-    return slabs * plan.evaluations // plan.levels
-
-
-def check_room(volume: Volume, needed: int) -> None:
-    """Refuses a volume beyond the memory that is free, before anything is built.
-
-    Raises:
-      UserError: with the estimate.
-    """
-    try:
-        room = free_memory()
-    except UserError:  # a device that does not tell
-        return
-    if needed > room:
-        shape = " x ".join(map(str, volume.source.images.shape[:3]))
-        raise UserError(
-            f"{volume.path}: a volume of {shape} voxels takes about {needed / 1e9:.3g} GB of memory to be solved, and "
-            f"{room / 1e9:.3g} GB are free: take fewer slices, or larger voxels with weights of smaller slices"
-        )

@@ -81,4 +81,8 @@ def step(settings: DDS, problem: Problem, key: Array, x: Array, noise: Noise) ->
     if settings.nonnegative:
         image = jnp.maximum(image, 0)
     kept = jnp.sqrt(1 - jnp.square(settings.eta))
-    return ddim(problem.drawn(noise_key, x), x, image, noise, about=denoised, kept=kept, fresh=settings.eta), fit
+
+    def moved(image: Array, x: Array, denoised: Array, z: Array) -> Array:
+        return ddim(z, x, image, noise, about=denoised, kept=kept, fresh=settings.eta)
+
+    return problem.mixed(moved, noise_key, image, x, denoised), fit

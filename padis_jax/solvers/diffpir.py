@@ -71,5 +71,9 @@ def step(settings: DiffPIR, problem: Problem, key: Array, x: Array, noise: Noise
     least = settings.floor * jnp.square(problem.norm)
     weight = jnp.maximum(settings.weight * jnp.square(settings.noise / noise.sigma), least)
     image, fit = proximal(problem, denoised, weight, settings.cg_steps)
-    share, z = jnp.asarray(settings.zeta), problem.drawn(noise_key, x)
-    return ddim(z, x, image, noise, about=image, kept=jnp.sqrt(1 - share), fresh=jnp.sqrt(share)), fit
+    share = jnp.asarray(settings.zeta)
+
+    def moved(image: Array, x: Array, z: Array) -> Array:
+        return ddim(z, x, image, noise, about=image, kept=jnp.sqrt(1 - share), fresh=jnp.sqrt(share))
+
+    return problem.mixed(moved, noise_key, image, x), fit

@@ -104,7 +104,6 @@ def step(settings: DPS, problem: Problem, key: Array, x: Array, noise: Noise) ->
     tiling_key, noise_key = jax.random.split(key)
     frame = problem.frame
     pull, spread = prior_step(settings, noise)
-    fresh = spread * problem.drawn(noise_key, x)
 
     def respond(projection: Array) -> tuple[Array, Array, Array, Fit]:
         """A crop(D) -> (w, v, s, fit): the next state has w D + s J_D* v, of which s J_D* v = -step(g)."""
@@ -121,10 +120,14 @@ def step(settings: DPS, problem: Problem, key: Array, x: Array, noise: Noise) ->
     shared = getattr(problem.denoise, "descend", None)
     if shared is not None:  # patches on several devices: D is nowhere whole
         mixed, fit = shared(tiling_key, x, noise.sigma, lambda plane: problem.forward(frame.crop(plane)), respond)
-        return (1 - pull) * x + mixed + fresh, fit
+        return problem.mixed(lambda x, mixed, z: (1 - pull) * x + mixed + spread * z, noise_key, x, mixed), fit
     denoised, transpose = jax.vjp(lambda plane: problem.denoised(tiling_key, plane, noise.sigma), x)
     _, covector, scale, fit = respond(problem.forward(frame.crop(denoised)))
     (pulled,) = transpose(covector)
     if settings.zero_ring:
         denoised = frame.pad(frame.crop(denoised))
-    return x + pull * (denoised - x) + fresh + scale * pulled, fit
+
+    def moved(x: Array, denoised: Array, pulled: Array, z: Array) -> Array:
+        return x + pull * (denoised - x) + spread * z + scale * pulled
+
+    return problem.mixed(moved, noise_key, x, denoised, pulled), fit

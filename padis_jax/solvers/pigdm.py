@@ -74,5 +74,8 @@ def step(settings: PiGDM, problem: Problem, key: Array, x: Array, noise: Noise) 
     estimate = denoised + (1 + ratio) * pull(frame.pad(guidance))[0]
     estimate = frame.pad(frame.crop(estimate))
     kept = jnp.sqrt(1 - jnp.square(settings.eta))
-    z = problem.drawn(noise_key, x)
-    return ddim(z, x, estimate, noise, about=denoised, kept=kept, fresh=settings.eta), problem.fit(residual)
+
+    def moved(estimate: Array, x: Array, denoised: Array, z: Array) -> Array:
+        return ddim(z, x, estimate, noise, about=denoised, kept=kept, fresh=settings.eta)
+
+    return problem.mixed(moved, noise_key, estimate, x, denoised), problem.fit(residual)

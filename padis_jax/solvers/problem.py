@@ -18,6 +18,7 @@ from padis_jax.operators.least_squares import least_squares
 from padis_jax.operators.weighting import Weighted, weigh
 from padis_jax.patches import Frame
 from padis_jax.solvers.checks import check_operator, checked, checked_noise, measured_by, refuse_batch
+from padis_jax.solvers.draws import Mix
 
 NUMPY = "the operator calls NumPy on a traced array: write it with jax.numpy"
 
@@ -72,6 +73,10 @@ class Problem:
     def drawn(self, key: Array, plane: Array) -> Array:
         """Standard normal noise in the shape of a plane."""
         return jax.random.normal(key, plane.shape, plane.dtype)
+
+    def mixed(self, mix: Mix, key: Array, plane: Array, *others: Array) -> Array:
+        """mix(plane, *others, z) with z of `drawn`; mix works pixel by pixel."""
+        return mix(plane, *others, self.drawn(key, plane))
 
     def about(self, image: Array) -> Problem:
         """The problem of a data step from an image: itself, unless something ties the pixels (volumes.py)."""

@@ -169,7 +169,8 @@ def reconstruct(
             x = x + sigmas[0] * problem.drawn(start_key, x)
         report = None if progress is None else _shifted(progress, chain * levels * inner, average * levels * inner)
         before = on_memory if chain == 0 else None
-        x, info = sampling.run(run_key, step, x, steps, chunk=chunk, progress=report, on_memory=before)
+        watch: dict[str, Any] = {"chunk": chunk, "progress": report, "on_memory": before}
+        x, info = sampling.run(run_key, step, x, steps, owned=start_noise, **watch)
         images.append(prior.frame.crop(x))
         residuals.append(info.residual.reshape(levels, inner)[:, -1])
     return Reconstruction(

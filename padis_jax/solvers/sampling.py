@@ -86,6 +86,7 @@ def run(
     state: State,
     noises: Noise,
     *,
+    owned: bool = False,
     chunk: int | None = None,
     progress: Progress | None = None,
     on_memory: OnMemory | None = None,
@@ -100,6 +101,8 @@ def run(
       step: (key, state, noise) -> (state, info). The state keeps its structure, shapes and types.
       state: the state before the first step.
       noises: arrays [steps].
+      owned: whether the state's arrays are overwritten, which saves a copy of it. They must be different arrays that
+        nobody uses afterwards.
       chunk: steps between calls of `progress`; the result does not depend on it. None: all at once, or fifty chunks if
         there is a progress. None without a progress also works under `vmap` and `jit`.
       progress: called after each chunk with (steps done, steps in all, info of the last step). What it raises ends
@@ -126,6 +129,8 @@ def run(
     loop = (jax.random.key_impl(keys), step, _with_room(keys))
     noises = _with_room(noises)
     infos = _empty_infos(*loop, state, noises)
+    if not owned:
+        state = jax.tree.map(jnp.copy, state)
     if on_memory is not None:
         with contextlib.suppress(UserError):  # a backend that does not tell
             on_memory(analysed(_advance.lower(*loop, state, noises, infos, 0, chunk).compile()))
@@ -163,7 +168,7 @@ def _empty_infos(impl: Any, step: Step, keys: Array, state: State, noises: Noise
     return jax.tree.map(lambda a: jnp.zeros((keys.shape[0], *a.shape), a.dtype), info)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0, donate_argnames=("state", "infos"))
 def _advance(
     impl: Any, step: Step, keys: Array, state: State, noises: Noise, infos: Info, start: ArrayLike, stop: ArrayLike
 ) -> tuple[State, Info]:

@@ -33,6 +33,7 @@ from padis_jax.errors import UserError
 from padis_jax.fields import single
 from padis_jax.slabs import VolumeFrame
 from padis_jax.solvers.checks import as_arrays, check_operator, check_settings, checked, measured_by, refuse_batch
+from padis_jax.solvers.draws import Mix, in_parts, mixed, normal
 from padis_jax.solvers.problem import NUMPY, Problem, as_pytree
 from padis_jax.solvers.sampling import Noise
 from padis_jax.volume_prior import VolumePrior
@@ -112,9 +113,15 @@ class VolumeProblem(Problem):
 
     def drawn(self, key: Array, plane: Array) -> Array:
         """Standard normal noise, correlated along z if the slices are tied by it."""
-        if self.along is None or self.along.noise == "fresh":
-            return super().drawn(key, plane)
-        return anchored(key, plane.shape, plane.dtype, self.along.anchors)
+        if self.along is not None and self.along.noise != "fresh":
+            return anchored(key, plane.shape, plane.dtype, self.along.anchors)
+        return normal(key, plane.shape) if in_parts(key, plane) else super().drawn(key, plane)
+
+    def mixed(self, mix: Mix, key: Array, plane: Array, *others: Array) -> Array:
+        """mix(plane, *others, z), of fresh noise a part of the slices at a time, where the plane is."""
+        fresh = self.along is None or self.along.noise == "fresh"
+        call = mixed if fresh and in_parts(key, plane) else super().mixed
+        return call(mix, key, plane, *others)
 
     def about(self, image: Array) -> VolumeProblem:
         """The problem whose data term holds the quadratic that touches the variation along z at a volume."""
