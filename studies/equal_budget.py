@@ -18,6 +18,7 @@ import argparse
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from padis_jax.runs.solver_config import SolverConfig
 from padis_jax.runs.training import begin, train
 from padis_jax.runs.training_data import load_data
 from padis_jax.split import HEAD_CT_TEST
+from padis_jax.training import TrainState
 from padis_jax.weights import load_weights
 
 PRIORS: dict[str, tuple[str, dict[str, Any]]] = {  # config file, and how its network differs
@@ -116,15 +118,24 @@ def step_seconds(config: Config) -> float:
     """Seconds of a training step, the median of each patch size weighted by how often it is drawn."""
     data, mesh = load_data(config), make_mesh(config.run.devices)
     state, take = begin(config, data.frame, mesh)
+
+    def draw(step: int) -> tuple[Any, ...]:
+        return put_batch(mesh, draw_batch(data.padded, config.patches, config.run.seed, step))
+
+    return timed(config, draw, state, take)
+
+
+def timed(config: Config, draw: Callable[[int], tuple[Any, ...]], state: TrainState, take: Callable[..., Any]) -> float:
+    """`step_seconds` of any batches (the second array is that of positions) and step (key, state, *batch)."""
     key = jax.random.key(config.run.seed)
     times: dict[int, list[float]] = {}
     step = 0
     while len(times) < len(config.patches.sizes) or min(map(len, times.values())) <= TIMED:
-        batch = draw_batch(data.padded, config.patches, config.run.seed, step)
         before = time.perf_counter()
-        state, metrics = take(key, state, *put_batch(mesh, batch))
+        batch = draw(step)
+        state, metrics = take(key, state, *batch)
         jax.block_until_ready((state, metrics))
-        times.setdefault(batch[0].shape[1], []).append(time.perf_counter() - before)
+        times.setdefault(batch[1].shape[1], []).append(time.perf_counter() - before)
         step += 1
     # Sizes in the order of `times` and of the config: the whole image is size 0 there.
     medians = [np.median(times[size][1:]) for size in sorted(times)]
