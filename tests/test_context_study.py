@@ -27,6 +27,7 @@ from studies.context.measured import Cell
 FRAME = frame_for((16, 16), 8)  # a plane of 32 pixels
 PATCHES = PatchConfig(sizes=(4, 8), probabilities=(0.5, 0.5), batch=(4, 2), flips=True)
 TINY = {"model_channels": 8, "channel_mult": (1,), "num_blocks": 1, "sigma_data": 0.3}  # as CONFIG's
+FLAGS = ("--minutes", 1, "--start", "start.safetensors", "--out", "out", "--runs", "out_runs")
 STILL = dataclasses.replace(NETWORK, dropout=0.0)
 
 
@@ -155,11 +156,27 @@ def test_an_interrupted_training_ends_as_one_that_was_not(study, tmp_path, capsy
     assert 0 < np.abs(kernel[:, :, 3]).max() < 0.1 and 0 < np.abs(kernel[:, :, :3] - start).max() < 0.1
     files[0].write_bytes(b"other")
     capsys.readouterr()
-    assert "of another training" in refused(main, ["train", *_flags(tmp_path), "--arms", "context"], capsys)
+    assert "of another training" in refused(main, ["train", *FLAGS, "--arms", "context"], capsys)
 
 
-def _flags(tmp_path):
-    return ["--minutes", 1, "--start", "start.safetensors", "--out", "out", "--runs", "out_runs"]
+def test_a_budget_is_a_time(study, tmp_path, monkeypatch, capsys):
+    run, drawn = study
+    drawn.append(0)  # nothing is interrupted here
+    asked = []
+
+    def timed(config, draw, state, take):
+        asked.append((len(draw(0)), take.args[0].network.position_channels, state.params["enc0_conv"]["kernel"].shape))
+        return 1.0 + len(asked)
+
+    monkeypatch.setattr(training, "timed", timed)
+    run("train", "--arms", "shipped", out="new")  # none is trained
+    assert asked == [(2, 2, (3, 3, 3, 8)), (3, 3, (3, 3, 4, 8))]
+    kept = json.loads((tmp_path / "new" / "start_1min" / "steps.json").read_text())
+    assert [kept["arms"][arm]["steps"] for arm in training.ARMS] == [30, 20]
+    other = NetworkConfig(**TINY | {"sigma_data": 0.5})
+    write_weights(tmp_path / "other.safetensors", network=other, image_shape=(12, 14), patch=4)
+    words = ["train", "--start", "other.safetensors", "--out", "out", "--runs", "out_runs"]
+    assert "other.safetensors: not of the network" in refused(main, words, capsys)
 
 
 def test_arms_are_measured_beside_each_other_and_resume(study, tmp_path, monkeypatch, capsys):
@@ -178,7 +195,7 @@ def test_arms_are_measured_beside_each_other_and_resume(study, tmp_path, monkeyp
     run("measure", "--arms", "shipped", "--problems", "ct8", "--slices", "validation", "--most", "1")
     assert [line[0] for line in seen] == [25] and seen[0][2] == 0.5  # the preset of few views
     capsys.readouterr()
-    assert "run `python -m studies.context train` first" in refused(main, ["measure", *_flags(tmp_path)], capsys)
+    assert "run `python -m studies.context train` first" in refused(main, ["measure", *FLAGS], capsys)
     for arm in training.ARMS:
         wide = NetworkConfig(**TINY, position_channels=3 if arm == "context" else 2)
         about = {"frame": dataclasses.asdict(frame_for((12, 14), 4))}
