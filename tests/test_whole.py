@@ -25,7 +25,7 @@ from padis_jax.measurements.volume_load import open_measured_volume, read_measur
 from padis_jax.metrics import psnr, ssim
 from padis_jax.patches import frame_for
 from padis_jax.problems.registry import parallel_scan
-from padis_jax.runs import solve_rows
+from padis_jax.runs import solve_rows, volume_memory
 from padis_jax.runs.case import image_key
 from padis_jax.runs.config import Experiment, ImageConfig, ScanConfig
 from padis_jax.runs.score import score
@@ -300,7 +300,7 @@ def test_simulated_volumes_need_their_spacing(folder, capsys, monkeypatch):
 
 
 def test_a_volume_beyond_memory_is_refused_before_the_run(folder, capsys, monkeypatch):
-    monkeypatch.setattr(solve_rows, "free_memory", lambda: 10_000)
+    monkeypatch.setattr(volume_memory, "free_memory", lambda: 10_000)
     argv = words(folder, *placed(*SHAPE), "--workdir", str(folder / "none"))
     assert "a volume of 12 x 16 x 16 voxels takes about 0.000" in refused(main, argv, capsys)
     assert not (folder / "none").exists()

@@ -242,7 +242,7 @@ def _plan(
         "weights": config.weights,
         "solver": plan.method,
         "bytes_of_solver": peak,
-        "trials_counted": True,
+        "trials_counted": not config.auto,
         "bytes_of_volumes": host_bytes(config, volume) + samples_bytes(config, volume),
         "workdir": str(workdir),
     }
