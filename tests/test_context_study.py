@@ -139,6 +139,7 @@ def study(tmp_path, monkeypatch):
     return run, drawn
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_ends_as_one_that_was_not(study, tmp_path, capsys):
     run, drawn = study
     with pytest.raises(SystemExit):
