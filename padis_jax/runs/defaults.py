@@ -12,7 +12,7 @@ from padis_jax.noise import check_ladder
 from padis_jax.problems.registry import PROBLEMS, NamedProblem, blurred_problem, masked_problem
 from padis_jax.problems.user_files import read_kernel, read_mask
 from padis_jax.runs.config import LIKE, Experiment
-from padis_jax.solvers.presets import CHAINS, Kind, Plan, kind_of, preset, tv_preset
+from padis_jax.solvers.presets import CHAINS, EVALUATIONS, SPANS, Kind, Plan, kind_of, preset, tv_preset
 from padis_jax.solvers.tv import TV
 from padis_jax.split import is_head_ct
 
@@ -40,7 +40,8 @@ def plan_of(config: Experiment, kind: Kind, case: Weighed | None = None) -> Plan
     """
     solver = config.solver
     try:
-        plan = preset(config.method, kind, given=solver.settings)
+        levels = solver.run_fields.get("levels", EVALUATIONS) if config.method in SPANS else EVALUATIONS
+        plan = preset(config.method, kind, levels, given=solver.settings)
     except (TypeError, ValueError) as error:
         raise UserError(f"solver: {error}") from error
     relative = "weight" if plan.row.begin is not None else "consistency"  # the settings in units of ||A||^2
