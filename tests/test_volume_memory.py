@@ -48,7 +48,7 @@ def test_the_estimate_is_within_a_quarter_of_what_xla_plans(method, beam):
 @pytest.mark.parametrize("slab", [1, 3])
 @pytest.mark.parametrize(("volume", "measured"), SIZES)
 def test_the_peak_in_volumes_and_measurements(volume, measured, slab):
-    """At most 12 and 2; momentum takes two more, and noise that is drawn at once more."""
+    """At most 12 and 2; momentum takes one more, and noise that is drawn at once more."""
     frame = VolumeFrame(frame_for(volume[1:], 56), volume[0], slab)
     one, rays = 4 * math.prod(volume), 4 * math.prod(measured)
 
@@ -57,7 +57,7 @@ def test_the_peak_in_volumes_and_measurements(volume, measured, slab):
 
     still = {"momentum": 0.0}
     usual = [taken("pnp_admm", **still), taken("pnp_red", **still), *map(taken, ("dds", "diffpir", "dps", "pigdm"))]
-    assert max(usual) < 12 < min(taken("langevin"), taken("pnp_admm")) and taken("pnp_admm") < 14
+    assert max(usual) < 12 < taken("langevin") and taken("pnp_admm") == pytest.approx(usual[0] + 1)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.4])
@@ -74,7 +74,7 @@ def test_the_state_of_plug_and_play_is_what_the_estimate_says(momentum):
     one, with_ = (
         data_bytes(plan("pnp_admm", momentum=value), prior.frame, (9, 16, 16), cone=True) for value in (0.0, momentum)
     )
-    assert with_ - one == (2 * 4 * 16**3 if momentum else 0)
+    assert with_ - one == (4 * 16**3 if momentum else 0)
 
 
 def test_ten_steps_of_conjugate_gradients_by_default():

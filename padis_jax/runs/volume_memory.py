@@ -6,7 +6,7 @@ in volumes V [D, H, W] and padded volumes P [Dp, Hp, Wp] of float32, m that of a
 so that it counts once. XLA's plan for a CPU hardly shares memory between the network and the data step:
 
     method                   state                data step
-    plug-and-play            3 V; 4 V momentum    P + 4 V of conjugate gradients, a projection; 1 V more with momentum
+    plug-and-play            3 V; 4 V momentum    P + 4 V of conjugate gradients, a projection
     DDS, DiffPIR, PiGDM      P                    P + 5 V, a projection
     DPS                      P                    2 P, a projection              D and the gradient
     the others               P                    6 P + 3 V, a projection        their noise is drawn at once
@@ -82,7 +82,7 @@ def data_bytes(plan: Plan, frame: VolumeFrame, measured: tuple[int, ...], *, con
     state = padded if plan.row.begin is None else (3 + momentum) * volume
     wide, narrow = STEPS.get(plan.method, OTHERS)
     projection = max(working_memory(frame.image_shape, measured)) if cone else volume + 2 * rays
-    return state + rays + wide * padded + (narrow + momentum) * volume + projection
+    return state + rays + wide * padded + narrow * volume + projection
 
 
 def slab_evaluations(frame: VolumeFrame, plan: Plan) -> int:
