@@ -65,6 +65,7 @@ def patch_prior(
     overlap: int = 8,
     patch_batch: int | None = None,
     mesh: Mesh | None = None,
+    mirror: bool = False,
 ) -> Prior:
     """The prior of a patch network.
 
@@ -91,6 +92,8 @@ def patch_prior(
         gradient is that of one chunk; the gradient then computes each chunk twice. None: all at once.
       mesh: devices that share the patches of an image, `patch_batch` at a time on each. The plane is whole on all of
         them; a call gathers its patches once, and DPS no more than that (tilings.py). None: one device.
+      mirror: mirror the patches of a call left to right with probability 1/2, for a network that was trained on images
+        and their mirror images (mirror.py). Of random tilings: fixed and overlapping patches draw nothing.
 
     Returns:
       A `Prior` for images [H, W, config.image_channels].
@@ -111,6 +114,7 @@ def patch_prior(
         overlap=overlap,
         patch_batch=patch_batch,
         mesh=mesh,
+        mirror=mirror,
     )
 
 
@@ -124,6 +128,7 @@ def tiled_prior(
     overlap: int = 8,
     patch_batch: int | None = None,
     mesh: Mesh | None = None,
+    mirror: bool = False,
 ) -> Prior:
     """The prior of any denoiser of patches: (patches [b, P, P, C], positions [b, P, P, 2], sigma [b]) -> patches.
 
@@ -145,7 +150,8 @@ def tiled_prior(
         join: Literal["average", "stitch"] = "average" if tiling == "overlap_average" else "stitch"
         return Prior(Overlapping(denoise, Overlap(frame, overlap, join), patch_batch), frame, channels)
     parts = (denoise, frame, tiling == "random", tilings, patch_batch)
-    whole = Tilings(*parts) if mesh is None or mesh.size == 1 else SharedTilings(*parts, mesh)
+    one, mirror = mesh is None or mesh.size == 1, mirror and tiling == "random"
+    whole = Tilings(*parts, mirror=mirror) if one else SharedTilings(*parts, mesh, mirror=mirror)
     return Prior(whole, frame, channels=channels, tilings=tilings)
 
 

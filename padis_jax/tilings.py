@@ -30,6 +30,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from padis_jax.devices.mesh import AXIS
+from padis_jax.mirror import drawn
 from padis_jax.patches import Frame, random_offset, tile, untile
 from padis_jax.positions import plane_positions
 
@@ -50,6 +51,7 @@ class Tilings:
       random: whether the offsets are drawn from the key; else the middle one is taken.
       tilings: K.
       patch_batch: patches at a time, None for all.
+      mirror: whether a call mirrors its patches with probability 1/2 (mirror.py).
     """
 
     denoise: PatchDenoise
@@ -57,11 +59,13 @@ class Tilings:
     random: bool = dataclasses.field(metadata={"static": True})
     tilings: int = dataclasses.field(metadata={"static": True})
     patch_batch: int | None = dataclasses.field(metadata={"static": True})
+    mirror: bool = dataclasses.field(default=False, kw_only=True, metadata={"static": True})
 
     def __call__(self, key: Array, plane: Array, sigma: Array) -> Array:
         """The expected clean plane."""
+        denoise, key = drawn(self.denoise, key, self.mirror)
         offsets = self._offsets(key)
-        clean = self._some(self.denoise, sigma, self._cut(plane, offsets), self._positions(offsets))
+        clean = self._some(denoise, sigma, self._cut(plane, offsets), self._positions(offsets))
         return self._join(clean, offsets)
 
     def _some(self, denoise: PatchDenoise, sigma: Array, patches: Array, where: Array) -> Array:
@@ -98,8 +102,9 @@ class SharedTilings(Tilings):
 
     def __call__(self, key: Array, plane: Array, sigma: Array) -> Array:
         """The expected clean plane; its patches are gathered once."""
+        denoise, key = drawn(self.denoise, key, self.mirror)
         offsets = self._offsets(key)
-        return self._join(self._split(self._some, P(AXIS), sigma, plane, offsets), offsets)
+        return self._join(self._split(self._some, P(AXIS), denoise, sigma, plane, offsets), offsets)
 
     def descend(
         self, key: Array, plane: Array, sigma: Array, project: Callable[[Array], Array], respond: Respond
@@ -116,6 +121,7 @@ class SharedTilings(Tilings):
         Returns:
           The plane, and the info.
         """
+        turned, key = drawn(self.denoise, key, self.mirror)
         offsets = self._offsets(key)
 
         def each(denoise: PatchDenoise, sigma: Array, patches: Array, where: Array) -> tuple[Array, Any]:
@@ -131,13 +137,21 @@ class SharedTilings(Tilings):
             (pulled,) = transpose(own(self._cut(covector, offsets)))
             return own(self._cut(weight, offsets)) * clean + scale * pulled, info
 
-        mixed, info = self._split(each, (P(AXIS), P()), sigma, plane, offsets)
+        mixed, info = self._split(each, (P(AXIS), P()), turned, sigma, plane, offsets)
         return self._join(mixed, offsets), info
 
     def _filled(self, array: Array) -> Array:
         return jnp.pad(array, ((0, -array.shape[0] % self.mesh.size), *((0, 0),) * (array.ndim - 1)))
 
-    def _split(self, each: Callable[..., Any], out: Any, sigma: Array, plane: Array, offsets: list[Array]) -> Any:
+    def _split(
+        self,
+        each: Callable[..., Any],
+        out: Any,
+        denoise: PatchDenoise,
+        sigma: Array,
+        plane: Array,
+        offsets: list[Array],
+    ) -> Any:
         """each(denoise, sigma, patches, positions) on every device; leading axes that were split are whole again."""
         # Held whole on either side of the split part, or the partitioner may choose several exchanges for one.
         whole = NamedSharding(self.mesh, P())
@@ -145,7 +159,7 @@ class SharedTilings(Tilings):
         arrays = [self._filled(lax.with_sharding_constraint(a, whole)) for a in arrays]
         specs = (P(), P(), P(AXIS), P(AXIS))
         found = jax.shard_map(each, mesh=self.mesh, in_specs=specs, out_specs=out, check_vma=False)(
-            self.denoise, sigma, *arrays
+            denoise, sigma, *arrays
         )
         patches, *rest = found if isinstance(found, tuple) else (found,)
         patches = lax.with_sharding_constraint(patches, whole)[: self.tilings * self.frame.patch_count]

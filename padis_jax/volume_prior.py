@@ -26,6 +26,7 @@ from jax.tree_util import Partial
 
 from padis_jax.devices.mesh import AXIS
 from padis_jax.fields import check_count
+from padis_jax.mirror import drawn
 from padis_jax.patches import Frame
 from padis_jax.positions import plane_positions
 from padis_jax.prior import NetworkDenoise
@@ -68,18 +69,22 @@ class SlabTilings:
       frame: the geometry.
       patch_batch: patches at a time.
       seen: coordinates that the network is given, 2 or 3.
+      mirror: whether a call mirrors its patches with probability 1/2 (mirror.py).
     """
 
     denoise: PatchDenoise
     frame: VolumeFrame = dataclasses.field(metadata={"static": True})
     patch_batch: int = dataclasses.field(metadata={"static": True})
     seen: int = dataclasses.field(metadata={"static": True})
+    mirror: bool = dataclasses.field(default=False, kw_only=True, metadata={"static": True})
 
     def __call__(self, key: Array, volume: Array, sigma: Array, apart: Array | bool = False) -> Array:
         """The expected clean volume."""
+        denoise, key = drawn(self.denoise, key, self.mirror)
+        call = dataclasses.replace(self, denoise=denoise, mirror=False)
         if self.frame.skip == 1 or isinstance(apart, bool):
-            return self._tiled(self.frame.skip if apart else 1, key, volume, sigma)
-        tilings = [functools.partial(self._tiled, skip) for skip in (self.frame.skip, 1)]
+            return call._tiled(self.frame.skip if apart else 1, key, volume, sigma)
+        tilings = [functools.partial(call._tiled, skip) for skip in (self.frame.skip, 1)]
         return lax.cond(apart, *tilings, key, volume, sigma)
 
     def _tiled(self, skip: int, key: Array, volume: Array, sigma: Array) -> Array:
@@ -161,6 +166,7 @@ def slab_prior(
     skip: int = 1,
     patch_batch: int | None = None,
     mesh: Mesh | None = None,
+    mirror: bool = False,
 ) -> VolumePrior:
     """The prior of volumes of a patch network, whose channels are the slices of a slab: one for a network of images.
 
@@ -174,6 +180,7 @@ def slab_prior(
       skip: distance of the slices of a slab on every other noise level; 1 for neighbours on all.
       patch_batch: patches at a time, on each device; None for those of one slab, which is the memory of one image.
       mesh: devices that share the patches, with one axis `devices.mesh.AXIS`; None for one device.
+      mirror: see `patch_prior`.
 
     Returns:
       A `VolumePrior` for volumes [depth, H, W].
@@ -190,5 +197,5 @@ def slab_prior(
     denoise = Partial(NetworkDenoise(config), params)
     seen = max(2, config.position_channels)
     if mesh is not None and mesh.size > 1:
-        return VolumePrior(SharedSlabTilings(denoise, volume, size, seen, mesh), volume)
-    return VolumePrior(SlabTilings(denoise, volume, size, seen), volume)
+        return VolumePrior(SharedSlabTilings(denoise, volume, size, seen, mesh, mirror=mirror), volume)
+    return VolumePrior(SlabTilings(denoise, volume, size, seen, mirror=mirror), volume)

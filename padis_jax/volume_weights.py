@@ -13,7 +13,13 @@ from padis_jax.weights import Weights, load_weights
 
 
 def load_volume_prior(
-    path: str | Path, *, depth: int, first: int | None = None, skip: int = 1, patch_batch: int | None = None
+    path: str | Path,
+    *,
+    depth: int,
+    first: int | None = None,
+    skip: int = 1,
+    patch_batch: int | None = None,
+    mirror: bool | None = None,
 ) -> VolumePrior:
     """The prior of volumes of a weights file, of slabs or of images, which then denoise every slice by itself.
 
@@ -30,13 +36,14 @@ def load_volume_prior(
       skip: distance of the slices of slabs on every other noise level, one that the weights were trained on
         (`patches.skips`); 1 for neighbours on all levels.
       patch_batch: patches at a time; None for those of one slab.
+      mirror: see `patch_prior`; None if the weights were trained on mirrored images, too.
 
     Raises:
       UserError: see `load_weights`; for images of several channels, for a volume that the network's z does not fit, and
         for a `skip` that it was not trained on.
     """
     weights = load_weights(path, volumes=True)
-    return volume_prior_of(weights, path, depth=depth, first=first, skip=skip, patch_batch=patch_batch)
+    return volume_prior_of(weights, path, depth=depth, first=first, skip=skip, patch_batch=patch_batch, mirror=mirror)
 
 
 def volume_prior_of(
@@ -49,6 +56,7 @@ def volume_prior_of(
     frame: Frame | None = None,
     patch_batch: int | None = None,
     mesh: Mesh | None = None,
+    mirror: bool | None = None,
 ) -> VolumePrior:
     """`load_volume_prior` of weights that are loaded already.
 
@@ -61,6 +69,7 @@ def volume_prior_of(
       frame: of a slice; None for that of the weights.
       patch_batch: patches at a time; None for those of one slab.
       mesh: devices that share the patches; None for one device.
+      mirror: see `load_volume_prior`.
 
     Raises:
       UserError: as `load_volume_prior`.
@@ -98,4 +107,5 @@ def volume_prior_of(
         skip=skip,
         patch_batch=patch_batch,
         mesh=mesh,
+        mirror=weights.mirrored if mirror is None else mirror,
     )

@@ -92,6 +92,14 @@ class Weights(NamedTuple):
         free = self.network.position_channels == 0 and self.frame.patch > 0
         return frame_for(image_shape, self.frame.patch) if free else None
 
+    @property
+    def mirrored(self) -> bool:
+        """Whether the network was trained on images and their mirror images, as far as the provenance says."""
+        found: Any = self.provenance
+        for name in ("config", "patches", "flips"):
+            found = found.get(name) if isinstance(found, Mapping) else None
+        return found is True
+
     def computing(self, dtype: str) -> Weights:
         """The same with convolutions in another type, "float32" or "bfloat16"; "" changes nothing."""
         if not dtype:
@@ -213,6 +221,7 @@ def load_prior(
     tilings: int = 1,
     overlap: int = 8,
     patch_batch: int | None = None,
+    mirror: bool | None = None,
 ) -> Prior:
     """The whole-image prior of a weights file: `load_weights`, then `patch_prior` with the frame saved in it.
 
@@ -229,6 +238,7 @@ def load_prior(
       tilings: likewise.
       overlap: likewise.
       patch_batch: likewise.
+      mirror: likewise; None if the weights were trained on mirrored images, too (`Weights.mirrored`).
 
     Raises:
       UserError: see `load_weights`; or if `image_shape` is another than the weights serve.
@@ -248,4 +258,5 @@ def load_prior(
         tilings=tilings,
         overlap=overlap,
         patch_batch=patch_batch,
+        mirror=weights.mirrored if mirror is None else mirror,
     )

@@ -173,6 +173,7 @@ def prior_of(method: Method, trained: Trained, shape: tuple[int, int], patch_bat
             tilings=method.tilings,
             overlap=overlap_of(content.frame.patch),
             patch_batch=patch_batch or None,
+            mirror=content.mirrored,
         )
     return cnn_prior(content.config, content.params, shape)
 
@@ -195,6 +196,8 @@ def described(name: str, problem: str, evaluations: int, trained: Trained | None
     found["network_sha256"] = trained.digest if trained else None
     if trained and method.tiling != "random":
         found["overlap"] = overlap_of(trained.content.frame.patch)
+    if trained and isinstance(trained.content, Weights) and trained.content.mirrored and method.tiling == "random":
+        found["mirror"] = True
     plan = plan_of(method, PROBLEMS[problem], evaluations)
     if plan is not None:
         found["plan"] = plan.described()

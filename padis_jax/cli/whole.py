@@ -32,6 +32,7 @@ from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import plan_of
 from padis_jax.runs.doubts import without_blocks
 from padis_jax.runs.job import Done, Item, check_job, read_manifest, run_job, settings_of
+from padis_jax.runs.prior import mirrored
 from padis_jax.runs.results import results_folder
 from padis_jax.runs.score import aligned, held_lines
 from padis_jax.runs.solve import traced_case
@@ -74,6 +75,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         frame=frame,
         patch_batch=config.patch_batch or None if isinstance(config.patch_batch, int) else None,
         mesh=(mesh := make_mesh(config.devices, local=True)),
+        mirror=mirrored(config, weights),
     )
     cone = isinstance(volume.geometry, ConeScan)
     estimate, peak = estimate_whole(config, plan, weights, prior.frame, measured, cone=cone, timed=output.estimate)

@@ -147,6 +147,8 @@ class Experiment:
       tiling: "random", "fixed", "overlap_average" or "overlap_stitch" (prior.patch_prior).
       tilings: random tilings averaged per evaluation.
       overlap: pixels shared by neighbouring patches of the overlap tilings.
+      mirror: whether a random tiling is mirrored left to right with probability 1/2, at no cost. "auto" if the weights
+        were trained on mirrored images, too (`patches.flips`).
       samples: number of posterior samples: mean, deviation and coverage; 0 for none. They run side by side, but in turn
         those of a volume that is solved as a whole; `solver.average` runs chains in turn.
       generate: number of images to draw from the prior alone; 0 for none.
@@ -188,6 +190,7 @@ class Experiment:
     tiling: TilingName = "random"
     tilings: int = 1
     overlap: int = 8
+    mirror: Literal["auto", "on", "off"] = "auto"
     samples: int = 0
     generate: int = 0
     generate_levels: int = 300

@@ -78,9 +78,15 @@ def build_prior(
             overlap=config.overlap,
             patch_batch=patch_batch(config, weights, frame, devices, images=images),
             mesh=mesh if devices > 1 else None,
+            mirror=mirrored(config, weights),
         )
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def mirrored(config: Experiment, weights: Weights) -> bool:
+    """Whether the tilings of a run are mirrored at random."""
+    return weights.mirrored if config.mirror == "auto" else config.mirror == "on"
 
 
 def patch_batch(config: Experiment, weights: Weights, frame: Frame, devices: int, *, images: int = 1) -> int | None:

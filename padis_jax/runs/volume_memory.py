@@ -6,12 +6,13 @@ in volumes V [D, H, W] and padded volumes P [Dp, Hp, Wp] of float32, m that of a
 so that it counts once. XLA's plan for a CPU hardly shares memory between the network and the data step:
 
     method                   state                data step
-    plug-and-play            3 V; 4 V momentum    P + 4 V of conjugate gradients, a projection
+    plug-and-play            3 to 5 V             P + 4 V of conjugate gradients, a projection
     DDS, DiffPIR, PiGDM      P                    P + 5 V, a projection
     DPS                      P                    2 P, a projection              D and the gradient
     the others               P                    6 P + 3 V, a projection        their noise is drawn at once
 
-A projection is that of the operator: `working_memory` of a cone beam; of slices one by one V + 2 m.
+Plug-and-play keeps one volume more for `momentum`, and one for `averaging`. A projection is that of the operator:
+`working_memory` of a cone beam; of slices one by one V + 2 m.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ def data_bytes(plan: Plan, frame: VolumeFrame, measured: tuple[int, ...], *, con
       cone: whether that is of a cone beam, else slice by slice.
     """
     volume, padded, rays = (BYTES * math.prod(shape) for shape in (frame.image_shape, frame.padded_shape, measured))
-    momentum = bool(getattr(plan.settings, "momentum", 0.0))
-    state = padded if plan.row.begin is None else (3 + momentum) * volume
+    kept = sum(bool(getattr(plan.settings, name, 0.0)) for name in ("momentum", "averaging"))
+    state = padded if plan.row.begin is None else (3 + kept) * volume
     wide, narrow = STEPS.get(plan.method, OTHERS)
     projection = max(working_memory(frame.image_shape, measured)) if cone else volume + 2 * rays
     return state + rays + wide * padded + narrow * volume + projection

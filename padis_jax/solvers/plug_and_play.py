@@ -19,6 +19,10 @@ arXiv 1403.3330); for RED it is Nesterov's step with a constant factor (accelera
 Schniter, IEEE TCI 5, 52, 2019, arXiv 1806.02296). It moves no fixed point. The first z_last is the start; without
 momentum none is kept.
 
+With `averaging` a the result is not v but its weighted mean over the iterations, sum_i a^(k-i) v_i / sum_i a^(k-i): one
+random tiling leaves its borders in the v of its iteration, and the mean has those of several. The iteration does not
+see it.
+
 Both linear systems are solved by CG from the last x. u is the dual variable divided by rho. With `damping` 1 it
 remembers where data and denoiser disagreed; with 0 this is half-quadratic splitting (HQS), which forgets. HQS on a
 ladder of falling levels with `power` 2 is DPIR (Zhang et al., IEEE TPAMI 44, 6360, 2022, arXiv 2008.13751), whose rho
@@ -54,7 +58,7 @@ from padis_jax.solvers.sampling import Noise
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PlugAndPlay:
-    """Settings. The real-valued ones but `momentum` are arguments of the compiled step: a search compiles once.
+    """Settings. The real-valued ones are arguments of the compiled step (not `momentum`, `averaging`): one compilation.
 
     Source: ADMM of Venkatakrishnan et al., GlobalSIP 2013; RED of Romano et al., SIAM J. Imaging Sci. 10, 1804,
     2017; rho = weight ||A||^2 / sigma^power.
@@ -70,11 +74,12 @@ class PlugAndPlay:
       power: how fast rho grows while sigma falls.
       damping: of the dual variable: 1 is ADMM, 0 is HQS; not of "red".
       momentum: how far the denoiser's argument is extrapolated along its last change; 0 for none.
+      averaging: of the denoised images, how much less each counts in the result than the one after it; 0 for the last.
       cg_steps: CG steps per iteration.
 
     Raises:
       ValueError: for a field of another type or outside of its interval: sigma [0, inf], weight (0, inf], power [0,
-        4], damping [0, 1], momentum [0, 1], cg_steps [1, inf].
+        4], damping [0, 1], momentum [0, 1], averaging [0, 1], cg_steps [1, inf].
     """
 
     method: Literal["admm", "red"] = dataclasses.field(default="admm", metadata={"static": True})
@@ -83,6 +88,7 @@ class PlugAndPlay:
     power: float | Array = 0.0
     damping: float | Array = 1.0
     momentum: float = dataclasses.field(default=0.0, metadata={"static": True, "later": True})
+    averaging: float = dataclasses.field(default=0.0, metadata={"static": True, "later": True})
     cg_steps: int = dataclasses.field(default=10, metadata={"static": True})
 
     def __post_init__(self) -> None:
@@ -93,6 +99,7 @@ class PlugAndPlay:
             power="[0, 4]",
             damping="[0, 1]",
             momentum="[0, 1]",
+            averaging="[0, 1]",
             cg_steps="[1, inf]",
         )
 
@@ -101,19 +108,21 @@ State = tuple[Array, ...]
 
 
 def begin(settings: PlugAndPlay, image: Array) -> State:
-    """The state (x, v, u) before the first iteration; with momentum (x, v, u, z_last)."""
+    """The state (x, v, u) before the first iteration; then z_last with momentum; then the mean and its weight."""
     state = image, image, jnp.zeros_like(image)
-    return (*state, image) if settings.momentum else state
+    last = (image,) if settings.momentum else ()
+    mean = (jnp.zeros_like(image), jnp.zeros((), image.dtype)) if settings.averaging else ()
+    return (*state, *last, *mean)
 
 
 def image(state: State) -> Array:
-    """The result, v."""
-    return state[1]
+    """The result: v, or the mean."""
+    return state[-2] if jnp.ndim(state[-1]) == 0 else state[1]
 
 
 def step(settings: PlugAndPlay, problem: Problem, key: Array, state: State, noise: Noise) -> tuple[State, Fit]:
-    """One iteration on the state, images [H, W, C]; v is the result (with "red" x is, too). Reports v's residual."""
-    (x, v, u), last = state[:3], state[3:]
+    """One iteration on the state, images [H, W, C]; with "red" x is v. Reports the residual of the result."""
+    (x, v, u), last = state[:3], state[3 : 4 if settings.momentum else 3]
     scale = (noise.sigma_next / noise.sigma) ** settings.power
     if settings.method == "admm":
         x = _nearest(settings, problem, x, v - u, noise.sigma)
@@ -125,7 +134,13 @@ def step(settings: PlugAndPlay, problem: Problem, key: Array, state: State, nois
     else:
         given, kept = _extrapolated(settings, x, last), (x,) if last else ()
         x = v = _nearest(settings, problem, x, _denoised(problem, key, given, noise.sigma), noise.sigma)
-    return (x, v, u, *kept), problem.fit(problem.residual(v))
+    result, mean = v, ()
+    if settings.averaging:
+        before, weight = state[-2:]
+        weight = settings.averaging * weight + 1
+        result = before + (v - before) / weight
+        mean = (result, weight)
+    return (x, v, u, *kept, *mean), problem.fit(problem.residual(result))
 
 
 def _extrapolated(settings: PlugAndPlay, z: Array, last: State) -> Array:
