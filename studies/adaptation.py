@@ -118,6 +118,8 @@ def described(args: argparse.Namespace, images: Images, pair: str, number: int) 
         "image_sha256": images.pictures.digest(number),
         "weights_sha256": digest_of(weights),
         "patch_batch": args.patch_batch,  # it sums in another order
+        "mirror": "as trained",
+        "plan": preset(SOLVER, PROBLEMS[PROBLEM].kind, EVALUATIONS).described(),
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from tqdm import tqdm
 
+from padis_jax.errors import UserError
 from padis_jax.files import write_json
 from padis_jax.shipped import file_hash, locate
 
@@ -42,6 +43,25 @@ def kept(path: Path, about: Mapping[str, Any], run: Callable[[], dict[str, Any]]
         row = run()
         write_json(path, {"about": about, "row": row})
     return row
+
+
+def belongs(out: Path, about: Mapping[str, Any]) -> None:
+    """Refuses a folder whose cells depend on something else; one without cells is told what its cells depend on.
+
+    Args:
+      out: folder of a grid.
+      about: what all its cells depend on beside their own names; anything JSON can hold.
+
+    Raises:
+      UserError: for cells of something else, or that do not say of what.
+    """
+    file, own = out / "settings.json", json.loads(json.dumps(about))
+    saved = json.loads(file.read_text()) if file.exists() else None
+    if saved is None and not any((out / "cells").glob("*.json")):
+        write_json(file, own)
+    elif saved != own:
+        changed = [name for name in own if saved is None or saved.get(name) != own[name]]
+        raise UserError(f"{out}: its cells are of other {' and '.join(changed)}; take another --out, or delete them")
 
 
 def read(out: Path, kind: type[C]) -> dict[C, dict[str, Any]]:

@@ -208,9 +208,9 @@ def solved(name: str, args: argparse.Namespace, scene: Scene, options: dict[str,
         return total_variation(y, operator, settings=settings).image
     depth = len(scene.truth)
     if name.startswith("slab"):
-        prior = load_volume_prior(args.slab_weights, depth=depth, first=scene.first)
+        prior = load_volume_prior(args.slab_weights, depth=depth, first=scene.first, mirror=False)
     else:
-        prior = load_volume_prior(args.weights, depth=depth)
+        prior = load_volume_prior(args.weights, depth=depth, mirror=False)
     solver = SOLVERS[name.removeprefix("slab_").removesuffix("_tv")]
     plan = preset(solver, scene.kind, args.evaluations)
     options = {"solver": plan.settings, **plan.options(), **options}

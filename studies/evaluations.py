@@ -33,7 +33,7 @@ from padis_jax.files import write_json
 from padis_jax.noise import geometric_ladder
 from padis_jax.solvers.presets import Plan, preset
 from studies import cells
-from studies.tasks import Task, solve, task, validation
+from studies.tasks import Task, settings, solve, task, validation
 
 PROBLEMS = ("ct20", "ct8", "deblur9", "inpaint_random")
 BUDGETS = (2, 5, 10, 25, 50, 100)
@@ -152,6 +152,7 @@ def measure(chosen: Iterable[Cell], out: Path, most: int | None = None) -> None:
         solved = solve(given, plan_of(cell, given), ladder_of(cell))
         return {"psnr": solved.psnr, "tv": given.score(given.start), "seconds": solved.seconds}
 
+    cells.belongs(out, settings())
     cells.measure(chosen, out, run, lambda cell: cell.budget, desc="evaluations", most=most)
 
 

@@ -151,7 +151,7 @@ def prior_of(path: str, images: Images, patch_batch: int | None = None) -> Prior
     frame = weights.frame_for(images.pictures.shape)
     if frame is None:
         raise UserError(f"{path}: trained on {weights.frame.image_shape} pixels, images have {images.pictures.shape}")
-    prior = patch_prior(weights.network, weights.params, frame, patch_batch=patch_batch)
+    prior = patch_prior(weights.network, weights.params, frame, patch_batch=patch_batch, mirror=weights.mirrored)
     return grey_prior(prior) if (prior.channels, images.pictures.channels) == (3, 1) else prior
 
 
@@ -165,7 +165,8 @@ def described(args: argparse.Namespace, field: Field, images: Images, number: in
     about: dict[str, Any] = {"image_sha256": images.pictures.digest(number)}
     if field.prior:
         weights = {"photos": args.photos_weights, "head": args.head_weights}[field.prior]
-        about |= {"weights_sha256": digest_of(weights), "evaluations": args.evaluations}
+        plan = preset(field.solver, PROBLEMS[field.problem].kind, args.evaluations)
+        about |= {"weights_sha256": digest_of(weights), "mirror": "as trained", "plan": plan.described()}
     return about
 
 

@@ -24,12 +24,13 @@ from padis_jax.keys import root_key
 from padis_jax.metrics import psnr
 from padis_jax.prior import Prior
 from padis_jax.problems.registry import PROBLEMS, measure_image
-from padis_jax.solvers.presets import Kind, Plan, tv_preset
+from padis_jax.solvers.presets import KINDS, Kind, Plan, preset, tv_preset
 from padis_jax.solvers.problem import Problem, build_problem
 from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.solvers.tv import total_variation
 from padis_jax.split import HEAD_CT, HEAD_CT_TEST
 from padis_jax.weights import load_prior
+from studies.cells import digest_of
 
 SLICE, PHOTO = "73", VALIDATION[0].split(".")[0]  # the validation images
 PHOTO_CROP = 132  # its number among the crops of padis_jax.benchmark.photos
@@ -142,6 +143,15 @@ def solve(given: Task, plan: Plan, ladder: Sequence[float] | np.ndarray) -> Solv
     image = np.asarray(jax.block_until_ready(found.image))
     seconds = time.perf_counter() - begin
     return Solved(image, given.score(image), np.asarray(found.residual).astype(float).tolist(), seconds)
+
+
+def settings() -> dict[str, Any]:
+    """What a run depends on beside the task and its levels: the priors' weights, and the presets."""
+    return {
+        "weights": {name: digest_of(name) for name in ("head_ct", "photos")},
+        "priors": {"mirror": "as trained"},
+        "presets": {f"{m} {k}": preset(m, k, 25).described() for m in ("pnp_admm", "dds", "dps") for k in KINDS},
+    }
 
 
 @functools.cache

@@ -198,7 +198,7 @@ def method(
     if slab.noise:
         options["noise_std"] = slab.noise
     if form == "slices":
-        one = load_prior(args.weights)
+        one = load_prior(args.weights, mirror=False)
 
         def each(k: int, short: bool) -> Array:
             key = slice_key(args, 1, slab.first + k)
@@ -209,9 +209,9 @@ def method(
         return lambda short: jnp.stack([each(k, short) for k in range(1 if short else depth)])
     if form == "slab":
         skip = args.skip if along == ["skip"] else 1
-        prior = load_volume_prior(args.slab_weights, depth=depth, first=slab.first, skip=skip)
+        prior = load_volume_prior(args.slab_weights, depth=depth, first=slab.first, skip=skip, mirror=False)
     else:
-        prior = load_volume_prior(args.weights, depth=depth)
+        prior = load_volume_prior(args.weights, depth=depth, mirror=False)
     ties = {"tv": Along(tv=args.along_tv), "anchored": Along(noise="anchored")}
     options |= {"on_memory": on_memory, "along": ties.get(along[0]) if along else None}
 

@@ -106,6 +106,8 @@ def sampling(counts):
         "dps": (DPS(), {}),
         "dps_ring": (DPS(step_form="paper", zeta=0.1, zero_ring=True), {}),
         "dps_tilings": (DPS(), {"tilings": 3}),
+        "dps_mirror": (DPS(), {"mirror": True}),
+        "dds_mirror": (DDS(cg_steps=2), {"mirror": True}),
         "dps_weighted": (DPS(), {}),
     }
     noise = np.random.default_rng(1).uniform(0.1, 1, y.shape).astype(np.float32)
@@ -176,17 +178,19 @@ def volumes(counts):
     """The patches of one volume: 3 or, of slices that are apart, 6 slabs of 2 x 3 patches, 4 at a time."""
     operator = from_functions(blur, image_shape=(7, 6, 8))
     y, found = np.random.default_rng(0).random((7, 6, 8), np.float32), {}
-    cases = {"dds": (DDS(cg_steps=2), 1), "dps": (DPS(), 1), "skip": (DDS(cg_steps=2), 3)}
+    cases = {"dds": (DDS(cg_steps=2), 1), "dps": (DPS(), 1), "skip": (DDS(cg_steps=2), 3), "mirror": (DPS(), 1)}
     for case, (solver, skip) in cases.items():
+        mirror = case == "mirror"
         frame = VolumeFrame(frame_for((6, 8), 4), 7, 3, skip=skip)
 
         def solve(prior, key, solver=solver):
             return reconstruct(key, y, operator, prior, solver=solver, levels=3, sigma_max=1.0).image
 
-        one = VolumePrior(SlabTilings(denoise_slabs, frame, 4, 3), frame)
+        one = VolumePrior(SlabTilings(denoise_slabs, frame, 4, 3, mirror=mirror), frame)
         reference = jax.jit(solve)(one, jax.random.key(0))
         for count in counts:
-            prior = VolumePrior(SharedSlabTilings(denoise_slabs, frame, 4, 3, make_mesh(count)), frame)
+            shared = SharedSlabTilings(denoise_slabs, frame, 4, 3, make_mesh(count), mirror=mirror)
+            prior = VolumePrior(shared, frame)
             compiled = jax.jit(solve).lower(prior, jax.random.key(0)).compile()
             image = compiled(prior, jax.random.key(0))
             found[f"{case} {count}"] = {"distance": distance(reference, image), "collectives": collectives(compiled)}

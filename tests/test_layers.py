@@ -32,8 +32,8 @@ ROOMS = {
 }
 MATHEMATICS = (
     "batches blocks checkpoint config convolution denoiser digest display errors fields files inflate keys lock loss "
-    "metrics noise outputs patches positions prior serialization shipped slab_batches slabs streamed tilings training "
-    "training_loop unet volume_prior volume_weights weights window"
+    "metrics mirror noise outputs patches positions prior serialization shipped slab_batches slabs streamed tilings "
+    "training training_loop unet volume_prior volume_weights weights window"
 ).split()
 MODULES_OF = {**dict.fromkeys(MATHEMATICS, "mathematics"), "split": "images", "benchmark.__main__": "cli"}
 

@@ -12,8 +12,11 @@ from padis_jax.mirror import Mirrored, drawn
 from padis_jax.patches import frame_for, random_offset, tile, untile
 from padis_jax.positions import plane_positions
 from padis_jax.prior import patch_prior, tiled_prior
+from padis_jax.runs.config import Experiment
+from padis_jax.runs.prior import build_prior, mirrored
 from padis_jax.slabs import VolumeFrame
-from padis_jax.volume_prior import SlabTilings, VolumePrior
+from padis_jax.volume_prior import SlabTilings, VolumePrior, slab_prior
+from padis_jax.volume_weights import volume_prior_of
 from padis_jax.weights import load_prior, load_weights, save_weights
 
 FRAME = frame_for((13, 18), 5)
@@ -131,3 +134,24 @@ def test_weights_know_whether_they_were_trained_on_both(tmp_path, flips):
         np.testing.assert_allclose(
             *(p.denoise(key_of(True), plane, jnp.float32(0.3)) for p in (got, expected)), rtol=1e-5, atol=1e-6
         )
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_run_mirrors_as_trained_unless_told(tmp_path, trained):
+    path, frame = tmp_path / "w.safetensors", frame_for((16, 16), 8)
+    save_weights(path, random_params(), NETWORK, frame, PLAIN, {"config": {"patches": {"flips": trained}}})
+    weights = load_weights(path)
+    for told, expected in (("auto", trained), ("on", True), ("off", False)):
+        config = Experiment(weights=str(path), mirror=told)
+        assert build_prior(config, weights, frame).denoise.mirror is expected
+        volume = volume_prior_of(weights, path, depth=3, mirror=mirrored(config, weights))
+        assert volume.denoise.mirror is expected
+
+
+def test_a_volume_of_one_slice_is_its_image_bit_for_bit():
+    frame = frame_for((16, 16), 8)
+    image = patch_prior(NETWORK, random_params(), frame, mirror=True)
+    volume = slab_prior(NETWORK, random_params(), frame, depth=1, mirror=True, patch_batch=frame.patch_count)
+    plane = jax.random.normal(root_key(1), (*frame.padded_shape, 1))
+    got = jax.jit(volume.denoise)(key_of(True), plane[None, ..., 0], jnp.float32(0.3))
+    np.testing.assert_array_equal(got[0], jax.jit(image.denoise)(key_of(True), plane, jnp.float32(0.3))[..., 0])

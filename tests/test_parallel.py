@@ -66,19 +66,20 @@ def test_the_patches_of_one_image_are_shared_and_gathered_once_per_level():
     DPS sums the projections of the devices' patches besides, which are of the measurement's size.
     """
     found = _eight_devices("sampling", 1, 2, 4, 8)
-    assert len(found) == 20
+    assert len(found) == 28
     for name, entry in found.items():
         assert entry["distance"] < 1e-5, (name, entry)
         solver, count = name.split()
-        expected = {"all-gather": 1} if solver == "dds" else {"all-gather": 1, "all-reduce": 1}
+        expected = {"all-gather": 1} if solver.startswith("dds") else {"all-gather": 1, "all-reduce": 1}
         assert entry["collectives"] == ({} if count == "1" else expected), (name, entry)
 
 
 def test_the_patches_of_one_volume_are_shared_and_gathered_once_per_level():
     """Each of two tilings by slabs stands in the program. DPS sums the gradients of the devices' patches besides."""
     found = _eight_devices("volumes", 2)
-    assert set(found) == {"dds 2", "dps 2", "skip 2"}
-    expected = {"dds": {"all-gather": 1}, "skip": {"all-gather": 2}, "dps": {"all-gather": 1, "all-reduce": 1}}
+    assert set(found) == {"dds 2", "dps 2", "skip 2", "mirror 2"}
+    shared = {"all-gather": 1, "all-reduce": 1}
+    expected = {"dds": {"all-gather": 1}, "skip": {"all-gather": 2}, "dps": shared, "mirror": shared}
     for name, entry in found.items():
         assert entry["distance"] < 1e-5, (name, entry)
         assert entry["collectives"] == expected[name.split()[0]], (name, entry)

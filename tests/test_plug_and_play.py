@@ -72,6 +72,27 @@ def test_momentum_comes_nearer_in_as_many_iterations():
     assert fast < 0.7 * plain
 
 
+@pytest.mark.parametrize("method", ["admm", "red"])
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+@pytest.mark.parametrize("averaging", [0.6, 1.0])
+def test_averaging_weighs_the_images_of_all_iterations(method, momentum, averaging):
+    """Those of runs that end earlier; the iterations are the same."""
+    settings = PlugAndPlay(method=method, sigma=0.6, weight=0.05, momentum=momentum, cg_steps=16)
+    start = jnp.full((3, 4, 1), 0.4)
+
+    def run(levels, averaging=0.0):
+        chosen = dataclasses.replace(settings, averaging=averaging)
+        return reconstruct(0, *ARGUMENTS, solver=chosen, levels=levels, start=start)
+
+    each = np.stack([run(levels).image for levels in (1, 2, 3, 4)])
+    weights = averaging ** np.arange(3, -1, -1)
+    got = run(4, averaging)
+    np.testing.assert_allclose(got.image, np.tensordot(weights / weights.sum(), each, 1), rtol=1e-5, atol=1e-6)
+    assert relative(got.image, each[-1]) > 1e-3
+    misfit = GAUSSIAN.y - GAUSSIAN.matrix @ np.asarray(got.image, np.float64).ravel()
+    assert float(got.residual[-1]) == pytest.approx(np.linalg.norm(misfit) / np.linalg.norm(GAUSSIAN.y), rel=1e-4)
+
+
 def test_a_level_of_the_settings_stays_and_zero_is_the_ladder():
     def run(sigma, sigma_max):
         settings = PlugAndPlay(sigma=sigma, weight=0.05, cg_steps=16)
@@ -109,6 +130,7 @@ def test_it_reports_the_residual_of_its_image_and_counts_every_tiling():
         ({"sigma": -0.1}, "sigma is -0.1"),
         ({"damping": 1.1}, "damping is 1.1"),
         ({"momentum": -0.1}, "momentum is -0.1"),
+        ({"averaging": 1.5}, "averaging is 1.5"),
         ({"weight": -1.0}, "weight is -1"),
     ],
 )

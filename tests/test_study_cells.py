@@ -8,10 +8,15 @@ import pytest
 from tiny import write_weights
 
 from padis_jax.benchmark.data import Pictures
+from padis_jax.errors import UserError
+from padis_jax.files import write_json
 from padis_jax.images import PLAIN
-from studies import adaptation, other_data
-from studies.cells import kept, known, measure, read
+from padis_jax.solvers.presets import preset
+from studies import adaptation, evaluations, other_data
+from studies.cells import belongs, kept, known, measure, read
 from studies.other_images import Images
+from studies.schedule import cells as schedule_cells
+from studies.tasks import settings
 
 
 def test_a_row_is_run_once_and_again_when_it_depends_on_another_thing(tmp_path):
@@ -94,3 +99,30 @@ def test_images_of_adaptation_depend_on_weights_and_values(tmp_path, images):
     assert found() == {"psnr": 30.0} == found(photos_weights=two)
     assert all(other is None for other in (found(head_weights=two), found(steps=2), found(changed(images))))
     assert found(patch_batch=3) is None
+
+
+def test_a_folder_holds_cells_of_one_setting(tmp_path):
+    belongs(tmp_path, {"weights": "a", "presets": {"dds": 1}})
+    belongs(tmp_path, {"weights": "a", "presets": {"dds": 1}})
+    with pytest.raises(UserError, match="its cells are of other presets; take another --out"):
+        belongs(tmp_path, {"weights": "a", "presets": {"dds": 2}})
+    old = tmp_path / "old"
+    write_json(old / "cells" / "a.json", {})
+    with pytest.raises(UserError, match="its cells are of other weights"):
+        belongs(old, {"weights": "a"})
+
+
+@pytest.mark.parametrize("study", ["schedule", "evaluations"])
+def test_a_grid_of_before_a_preset_changed_is_not_gone_on_with(tmp_path, monkeypatch, study):
+    grid = {"schedule": schedule_cells, "evaluations": evaluations}[study]
+    monkeypatch.setattr(grid, "settings", lambda: {"presets": 1})
+    grid.measure([], tmp_path)
+    monkeypatch.setattr(grid, "settings", lambda: {"presets": 2})
+    with pytest.raises(UserError, match="its cells are of other presets"):
+        grid.measure([], tmp_path)
+
+
+def test_settings_of_tasks_name_weights_and_presets():
+    about = settings()
+    assert set(about["weights"]) == {"head_ct", "photos"} and all(len(d) == 64 for d in about["weights"].values())
+    assert about["presets"]["pnp_admm ct"] == preset("pnp_admm", "ct", 25).described()

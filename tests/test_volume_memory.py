@@ -60,21 +60,22 @@ def test_the_peak_in_volumes_and_measurements(volume, measured, slab):
     assert max(usual) < 12 < taken("langevin") and taken("pnp_admm") == pytest.approx(usual[0] + 1)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.4])
-def test_the_state_of_plug_and_play_is_what_the_estimate_says(momentum):
-    """As XLA plans a run: momentum keeps one more volume, which a call is given and returns."""
+@pytest.mark.parametrize(("momentum", "averaging"), [(0.0, 0.0), (0.4, 0.0), (0.0, 0.7), (0.4, 0.7)])
+def test_the_state_of_plug_and_play_is_what_the_estimate_says(momentum, averaging):
+    """As XLA plans a run: momentum and averaging keep one more volume each, which a call is given and returns."""
     prior = VolumePrior(lambda key, volume, sigma: volume * 0.5, VolumeFrame(frame_for((16, 16), 8), 16, 1))
     operator = from_functions(lambda x: x / 2, image_shape=(16, 16, 16))
     planned = []
-    settings = PlugAndPlay(momentum=momentum, cg_steps=2)
+    settings = PlugAndPlay(momentum=momentum, averaging=averaging, cg_steps=2)
     y, start = jnp.full((16, 16, 16), 0.2), jnp.zeros((16, 16, 16))
     reconstruct(0, y, operator, prior, solver=settings, levels=2, start=start, on_memory=planned.append)
     states = planned[0].results / (4 * 16**3)
-    assert round(states) == (4 if momentum else 3)
+    assert round(states) == 3 + bool(momentum) + bool(averaging)
     one, with_ = (
-        data_bytes(plan("pnp_admm", momentum=value), prior.frame, (9, 16, 16), cone=True) for value in (0.0, momentum)
+        data_bytes(plan("pnp_admm", momentum=m, averaging=a), prior.frame, (9, 16, 16), cone=True)
+        for m, a in ((0.0, 0.0), (momentum, averaging))
     )
-    assert with_ - one == (4 * 16**3 if momentum else 0)
+    assert with_ - one == 4 * 16**3 * (bool(momentum) + bool(averaging))
 
 
 def test_ten_steps_of_conjugate_gradients_by_default():

@@ -55,7 +55,9 @@ LEVELS: dict[str, dict[Kind, tuple[float, float]]] = {
 }
 MOST: dict[str, dict[Kind, int]] = {"pnp_admm": {"counts": 25}}  # iterations, more of which fit the noise
 # method -> field -> iterations, from and up to which SETTINGS gain; momentum loses with 5, a solved data step with 50
-SPANS: dict[str, dict[str, tuple[int, int]]] = {"pnp_admm": {"momentum": (10, 10**6), "cg_steps": (1, 40)}}
+SPANS: dict[str, dict[str, tuple[int, int]]] = {
+    "pnp_admm": {"momentum": (10, 10**6), "averaging": (10, 10**6), "cg_steps": (1, 40)}
+}
 # method -> field -> kind -> value; kinds that are not named have the method's own default
 SETTINGS: dict[str, dict[str, dict[Kind, Any]]] = {
     "dds": {"cg_steps": dict.fromkeys(KINDS, 10)},
@@ -69,6 +71,7 @@ SETTINGS: dict[str, dict[str, dict[Kind, Any]]] = {
         "power": {"counts": 1.0},
         "damping": {"counts": 0.5},
         "momentum": {"counts": 0.4, "ct": 0.4, "few": 0.4},
+        "averaging": {"counts": 0.7, "ct": 0.7, "small": 0.7},
         "cg_steps": {"ct": 15},
     },
     "pnp_red": {

@@ -81,7 +81,7 @@ def measure(args: argparse.Namespace, out: Path) -> None:
     priors: dict[tuple[str, int], Prior] = {}
     for cell in cells_of(args):  # what is missing is said before the work
         if (own := (cell.arm, cell.seed)) not in priors:
-            priors[own] = load_prior(START) if cell.arm == SHIPPED else prior_of(args, *own)
+            priors[own] = load_prior(START, mirror=False) if cell.arm == SHIPPED else prior_of(args, *own)
     missing = [cell for cell in cells_of(args) if known(place(out, cell), described(args, cell)) is None]
     print(f"{len(missing)} cells to run", flush=True)
     for cell in tqdm(missing[: args.most], desc="context", unit="cell"):

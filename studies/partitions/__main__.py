@@ -126,7 +126,7 @@ def prior_of(args: argparse.Namespace, size: str, tilings: int = 1) -> Prior:
     path = args.runs / "weights.safetensors" if size == "small" else Path(args.weights)
     if not path.is_file():
         raise UserError(f"{path}: not there; run `python -m studies.partitions train` first, or name it")
-    return load_prior(path, tilings=tilings)
+    return load_prior(path, tilings=tilings, mirror=False)
 
 
 def slices(size: str, chosen: list[int] | tuple[int, ...]) -> np.ndarray:

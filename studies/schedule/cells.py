@@ -14,7 +14,7 @@ from padis_jax.errors import UserError
 from padis_jax.noise import edm_ladder, geometric_ladder
 from padis_jax.solvers.presets import Plan, preset
 from studies import cells
-from studies.tasks import Task, solve, task, validation
+from studies.tasks import Task, settings, solve, task, validation
 
 FIRST = tuple(float(f"{0.04 * 10 ** (i / 2):.3g}") for i in range(5))  # two decades
 LAST = tuple(float(f"{0.001 * 10 ** (i / 2):.3g}") for i in range(4))  # one and a half
@@ -117,6 +117,7 @@ def measure(chosen: Iterable[Cell], out: Path, most: int | None = None) -> None:
         about = {"psnr": solved.psnr, "tv": given.score(given.start), "seconds": solved.seconds}
         return about | {"residual": solved.residual}
 
+    cells.belongs(out, settings())
     cells.measure(chosen, out, run, lambda cell: cell.levels, desc="schedule", most=most)
 
 
