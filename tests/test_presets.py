@@ -153,6 +153,7 @@ def test_recipes_of_few_and_of_many_evaluations():
 def test_momentum_is_of_long_runs_and_a_solved_data_step_of_short_ones():
     runs = {levels: preset("pnp_admm", "ct", levels).settings for levels in (5, 9, 10, 40, 41)}
     assert [run.momentum for run in runs.values()] == [0.0, 0.0, 0.4, 0.4, 0.4]
+    assert [run.averaging for run in runs.values()] == [0.0, 0.0, 0.7, 0.7, 0.7]
     assert [run.cg_steps for run in runs.values()] == [15, 15, 15, 15, 10]
     assert preset("pnp_admm", "ct", 5, given={"momentum": 0.2}).settings.momentum == 0.2
     for levels, run in runs.items():  # by flags as well
@@ -173,11 +174,10 @@ def test_every_kind_of_problem_has_a_preset():
 
 
 def test_a_setting_that_came_later_does_not_change_what_finished_results_are_known_by():
-    """Cells of docs/benchmark_table.jsonl from before `momentum` describe plug-and-play as it is described now."""
-    lines = map(json.loads, (DOCS / "benchmark_table.jsonl").read_text().splitlines())
-    plans = [line["config"]["plan"] for line in lines if line["method"] == "pnp_admm" and line["problem"] == "ct20"]
-    budgets = {plan["levels"]: plan for plan in plans}
-    for levels, known in budgets.items():
-        assert preset("pnp_admm", "ct", levels, given={"momentum": 0.0, "cg_steps": 10}).described() == known
+    """Cells of docs/benchmark_photos12.jsonl from before `averaging` describe plug-and-play as it is described now."""
+    lines = map(json.loads, (DOCS / "benchmark_photos12.jsonl").read_text().splitlines())
+    plans = [line["config"]["plan"] for line in lines if line["method"] == "pnp_admm" and line["problem"] == "sr4"]
+    for known in plans:
+        assert preset("pnp_admm", "small", known["levels"], given={"averaging": 0.0}).described() == known
     given = preset("pnp_admm", "ct", given={"momentum": 0.5}).described()["settings"]
-    assert budgets and given["momentum"] == 0.5
+    assert plans and given["momentum"] == 0.5
