@@ -151,10 +151,10 @@ def test_recipes_of_few_and_of_many_evaluations():
 
 
 def test_momentum_is_of_long_runs_and_a_solved_data_step_of_short_ones():
-    runs = {levels: preset("pnp_admm", "ct", levels).settings for levels in (5, 9, 10, 40, 41)}
-    assert [run.momentum for run in runs.values()] == [0.0, 0.0, 0.4, 0.4, 0.4]
-    assert [run.averaging for run in runs.values()] == [0.0, 0.0, 0.7, 0.7, 0.7]
-    assert [run.cg_steps for run in runs.values()] == [15, 15, 15, 15, 10]
+    runs = {levels: preset("pnp_admm", "ct", levels).settings for levels in (5, 9, 10, 19, 20, 40, 41)}
+    assert [run.momentum for run in runs.values()] == [0.0, 0.0, 0.4, 0.4, 0.4, 0.4, 0.4]
+    assert [run.averaging for run in runs.values()] == [0.0, 0.0, 0.0, 0.0, 0.7, 0.7, 0.7]
+    assert [run.cg_steps for run in runs.values()] == [15, 15, 15, 15, 15, 15, 10]
     assert preset("pnp_admm", "ct", 5, given={"momentum": 0.2}).settings.momentum == 0.2
     for levels, run in runs.items():  # by flags as well
         assert plan_of_run(Experiment(solver=SolverConfig("pnp_admm", levels=levels)), "ct").settings == run

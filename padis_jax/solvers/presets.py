@@ -54,9 +54,10 @@ LEVELS: dict[str, dict[Kind, tuple[float, float]]] = {
     "pnp_admm": {"counts": (0.1, 0.01), "ct": (0.1, 0.01), "few": (0.5, 0.015)},
 }
 MOST: dict[str, dict[Kind, int]] = {"pnp_admm": {"counts": 25}}  # iterations, more of which fit the noise
-# method -> field -> iterations, from and up to which SETTINGS gain; momentum loses with 5, a solved data step with 50
+# method -> field -> iterations, from and up to which SETTINGS gain: momentum loses with 5, averaging with 10, a solved
+# data step with 50
 SPANS: dict[str, dict[str, tuple[int, int]]] = {
-    "pnp_admm": {"momentum": (10, 10**6), "averaging": (10, 10**6), "cg_steps": (1, 40)}
+    "pnp_admm": {"momentum": (10, 10**6), "averaging": (20, 10**6), "cg_steps": (1, 40)}
 }
 # method -> field -> kind -> value; kinds that are not named have the method's own default
 SETTINGS: dict[str, dict[str, dict[Kind, Any]]] = {
