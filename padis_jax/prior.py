@@ -150,8 +150,10 @@ def tiled_prior(
         join: Literal["average", "stitch"] = "average" if tiling == "overlap_average" else "stitch"
         return Prior(Overlapping(denoise, Overlap(frame, overlap, join), patch_batch), frame, channels)
     parts = (denoise, frame, tiling == "random", tilings, patch_batch)
-    one, mirror = mesh is None or mesh.size == 1, mirror and tiling == "random"
-    whole = Tilings(*parts, mirror=mirror) if one else SharedTilings(*parts, mesh, mirror=mirror)
+    mirror = mirror and tiling == "random"
+    if mesh is None or mesh.size == 1:
+        return Prior(Tilings(*parts, mirror=mirror), frame, channels=channels, tilings=tilings)
+    whole = SharedTilings(*parts, mesh, mirror=mirror)
     return Prior(whole, frame, channels=channels, tilings=tilings)
 
 

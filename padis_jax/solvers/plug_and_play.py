@@ -134,7 +134,8 @@ def step(settings: PlugAndPlay, problem: Problem, key: Array, state: State, nois
     else:
         given, kept = _extrapolated(settings, x, last), (x,) if last else ()
         x = v = _nearest(settings, problem, x, _denoised(problem, key, given, noise.sigma), noise.sigma)
-    result, mean = v, ()
+    result: Array = v
+    mean: State = ()
     if settings.averaging:
         before, weight = state[-2:]
         weight = settings.averaging * weight + 1
