@@ -208,6 +208,7 @@ def solved(name: str, args: argparse.Namespace, scene: Scene, options: dict[str,
         return total_variation(y, operator, settings=settings).image
     depth = len(scene.truth)
     if name.startswith("slab"):
+        # not mirrored, as all figures of its page
         prior = load_volume_prior(args.slab_weights, depth=depth, first=scene.first, mirror=False)
     else:
         prior = load_volume_prior(args.weights, depth=depth, mirror=False)

@@ -227,6 +227,7 @@ def solve(method: str, settings: Any, y: Any, a: Any, tv: float, args: argparse.
     plan = preset("pnp_admm", "ct", EVALUATIONS, given={"weight": settings["weight"]})
     options = {"solver": plan.settings, **plan.options(), "sigma_min": settings["last"]}
     options["start"] = smoothed(y, a, tv * square)
+    # not mirrored, as all figures of its page
     return reconstruct(0, y, a, load_volume_prior(args.weights, depth=len(y), mirror=False), **options).image
 
 

@@ -198,6 +198,7 @@ def method(
     if slab.noise:
         options["noise_std"] = slab.noise
     if form == "slices":
+        # not mirrored, as all figures of its page
         one = load_prior(args.weights, mirror=False)
 
         def each(k: int, short: bool) -> Array:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tiny import NETWORK, random_params
 
+from padis_jax.errors import UserError
 from padis_jax.images import PLAIN
 from padis_jax.keys import root_key
 from padis_jax.mirror import Mirrored, drawn
@@ -146,6 +147,12 @@ def test_a_run_mirrors_as_trained_unless_told(tmp_path, trained):
         assert build_prior(config, weights, frame).denoise.mirror is expected
         volume = volume_prior_of(weights, path, depth=3, mirror=mirrored(config, weights))
         assert volume.denoise.mirror is expected
+
+
+def test_a_tiling_that_draws_nothing_is_not_mirrored_on_demand():
+    with pytest.raises(UserError, match="--mirror on: --tiling fixed draws nothing"):
+        Experiment(mirror="on", tiling="fixed")
+    assert Experiment(tiling="fixed").mirror == "auto"
 
 
 def test_a_volume_of_one_slice_is_its_image_bit_for_bit():

@@ -209,6 +209,8 @@ class Experiment:
             raise UserError(
                 f"patch_batch {self.patch_batch} must be at least 1, 0 or 'auto'; tilings {self.tilings} at least 1"
             )
+        if self.mirror == "on" and self.tiling != "random":
+            raise UserError(f"--mirror on: --tiling {self.tiling} draws nothing; leave one of the two out")
         if self.samples < 0 or self.samples == 1 or self.generate < 0:
             raise UserError(f"samples {self.samples} must be at least 2, or 0; generate {self.generate} not negative")
         if self.devices < 0 or self.batch < 1:

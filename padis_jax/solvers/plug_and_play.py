@@ -117,7 +117,8 @@ def begin(settings: PlugAndPlay, image: Array) -> State:
 
 def image(state: State) -> Array:
     """The result: v, or the mean."""
-    return state[-2] if jnp.ndim(state[-1]) == 0 else state[1]
+    averaged = jnp.ndim(state[-1]) == 0  # by the weight of the mean, the only number in a state
+    return state[-2] if averaged else state[1]
 
 
 def step(settings: PlugAndPlay, problem: Problem, key: Array, state: State, noise: Noise) -> tuple[State, Fit]:

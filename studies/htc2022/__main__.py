@@ -101,6 +101,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.chains < 1:
         raise UserError(f"--chains {args.chains}: at least 1 is needed")
+    # not mirrored, as all figures of its page
     prior = load_prior(args.weights, mirror=False) if args.weights else None
     if prior and prior.frame.image_shape != (PRIOR_SIDE, PRIOR_SIDE):
         raise UserError(f"--weights {args.weights}: its images have {prior.frame.image_shape} pixels, not {PRIOR_SIDE}")
