@@ -1,7 +1,6 @@
 """Settings stand once: the command line, the presets, the benchmark and the documents agree for every method."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pytest
@@ -174,10 +173,10 @@ def test_every_kind_of_problem_has_a_preset():
 
 
 def test_a_setting_that_came_later_does_not_change_what_finished_results_are_known_by():
-    """Cells of docs/benchmark_photos12.jsonl from before `averaging` describe plug-and-play as it is described now."""
-    lines = map(json.loads, (DOCS / "benchmark_photos12.jsonl").read_text().splitlines())
-    plans = [line["config"]["plan"] for line in lines if line["method"] == "pnp_admm" and line["problem"] == "sr4"]
-    for known in plans:
-        assert preset("pnp_admm", "small", known["levels"], given={"averaging": 0.0}).described() == known
+    """Plug-and-play as cells from before `momentum` and `averaging` describe it."""
+    settings = {"method": "admm", "sigma": 0.03, "weight": 0.03, "power": 0.0, "damping": 1.0, "cg_steps": 10}
+    options = {"levels": 25, "inner": 1, "sigma_max": 0.2, "sigma_min": 0.003, "ladder": "geometric", "start": "tv"}
+    known = {"method": "pnp_admm", "settings": settings, **options, "average": 1}
+    assert preset("pnp_admm", "small", 25, given={"averaging": 0.0}).described() == known
     given = preset("pnp_admm", "ct", given={"momentum": 0.5}).described()["settings"]
-    assert plans and given["momentum"] == 0.5
+    assert given["momentum"] == 0.5
