@@ -1,6 +1,6 @@
 """The paper's VE-DPS with 1000 network evaluations on the head CT, 20 views, noiseless.
 
-    python sample.py --config configs/dps.py --workdir results/dps
+    python sample.py --config configs/dps.py --workdir results/dps --mirror off
 
 100 levels of 10 Langevin steps, geometric from 1 to 0.003, from pure noise, with the squared-form data step in units of
 the operator (solvers/dps.py). First level and step size are the best of six combinations at 100 evaluations, on
