@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+# (patches [b, P, P, C], positions [b, P, P, 2 or 3], sigma [b]) -> patches
 PatchDenoise = Callable[[Array, Array, Array], Array]
 
 

@@ -24,8 +24,9 @@ from jax.tree_util import Partial
 
 from padis_jax.denoiser import denoise_patches
 from padis_jax.fields import check_count
+from padis_jax.mirror import PatchDenoise
 from padis_jax.patches import Frame
-from padis_jax.tilings import Overlap, Overlapping, PatchDenoise, SharedTilings, Tilings
+from padis_jax.tilings import Overlap, Overlapping, SharedTilings, Tilings
 from padis_jax.unet import NetworkConfig, Params
 
 Denoise = Callable[[Array, Array, Array], Array]  # (key, plane [Hp, Wp, C], sigma []) -> plane

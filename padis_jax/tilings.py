@@ -30,12 +30,10 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from padis_jax.devices.mesh import AXIS
-from padis_jax.mirror import drawn
+from padis_jax.mirror import PatchDenoise, drawn
 from padis_jax.patches import Frame, random_offset, tile, untile
 from padis_jax.positions import plane_positions
 
-# (patches [b, P, P, C], positions [b, P, P, 2], sigma [b]) -> patches
-PatchDenoise = Callable[[Array, Array, Array], Array]
 # A D -> what a step makes of it, (weight, covector, scale, info): it wants weight D + scale J_D* covector.
 Respond = Callable[[Array], tuple[Array, Array, Array, Any]]
 

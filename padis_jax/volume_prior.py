@@ -26,12 +26,11 @@ from jax.tree_util import Partial
 
 from padis_jax.devices.mesh import AXIS
 from padis_jax.fields import check_count
-from padis_jax.mirror import drawn
+from padis_jax.mirror import PatchDenoise, drawn
 from padis_jax.patches import Frame
 from padis_jax.positions import plane_positions
 from padis_jax.prior import NetworkDenoise
 from padis_jax.slabs import VolumeFrame, corners, random_offsets, slab_heights, tile_volume, untile_volume
-from padis_jax.tilings import PatchDenoise
 from padis_jax.unet import NetworkConfig, Params
 
 
