@@ -10,12 +10,18 @@ and tan g = u / D, the ray through both is that of a parallel beam,
     x cos(t - g) + y sin(t - g) = d sin g - a cos g,
 
 infinite in both directions. Line sums are those of `joseph`, each ray steep or shallow by its own angle t - g. Its
-position on line i is alpha + beta i; alpha and beta are tabulated in float64 outside the trace, and the transpose
-weighs pixels with the same expression. A pixel at depth L = d - x sin t + y cos t meets the detector at
+position on line i is alpha + beta i; alpha and beta are tabulated in float64 outside the trace. A pixel of size p (h
+across columns) at depth L = d - x sin t + y cos t meets the detector at
 
-    u = D (x cos t + y sin t + a) / L,
+    u = D (x cos t + y sin t + a) / L.
 
-and the transpose looks at the bins around there, as many as the rays within one pixel can be apart.
+The ray through u' passes it at (u' - u) L / |w| across, w being the ray's direction with the length of P - S, so along
+a row, if the ray is steep, at (u' - u) L / |w_y|, along a column, if it is shallow, at (u' - u) L / |w_x|, with
+
+    w_y = D cos t + u' sin t,     w_x = u' cos t - D sin t.
+
+The transpose weighs with max(0, 1 - that distance in pixels) = max(0, m - |u' - u| L) / m, m = p |w_y| or h |w_x|, all
+in bins. It looks at the bins around u, as many as the rays within one pixel can be apart.
 """
 
 from __future__ import annotations
@@ -30,6 +36,8 @@ from padis_jax.operators.fan_rays import FanRays, Strips
 from padis_jax.operators.fbp import fbp_tables
 from padis_jax.operators.joseph import LANES, padded, rounded_up, source_table
 from padis_jax.operators.scan import Scan
+
+SLACK = 1e-2  # bins: in float32 the place of a pixel is rounded
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,36 +86,56 @@ class FanGeometry(Scan):
         x = (np.arange(-(-w // LANES) * LANES) - (w - 1) / 2) * self.pixel_size
         middle = (self.detector_count - 1) / 2 - self.detector_offset / self.detector_spacing
         alpha, beta, steps = _lines(self)
-        order = [np.argsort(~step.any(1), kind="stable") for step in steps]  # the views with such rays first
+        main = self._main()
+        along = np.abs(main[:, :, :1] + main[:, :, 1:] * (np.arange(self.detector_count) - middle))
+        needed = np.where(np.any(steps, -1), 2 * (_widest(self) + SLACK), 0)
+        taps = _rungs(rounded_up(math.ceil(needed.max())))
         return FanRays(
             lines=_strips(alpha, beta, steps),
-            alpha=alpha,
-            beta=beta,
-            steps=np.asarray(steps),
-            order=np.asarray(order, np.int32),
-            counts=np.asarray([step.any(1).sum() for step in steps], np.int32),
+            scale=np.divide(steps, along, out=np.zeros_like(along), where=np.asarray(steps) > 0),
+            main=main,
+            order=np.argsort(-needed, axis=1, kind="stable").astype(np.int32),
+            counts=np.stack([(needed > fewer).sum(1) for fewer in (*taps[1:], 0)], -1).astype(np.int32),
             lateral=(np.sin(theta) * y, np.cos(theta) * x + self.rotation_offset),
             depth=(np.cos(theta) * y, -np.sin(theta) * x + self.source_distance),
             detector=np.asarray([distance / self.detector_spacing, middle, distance]),
             fbp=fbp_tables(self),
             image_shape=self.image_shape,
-            taps=rounded_up(math.ceil(_widest(self) + 1e-2)),  # the bin coordinate is rounded, the weights are not
+            taps=taps,
         )
 
+    def _main(self) -> np.ndarray:
+        """m over the bin spacing of both kinds of ray by (1, bin coordinate from u = 0): [2, views, 2]."""
+        cos, sin, distance = *_turn(self), (self.source_distance + self.detector_distance) / self.detector_spacing
+        steep = self.pixel_size * np.stack([distance * cos, sin], -1)
+        return np.stack([steep, self.pixel_height * np.stack([-distance * sin, cos], -1)])
 
-def _widest(geometry: FanGeometry) -> float:
-    """A bound on how many bins apart two rays are that pass a pixel row or column one pixel apart."""
+
+def _turn(geometry: FanGeometry) -> tuple[np.ndarray, np.ndarray]:
+    return np.cos(geometry.angles), np.sin(geometry.angles)
+
+
+def _rungs(most: int) -> tuple[int, ...]:
+    """Numbers of taps that programs are written for: the most, and fewer for views that see the image from afar."""
+    return tuple(sorted({most, math.ceil(0.75 * most), math.ceil(0.5 * most)}, reverse=True))
+
+
+def _widest(geometry: FanGeometry) -> np.ndarray:
+    """A bound on how many bins apart rays are that pass a row, or a column, one pixel apart: [2, views].
+
+    du/dx = D (d cos t + y + a sin t) / L^2 does not depend on x but by L, du/dy = D (d sin t - x - a cos t) / L^2 on y.
+    """
     (h, w), width, height = geometry.image_shape, geometry.pixel_size, geometry.pixel_height
-    p, d, a = max(width, height), geometry.source_distance, abs(geometry.rotation_offset)
-    magnification = d + geometry.detector_distance
-    reach = math.hypot(h * height, w * width) / 2 + p  # of the image and a pixel around it
-    # |grad u| = D sqrt(L^2 + l^2) / L^2, l the lateral position, is largest on the circle around the image: it grows
-    # with 1/L and with |l|. Between the samples of the circle both move by less than half a step of it.
-    around = np.linspace(0, np.pi, 1000)
-    slack = reach * (around[1] - around[0]) / 2
-    depth = np.maximum(d - reach * np.cos(around) - slack, d - reach)
-    lateral = reach * np.sin(around) + a + slack
-    return float(np.max(p * magnification * np.hypot(depth, lateral) / depth**2)) / geometry.detector_spacing
+    d, a = geometry.source_distance, geometry.rotation_offset
+    cos, sin = (part[:, None] for part in _turn(geometry))
+    y, x = ((np.arange(n) - (n - 1) / 2) * size for n, size in ((h, height), (w, width)))
+    # 1/L^2 is largest at an end of a row or of a column, of which a pixel at the end sees one pixel more.
+    near_row = (d + cos * y - np.abs(sin) * (w + 1) / 2 * width) ** 2
+    near_column = (d - sin * x - np.abs(cos) * (h + 1) / 2 * height) ** 2
+    along_row = width * np.abs(d * cos + y + a * sin) / near_row
+    along_column = height * np.abs(d * sin - x - a * cos) / near_column
+    per_bin = (d + geometry.detector_distance) / geometry.detector_spacing
+    return per_bin * np.stack([along_row.max(1), along_column.max(1)])
 
 
 def _lines(geometry: FanGeometry) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:

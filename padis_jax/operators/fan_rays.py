@@ -44,7 +44,10 @@ def _project_plain(rays: FanRays, image: Array) -> Array:
 
 
 def _bin_position(rays: FanRays, dtype: jnp.dtype, transposed: bool) -> Callable[[Array], tuple[Array, Array]]:
-    """Of a view, bin coordinate and depth of all pixels: [lines * strips, LANES] each, lines being rows or columns."""
+    """Of a view, bin coordinate from that of u = 0 and depth of all pixels: [lines * strips, LANES] each.
+
+    Lines are the rows of the image, or its columns.
+    """
     lines = rays.image_shape[1 if transposed else 0]
     terms = []
     for table in (rays.lateral, rays.depth):
@@ -52,12 +55,12 @@ def _bin_position(rays: FanRays, dtype: jnp.dtype, transposed: bool) -> Callable
         # Before the loop over the views, in which recovering line and strip from an index would take half of the time.
         starts = (line[:, :lines, None] + across[:, None, ::LANES]).reshape(len(line), -1, 1)
         terms.append((starts, (across[:, :LANES] - across[:, :1])[:, None]))
-    scale, middle, _ = rays.detector.astype(dtype)
+    scale = rays.detector[0].astype(dtype)
 
     def position(v: Array) -> tuple[Array, Array]:
         at = functools.partial(lax.dynamic_index_in_dim, index=v, axis=0, keepdims=False)
         lateral, depth = (at(starts) + at(lanes) for starts, lanes in terms)
-        return lateral / depth * scale + middle, depth
+        return lateral / depth * scale, depth
 
     return position
 
@@ -65,36 +68,35 @@ def _bin_position(rays: FanRays, dtype: jnp.dtype, transposed: bool) -> Callable
 def _backproject_steep(rays: FanRays, sinogram: Array, transposed: bool) -> Array:
     """The transpose of the projection along all rays of one kind: [lines, across]."""
     lines, across = rays.image_shape[::-1] if transposed else rays.image_shape
-    strips, dtype, taps, bins = -(-across // LANES), sinogram.dtype, rays.taps, sinogram.shape[1]
-    kind = 1 if transposed else 0
-    alpha, beta, values = (
-        jnp.pad(table.astype(dtype), ((0, 0), (2 * taps, 2 * taps)))
-        for table in (rays.alpha, rays.beta, sinogram * rays.steps[kind].astype(dtype))
-    )
-    line = jnp.asarray(np.repeat(np.arange(lines) - lines // 2, strips).astype(dtype))[:, None]
-    column = np.tile((np.arange(strips * LANES) - across // 2).reshape(strips, LANES), (lines, 1)).astype(dtype)
-
+    strips, dtype, bins, kind = -(-across // LANES), sinogram.dtype, sinogram.shape[1], int(transposed)
+    most = rays.taps[0]
+    rows = jnp.pad(sinogram * rays.scale[kind].astype(dtype), ((0, 0), (most, most)))
+    main, middle = rays.main[kind].astype(dtype), rays.detector[1].astype(dtype)
     position = _bin_position(rays, dtype, transposed)
 
-    def body(i: Array, total: Array) -> Array:
+    def body(taps: int, i: Array, total: Array) -> Array:
         v = rays.order[kind, i]
-        at = functools.partial(lax.dynamic_index_in_dim, index=v, axis=0, keepdims=False)
-        first = jnp.clip(jnp.floor(position(v)[0]), -taps - 1, bins + taps - 1).astype(jnp.int32)
+        row, (base, slope) = (lax.dynamic_index_in_dim(table, v, 0, False) for table in (rows, main))
+        place, depth = position(v)
+        bin_ = jnp.floor(place + (middle - taps / 2)) + 1
+        index = jnp.clip(bin_, -taps, bins).astype(jnp.int32) + most
+        bin_ = bin_ - middle
+        beside, along = (bin_ - place) * depth, base + slope * bin_
 
         def add(tap: int | Array, total: Array) -> Array:
-            a, b, y = (
-                at(t).at[first + (tap + 2 * taps)].get(mode="promise_in_bounds", wrap_negative_indices=False)
-                for t in (alpha, beta, values)
-            )
-            return total + jnp.maximum(0, 1 - jnp.abs(a + b * line - column)) * y
+            value = row.at[index + tap].get(mode="promise_in_bounds", wrap_negative_indices=False)
+            return total + jnp.maximum(0, jnp.abs(along + tap * slope) - jnp.abs(beside + tap * depth)) * value
 
-        if 2 * taps > UNROLLED:
-            return lax.fori_loop(1 - taps, taps + 1, add, total)
-        for tap in range(1 - taps, taps + 1):
+        if taps > UNROLLED:
+            return lax.fori_loop(0, taps, add, total)
+        for tap in range(taps):
             total = add(tap, total)
         return total
 
-    total = lax.fori_loop(0, rays.counts[kind], body, jnp.zeros((lines * strips, LANES), dtype))
+    total, first = jnp.zeros((lines * strips, LANES), dtype), 0
+    for taps, last in zip(rays.taps, rays.counts[kind], strict=True):
+        total = lax.fori_loop(first, last, functools.partial(body, taps), total)
+        first = last
     return rearrange(total, "(line strip) lane -> line (strip lane)", line=lines)[:, :across]
 
 
@@ -108,11 +110,12 @@ def _smear(rays: FanRays, sinogram: Array, margin: int = 0) -> Array:
     """Views with `margin` more bins on either side -> [H, W]: sum of D/L^2 times the value at the pixel."""
     (h, w), dtype, bins = rays.image_shape, sinogram.dtype, sinogram.shape[1]
     rows = jnp.pad(sinogram, ((0, 0), (2, 2)))  # where both taps of a clipped position read zeros
-    total_distance, bin_position = rays.detector[2].astype(dtype), _bin_position(rays, dtype, False)
+    (_, middle, total_distance), bin_position = rays.detector.astype(dtype), _bin_position(rays, dtype, False)
 
     def body(v: Array, total: Array) -> Array:
         row = lax.dynamic_index_in_dim(rows, v, 0, keepdims=False)
-        position, depth = bin_position(v)
+        place, depth = bin_position(v)
+        position = place + middle
         whole = jnp.floor(position)
         index = jnp.clip(whole + margin, -2, bins).astype(jnp.int32) + 2
         left, right = (row.at[index + tap].get(mode="promise_in_bounds", wrap_negative_indices=False) for tap in (0, 1))
@@ -124,7 +127,7 @@ def _smear(rays: FanRays, sinogram: Array, margin: int = 0) -> Array:
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["lines", "alpha", "beta", "steps", "order", "counts", "lateral", "depth", "detector", "fbp"],
+    data_fields=["lines", "scale", "main", "order", "counts", "lateral", "depth", "detector", "fbp"],
     meta_fields=["image_shape", "taps"],
 )
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -133,23 +136,23 @@ class FanRays:
 
     Attributes:
       lines: of the projection.
-      alpha, beta: [views, bins], where a ray is on the lines that it crosses, which are rows if it is steep.
-      steps: [2, views, bins], length of a ray within one line, 0 where it is not of that kind or misses the image.
-      order: [2, views], the views with such rays first.
-      counts: [2], how many these are.
+      scale: [2, views, bins], of a ray, the length within one line over m; 0 where it is not of that kind or misses the
+        image.
+      main: [2, views, 2], m of a ray is main[0] + main[1] b, with b the bin coordinate from that of u = 0.
+      order: [2, views], the views with such rays first, by how many bins a pixel needs.
+      counts: [2, len(taps)], how many of these come before those that the next number of taps is enough for.
       lateral: x cos t + y sin t + a of the pixels as terms of row [views, rows] and column [views, columns], both
         filled up to full strips.
       depth: L, likewise.
       detector: D over the bin spacing, the bin coordinate of u = 0, D.
       fbp: for filtered backprojection.
       image_shape: (H, W).
-      taps: bins on either side of a pixel that its weights can reach.
+      taps: bins that the weights of a pixel can reach, falling: of the views that need most, and of others.
     """
 
     lines: Strips
-    alpha: Table
-    beta: Table
-    steps: Table
+    scale: Table
+    main: Table
     order: Table
     counts: Table
     lateral: tuple[Table, Table]
@@ -157,7 +160,7 @@ class FanRays:
     detector: Table
     fbp: FbpTables
     image_shape: tuple[int, int]
-    taps: int
+    taps: tuple[int, ...]
 
     project, backproject = transposes(_project_plain, _backproject_plain)
     smear = _smear
