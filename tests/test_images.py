@@ -238,7 +238,7 @@ BAD = {
     "flat volume": (lambda d: save_npz(d / "x.npz", volume=np.zeros((8, 8))), r"shape \(8, 8\), expected \[slices"),
     "unit volume": (
         lambda d: save_npz(d / "x.npz", volume=np.full((1, 8, 8), 0.5)),
-        "not in Hounsfield units; give its window",
+        "not in Hounsfield units; give a window",
     ),
     "object volume": (
         lambda d: save_npz(d / "x.npz", volume=np.array([[[None]]])),

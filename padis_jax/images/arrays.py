@@ -82,13 +82,21 @@ def open_npz(path: Path, variable: str | None = None) -> Source:
         raise UserError(f"{path}: `volume` has shape {array.shape}, expected [slices, rows, columns]")
     stacked = array[..., None] if name == "volume" else stack_arrays(path, array, f"`{name}`")
     unit = as_unit(path, beside["unit"]) if "unit" in beside else HOUNSFIELD.unit if name == "volume" else None
-    if unit == HOUNSFIELD.unit and array.dtype.kind == "f" and array.min() >= 0.0 and array.max() <= 1.0:
-        raise UserError(f"{path}: `{name}` lies in [0, 1], so it is not in Hounsfield units; give its window")
+    doubt = _doubt(path, name, array, told="unit" in beside) if unit == HOUNSFIELD.unit else ""
     spacing = as_spacing(path, beside["spacing"]) if "spacing" in beside else None
     names = [f"slice {index}" for index in range(len(stacked))]
     source = array_source(path, stacked, names=names, unit=unit, spacing=spacing)
     # The shipped head and volumes like it lie with the face down; files that tell their unit are our results.
-    return dataclasses.replace(source, rows_up=name == "volume" and "unit" not in beside)
+    return dataclasses.replace(source, rows_up=name == "volume" and "unit" not in beside, doubt=doubt)
+
+
+def _doubt(path: Path, name: str, array: np.ndarray, *, told: bool) -> str:
+    """Why an array is not in Hounsfield units, as it should be; "" where it may be."""
+    if array.dtype.kind == "f" and array.min() >= 0.0 and array.max() <= 1.0:
+        return f"{path}: `{name}` lies in [0, 1], so it is not in Hounsfield units"
+    if array.dtype.itemsize == 1 and not told:
+        return f"{path}: `{name}` is {array.dtype}, which does not hold Hounsfield units"
+    return ""
 
 
 def check_array(path: str | Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:

@@ -52,6 +52,7 @@ class Source:
       sizes: (H, W) of every image as it is read, where crops of `shape` are to be taken of it; else empty.
       places: mm of every slice along the volume, where they are not evenly spaced; else empty.
       mixed: what differs in spacing from what, where volumes or slices do; else "".
+      doubt: why the values cannot be in the unit that such files are in; else "".
     """
 
     path: str
@@ -68,6 +69,7 @@ class Source:
     sizes: tuple[tuple[int, int], ...] = ()
     places: tuple[float, ...] = ()
     mixed: str = ""
+    doubt: str = ""
 
     @property
     def workers(self) -> int:
@@ -82,6 +84,8 @@ class Source:
         """
         if window is not None:
             return window, window
+        if self.doubt:
+            raise UserError(f"{self.doubt}; give a window (low, high), or store `unit` beside it, such as 1")
         if fit is not None and fit != PLAIN and fit.unit == PLAIN.unit and self.unit is None and self.dtype.kind != "f":
             return fit, fit  # of the user's own --data.low and --data.high
         if self.full is not None:
@@ -124,7 +128,7 @@ class Source:
             bad = tuple(int(axis) for axis in np.argwhere(~np.isfinite(values))[0])
             shown = bad[:2] if values.shape[-1] == 1 else bad
             raise UserError(f"{where} is {values[bad]} at index {shown}; repair that image or leave it out")
-        if strict and values.dtype.kind == "f":
+        if strict:
             low, high = float(values.min()), float(values.max())
             if low < window.low or high > window.high:
                 raise UserError(f"{where} has values {low:g} to {high:g}, not within [0, 1]; give a window (low, high)")
@@ -232,6 +236,7 @@ def join(sources: Sequence[Source], path: str, crop: tuple[int, int] | None = No
         sizes=tuple(source.shape[1:3] for source in sources for _ in source.names) if crop else (),
         places=_places(sources),
         mixed=mixed,
+        doubt=next((source.doubt for source in sources if source.doubt), ""),
     )
 
 
