@@ -19,6 +19,8 @@ from padis_jax.images.dicom_slice import Slice, read_headers, read_values
 from padis_jax.images.source import Origin, Source, Spacing
 from padis_jax.streamed import in_parallel
 
+ROUNDED = 1e-3  # mm, by which headers round places; of what is smaller than that a part, as in microscopy
+
 
 def open_dicom(files: Sequence[Path]) -> Source:
     """The slices of one series, in the order of their positions. Only the headers are read here.
@@ -81,7 +83,8 @@ def _same_plane(first: Slice, item: Slice) -> None:
         ("pixel spacing", first.pixel_spacing, item.pixel_spacing),
         ("unit", first.unit, item.unit),
     ):
-        same = one == other if one is None or other is None or what == "unit" else np.allclose(one, other, atol=1e-3)
+        near = min(ROUNDED, 0.01 * min(first.pixel_spacing or [1.0])) if what == "pixel spacing" else ROUNDED
+        same = one == other if one is None or other is None or what == "unit" else np.allclose(one, other, atol=near)
         if not same:
             raise UserError(
                 f"{_named(item)}: its {what} is {_text(other)}, but {first.name} has {_text(one)}; a series must "
@@ -112,13 +115,13 @@ def _sorted(slices: list[Slice], folder: str) -> tuple[list[Slice], float | None
     order = np.argsort(along, kind="stable")
     ordered = [slices[index] for index in order]
     gaps = np.diff(np.asarray(along)[order])
-    for index in np.flatnonzero(gaps < 1e-3):
+    for index in np.flatnonzero(gaps <= min(ROUNDED, 0.01 * gaps.max())):
         raise UserError(
             f"{folder}: {ordered[index].name} and {ordered[index + 1].name} are at the same position; "
             "keep one acquisition (of an enhanced file: save its frames as an array [slices, rows, columns])"
         )
     usual = float(np.median(gaps))
-    odd = np.flatnonzero(np.abs(gaps - usual) > 0.02 * usual + 1e-3)
+    odd = np.flatnonzero(np.abs(gaps - usual) > 0.02 * usual + min(ROUNDED, 0.25 * usual))
     notes = [
         f"{folder}: {ordered[index].name} and {ordered[index + 1].name} are {gaps[index]:g} mm apart, others "
         f"{usual:g} mm; a slice may be missing"

@@ -75,6 +75,6 @@ class ImageSet:
         between, rows, columns = self.spacing
         places = tuple(self.places[index] if self.places else index * between for index in indices)
         gaps = np.diff(places)
-        if np.allclose(gaps, gaps[0], rtol=0.02, atol=1e-3) and gaps[0] > 0:
+        if gaps[0] > 0 and np.allclose(gaps, gaps[0], rtol=0.02, atol=min(1e-3, 0.02 * gaps[0])):
             return (float(gaps[0]) if not self.places else float(np.mean(gaps)), rows, columns), ()
         return self.spacing, places
