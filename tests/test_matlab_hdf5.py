@@ -1,5 +1,7 @@
 """MATLAB and HDF5 in: the variable that is named or the only one, the axes of each, and damage refused."""
 
+import struct
+
 import h5py
 import numpy as np
 import pytest
@@ -138,3 +140,71 @@ def test_what_cannot_be_read_is_refused(tmp_path, case):
     with pytest.raises(UserError, match=message) as caught:
         read_images(make(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def _by_matlab(path, values, kind, flags=0):
+    """As MATLAB writes version 5: the class of numbers is `kind`, bytes are what it stores small whole ones in."""
+
+    def element(form, data):
+        return struct.pack("<II", form, len(data)) + data + bytes(-len(data) % 8)
+
+    parts = [
+        (6, struct.pack("<II", kind | flags, 0)),
+        (5, struct.pack("<2i", *values.shape)),
+        (1, b"x"),
+        (2, values.T.astype(np.uint8).tobytes()),
+    ]
+    body = b"".join(element(*part) for part in parts)
+    path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM" + element(14, body))
+    return path
+
+
+def _truth_73(path, values):
+    with h5py.File(write_mat73(path, {"x": values.astype(np.uint8)}), "a") as file:
+        file["x"].attrs["MATLAB_class"] = np.bytes_("logical")
+    return path
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path, values: _by_matlab(path, values, 6),
+        lambda path, values: _by_matlab(path, values, 9, 0x200),
+        _truth_73,
+    ],
+    ids=["double", "logical", "logical 7.3"],
+)
+def test_the_class_says_what_white_is_and_not_the_type_that_it_is_stored_in(tmp_path, write):
+    values = IMAGES[0] > 0.5
+    np.testing.assert_array_equal(read_images(write(tmp_path / "x.mat", values)).images[0, ..., 0], values)
+    _by_matlab(tmp_path / "bytes.mat", values * 255, 9)  # uint8 itself is a picture's
+    np.testing.assert_array_equal(read_images(tmp_path / "bytes.mat").images[0, ..., 0], values)
+
+
+def test_a_set_of_one_image_is_found_and_a_row_of_numbers_is_none(tmp_path):
+    path = _hdf5(tmp_path / "x.h5", volume=IMAGES[:1], row=np.zeros((1, 9)), one=np.zeros((1, 1, 3)))
+    np.testing.assert_array_equal(read_images(path).images[..., 0], IMAGES[:1])
+    np.savez(tmp_path / "x.npz", images=np.stack([IMAGES[:1]] * 3, -1))
+    assert read_images(tmp_path / "x.npz").images.shape == (1, 6, 5, 3)
+
+
+@pytest.mark.parametrize("unit", ["HU", np.bytes_("HU"), np.array([b"HU"]), np.array(["HU"], object)])
+def test_a_unit_is_a_text_of_characters_or_bytes_alone_or_in_an_array(tmp_path, unit):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["x"] = IMAGES * 1000
+        file["x"].attrs["unit"] = unit
+    assert read_images(tmp_path / "x.h5").window == HOUNSFIELD
+
+
+def test_what_holds_nothing_beside_the_images_is_passed_over(tmp_path):
+    with h5py.File(_hdf5(tmp_path / "x.h5", x=IMAGES), "a") as file:
+        file["nothing"] = h5py.Empty("f4")
+    np.testing.assert_array_equal(read_images(tmp_path / "x.h5").images[..., 0], IMAGES)
+
+
+@pytest.mark.parametrize(
+    "write", [write_mat5, write_mat73, lambda path, arrays: _hdf5(path.with_suffix(".h5"), **arrays)]
+)
+def test_a_spacing_of_another_length_is_refused(tmp_path, write):
+    with pytest.raises(UserError, match="`spacing` has shape .* expected three positive lengths in mm"):
+        read_images(write(tmp_path / "x.mat", {"x": IMAGES[0], "spacing": np.array([[0.5, 0.5]])}))

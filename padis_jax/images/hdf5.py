@@ -12,7 +12,7 @@ from padis_jax.errors import UserError
 from padis_jax.images.guard import check_size, decoding, library
 from padis_jax.images.limit import check_decoded_bytes
 from padis_jax.images.source import Origin, Source, full_scale
-from padis_jax.images.variables import as_spacing, as_unit, choose
+from padis_jax.images.variables import as_spacing, as_text, as_unit, check_spacing, choose
 
 
 def open_hdf5(path: Path, variable: str | None = None, *, matlab: bool = False) -> Source:
@@ -35,7 +35,8 @@ def open_hdf5(path: Path, variable: str | None = None, *, matlab: bool = False) 
         shapes: dict[str, tuple[int, ...]] = {}
 
         def visit(name: str, item: Any) -> None:  # does not follow links into other files
-            if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiub" and not name.startswith("#"):
+            numbers = isinstance(item, h5py.Dataset) and item.dtype.kind in "fiub" and item.shape is not None
+            if numbers and not name.startswith("#"):
                 shapes[name] = tuple(item.shape[::-1] if matlab else item.shape)
 
         file.visititems(visit)
@@ -46,8 +47,11 @@ def open_hdf5(path: Path, variable: str | None = None, *, matlab: bool = False) 
         pieces = math.prod(data.chunks or ()) * data.dtype.itemsize  # HDF5 unpacks whole chunks
         check_decoded_bytes(path, pieces if data.chunks else 0, f"a chunk of {name}, {data.chunks} of {data.dtype}")
         shape, dtype, stored = tuple(data.shape), data.dtype, data.id.get_storage_size()
+        itemsize, truth = dtype.itemsize, matlab and as_text(data.attrs.get("MATLAB_class", "")) == "logical"
+        dtype = np.dtype(bool) if truth else dtype  # MATLAB keeps truth values as bytes of 0 and 1
         spacing = data.attrs.get("spacing")
-        if spacing is None and shapes.get("spacing") is not None and int(np.prod(shapes["spacing"])) == 3:
+        if spacing is None and "spacing" in shapes and name != "spacing":
+            check_spacing(path, shapes["spacing"])
             spacing = file["spacing"][()]
         unit = data.attrs.get("unit")
     shown = shape[::-1] if matlab else shape
@@ -58,12 +62,13 @@ def open_hdf5(path: Path, variable: str | None = None, *, matlab: bool = False) 
     if len(shown) not in (2, 3, 4):
         raise UserError(f"{path}: {name} has {len(shape)} axes ({shape}), expected 2 to 4")
     full = shown if len(shown) == 4 else (*shown, 1) if len(shown) == 3 else (1, *shown, 1)
-    check_size(path, full, dtype.itemsize, stored, compressed=True)
+    check_size(path, full, itemsize, stored, compressed=True)
 
     def read(index: int) -> np.ndarray:
         with decoding(path, f"slice {index} of {name}"), h5py.File(path, "r") as file:
             data = file[name]
             values = np.asarray(data[()] if len(shape) == 2 else data[index])
+        values = values != 0 if truth else values
         return np.ascontiguousarray(values.T if matlab else values).reshape(full[1:])
 
     count, height, width, channels = full

@@ -78,7 +78,7 @@ def list_variables(path: Path) -> list[Variable]:
 
 
 def load(path: Path, variables: Iterable[Variable], *, simplify: bool = False) -> dict[str, Any]:
-    """name -> value.
+    """name -> value, in the type of its class: MATLAB stores whole numbers and truth values in fewer bytes.
 
     Args:
       path: the file.
@@ -103,7 +103,7 @@ def load(path: Path, variables: Iterable[Variable], *, simplify: bool = False) -
                 source.write(_unpacked(handle, variable))
             source.seek(0)
         names = [variable.name for variable in wanted]
-        return scipy.io.loadmat(source, appendmat=False, simplify_cells=simplify, variable_names=names)
+        return scipy.io.loadmat(source, appendmat=False, mat_dtype=True, simplify_cells=simplify, variable_names=names)
 
 
 def _order(start: bytes) -> str | None:

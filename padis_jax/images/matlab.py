@@ -5,17 +5,15 @@ MATLAB counts the slices last: [rows, columns, slices], or [rows, columns, chann
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
 
-from padis_jax.errors import UserError
 from padis_jax.images.guard import check_size, decoding
 from padis_jax.images.hdf5 import open_hdf5
 from padis_jax.images.mat_file import list_variables, load
 from padis_jax.images.source import Source, array_source, stack_arrays
-from padis_jax.images.variables import as_spacing, choose
+from padis_jax.images.variables import as_spacing, check_spacing, choose
 
 
 def open_mat(path: Path, variable: str | None = None) -> Source:
@@ -33,14 +31,14 @@ def open_mat(path: Path, variable: str | None = None) -> Source:
     name = choose(path, {n: v.shape for n, v in variables.items()}, variable)
     check_size(path, slices_first(variables[name].shape), 1, path.stat().st_size, compressed=True)
     beside = variables.get("spacing")
-    near = [beside] if beside is not None and name != "spacing" and math.prod(beside.shape) == 3 else []
+    near = [beside] if beside is not None and name != "spacing" else []
+    for found in near:
+        check_spacing(path, found.shape)
     with decoding(path, f"variable {name} of a .mat file"):
         loaded = load(path, [variables[name], *near])
         array = np.asarray(loaded[name])
         if array.shape != variables[name].shape:
             raise ValueError(f"its shape {array.shape} is not that of the header")
-    if beside is not None and not near and name != "spacing":
-        raise UserError(f"{path}: `spacing` has shape {beside.shape}, expected three positive lengths in mm")
     stacked = stack_arrays(path, _slices_first(array), f"`{name}`")
     spacing = as_spacing(path, loaded["spacing"]) if near else None
     return array_source(path, stacked, names=[f"{name} {i}" for i in range(len(stacked))], spacing=spacing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,13 +31,20 @@ def choose(path: Path, arrays: Mapping[str, tuple[int, ...]], wanted: str | None
         return wanted
     if usual is not None and usual in arrays:
         return usual
-    fitting = [name for name, shape in arrays.items() if 2 <= len(shape) <= 4 and min(shape[:2]) > 1]
+    # A set of one image has one axis of length 1, and a row of numbers has all but one.
+    fitting = [name for name, shape in arrays.items() if 2 <= len(shape) <= 4 and sum(n > 1 for n in shape) > 1]
     if len(fitting) > 1:
         raise UserError(f"{path}: holds several arrays ({listed}); name one: {path}::{fitting[0]}")
     if not fitting:
         called = f" `{usual}`" if usual else ""
         raise UserError(f"{path}: holds {listed}, but no array{called} of images [slices, rows, columns]")
     return fitting[0]
+
+
+def check_spacing(path: Path, shape: tuple[int, ...]) -> None:
+    """Refuses a `spacing` of this shape unless it has three numbers, before it is read."""
+    if math.prod(shape) != 3:
+        raise UserError(f"{path}: `spacing` has shape {shape}, expected three positive lengths in mm")
 
 
 def as_spacing(path: Path, value: np.ndarray) -> Spacing:
@@ -48,10 +56,15 @@ def as_spacing(path: Path, value: np.ndarray) -> Spacing:
     return float(lengths[0]), float(lengths[1]), float(lengths[2])
 
 
+def as_text(value: object) -> str:
+    """A text as files keep it: of characters or of bytes, alone or the first of an array."""
+    first = value if isinstance(value, (str, bytes)) else next(iter(np.asarray(value).ravel()[:1].tolist()), "")
+    return first.decode("utf-8", "replace") if isinstance(first, bytes) else str(first)
+
+
 def as_unit(path: Path, value: object) -> str:
     """The name of a unit: a short text."""
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(np.asarray(value).ravel()[:1].tolist())
-    text = text[2:-2] if text.startswith("['") else text
+    text = as_text(value)
     if not 0 < len(text) <= 32 or not text.isprintable():
         raise UserError(f"{path}: `unit` is {text[:40]!r}, expected a short text such as HU")
     return text
