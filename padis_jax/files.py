@@ -195,7 +195,7 @@ def check_file(path: str | Path) -> None:
 
 
 def read_text(path: str | Path, most: int | None = None) -> str:
-    """The text of a file, UTF-8.
+    """The text of a file, UTF-8, without the mark that editors on Windows put in front of it.
 
     Args:
       path: on the disk or in a bucket.
@@ -209,7 +209,7 @@ def read_text(path: str | Path, most: int | None = None) -> str:
     file = place(path)
     if most is not None and file.stat().st_size > most:
         raise UserError(f"{path}: more than {most} bytes; is this the right file?")
-    return file.read_text("utf-8")
+    return file.read_text("utf-8-sig")
 
 
 def read_records(path: str | Path) -> list[dict[str, Any]]:

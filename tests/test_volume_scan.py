@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from padis_jax.errors import UserError
+from padis_jax.files import write_json
 from padis_jax.measurements.cone_geometry import ConeScan
 from padis_jax.measurements.geometry import ScanGeometry
-from padis_jax.measurements.volume_scan import load_volume, slices_operator
+from padis_jax.measurements.volume_scan import load_volume, read_scan_geometry, slices_operator
 
 VIEWS, ROWS, BINS = 4, 3, 7
 DATA = np.random.default_rng(0).random((VIEWS, ROWS, BINS)).astype(np.float32)
@@ -88,3 +89,23 @@ def test_mistakes_are_one_line(tmp_path, case):
     with pytest.raises(UserError) as refused:
         load_volume(saved(tmp_path, data), geometry, **options)
     assert message in str(refused.value) and "s.npz" in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("unit", "last"), [("degrees", 6.2), ("radians", 350.0)])
+def test_angles_of_a_volume_that_look_like_the_other_unit_are_told(tmp_path, unit, last):
+    angles = tuple(np.linspace(0, last, 8).tolist())
+    path = saved(tmp_path, np.concatenate([DATA, DATA]))
+    for geometry in (FAN, CONE):
+        (note,) = load_volume(path, dataclasses.replace(geometry, angles=angles, angle_unit=unit)).notes
+        assert f"the angles span {last:g} {unit}" in note and "are they" in note
+
+
+def test_a_cones_file_tells_the_unit_of_its_angles(tmp_path):
+    about = {
+        name: value for name, value in dataclasses.asdict(CONE).items() if name not in ("angle_unit", "vectors_mm")
+    }
+    write_json(tmp_path / "g.json", about)
+    with pytest.raises(UserError, match=r'g.json: it does not tell the unit of its angles: add "angle_unit"'):
+        read_scan_geometry(tmp_path / "g.json")
+    write_json(tmp_path / "g.json", {**about, "angle_unit": "degrees"})
+    assert read_scan_geometry(tmp_path / "g.json") == CONE

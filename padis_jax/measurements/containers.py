@@ -19,6 +19,7 @@ from padis_jax.images.arrays import check_array, header, map_npy
 from padis_jax.images.guard import check_size, decoding, library
 from padis_jax.images.limit import check_decoded_bytes
 from padis_jax.images.mat_file import STRUCTURES, list_variables, load
+from padis_jax.images.variables import as_text
 
 SUFFIXES = (".npy", ".npz", ".mat", ".h5", ".hdf5", ".tif", ".tiff")
 Place = tuple[int | slice, ...]
@@ -103,8 +104,7 @@ def _hdf5(file: Path) -> dict[str, Stored]:
     matlab = file.suffix.lower() == ".mat"  # whose axes are reversed
 
     def stored(name: str, item: Any) -> Stored:
-        shape, unit = tuple(item.shape), item.attrs.get("units", b"")
-        unit = unit.decode("utf-8", "replace") if isinstance(unit, bytes) else str(unit)
+        shape, unit = tuple(item.shape), as_text(item.attrs.get("units", ""))
 
         def read(place: Place) -> np.ndarray:
             with h5py.File(file, "r") as opened:
@@ -153,12 +153,12 @@ def _mat(file: Path) -> dict[str, Stored]:
 
 
 def _flat(value: Any, name: str, depth: int = 0) -> Iterator[tuple[str, np.ndarray]]:
-    """The numeric leaves of nested dicts."""
+    """The numeric leaves of nested dicts; lists are cells, and arrays of structures, which have no names within."""
     if isinstance(value, Mapping) and depth < 8:
         for key, item in value.items():
             if not str(key).startswith("__"):
                 yield from _flat(item, f"{name}/{key}" if name else str(key), depth + 1)
-    elif not isinstance(value, (str, bytes)):
+    elif not isinstance(value, (str, bytes, list)):
         array = np.asarray(value)
         if array.dtype.kind in "fiub":
             yield name, array

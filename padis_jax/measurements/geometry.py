@@ -21,6 +21,7 @@ from padis_jax.operators.shares import full_turn
 from padis_jax.operators.tomography import FanBeam, ParallelBeam, RayTransform
 from padis_jax.serialization import MAX_TEXT, from_json, parse_json
 
+FEW = 8  # views, of which a span can tell more
 # Names under which angles lie beside a sinogram, and their unit where the name tells it.
 ANGLES = {
     "angles_degrees": "degrees",
@@ -187,6 +188,16 @@ def _beside(value: Mapping[str, Any], angles: tuple[float, ...] | None, unit: st
     if not unit and "angle_unit" not in value:
         raise ValueError('the sinogram\'s file does not tell the unit of its angles: add "angle_unit" to the geometry')
     return {"angles": angles, "angle_unit": unit or value["angle_unit"]}
+
+
+def unit_note(angles: tuple[float, ...], unit: str) -> str:
+    """A note where the angles look as if they were in the other unit, or ""."""
+    span = float(np.ptp(angles)) if angles else 0.0
+    if unit == "degrees" and 2 < span < 6.3 and len(angles) >= FEW:
+        return f"the angles span {span:.3g} degrees only: are they radians?"
+    if unit == "radians" and span > 90:
+        return f"the angles span {span:.4g} radians: are they degrees?"
+    return ""
 
 
 def write_geometry(path: str | Path, geometry: Any) -> None:

@@ -9,12 +9,11 @@ import numpy as np
 
 from padis_jax.errors import UserError
 from padis_jax.images.choice import Choice, check_choice, one_number
-from padis_jax.measurements.geometry import ScanGeometry, read_geometry
+from padis_jax.measurements.geometry import ScanGeometry, read_geometry, unit_note
 from padis_jax.measurements.geometry_check import check_shape, check_size, find_offset
 from padis_jax.measurements.line_integrals import line_integrals
 from padis_jax.measurements.sinogram_files import AXES, Held, Measured, open_sinogram
 
-FEW = 8  # views, of which the check can tell more
 LARGEST = 1000  # whole numbers beyond it are no line integrals
 _KIND = Literal["auto", "line-integrals", "counts"]
 
@@ -194,18 +193,9 @@ def load_scan(config: MeasurementConfig, opened: OpenScan | None = None, *, plan
         raise
     except ValueError as error:
         raise UserError(f"{config.path}: {error}") from error
-    notes = tuple(filter(None, (opened.note, kind_note, _unit_note(geometry))))
+    unit = unit_note(geometry.angles, geometry.angle_unit)
+    notes = tuple(filter(None, (opened.note, kind_note, unit and f"{unit} See --measurement.check")))
     return MeasuredScan(values, geometry, repaired, notes, relative, opened.rows, offset is not None)
-
-
-def _unit_note(geometry: ScanGeometry) -> str:
-    """A note where the angles look as if they were in the other unit, which nothing but the check can tell; or ""."""
-    span = float(np.ptp(geometry.angles))
-    if geometry.angle_unit == "degrees" and 2 < span < 6.3 and len(geometry.angles) >= FEW:
-        return f"the angles span {span:.3g} degrees only: are they radians? See --measurement.check"
-    if geometry.angle_unit == "radians" and span > 90:
-        return f"the angles span {span:.4g} radians: are they degrees? See --measurement.check"
-    return ""
 
 
 def told_counts(config: MeasurementConfig, found: Measured) -> tuple[bool, str]:
@@ -220,7 +210,7 @@ def told_counts(config: MeasurementConfig, found: Measured) -> tuple[bool, str]:
     """
     if config.kind != "auto" or config.counts:
         return config.counts or config.kind == "counts", ""
-    if found.name.rpartition("/")[2] == "counts":
+    if found.name.rpartition("/")[2].lower() == "counts":
         return True, ""
     values = found.sinogram[np.isfinite(found.sinogram)]
     largest = float(values.max(initial=0.0))

@@ -11,9 +11,9 @@ Arrays go by their names, groups and MATLAB structures by paths such as tb_75_16
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -134,7 +134,7 @@ class Held(NamedTuple):
 
     def _field(self, names: tuple[str, ...], order: tuple[str, ...], row: int) -> np.ndarray | None:
         """A flat or dark field, laid out as the sinogram is, or without its views."""
-        stored = next((self.beside[name] for name in names if name in self.beside), None)
+        stored = _found(self.beside, names)[1]
         if stored is None:
             return None
         if len(stored.shape) == 3 and "rows" in order:
@@ -166,10 +166,11 @@ def open_sinogram(path: str | Path) -> Held:
     listed = ", ".join(f"{n} {a.shape}" for n, a in list(arrays.items())[:8]) or "nothing"
     planes = {n: a for n, a in arrays.items() if len(a.shape) in (2, 3) and sum(size > 1 for size in a.shape) > 1}
     if wanted:
-        named = [n for n in planes if n == wanted or n in {f"{wanted}/{last}" for last in _SINOGRAMS}]
+        within = f"{wanted}/"
+        named = [n for n in planes if n == wanted or (n.startswith(within) and n[len(within) :].lower() in _SINOGRAMS)]
     else:
         named = [n for n in planes if n.rpartition("/")[2].lower() in _SINOGRAMS]
-        named = named or [n for n in planes if n.rpartition("/")[2] not in (*_FLAT, *_DARK, *ANGLES)]
+        named = named or [n for n in planes if n.rpartition("/")[2].lower() not in (*_FLAT, *_DARK, *ANGLES)]
         named = [n for n in named if f"/{n}".endswith("/exchange/data")] or named  # Data Exchange: others describe it
     if len(named) != 1:
         which = f"no array or group {wanted!r}" if wanted else "several arrays" if named else "no array [views, bins]"
@@ -186,7 +187,7 @@ def open_sinogram(path: str | Path) -> Held:
             if n.startswith("parameters/") and n.rpartition("/")[2] in {"angles", *itertools.chain(*_HELTOMO.values())}
         }
     try:
-        geometry = _heltomo(parameters, angles)
+        geometry = _heltomo(parameters, angles, unit or "degrees")
     except (ValueError, TypeError) as error:
         raise UserError(f"{file}: the parameters next to {named[0]}: {error}") from error
     if geometry is not None:
@@ -202,25 +203,33 @@ def _plane(stored: Stored, order: tuple[str, ...], row: int) -> np.ndarray:
 
 def _angles(beside: Mapping[str, Stored], *, exchange: bool) -> tuple[tuple[float, ...] | None, str]:
     """(angles, unit or "") by the first of the known names, None without."""
-    for name, unit in ANGLES.items():
-        if name in beside:
-            told = beside[name].unit.lower()
-            unit = unit or ("degrees" if told.startswith("deg") else "radians" if told.startswith("rad") else "")
-            unit = unit or ("degrees" if exchange else "")
-            return tuple(float(angle) for angle in np.ravel(beside[name].read(()))), unit
-    return None, ""
+    name, stored = _found(beside, ANGLES)
+    if stored is None:
+        return None, ""
+    told = stored.unit.lower()
+    unit = ANGLES[name] or ("degrees" if told.startswith("deg") else "radians" if told.startswith("rad") else "")
+    unit = unit or ("degrees" if exchange else "")
+    return tuple(float(angle) for angle in np.ravel(stored.read(()))), unit
 
 
-def _heltomo(values: Mapping[str, np.ndarray], angles: tuple[float, ...] | None) -> ScanGeometry | None:
+def _found(beside: Mapping[str, Stored], names: Iterable[str]) -> tuple[str, Stored | None]:
+    """(name, array) of the first of the names that is there, in capitals or not, as the sinogram's own."""
+    return next(((name, beside[n]) for name in names for n in beside if n.lower() == name), ("", None))
+
+
+def _heltomo(values: Mapping[str, np.ndarray], angles: tuple[float, ...] | None, unit: str) -> ScanGeometry | None:
+    """The geometry that HelTomo's `parameters` tell, whose own angles are in degrees; None where they do not."""
     about: dict[str, float] = {}
     for ours, theirs in _HELTOMO.items():
         name = next((n for n in theirs if n in values and np.size(values[n]) == 1), None)
         if name is None:
             return None
         about[ours] = float(np.ravel(values[name])[0])
-    angles = angles or tuple(float(a) for a in np.ravel(values["angles"])) if "angles" in values else angles
+    if angles is None and "angles" in values:
+        angles, unit = tuple(float(a) for a in np.ravel(values["angles"])), "degrees"
     if angles is None:
         return None
     detector = about.pop("source_to_detector") - about["source_distance_mm"]
     bins = int(about.pop("bins"))
-    return ScanGeometry("fan", angles, "degrees", bins, detector_distance_mm=detector, **about)
+    told: Literal["degrees", "radians"] = "radians" if unit == "radians" else "degrees"
+    return ScanGeometry("fan", angles, told, bins, detector_distance_mm=detector, **about)

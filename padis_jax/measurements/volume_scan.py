@@ -18,7 +18,7 @@ from padis_jax.files import read_text
 from padis_jax.images.guard import decoding
 from padis_jax.measurements.cone_geometry import ConeScan, check_memory, cone_from_astra
 from padis_jax.measurements.containers import Stored
-from padis_jax.measurements.geometry import ScanGeometry, read_geometry
+from padis_jax.measurements.geometry import ScanGeometry, read_geometry, unit_note
 from padis_jax.measurements.line_integrals import line_integrals
 from padis_jax.measurements.sinogram_files import AXES, Held, Measured, open_sinogram
 from padis_jax.operators.slices import SliceTransform, of_slices
@@ -68,6 +68,8 @@ def read_scan_geometry(path: str | Path, **beside: Any) -> ScanGeometry | ConeSc
         angles = beside.get("angles")
         if not value.get("angles") and not value.get("vectors_mm") and angles is not None:
             value = {**value, "angles": angles, "angle_unit": beside.get("angle_unit") or value.get("angle_unit")}
+        if value.get("angles") and value.get("angle_unit") is None:
+            raise ValueError('it does not tell the unit of its angles: add "angle_unit", "degrees" or "radians"')
         return from_json(ConeScan, value, "geometry")
     except (ValueError, OverflowError) as error:
         raise UserError(f"{path}: {error}") from error
@@ -148,7 +150,8 @@ def read_volume(
             noise.append(std)
     stacked, cone = np.stack(found), isinstance(geometry, ConeScan)
     _refuse_numbers(path, held.name, stacked, views=cone)
-    notes = tuple(filter(None, (note, told, _air_note(stacked, held.name))))
+    unit = unit_note(geometry.angles, geometry.angle_unit)
+    notes = tuple(filter(None, (note, told, unit, _air_note(stacked, held.name))))
     if cone:
         stacked = np.ascontiguousarray(np.moveaxis(stacked, 0, 1))
         noise = [np.stack(noise, 1)] if noise else []
