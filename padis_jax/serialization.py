@@ -62,6 +62,10 @@ def from_json(kind: type[T], value: Any, where: str = "config") -> T:
     hints = typing.get_type_hints(kind)
     if unknown := sorted(set(value) - set(hints)):
         raise UserError(f"{where}: unknown field {quoted(unknown[0])}; known fields: {', '.join(sorted(hints))}")
+    defaults = (dataclasses.MISSING, dataclasses.MISSING)
+    needed = [f.name for f in dataclasses.fields(kind) if f.init and (f.default, f.default_factory) == defaults]  # type: ignore[arg-type]
+    if missing := [name for name in needed if name not in value]:
+        raise UserError(f"{where}: {missing[0]} is missing: add it")
     arguments = {name: _convert(hints[name], item, f"{where}.{name}") for name, item in value.items()}
     try:
         return kind(**arguments)

@@ -1,6 +1,7 @@
 """What lies beside a sinogram is found by its name, in capitals or not, and its angles are in the unit that is told."""
 
 import json
+import zipfile
 
 import h5py
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import scipy.io
 
 from padis_jax.errors import UserError
+from padis_jax.images import read_images
 from padis_jax.measurements.load import MeasurementConfig, load_scan
 from padis_jax.measurements.sinogram_files import open_sinogram
 
@@ -68,3 +70,37 @@ def test_a_geometry_file_may_begin_with_the_mark_of_windows_editors(tmp_path):
     (tmp_path / "g.json").write_text(json.dumps(about), "utf-8-sig")
     scan = load_scan(MeasurementConfig(path=str(tmp_path / "s.npy"), geometry=str(tmp_path / "g.json")))
     assert scan.geometry.angles == tuple(ANGLES)
+
+
+@pytest.mark.parametrize("field", ["flat", "dark"])
+def test_a_field_of_other_detector_rows_is_refused(tmp_path, field):
+    counts = np.stack([np.rint(400 * np.exp(-LINES)) + 100] * 2)  # [rows, views, bins]
+    fields = {"flat": np.full((2, 1, 8), 500.0), "dark": np.full((2, 1, 8), 100.0)}
+    about = {"angles": ANGLES.tolist(), "angle_unit": "degrees"}
+    config = dict(path=str(tmp_path / "s.npz"), geometry=str(tmp_path / "s.json"), axes="rows,views,bins", row=1)
+    np.savez(tmp_path / "s.npz", counts=counts, **fields)
+    (tmp_path / "s.json").write_text(json.dumps({"beam": "parallel", "bins": 8, "spacing_mm": 1.0} | about))
+    np.testing.assert_allclose(
+        load_scan(MeasurementConfig(**config)).sinogram, -np.log((counts[1] - 100) / 400), atol=1e-6
+    )
+    np.savez(tmp_path / "s.npz", counts=counts, **fields | {field: np.ones((3, 2, 8))})  # [n, rows, bins]
+    words = rf"{field} \(3, 2, 8\) read as rows,views,bins has 3 detector rows, but counts has 2"
+    with pytest.raises(UserError, match=words):
+        load_scan(MeasurementConfig(**config))
+
+
+def test_what_an_archiver_adds_is_no_array(tmp_path):
+    np.savez(tmp_path / "s.npz", sinogram=LINES, angles_degrees=ANGLES)
+    with zipfile.ZipFile(tmp_path / "s.npz", "a") as archive:
+        archive.writestr("notes.txt", "of March")
+        archive.writestr("__MACOSX/._sinogram.npy", b"\0\5\26\7")
+        archive.writestr("folder/", "")
+    np.testing.assert_allclose(read(tmp_path / "s.npz").sinogram, LINES, atol=1e-6)
+    np.testing.assert_allclose(read_images(f"{tmp_path / 's.npz'}").images[0, ..., 0], LINES, atol=1e-6)
+
+
+def test_a_missing_field_of_a_geometry_is_named(tmp_path):
+    np.savez(tmp_path / "s.npz", sinogram=LINES, angles_degrees=ANGLES)
+    (tmp_path / "g.json").write_text('{"beam": "parallel", "bins": 8}')
+    with pytest.raises(UserError, match="g.json: geometry: spacing_mm is missing: add it"):
+        load_scan(MeasurementConfig(path=str(tmp_path / "s.npz"), geometry=str(tmp_path / "g.json")))

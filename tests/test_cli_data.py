@@ -106,6 +106,7 @@ def test_large_images_are_made_smaller(tmp_path, capsys):
         (["nowhere"], "nowhere: no such file"),
         (["x.nii", "--sheet", "s.png"], "give a window"),
         (["x.nii", "--low", "1"], "--low and --high belong together"),
+        (["x.nii", "--unit", "HU"], "--unit HU is that of --low and --high: give them, or leave it out"),
         (["x.nii", "--low", "0", "--high", "1", "--sheet", "s.png", "--index", "2:9"], "'2:9' reaches beyond the 4"),
         (["x.nii", "--index", "0:1"], "give --sheet FILE, or leave it out"),
         (["x.nii", "--sheet", "s.png", "--index", "few"], "'few' is no number and no range"),

@@ -295,7 +295,10 @@ def test_a_checkpoint_becomes_weights(tmp_path, capsys):
     np.testing.assert_array_equal(weights.params["enc0_conv"]["kernel"], state.ema["enc0_conv"]["kernel"])
     assert capsys.readouterr().out == ""
     line = refused(main, [tmp_path / "run", tmp_path / "v.safetensors", *FRAME], capsys)
-    assert "leave those options out" in line
+    assert "frame, window and network are those of the checkpoint; leave --image-shape out" in line
+    for option in (["--high", "1000"], ["--unit", "HU"], ["--sigma-data", "0"]):
+        line = refused(main, [tmp_path / "run", tmp_path / "v.safetensors", *option], capsys)
+        assert f"leave {option[0]} out" in line
 
 
 def test_weights_become_a_checkpoint_and_come_back(tmp_path, capsys):
@@ -307,6 +310,8 @@ def test_weights_become_a_checkpoint_and_come_back(tmp_path, capsys):
     assert (first.network, first.frame, first.window) == (again.network, again.frame, again.window)
     np.testing.assert_array_equal(first.params["enc0_conv"]["kernel"], again.params["enc0_conv"]["kernel"])
     assert "already exists" in refused(main, [source, tmp_path / "run"], capsys)
+    for option in (["--low", "-100"], ["--unit", "1/mm"], ["--dtype", "float16"], ["--data", "mine"]):
+        assert f"leave {option[0]} out" in refused(main, [source, tmp_path / "new", *option], capsys)
 
 
 def test_a_zip_is_no_state_dict_for_lack_of_trying(tmp_path):

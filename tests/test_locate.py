@@ -5,13 +5,14 @@ import os
 
 import numpy as np
 import pytest
+from medical import ramp, write_slice
 from members import judge, special
 from PIL import Image
 from tiny import refused
 
 from padis_jax.cli import data
 from padis_jax.errors import UserError
-from padis_jax.images import open_source
+from padis_jax.images import open_source, read_images
 
 
 def picture(path, value=7):
@@ -94,3 +95,12 @@ def test_names_reach_the_terminal_as_text(tmp_path, name, capsys):
     with open(folder + b"/" + name, "wb") as handle:
         handle.write(b"no picture")
     assert refused(data.main, ["inspect", os.fsdecode(folder + b"/" + name)], capsys).strip().isprintable()
+
+
+def test_a_file_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+    for name in ("1", "2"):
+        write_slice(tmp_path / name, ramp()[0], z=float(name))
+    (tmp_path / "3").write_bytes(b"")
+    closed = str(tmp_path / "3")
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != closed)  # to root, every file is open
+    assert f"{closed}: may not be read, so whether it is DICOM is not known; ignored" in read_images(tmp_path).notes

@@ -140,3 +140,13 @@ def test_what_cannot_be_read_is_refused(tmp_path, case):
     with pytest.raises(UserError, match=message) as caught:
         read_images(make(tmp_path), fit=HOUNSFIELD)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("stored", "named"), [("x.nii.gz", "y.nii"), ("x.nii", "y.nii.gz")])
+def test_a_name_that_says_otherwise_than_the_contents_is_told(tmp_path, stored, named):
+    write_nifti(tmp_path / stored, VOLUME).rename(tmp_path / named)
+    right = stored.replace("x", "y")
+    with pytest.raises(UserError, match=f"{named}: is .*compressed by gzip, against its name; rename it to {right}$"):
+        open_source(tmp_path / named)
+    (tmp_path / named).rename(tmp_path / right)
+    np.testing.assert_array_equal(open_source(tmp_path / right).read(1)[..., 0], VOLUME[1])

@@ -135,3 +135,16 @@ def test_the_page_steps_through_slices_without_a_network():
     assert "<summary>a &amp; b</summary>" in text and "<td>1</td><td>30</td>" in text
     with pytest.raises(ValueError, match="no PNG"):
         report_html("t", pictures={}, rows=[], settings={}, steps={"a": b"GIF"})
+
+
+def test_what_maps_the_sources_pixels_to_values_does_not_stay(tmp_path):
+    path = write_slice(tmp_path / "ct" / "1.dcm", ramp()[0])
+    header, mapping = pydicom.dcmread(path), pydicom.Dataset()
+    mapping.RealWorldValueIntercept, mapping.RealWorldValueSlope = -1024.0, 1.0
+    header.RealWorldValueMappingSequence, header.FloatPixelPaddingValue = [mapping], -2000.0
+    header.save_as(path)
+    source = read_images(tmp_path / "ct")
+    (new,) = write_result(tmp_path / "out", "dicom", result(source.images, source, "", window=source.window))
+    written = pydicom.dcmread(new)
+    assert "RealWorldValueMappingSequence" not in written and "FloatPixelPaddingValue" not in written
+    np.testing.assert_allclose(read_images(new).images, source.images, atol=1e-4)

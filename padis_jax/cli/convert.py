@@ -96,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if target.exists() and not given.overwrite and not (target.is_dir() and not any(target.iterdir())):
         raise UserError(f"{target} already exists: choose another name, or pass --overwrite")
     if source.is_file() and source.suffix == ".safetensors":
+        _leave_out(given, "a checkpoint holds what the weights hold")
         about = _to_checkpoint(load_weights(source), source, target, write=not output.dry_run, lock=not output.no_lock)
     else:
         if target.suffix != ".safetensors":
@@ -147,8 +148,7 @@ def _from_torch(source: Path, given: Conversion) -> _Found:
 def _from_checkpoint(source: Path, given: Conversion) -> _Found:
     if not checkpoint.folder(source).is_dir():
         raise UserError(f"{source}: not the folder of a training run: it has no checkpoints/")
-    if given.image_shape or given.patch or given.low is not None or given.sigma_data or given.key:
-        raise UserError(f"{source}: frame, window and network are those of the checkpoint; leave those options out")
+    _leave_out(given, "frame, window and network are those of the checkpoint", but=("data", "dtype"))
     with checkpoint.open_checkpoints(source, reading=True) as manager:
         saved = checkpoint.saved_config(manager)
         if saved is None:
@@ -160,6 +160,13 @@ def _from_checkpoint(source: Path, given: Conversion) -> _Found:
     assert state is not None  # it has a config
     about = {"converted_from": source.name} | provenance(config, state, saved.get("start_weights"))
     return _Found(jax.device_get(state.ema), config.network, frame, window, about)
+
+
+def _leave_out(given: Conversion, why: str, but: tuple[str, ...] = ()) -> None:
+    """Refuses options that would change nothing, except those in `but`."""
+    for field in dataclasses.fields(Conversion):
+        if field.name not in (*but, "source", "target", "overwrite") and getattr(given, field.name) != field.default:
+            raise UserError(f"{given.source}: {why}; leave --{field.name.replace('_', '-')} out")
 
 
 def _to_weights(given: Conversion, found: _Found, target: Path, *, write: bool) -> dict[str, Any]:

@@ -91,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         window = Window(given.unit, given.low, given.high)
     elif given.low is not None or given.high is not None:
         raise UserError("--low and --high belong together: give both or neither")
+    elif given.unit != PLAIN.unit:
+        raise UserError(f"--unit {given.unit} is that of --low and --high: give them, or leave it out")
     if given.index != "all" and not given.sheet:
         raise UserError("--index chooses the images of a contact sheet: give --sheet FILE, or leave it out")
     if given.sheet:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import zipfile
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -71,7 +71,7 @@ def open_npz(path: Path, variable: str | None = None) -> Source:
     with decoding(path, ".npz of arrays"):
         _check_magic(path, b"PK")
         with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
-            headers = {name: header(archive.zip, name) for name in archive.files}
+            headers = {name: header(archive.zip, name) for name in arrays_in(archive)}
             numeric = {name: shape for name, (shape, dtype) in headers.items() if dtype.kind in "fiub"}
             name = choose(path, numeric, variable, usual="volume")
             near = [key for key in ("spacing", "unit") if key in headers and key != name]
@@ -97,6 +97,12 @@ def _doubt(path: Path, name: str, array: np.ndarray, *, told: bool) -> str:
     if array.dtype.itemsize == 1 and not told:
         return f"{path}: `{name}` is {array.dtype}, which does not hold Hounsfield units"
     return ""
+
+
+def arrays_in(archive: Any) -> list[str]:
+    """The names of the arrays of an open .npz; what else an archiver put in (a text, a folder, its own) has none."""
+    members = set(archive.zip.namelist())
+    return [name for name in archive.files if f"{name}.npy" in members and not name.rpartition("/")[2].startswith("._")]
 
 
 def check_array(path: str | Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:

@@ -128,6 +128,10 @@ def _in_folder(folder: Path, notes: list[str]) -> list[Group]:
         if special:
             more = f" and {len(special) - 1} more" if len(special) > 1 else ""
             notes.append(f"{special[0]}{more}: no file, but a pipe, a device or a link to nothing; ignored")
+        closed = [file for file in files if file.is_file() and not os.access(file, os.R_OK)]
+        if unknown := [file for file in closed if kind_of(file) is None]:
+            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+            notes.append(f"{unknown[0]}{more}: may not be read, so whether it is DICOM is not known; ignored")
         known = [file for file in files if kind_of(file) is not None]
         if known:
             known = [Path(name) for name in _in_order(map(str, known), where, notes)]

@@ -133,8 +133,13 @@ def open_nifti(path: Path, variable: str | None = None) -> Source:
 
 def _check_start(path: Path) -> None:
     """Refuses values that begin further behind the header than any extension reaches."""
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
-    with opener(path, "rb") as handle:
+    named = path.name.lower().endswith(".gz")
+    with open(path, "rb") as plain:
+        packed = plain.read(2) == b"\x1f\x8b"
+    if packed != named:  # browsers unpack what they load, and keep the name
+        is_, name = ("", path.name + ".gz") if packed else ("not ", path.name[:-3])
+        raise UserError(f"{path}: is {is_}compressed by gzip, against its name; rename it to {name}")
+    with (gzip.open if named else open)(path, "rb") as handle:
         start = handle.read(540)
     for order in "<>":
         size = np.frombuffer(start[:4], f"{order}i4")

@@ -15,7 +15,7 @@ import numpy as np
 
 from padis_jax.errors import UserError
 from padis_jax.images import open_source
-from padis_jax.images.arrays import check_array, header, map_npy
+from padis_jax.images.arrays import arrays_in, check_array, header, map_npy
 from padis_jax.images.guard import check_size, decoding, library
 from padis_jax.images.limit import check_decoded_bytes
 from padis_jax.images.mat_file import STRUCTURES, list_variables, load
@@ -84,7 +84,7 @@ def _tiff(file: Path) -> dict[str, Stored]:
 
 def _npz(file: Path) -> dict[str, Stored]:
     with open(file, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
-        headers = {name: header(archive.zip, name) for name in archive.files}
+        headers = {name: header(archive.zip, name) for name in arrays_in(archive)}
 
     def stored(name: str, shape: tuple[int, ...], dtype: np.dtype) -> Stored:
         def read(place: Place) -> np.ndarray:

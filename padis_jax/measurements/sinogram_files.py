@@ -138,8 +138,13 @@ class Held(NamedTuple):
         if stored is None:
             return None
         if len(stored.shape) == 3 and "rows" in order:
-            at = 0 if stored.shape[order.index("rows")] == 1 else row
-            return _plane(stored, order, at)
+            rows, all_rows = (shape[order.index("rows")] for shape in (stored.shape, self.stored.shape))
+            if rows not in (1, all_rows):
+                raise UserError(
+                    f"{self.file}: {names[0]} {stored.shape} read as {','.join(order)} has {rows} detector rows, but "
+                    f"{self.name} has {all_rows}: store it in the order of {self.name}"
+                )
+            return _plane(stored, order, 0 if rows == 1 else row)
         without = tuple(name for name in order if name != "views")
         size = tuple(self.stored.shape[order.index(name)] for name in without)
         if len(stored.shape) == 2 and "rows" in order and stored.shape == size:

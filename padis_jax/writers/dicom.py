@@ -28,7 +28,8 @@ from padis_jax.writers.dicom_header import plain_header, uid
 from padis_jax.writers.result import Result
 
 # What described the source's pixels and does not describe the new ones.
-_STALE = """PixelPaddingValue PixelPaddingRangeLimit SmallestImagePixelValue LargestImagePixelValue
+_STALE = """PixelPaddingValue PixelPaddingRangeLimit FloatPixelPaddingValue FloatPixelPaddingRangeLimit
+ RealWorldValueMappingSequence SmallestImagePixelValue LargestImagePixelValue
  SmallestPixelValueInSeries LargestPixelValueInSeries ModalityLUTSequence VOILUTSequence VOILUTFunction
  PresentationLUTShape WindowCenterWidthExplanation IconImageSequence DigitalSignaturesSequence MACParametersSequence
  InstanceCreationDate InstanceCreationTime ExtendedOffsetTable ExtendedOffsetTableLengths""".split()
