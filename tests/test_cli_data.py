@@ -49,7 +49,7 @@ def test_what_training_refuses_or_clips_is_told(tmp_path, capsys):
         "nan": [0.0, np.nan, 1.0, 1.0],
         "fine": [0.0, 0.5, 1.0, 1.0],
     }.items():
-        np.save(tmp_path / f"{name}.npy", np.tile(np.array(values, np.float32), (3, 8, 2)))
+        np.save(tmp_path / f"{name}.npy", np.tile(np.array(values, np.float32), (4, 8, 2)))
         about = found(capsys, tmp_path / f"{name}.npy")
         try:
             read_images(tmp_path / f"{name}.npy")
@@ -63,7 +63,7 @@ def test_what_training_refuses_or_clips_is_told(tmp_path, capsys):
 
 
 def test_values_that_are_not_finite_are_counted(tmp_path, capsys):
-    array = np.zeros((3, 8, 8), np.float32)
+    array = np.zeros((4, 8, 8), np.float32)
     array[1, :2, 0] = np.nan
     np.save(tmp_path / "x.npy", array)
     about = found(capsys, tmp_path / "x.npy")

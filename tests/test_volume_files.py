@@ -148,3 +148,14 @@ def test_what_maps_the_sources_pixels_to_values_does_not_stay(tmp_path):
     written = pydicom.dcmread(new)
     assert "RealWorldValueMappingSequence" not in written and "FloatPixelPaddingValue" not in written
     np.testing.assert_allclose(read_images(new).images, source.images, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows_up", [True, False])
+def test_a_volume_that_is_shown_with_row_0_at_the_bottom_has_its_front_there_in_nifti_too(tmp_path, rows_up):
+    about = {} if rows_up else {"unit": "HU"}
+    np.savez(tmp_path / "x.npz", volume=VOLUME, spacing=[1.5, 0.9, 0.8], **about)
+    source = read_images(tmp_path / "x.npz")
+    assert source.rows_up == rows_up
+    (written,) = write_result(tmp_path / "out", "nifti", of(source))
+    shown = source.images[:, :: -1 if rows_up else 1]  # from the front to the back
+    np.testing.assert_allclose(read_images(written, window=HOUNSFIELD).images, shown, atol=1e-6)

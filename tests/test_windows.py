@@ -1,7 +1,9 @@
 """Values that cannot be what their file says are refused, unless a window says what they are."""
 
+import h5py
 import numpy as np
 import pytest
+import scipy.io
 
 from padis_jax.errors import UserError
 from padis_jax.images import HOUNSFIELD, PLAIN, Window, read_images
@@ -41,3 +43,22 @@ def test_whole_numbers_beside_floats_are_not_clipped_to_one(tmp_path):
     np.save(tmp_path / "b.npy", (BYTES > 127).astype(np.int16))
     read = read_images(tmp_path).images
     np.testing.assert_array_equal(read[..., 0], np.concatenate([PLAIN_VALUES, BYTES > 127]))
+
+
+def test_a_picture_whose_channels_may_have_been_taken_for_images_is_told(tmp_path):
+    chw, matlab = BYTES[:1].repeat(3, 0), np.moveaxis(BYTES[:1].repeat(3, 0), 0, -1)
+    np.save(tmp_path / "x.npy", chw)
+    scipy.io.savemat(tmp_path / "x.mat", {"x": matlab})
+    with h5py.File(tmp_path / "y.mat", "w", userblock_size=512) as file:
+        file["x"] = matlab.T
+    for name, colour in (("x.npy", "N, H, W, C"), ("x.mat", "rows, columns, ch"), ("y.mat", "rows, columns, ch")):
+        (note,) = [note for note in read_images(tmp_path / name).notes if "grey images" in note]
+        assert f"{name}: read as 3 grey images of 8 x 8; if it is one in colour, store it as [{colour}" in note
+    np.savez(tmp_path / "x.npz", volume=chw.astype(np.int16))  # slices, as it says
+    assert not read_images(tmp_path / "x.npz").notes
+
+
+def test_the_values_that_are_refused_are_told_as_they_are(tmp_path):
+    np.save(tmp_path / "x.npy", np.full((8, 8), 1.000001))
+    with pytest.raises(UserError, match="has values 1.000001 to 1.000001, not within"):
+        read_images(tmp_path / "x.npy")

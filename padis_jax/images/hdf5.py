@@ -11,8 +11,10 @@ import numpy as np
 from padis_jax.errors import UserError
 from padis_jax.images.guard import check_size, decoding, library
 from padis_jax.images.limit import check_decoded_bytes
-from padis_jax.images.source import Origin, Source, full_scale
+from padis_jax.images.source import Origin, Source, colour_note, full_scale
 from padis_jax.images.variables import as_spacing, as_text, as_unit, check_spacing, choose
+
+COLOUR = "[rows, columns, channels, images]"  # in MATLAB's files
 
 
 def open_hdf5(path: Path, variable: str | None = None, *, matlab: bool = False) -> Source:
@@ -82,4 +84,5 @@ def open_hdf5(path: Path, variable: str | None = None, *, matlab: bool = False) 
         unit=None if unit is None else as_unit(path, unit),
         full=full_scale(dtype) if unit is None else None,
         spacing=None if spacing is None else as_spacing(path, spacing),
+        notes=() if unit is not None else colour_note(path, full, *[COLOUR] * matlab),
     )

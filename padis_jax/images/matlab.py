@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from padis_jax.images.guard import check_size, decoding
-from padis_jax.images.hdf5 import open_hdf5
+from padis_jax.images.hdf5 import COLOUR, open_hdf5
 from padis_jax.images.mat_file import list_variables, load
 from padis_jax.images.source import Source, array_source, stack_arrays
 from padis_jax.images.variables import as_spacing, check_spacing, choose
@@ -41,7 +41,8 @@ def open_mat(path: Path, variable: str | None = None) -> Source:
             raise ValueError(f"its shape {array.shape} is not that of the header")
     stacked = stack_arrays(path, _slices_first(array), f"`{name}`")
     spacing = as_spacing(path, loaded["spacing"]) if near else None
-    return array_source(path, stacked, names=[f"{name} {i}" for i in range(len(stacked))], spacing=spacing)
+    names = [f"{name} {i}" for i in range(len(stacked))]
+    return array_source(path, stacked, names=names, spacing=spacing, colour=COLOUR)
 
 
 def slices_first(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -131,7 +131,9 @@ class Source:
         if strict:
             low, high = float(values.min()), float(values.max())
             if low < window.low or high > window.high:
-                raise UserError(f"{where} has values {low:g} to {high:g}, not within [0, 1]; give a window (low, high)")
+                raise UserError(
+                    f"{where} has values {low:.9g} to {high:.9g}, not within [0, 1]; give a window (low, high)"
+                )
         image = values.astype(np.float32)  # as Window.to_unit, without further copies
         image -= np.float32(window.low)
         image /= np.float32(window.high - window.low)
@@ -143,6 +145,14 @@ def clipping(what: str, count: int, size: int, window: Window) -> list[str]:
     return [f"{what}: {count / size:.3g} of the values lie outside {window} and are clipped"] if count else []
 
 
+def colour_note(path: Path, shape: Sequence[int], colour: str = "[N, H, W, C]") -> tuple[str, ...]:
+    """A note where [N, H, W, C] may be one picture whose channels were taken for images; else none."""
+    count, height, width, channels = shape
+    if (count, channels) != (3, 1):
+        return ()
+    return (f"{path}: read as 3 grey images of {width} x {height}; if it is one in colour, store it as {colour}",)
+
+
 def array_source(
     path: Path,
     array: np.ndarray,
@@ -150,8 +160,9 @@ def array_source(
     names: Sequence[str],
     unit: str | None = None,
     spacing: Spacing | None = None,
+    colour: str = "[N, H, W, C]",
 ) -> Source:
-    """A Source of an array [N, H, W, C] in memory or mapped from the disk."""
+    """A Source of an array [N, H, W, C] in memory or mapped from the disk; such files hold colour as `colour`."""
     n, height, width, channels = array.shape
     return Source(
         path=str(path),
@@ -163,6 +174,7 @@ def array_source(
         unit=unit,
         full=full_scale(array.dtype) if unit is None else None,
         spacing=spacing,
+        notes=colour_note(path, array.shape, colour) if unit is None else (),
     )
 
 

@@ -5,7 +5,7 @@ Of a DICOM series it is
     x = position + column index * column spacing * row direction + row index * row spacing * column direction
 
 with x and y negated, since DICOM counts towards left and back. Other sources need a spacing; their axes are taken as
-axial (rows to the back, columns to the left, slices to the head).
+axial (rows to the back, or to the front where row 0 is shown at the bottom, columns to the left, slices to the head).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def plain_affine(result: Result) -> np.ndarray:
     if result.source.spacing is None:
         raise UserError("a NIfTI result needs the spacing of the voxels, which the source does not have; use npz")
     between, rows, columns = result.source.spacing
-    return _LPS_TO_RAS @ np.diag([columns, rows, between, 1.0])
+    return _LPS_TO_RAS @ np.diag([columns, -rows if result.source.rows_up else rows, between, 1.0])
 
 
 def _nifti_affine(result: Result) -> np.ndarray:
