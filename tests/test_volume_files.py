@@ -159,3 +159,20 @@ def test_a_volume_that_is_shown_with_row_0_at_the_bottom_has_its_front_there_in_
     (written,) = write_result(tmp_path / "out", "nifti", of(source))
     shown = source.images[:, :: -1 if rows_up else 1]  # from the front to the back
     np.testing.assert_allclose(read_images(written, window=HOUNSFIELD).images, shown, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["npz", "hdf5"])
+def test_places_and_the_sense_of_rows_come_back(tmp_path, kind):
+    for index, z in enumerate((0.0, 1.5, 4.5, 6.0)):
+        write_slice(tmp_path / "ct" / f"{index}.dcm", VOLUME[index], z=z)
+    (path,) = write_result(tmp_path / "a", kind, of(read_images(tmp_path / "ct")))
+    again = read_images(path)
+    assert again.places == (0.0, 1.5, 4.5, 6.0) and again.select([0, 1, 3]).places == (0.0, 1.5, 6.0)
+    with pytest.raises(UserError, match="are 3 mm apart, others 1.5 mm: NIfTI has one distance"):
+        write_result(tmp_path / "a", "nifti", of(again))
+    np.savez(tmp_path / "up.npz", volume=VOLUME, spacing=[1.5, 0.9, 0.8])
+    for source, up in ((read_images(tmp_path / "up.npz"), True), (read_images(tmp_path / "ct").select([0, 1]), False)):
+        assert read_images(write_result(tmp_path / f"{up}", kind, of(source))[0]).rows_up == up
+    np.savez(tmp_path / "bad.npz", volume=VOLUME, spacing=[1.5, 0.9, 0.8], places=[0.0, 1.0, 1.0, 2.0])
+    with pytest.raises(UserError, match=r"bad.npz: `places` has shape \(4,\), expected 4 ascending lengths"):
+        read_images(tmp_path / "bad.npz")

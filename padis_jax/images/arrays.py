@@ -15,7 +15,7 @@ from padis_jax.errors import UserError
 from padis_jax.images.guard import check_size, decoding
 from padis_jax.images.limit import check_decoded_bytes
 from padis_jax.images.source import Source, array_source, stack_arrays
-from padis_jax.images.variables import as_spacing, as_unit, choose
+from padis_jax.images.variables import as_places, as_spacing, as_unit, choose, rows_run_up
 from padis_jax.window import HOUNSFIELD
 
 _LONGEST = 2**16  # bytes of an array's header
@@ -63,7 +63,8 @@ def map_npy(path: Path) -> np.ndarray:
 def open_npz(path: Path, variable: str | None = None) -> Source:
     """`volume` [N, H, W] in Hounsfield units, or the one array of images, or the named one.
 
-    Beside it, `spacing` [3] in mm, and `unit`, a text. Read whole, because the archive is compressed.
+    Beside it, `spacing` [3] in mm, `unit`, a text, and the writers' `places` and `affine`. Read whole, because the
+    archive is compressed.
 
     Raises:
       UserError: for a damaged file, objects, an array that is not there, or values that are no Hounsfield units.
@@ -74,7 +75,7 @@ def open_npz(path: Path, variable: str | None = None) -> Source:
             headers = {name: header(archive.zip, name) for name in arrays_in(archive)}
             numeric = {name: shape for name, (shape, dtype) in headers.items() if dtype.kind in "fiub"}
             name = choose(path, numeric, variable, usual="volume")
-            near = [key for key in ("spacing", "unit") if key in headers and key != name]
+            near = [key for key in ("spacing", "unit", "places", "affine") if key in headers and key != name]
             for key in (name, *near):
                 check_array(path, key, *headers[key])
             array, beside = archive[name], {key: archive[key] for key in near}
@@ -87,7 +88,9 @@ def open_npz(path: Path, variable: str | None = None) -> Source:
     names = [f"slice {index}" for index in range(len(stacked))]
     source = array_source(path, stacked, names=names, unit=unit, spacing=spacing)
     # The shipped head and volumes like it lie with the face down; files that tell their unit are our results.
-    return dataclasses.replace(source, rows_up=name == "volume" and "unit" not in beside, doubt=doubt)
+    up = rows_run_up(beside["affine"]) if "affine" in beside else name == "volume" and "unit" not in beside
+    places = as_places(path, beside["places"], len(stacked)) if spacing and "places" in beside else ()
+    return dataclasses.replace(source, rows_up=up, doubt=doubt, places=places)
 
 
 def _doubt(path: Path, name: str, array: np.ndarray, *, told: bool) -> str:

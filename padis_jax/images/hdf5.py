@@ -12,7 +12,7 @@ from padis_jax.errors import UserError
 from padis_jax.images.guard import check_size, decoding, library
 from padis_jax.images.limit import check_decoded_bytes
 from padis_jax.images.source import Origin, Source, colour_note, full_scale
-from padis_jax.images.variables import as_spacing, as_text, as_unit, check_spacing, choose
+from padis_jax.images.variables import as_places, as_spacing, as_text, as_unit, check_spacing, choose, rows_run_up
 
 COLOUR = "[rows, columns, channels, images]"  # in MATLAB's files
 
@@ -55,7 +55,7 @@ def open_hdf5(path: Path, variable: str | None = None, *, matlab: bool = False) 
         if spacing is None and "spacing" in shapes and name != "spacing":
             check_spacing(path, shapes["spacing"])
             spacing = file["spacing"][()]
-        unit = data.attrs.get("unit")
+        unit, places, affine = (data.attrs.get(key) for key in ("unit", "places", "affine"))
     shown = shape[::-1] if matlab else shape
     if matlab and len(shown) > 2:
         shown = (shown[-1], *shown[:-1])
@@ -84,5 +84,7 @@ def open_hdf5(path: Path, variable: str | None = None, *, matlab: bool = False) 
         unit=None if unit is None else as_unit(path, unit),
         full=full_scale(dtype) if unit is None else None,
         spacing=None if spacing is None else as_spacing(path, spacing),
+        rows_up=rows_run_up(affine),
+        places=() if spacing is None or places is None else as_places(path, places, count),
         notes=() if unit is not None else colour_note(path, full, *[COLOUR] * matlab),
     )

@@ -56,6 +56,23 @@ def as_spacing(path: Path, value: np.ndarray) -> Spacing:
     return float(lengths[0]), float(lengths[1]), float(lengths[2])
 
 
+def as_places(path: Path, value: object, count: int) -> tuple[float, ...]:
+    """The places of `count` slices in mm, ascending, as the writers keep them."""
+    places = np.asarray(value)
+    numbers = places.dtype.kind in "fiu" and places.shape == (count,)
+    if not numbers or not np.isfinite(places).all() or not (np.diff(places.astype(float)) > 0.0).all():
+        raise UserError(f"{path}: `places` has shape {places.shape}, expected {count} ascending lengths in mm")
+    return tuple(places.astype(float).tolist())
+
+
+def rows_run_up(affine: object) -> bool:
+    """Whether rows run to the front, by an affine [4, 4] of (column, row, slice, 1), as the writers keep it."""
+    found = np.asarray(affine)
+    if found.shape != (4, 4) or found.dtype.kind not in "fiu":
+        return False
+    return bool(found[1, 1] > 0.5 * np.linalg.norm(found[:3, 1]))
+
+
 def as_text(value: object) -> str:
     """A text as files keep it: of characters or of bytes, alone or the first of an array."""
     first = value if isinstance(value, (str, bytes)) else next(iter(np.asarray(value).ravel()[:1].tolist()), "")
