@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
+from medical import ramp, write_series
 
 from padis_jax.errors import UserError
 from padis_jax.images import HOUNSFIELD, PLAIN, Window, read_images
@@ -62,3 +63,22 @@ def test_the_values_that_are_refused_are_told_as_they_are(tmp_path):
     np.save(tmp_path / "x.npy", np.full((8, 8), 1.000001))
     with pytest.raises(UserError, match="has values 1.000001 to 1.000001, not within"):
         read_images(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"Modality": "MR", "RescaleType": "US"}, "of modality MR"),
+        ({"Modality": "PT", "RescaleType": None}, "of modality PT"),
+        ({"RescaleType": "MGML"}, "in MGML .RescaleType."),
+    ],
+)
+def test_values_that_dicom_says_are_no_hounsfield_units_are_not_taken_for_them(tmp_path, fields, words):
+    write_series(tmp_path / "ct", ramp(), **fields)
+    with pytest.raises(UserError, match=f"ct: values {words} are not in HU, as those of the weights; use others"):
+        read_images(tmp_path / "ct", fit=HOUNSFIELD)
+    for window in (Window("1", -1000.0, 500.0), Window("mg/ml", -1000.0, 500.0)):
+        read = read_images(tmp_path / "ct", fit=window)
+        np.testing.assert_allclose(read.images[..., 0], (ramp() + 1000.0) / 1500, atol=1e-6)
+    write_series(tmp_path / "unspecified", ramp(), RescaleType="US")
+    assert read_images(tmp_path / "unspecified", fit=HOUNSFIELD).window == HOUNSFIELD

@@ -50,6 +50,7 @@ def open_dicom(files: Sequence[Path]) -> Source:
         names=tuple(item.name for item in slices),
         origins=tuple(Origin(item.file, item.frame, "") for item in slices),
         unit=first.unit,
+        other=first.other,
         spacing=spacing,
         rows_up=first.orientation is not None and first.orientation[4] < -0.5,  # rows run to the patient's front
         notes=(*notes, *_inverted(slices, folder)),

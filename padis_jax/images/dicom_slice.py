@@ -24,6 +24,7 @@ from padis_jax.images.guard import MAX_SLICE, decoding, library
 from padis_jax.images.limit import check_decoded_bytes
 from padis_jax.window import HOUNSFIELD
 
+_OTHERS = ("MR", "PT", "NM", "US")  # modalities whose values are never in HU
 HEADER = 2**24  # bytes of a deflated file that are unpacked for its header
 _TAGS = """SOPClassUID SeriesInstanceUID SeriesNumber SeriesDescription Modality Rows Columns NumberOfFrames
  SamplesPerPixel PhotometricInterpretation BitsAllocated BitsStored PixelRepresentation PixelPaddingValue
@@ -45,7 +46,8 @@ class Slice(NamedTuple):
     """What the header of one slice tells; `position` [3] and `orientation` [6] are None where it does not.
 
     `frame` counts from 0, and `frames` are those of the file. `padding` is the range of stored values that are no
-    image; `mirror` is what a stored value and its MONOCHROME2 value add up to, where they differ.
+    image; `mirror` is what a stored value and its MONOCHROME2 value add up to, where they differ. `other` is
+    that of a `Source`.
     """
 
     file: Path
@@ -61,6 +63,7 @@ class Slice(NamedTuple):
     slope: float
     intercept: float
     unit: str | None
+    other: str
     position: np.ndarray | None
     orientation: np.ndarray | None
     pixel_spacing: tuple[float, float] | None
@@ -174,10 +177,14 @@ def _frame(found: Any, shared: Any, own: Any, mirror: int | None, common: dict[s
     if orientation is not None and not np.allclose(_gram(orientation), np.eye(2), atol=1e-2):
         raise UserError(f"{file}: ImageOrientationPatient {orientation.tolist()} is not a pair of directions")
     hounsfield = (common["modality"] == "CT" and rescale_type in ("", "HU")) or rescale_type == "HU"
+    other = f"of modality {common['modality']}" if common["modality"] in _OTHERS and not hounsfield else ""
+    if rescale_type not in ("", "US") and not rescale_type.startswith("HU"):  # US is unspecified
+        other = f"in {rescale_type[:16]} (RescaleType)"
     return Slice(
         slope=slope,
         intercept=intercept,
         unit=HOUNSFIELD.unit if hounsfield else None,
+        other=other,
         position=_numbers(get("ImagePositionPatient"), 3),
         orientation=orientation,
         pixel_spacing=None if spacing is None else (float(spacing[0]), float(spacing[1])),

@@ -53,6 +53,7 @@ class Source:
       places: mm of every slice along the volume, where they are not evenly spaced; else empty.
       mixed: what differs in spacing from what, where volumes or slices do; else "".
       doubt: why the values cannot be in the unit that such files are in; else "".
+      other: what the values are, where the file does not name their unit, but says that it is not HU; else "".
     """
 
     path: str
@@ -70,6 +71,7 @@ class Source:
     places: tuple[float, ...] = ()
     mixed: str = ""
     doubt: str = ""
+    other: str = ""
 
     @property
     def workers(self) -> int:
@@ -86,6 +88,8 @@ class Source:
             return window, window
         if self.doubt:
             raise UserError(f"{self.doubt}; give a window (low, high), or store `unit` beside it, such as 1")
+        if self.other and fit is not None and fit.unit == HOUNSFIELD.unit:
+            raise UserError(f"{self.path}: values {self.other} are not in HU, as those of the weights; use others")
         if fit is not None and fit != PLAIN and fit.unit == PLAIN.unit and self.unit is None and self.dtype.kind != "f":
             return fit, fit  # of the user's own --data.low and --data.high
         if self.full is not None:
@@ -249,6 +253,7 @@ def join(sources: Sequence[Source], path: str, crop: tuple[int, int] | None = No
         places=_places(sources),
         mixed=mixed,
         doubt=next((source.doubt for source in sources if source.doubt), ""),
+        other=next((source.other for source in sources if source.other), ""),
     )
 
 
