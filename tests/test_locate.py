@@ -104,3 +104,18 @@ def test_a_file_that_may_not_be_read_is_told(tmp_path, monkeypatch):
     closed = str(tmp_path / "3")
     monkeypatch.setattr(os, "access", lambda path, mode: str(path) != closed)  # to root, every file is open
     assert f"{closed}: may not be read, so whether it is DICOM is not known; ignored" in read_images(tmp_path).notes
+
+
+def test_images_that_are_not_read_are_told(tmp_path):
+    picture(tmp_path / "set" / "1.png")
+    for name in ("3.webp", "2.BMP", "notes.txt"):
+        (tmp_path / "set" / name).write_bytes(b"")
+    read = read_images(tmp_path / "set")
+    assert len(read.names) == 1
+    assert f"{tmp_path / 'set' / '2.BMP'} and 1 more: images of a type that is not read; ignored" in read.notes
+
+
+@pytest.mark.parametrize("path", ["a\0b", "a\0b/*.png"])
+def test_a_zero_byte_is_no_path(path):
+    with pytest.raises(UserError, match=r"the path of images 'a\\x00b.* holds a zero byte"):
+        read_images(path)

@@ -82,3 +82,5 @@ def test_values_that_dicom_says_are_no_hounsfield_units_are_not_taken_for_them(t
         np.testing.assert_allclose(read.images[..., 0], (ramp() + 1000.0) / 1500, atol=1e-6)
     write_series(tmp_path / "unspecified", ramp(), RescaleType="US")
     assert read_images(tmp_path / "unspecified", fit=HOUNSFIELD).window == HOUNSFIELD
+    write_series(tmp_path / "small", ramp(), RescaleType="hu")
+    assert read_images(tmp_path / "small").window == HOUNSFIELD

@@ -166,7 +166,7 @@ def _frame(found: Any, shared: Any, own: Any, mirror: int | None, common: dict[s
     scaling = [None if get(name) in (None, "") else float(get(name)) for name in ("RescaleSlope", "RescaleIntercept")]
     orientation, spacing = _numbers(get("ImageOrientationPatient"), 6), _numbers(get("PixelSpacing"), 2)
     thickness = None if get("SliceThickness") is None else float(get("SliceThickness"))
-    rescale_type = str(get("RescaleType") or "")
+    rescale_type = str(get("RescaleType") or "").upper()
     if common["modality"] == "CT" and None in scaling:
         raise UserError(f"{file}: a CT slice without RescaleSlope and RescaleIntercept; its unit is unknown")
     slope, intercept = (1.0 if scaling[0] is None else scaling[0]), (scaling[1] or 0.0)

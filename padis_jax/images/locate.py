@@ -32,6 +32,8 @@ SUFFIXES = {
     ".dicom": "dicom",
     ".ima": "dicom",
 }
+# Images that are not read: one among others that are would be missed by nobody.
+OTHERS = (".bmp", ".gif", ".webp", ".jp2", ".jxl", ".heic", ".avif", ".nrrd", ".mha", ".mhd", ".mnc", ".img", ".gipl")
 SERIES = ("picture", "dicom")  # kinds whose files are one slice each
 
 
@@ -132,6 +134,9 @@ def _in_folder(folder: Path, notes: list[str]) -> list[Group]:
         if unknown := [file for file in closed if kind_of(file) is None]:
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
             notes.append(f"{unknown[0]}{more}: may not be read, so whether it is DICOM is not known; ignored")
+        if others := [file for file in files if file.suffix.lower() in OTHERS and kind_of(file) is None]:
+            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+            notes.append(f"{min(others)}{more}: images of a type that is not read; ignored")
         known = [file for file in files if kind_of(file) is not None]
         if known:
             known = [Path(name) for name in _in_order(map(str, known), where, notes)]
