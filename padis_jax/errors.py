@@ -36,11 +36,9 @@ def reason(error: BaseException, length: int = 200) -> str:
 
 
 def check_path(name: str, value: object) -> None:
-    """Raises UserError for what is neither a text nor a path, and a text that is none."""
+    """Raises UserError for what is neither a text nor a path."""
     if not isinstance(value, (str, os.PathLike)):
         raise UserError(f"{name} is a {type(value).__name__}: give a path, as a text or a pathlib.Path")
-    if "\0" in str(value):
-        raise UserError(f"{name} {quoted(str(value))} holds a zero byte: give a path without")
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -117,5 +117,5 @@ def test_images_that_are_not_read_are_told(tmp_path):
 
 @pytest.mark.parametrize("path", ["a\0b", "a\0b/*.png"])
 def test_a_zero_byte_is_no_path(path):
-    with pytest.raises(UserError, match=r"the path of images 'a\\x00b.* holds a zero byte"):
+    with pytest.raises(UserError, match="no such file or folder; check the path"):
         read_images(path)

@@ -90,7 +90,9 @@ def locate(path: str | Path) -> tuple[list[Group], str | None, list[str]]:
 
 
 def _matching(pattern: str) -> list[str]:
-    """What a glob matches; brackets are part of a name where there is such a name."""
+    """What a glob matches; brackets are part of a name where there is such a name, and a zero byte of none."""
+    if "\0" in pattern:
+        return []
     ends = [i for i, c in enumerate(pattern) if c == "/" and os.path.exists(pattern[:i])]
     folder = pattern[: ends[-1]] if ends else ""
     below = glob.escape(folder) + pattern[len(folder) :]
