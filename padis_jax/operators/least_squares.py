@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.tree_util import Partial
 
+from padis_jax.operators.unit import length, power_of_two
+
 Map = Callable[[Array], Array]
 CgState = tuple[Array, Array, Array, Array, Array]  # count, x, residual, direction, squared gradient
 SETTLED = 1e-10  # share of the first squared residual below which steps have no derivative
@@ -45,16 +47,18 @@ def conjugate_gradient(
         curvature = jnp.real(jnp.vdot(p, mp))
         sound = curvature > least * jnp.real(jnp.vdot(p, p))
         alpha = jnp.where(sound, _ratio(rr, curvature), 0).astype(p.dtype)
-        x, r = x + kept(alpha * p), r - kept(alpha * mp)
+        x, r = x + kept(alpha * back * p), r - kept(alpha * mp)
         rr_next = jnp.real(jnp.vdot(r, r))
         p = jnp.where(sound, r + kept(_ratio(rr_next, rr).astype(p.dtype) * p), 0)
         return (x, r, p, rr_next, live), None
 
     r = rhs - normal_matvec(x0)
+    scale = power_of_two(r)
+    r, back = scale.astype(r.dtype) * r, (1 / scale).astype(r.dtype)
     first = jnp.real(jnp.vdot(r, r))
     (x, r, _, _, live), _ = lax.scan(step, (x0, r, r, first, first > 0), None, length=iterations)
     nothing = jnp.where(live, 0, r - lax.stop_gradient(r))  # but for its derivative
-    return x + _implicit(normal_matvec, nothing, lax.stop_gradient(jnp.asarray(least, first.dtype)))
+    return x + back * _implicit(normal_matvec, nothing, lax.stop_gradient(jnp.asarray(least, first.dtype)))
 
 
 def _implicit(matvec: Map, rhs: Array, least: Array) -> Array:
@@ -80,9 +84,11 @@ def _implicit(matvec: Map, rhs: Array, least: Array) -> Array:
             rr_next = jnp.real(jnp.vdot(r, r))
             return jnp.where(sound, i + 1, 200), x, r, r + _ratio(rr_next, rr).astype(p.dtype) * p, rr_next, best
 
+        scale = power_of_two(b)
+        b = scale.astype(b.dtype) * b
         size = jnp.real(jnp.vdot(b, b))
         state = (jnp.zeros((), jnp.int32), jnp.zeros_like(b), b, b, size, jnp.zeros_like(size))
-        return lax.while_loop(unfinished, step, state)[1]
+        return lax.while_loop(unfinished, step, state)[1] / scale.astype(b.dtype)
 
     return lax.custom_linear_solve(matvec, rhs, solve, symmetric=True)
 
@@ -114,7 +120,7 @@ def _pseudo_inverse(forward: Partial, adjoint: Partial, measurement: Array, max_
     @jax.custom_vjp  # autodiff cannot run a loop of unknown length backwards
     def solve(forward: Partial, adjoint: Partial, y: Array) -> Array:
         gradient = adjoint(y)
-        limit = 8 * float(jnp.finfo(gradient.dtype).eps) * jnp.sqrt(jnp.real(jnp.vdot(gradient, gradient)))
+        limit = 8 * float(jnp.finfo(gradient.dtype).eps) * length(gradient)
         return least_squares(forward, adjoint, y, limit=limit, max_iterations=max_iterations)[0]
 
     def run(forward: Partial, adjoint: Partial, y: Any) -> tuple[Array, tuple[Partial, Partial]]:
@@ -137,7 +143,9 @@ def least_squares(
 ) -> tuple[Array, Array]:
     """(A+ y but for a gradient ||A'(y - A x)|| <= limit, the iterations that it took: one A and one A' each)."""
     gradient = adjoint(measurement)
-    target = jnp.square(limit)
+    scale = power_of_two(gradient)
+    target = jnp.square(scale * limit)
+    gradient = scale.astype(gradient.dtype) * gradient
 
     def unfinished(state: CgState) -> Array:
         i, _, _, _, gg = state
@@ -147,7 +155,7 @@ def least_squares(
         i, x, r, p, gg = state
         ap = forward(p)
         alpha = _ratio(gg, jnp.real(jnp.vdot(ap, ap)))
-        x, r = x + alpha.astype(p.dtype) * p, r - alpha.astype(ap.dtype) * ap
+        x, r = x + (alpha / scale).astype(p.dtype) * p, r - alpha.astype(ap.dtype) * ap
         g = adjoint(r)
         gg_next = jnp.real(jnp.vdot(g, g))
         return i + 1, x, r, g + _ratio(gg_next, gg).astype(p.dtype) * p, gg_next
@@ -155,7 +163,7 @@ def least_squares(
     start = (
         jnp.zeros((), jnp.int32),
         jnp.zeros_like(gradient),
-        measurement,
+        scale.astype(measurement.dtype) * measurement,
         gradient,
         jnp.real(jnp.vdot(gradient, gradient)),
     )

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from padis_jax.operators.least_squares import Map, as_partial
+from padis_jax.operators.unit import length
 
 TOLERANCE = 1e-3  # of a norm
 TIGHT = 1e-4  # of a norm of operators that are put together, of whose eigenvalues nothing is known
@@ -44,8 +45,7 @@ def leading_image(forward: Map, adjoint: Map, *, image_shape: tuple[int, ...], d
 def power_image(forward: Map, adjoint: Map, *, image_shape: tuple[int, ...], dtype: jnp.dtype | type) -> Array:
     """A unit image v with ||A v|| = ||A||, found like `operator_norm`; 0 if A is."""
     w = _power(forward, adjoint, image_shape, dtype)[0]
-    length = jnp.maximum(jnp.linalg.norm(w.ravel()), jnp.finfo(w.dtype).tiny)
-    return w / length.astype(w.dtype)
+    return w / jnp.maximum(length(w), jnp.finfo(w.dtype).tiny).astype(w.dtype)
 
 
 def _power(
@@ -76,7 +76,7 @@ def _iterate(forward: Map, adjoint: Map, v: Array, max_iterations: int) -> tuple
     def normal(v: Array) -> tuple[Array, Array, Array]:
         w = adjoint(forward(v)).astype(v.dtype)
         s = jnp.real(jnp.vdot(v, w))
-        return w, s, jnp.linalg.norm((w - s.astype(v.dtype) * v).ravel())
+        return w, s, length(w - s.astype(v.dtype) * v)
 
     def unfinished(state: tuple[Array, Array, Array, Array]) -> Array:
         i, _, s, residual = state
@@ -84,8 +84,7 @@ def _iterate(forward: Map, adjoint: Map, v: Array, max_iterations: int) -> tuple
 
     def step(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
         i, w, _, _ = state
-        length = jnp.maximum(jnp.linalg.norm(w.ravel()), jnp.finfo(w.dtype).tiny)
-        return i + 1, *normal(w / length.astype(w.dtype))
+        return i + 1, *normal(w / jnp.maximum(length(w), jnp.finfo(w.dtype).tiny).astype(w.dtype))
 
     first = (jnp.zeros((), jnp.int32), *normal(v / jnp.linalg.norm(v.ravel()).astype(v.dtype)))
     _, w, s, _ = lax.while_loop(unfinished, step, first)
@@ -146,11 +145,11 @@ def _lanczos_loop(
         w = w - (vectors.conj() @ w) @ vectors  # once more, against rounding
         matrix = matrix.at[:, j].set(column).at[j].set(column.conj())
         values, parts = jnp.linalg.eigh(matrix)
-        left = jnp.linalg.norm(w)
+        left = length(w)
         full = j + 1 == basis
         ritz = parts[:, -1] @ vectors
-        length = jnp.maximum(left, jnp.finfo(w.dtype).tiny)
-        following = jnp.where(full, ritz / jnp.linalg.norm(ritz).astype(w.dtype), w / length.astype(w.dtype))
+        following = w / jnp.maximum(left, jnp.finfo(w.dtype).tiny).astype(w.dtype)
+        following = jnp.where(full, ritz / jnp.linalg.norm(ritz).astype(w.dtype), following)
         vectors, matrix = jnp.where(full, 0, vectors), jnp.where(full, 0, matrix)
         return i + 1, vectors, matrix, following, values[-1], left * jnp.abs(parts[j, -1])
 

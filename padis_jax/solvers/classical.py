@@ -25,6 +25,7 @@ from jax.typing import ArrayLike
 
 from padis_jax.errors import UserError
 from padis_jax.fields import check_count, single
+from padis_jax.operators.unit import power_of_two
 from padis_jax.solvers.problem import fitting
 
 Cgls = tuple[Array, Array, Array, Array, Array]  # iterations, x, y - A x, direction, ||A*(y - A x)||^2
@@ -133,20 +134,22 @@ def _cgls(operator: Any, y: Array, iterations: Array, noise_norm: Array) -> Iter
 
     def unfinished(state: Cgls) -> Array:
         i, _, r, _, gg = state
-        return (i < iterations) & (gg > 0) & (_norm(r) > noise_norm)
+        return (i < iterations) & (gg > 0) & (_norm(r) > scale * noise_norm)
 
     def step(state: Cgls) -> Cgls:
         i, x, r, p, gg = state
         q = single(operator(p))
         alpha = gg / jnp.maximum(jnp.real(jnp.vdot(q, q)), jnp.finfo(jnp.float32).tiny)
-        x, r = x + alpha * p, r - alpha.astype(q.dtype) * q
+        x, r = x + alpha / scale * p, r - alpha.astype(q.dtype) * q
         g = adjoint(r)
         after = jnp.vdot(g, g)
         return i + 1, x, r, g + after / gg * p, after
 
     g = adjoint(y)
+    scale = power_of_two(g)  # of residual and direction, which leaves the image as it is
+    g, y = scale * g, scale.astype(y.dtype) * y
     i, x, r, _, _ = lax.while_loop(unfinished, step, (jnp.int32(0), jnp.zeros_like(g), y, g, jnp.vdot(g, g)))
-    return Iterated(x, _norm(r), i)
+    return Iterated(x, _norm(r) / scale, i)
 
 
 @jax.jit

@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 
 from padis_jax.fields import single
 from padis_jax.operators.least_squares import least_squares
+from padis_jax.operators.unit import length
 from padis_jax.operators.weighting import Weighted, weigh
 from padis_jax.patches import Frame
 from padis_jax.solvers.checks import check_operator, checked, checked_noise, measured_by, refuse_batch
@@ -106,7 +107,7 @@ class Problem:
         """
         own = getattr(self.operator, "pinv", None)
         if own is None or getattr(self.operator, "iterative", False):
-            scale = lax.stop_gradient(jnp.linalg.norm(jnp.ravel(self.adjoint(self.measurement))))
+            scale = lax.stop_gradient(length(self.adjoint(self.measurement)))
             system = dataclasses.replace(self, denoise=None, measurement=None)
             return _solved(system, y, lax.stop_gradient(jnp.asarray(tolerance, jnp.float32)), scale)
         return jnp.reshape(single(jnp.real(own(y))), (*self.frame.image_shape, -1))
@@ -145,11 +146,11 @@ def _solved_backward(saved: Any, cotangent: Array) -> tuple[Any, ...]:
     forward, adjoint = system.forward, system.adjoint
 
     def transposed(image: Array) -> Array:  # (A*)+
-        limit = tolerance * jnp.linalg.norm(jnp.ravel(forward(image)))
+        limit = tolerance * length(forward(image))
         return least_squares(adjoint, forward, image, limit=limit)[0]
 
     of_y, of_x, residual = transposed(cotangent), transposed(x), y - forward(x)
-    limit = tolerance * jnp.linalg.norm(jnp.ravel(adjoint(of_y)))
+    limit = tolerance * length(adjoint(of_y))
     twice, hidden = least_squares(forward, adjoint, of_y, limit=limit)[0], cotangent - adjoint(of_y)
 
     def change(system: Problem) -> Array:

@@ -30,6 +30,7 @@ from jax.typing import ArrayLike
 
 from padis_jax.errors import UserError
 from padis_jax.fields import single
+from padis_jax.operators.unit import length, power_of_two
 from padis_jax.solvers.checks import as_arrays, check_settings
 from padis_jax.solvers.problem import fitting
 
@@ -139,6 +140,7 @@ def _solve(settings: TV, operator: Any, y: Array) -> TVResult:
     data_step = settings.share / (tau * jnp.square(norm))
     data_step = jnp.asarray(data_step, y.dtype)
     gradient_step = (1 - settings.share) / (settings.bound * tau)
+    scale = power_of_two(settings.weight)
 
     def iterate(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         x, p, q = state
@@ -148,21 +150,17 @@ def _solve(settings: TV, operator: Any, y: Array) -> TVResult:
         ahead = 2 * x_next - x
         p = (p + data_step * (single(operator(ahead)) - y)) / (1 + data_step)
         q = q + gradient_step * settings.gradient(ahead)
-        length = jnp.sqrt(jnp.sum(jnp.square(q), axis=0, keepdims=True))
-        return x_next, p, q * jnp.minimum(1, settings.weight / jnp.maximum(length, jnp.finfo(length.dtype).tiny))
+        size = jnp.sqrt(jnp.sum(jnp.square(scale * q), axis=0, keepdims=True))
+        return x_next, p, q * jnp.minimum(1, scale * settings.weight / jnp.maximum(size, jnp.finfo(size.dtype).tiny))
 
     zero = jnp.zeros(shape, jnp.float32)
     state = (zero, jnp.zeros_like(y), settings.gradient(zero))
     before = lax.fori_loop(jnp.int32(0), settings.iterations - 1, lambda _, s: iterate(s), state)
     after = iterate(before)
     changes = [
-        _norm(b - a) / jnp.maximum(_norm(b), jnp.finfo(jnp.float32).tiny) for a, b in zip(before, after, strict=True)
+        length(b - a) / jnp.maximum(length(b), jnp.finfo(jnp.float32).tiny) for a, b in zip(before, after, strict=True)
     ]
     return TVResult(after[0], jnp.max(jnp.stack(changes)))
-
-
-def _norm(a: Array) -> Array:
-    return jnp.linalg.norm(jnp.ravel(a))
 
 
 def gradient(x: Array) -> Array:
