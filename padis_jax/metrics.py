@@ -22,6 +22,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from scipy import ndimage
 
+from padis_jax.fields import single
 from padis_jax.window import HOUNSFIELD, PLAIN, Window
 
 SKIN = -500.0  # HU, between air and skin
@@ -123,8 +124,10 @@ def relative_error(estimate: ArrayLike, reference: ArrayLike) -> Array:
     Raises:
       ValueError: if the shapes differ.
     """
-    a, b = jnp.asarray(estimate), jnp.asarray(reference)
+    a, b = single(estimate), single(reference)
     _same_shape(a.shape, b.shape)
+    if jnp.iscomplexobj(a) != jnp.iscomplexobj(b):
+        a, b = a.astype(jnp.complex64), b.astype(jnp.complex64)
     return jnp.linalg.norm((a - b).ravel()) / jnp.linalg.norm(b.ravel())
 
 

@@ -318,3 +318,15 @@ def test_a_norm_is_right_where_singular_values_crowd(dtype):
     once = from_functions(lambda x: values.astype(x.dtype) * x, image_shape=(400,), dtype=dtype)
     for operator, norm in ((once @ once, 1.0), (stack([once, 2 * once]), np.sqrt(5))):
         np.testing.assert_allclose(operator.norm, norm, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, np.int32, np.uint8, np.float64])
+def test_inverses_take_measurements_of_any_type(dtype):
+    half = ONE["functions"]
+    y = jnp.arange(64).reshape(8, 8) % 4
+    for operator in (half, half @ ONE["identity"], stack([half]), 2.0 * half):
+        expected = operator.pinv(y.astype(jnp.float32))
+        given = np.asarray(y).astype(dtype)
+        for found in (operator.pinv(given), jax.jit(lambda operator, y: operator.pinv(y))(operator, given)):
+            np.testing.assert_allclose(found, expected, atol=1e-4 * float(jnp.abs(expected).max()))
+            assert found.dtype == jnp.float32

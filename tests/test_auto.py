@@ -73,6 +73,29 @@ def test_what_is_held_out_is_a_share_of_what_is_measured():
     assert held_out(np.arange(40).reshape(20, 2) % 2 == 0, views=True)[10].tolist() == [True, False]
 
 
+@pytest.mark.parametrize("missing", [[10], range(5, 20), range(0, 19)])
+def test_views_that_are_not_measured_are_not_what_is_held_out(missing):
+    """A missing wedge as a mask on the sinogram: another view is held out, as many as of a scan without it."""
+    measured = np.ones((20, 6), bool)
+    measured[list(missing)] = False
+    found = held_out(measured, views=True)
+    assert found.any(1).sum() == 1 and found[found.any(1)].all() and not (found & ~measured).any()
+    wide = np.repeat(measured, 2, axis=0)
+    rows = [i for i in range(40) if wide[i].any()]
+    kept = held_out(wide, views=True).any(1).nonzero()[0].tolist()
+    count = max(1, round(0.05 * len(rows)))
+    assert kept == [rows[int((k + 0.5) * len(rows) / count)] for k in range(count)]
+
+
+@pytest.mark.parametrize("rule", ["held out", "discrepancy"])
+@pytest.mark.parametrize("levels", [20, 50, 100])
+def test_the_line_names_the_trials_however_many_iterations_the_plan_has(rule, levels):
+    choice = search(lambda weight, _: math.exp(abs(math.log(weight / 0.02))), PLAN._replace(levels=levels), rule=rule)
+    few = min(trial.levels for trial in choice.trials)
+    seen = [f"{t.value:.4g} at {t.weight:.3g}" for t in sorted(choice.trials) if t.levels == few]
+    assert len(seen) > 1 and f"was {', '.join(seen)};" in choice.text
+
+
 @pytest.mark.parametrize("views", [True, False])
 def test_a_trial_sees_nothing_of_what_it_is_judged_by(views):
     choice = choose(0, *ARGUMENTS, PLAN, views=views)

@@ -126,3 +126,13 @@ def test_the_figures_of_the_head_ct():
         image = np.clip((volume[index].astype(np.float32) + 1000) / 2000, 0, 1)
         result = np.clip(operator.start(operator(jnp.asarray(image))), 0, 1)
         assert abs(float(psnr(jnp.asarray(result), jnp.asarray(image))) - expected) < 0.15, index
+
+
+def test_a_complex_sinogram_is_filtered_by_its_parts():
+    scan = ParallelBeam(image_shape=(8, 7), angles=EVEN[::9], detector_count=12)
+    volumes = ParallelBeam(volume_shape=(2, 8, 7), angles=EVEN[::9], detector_count=12)
+    real, imaginary = np.random.default_rng(0).random((2, 10, 12, 2)).astype(np.float32)
+    y = real + 1j * imaginary
+    expected = np.asarray(scan.start(real)) + 1j * np.asarray(scan.start(imaginary))
+    np.testing.assert_allclose(scan.start(y), expected, atol=1e-6)
+    np.testing.assert_allclose(volumes.start(np.moveaxis(y, 2, 0)), np.moveaxis(expected, 2, 0), atol=1e-6)

@@ -136,6 +136,7 @@ def test_it_is_the_start_of_an_orbit():
     )
     y = np.random.default_rng(0).random(operator.measurement_shape, np.float32)
     np.testing.assert_array_equal(operator.start(y), fdk(operator, y))
+    np.testing.assert_array_equal(fdk(operator, y * (1 - 2j)).imag, -2 * fdk(operator, y))  # of its parts alike
 
 
 @pytest.mark.slow

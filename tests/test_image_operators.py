@@ -349,3 +349,12 @@ def test_a_mask_that_is_traced_makes_the_same_operator():
         return Inpaint(mask=random_mask(key, (9, 7))).start(image)
 
     np.testing.assert_array_equal(jax.jit(start)(jax.random.clone(key)), start(key))
+
+
+def test_masks_side_by_side_are_those_one_by_one():
+    masks = jnp.stack([jnp.eye(4, 5), jnp.eye(4, 5)[::-1], jnp.ones((4, 5))])
+    x = jnp.asarray(IMAGE[:4, :5], jnp.float32)
+    found = jax.jit(jax.vmap(lambda mask: Inpaint(mask=mask).start(Inpaint(mask=mask)(x))))(masks)
+    for mask, start in zip(masks, found, strict=True):
+        operator = Inpaint(mask=mask)
+        np.testing.assert_array_equal(start, operator.start(operator(x)))

@@ -131,3 +131,11 @@ def test_matthews_is_the_formula_from_counts():
     assert matthews(np.ones((2, 2), bool), np.eye(2, dtype=bool)) == 0
     with pytest.raises(ValueError, match="boolean"):
         matthews(found.astype(float), truth)
+
+
+def test_relative_error_of_whole_numbers_and_of_mixed_types():
+    dark, light = np.uint8([10, 0]), np.uint8([12, 0])
+    np.testing.assert_allclose(relative_error(dark, light), 1 / 6, rtol=1e-6)
+    np.testing.assert_allclose(relative_error(dark, light.astype(float)), 1 / 6, rtol=1e-6)
+    np.testing.assert_allclose(relative_error(dark, light * 1j), np.hypot(10, 12) / 12, rtol=1e-6)
+    np.testing.assert_allclose(relative_error([True, False], [True, True]), np.sqrt(0.5), rtol=1e-6)

@@ -205,6 +205,20 @@ def test_a_batch_takes_levels_as_a_list(ladder):
     assert batch.residual.shape == (1, 3)
 
 
+def test_a_batch_looks_at_what_no_trace_can_see():
+    ys, starts = np.stack([Y, Y]), np.zeros((2, 3, 4, 1))
+    keys, more = jax.random.split(same_key(), 2), {"settings": [DDS()] * 2, "levels": 2}
+    missing = np.where(np.arange(ys.size).reshape(ys.shape) == 3, np.nan, ys)
+    flat = dataclasses.replace(PROBLEM.operator, norm=jnp.float32(0))
+    for given, operator, start, message in (
+        (missing, PROBLEM.operator, starts, "measurements has 1 values of 14 that are NaN"),
+        (ys, PROBLEM.operator, np.inf + starts, "starts has 24 values of 24 that are NaN or infinite"),
+        (ys, flat, starts, "the operator's norm is 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            reconstruct_batch(keys, given, operator, PRIOR, starts=start, **more)
+
+
 def kept_start(start, **more):
     """The image of a chain that keeps its start: a denoiser that returns its input, and no data step."""
     prior = Prior(Partial(shrink, jnp.float32(1)), FRAME)

@@ -33,6 +33,15 @@ def test_samples_are_the_chains_of_one_reconstruction():
     assert samples.evaluations == together.evaluations == 12
 
 
+def test_samples_from_a_later_chain_on():
+    arguments = (PROBLEM.measurement, PROBLEM.operator, PRIOR)
+    later, first = (draw_samples(same_key(), *arguments, 3, first_chain=n, **FEW).images for n in (2, 0))
+    np.testing.assert_allclose(later[0], first[2], atol=1e-5)
+    assert float(jnp.abs(later[1:] - first[:2]).max()) > 1e-3
+    with pytest.raises(ValueError, match="first_chain is -1: use at least 0"):
+        draw_samples(same_key(), *arguments, 3, first_chain=-1, **FEW)
+
+
 def test_samples_refuse_what_makes_no_sense():
     with pytest.raises(ValueError, match="count is 1"):
         draw_samples(same_key(), PROBLEM.measurement, PROBLEM.operator, PRIOR, 1)

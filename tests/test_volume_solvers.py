@@ -10,8 +10,9 @@ import pytest
 from jax.tree_util import Partial
 from linear_problem import denoise, relative
 
-from padis_jax.operators import ParallelBeam
+from padis_jax.operators import ParallelBeam, from_functions, stack
 from padis_jax.operators.linear import LinearOperator
+from padis_jax.operators.weighting import weighted
 from padis_jax.patches import Frame
 from padis_jax.prior import Prior
 from padis_jax.slabs import VolumeFrame
@@ -235,8 +236,13 @@ def test_scans_of_volumes():
     assert found.shape == (3, 3, 4) and np.all(np.isfinite(found))
     again = reconstruct(0, y, scan, PRIOR, levels=2, start=VolumeTV(weight=0.01, iterations=3)).image
     np.testing.assert_array_equal(found, again)
-    with pytest.raises(ValueError, match=r"on volumes, and TV is of images: give settings=VolumeTV"):
-        total_variation(y, scan)
+    for operator in (scan, 2.0 * scan, stack([scan, scan]), weighted(scan, jnp.ones(y.shape), scan.image_shape),
+                     from_functions(jnp.negative, image_shape=y.shape) @ scan):  # fmt: skip
+        with pytest.raises(ValueError, match=r"on volumes, and TV is of images: give settings=VolumeTV"):
+            total_variation(jnp.ones(operator.measurement_shape), operator)
+    found = total_variation(2 * y, 2.0 * scan, settings=VolumeTV(weight=0.04, iterations=3)).image
+    expected = total_variation(y, scan, settings=VolumeTV(weight=0.01, iterations=3)).image
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,17 @@ def test_an_inverse_in_closed_form_stays_where_any_measurement_is_met():
         np.testing.assert_allclose(operator(operator.pinv(y)), y, atol=1e-5)
 
 
+def test_an_inverse_does_not_fit_what_weighs_nothing():
+    """Of a bicubic reduction, whose rows share pixels, A+ of zeros for missing entries would fit the zeros."""
+    operator = Downsample(image_shape=SHAPE, factor=2, method="bicubic")
+    root = jnp.asarray(np.random.default_rng(1).random((3, 4)) > 0.4, jnp.float32)
+    found = weighted(operator, root, SHAPE)
+    y = found(image(*SHAPE))
+    expected = np.linalg.pinv(dense(found, SHAPE)) @ np.asarray(y).ravel()
+    np.testing.assert_allclose(found.pinv(y), expected.reshape(SHAPE), atol=1e-4)
+    assert not operator.onto and Downsample(image_shape=SHAPE, factor=2).onto
+
+
 def test_other_weights_compile_nothing_and_equal_ones_have_the_norm_of_the_operator():
     scan = OPERATORS["parallel"]()
     root = jnp.ones((3, 10))

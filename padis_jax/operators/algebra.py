@@ -93,6 +93,11 @@ class Composition(Composable):
         """A's, where A has such."""
         return self.outer.measured
 
+    @property
+    def volumes(self) -> bool:
+        """Whether images are volumes."""
+        return getattr(self.inner, "volumes", False)
+
     def __call__(self, image: Array) -> Array:
         """A (B x)."""
         return self.outer(self.inner(image))
@@ -125,6 +130,7 @@ class Scaled(Composable):
     dtype = property(lambda self: self.operator.dtype)
     iterative = property(lambda self: self.operator.iterative)
     measured = property(lambda self: self.operator.measured)
+    volumes = property(lambda self: getattr(self.operator, "volumes", False))
     norm = property(lambda self: jnp.abs(self.scale) * self.operator.norm)
 
     def __call__(self, image: Array) -> Array:
@@ -146,11 +152,11 @@ class Scaled(Composable):
         return self.operator.pinv(self._divided(measurement))
 
     def _divided(self, measurement: Array) -> Array:
-        zero = self.scale == 0
+        zero, y = self.scale == 0, jnp.asarray(measurement)
         inverse = jnp.where(zero, 0, 1 / jnp.where(zero, 1, self.scale))
-        inexact = jnp.issubdtype(measurement.dtype, jnp.inexact)
-        dtype = np.result_type(measurement.dtype, np.float32) if inexact else inverse.dtype
-        return inverse.astype(dtype) * jnp.asarray(measurement, dtype)
+        inexact = jnp.issubdtype(y.dtype, jnp.inexact)
+        dtype = np.result_type(y.dtype, np.float32) if inexact else inverse.dtype
+        return inverse.astype(dtype) * y.astype(dtype)
 
 
 def _compose(outer: Any, inner: Any) -> Any:

@@ -90,7 +90,7 @@ class ConeTransform(Composable):
         """
         measurement = _checked("measurement", measurement, self.measurement_shape)
         if self.rays.fbp is not None:
-            return real_parts(functools.partial(fdk, self), measurement)
+            return fdk(self, measurement)
 
         def steps(measurement: Array) -> Array:
             rays = self.rays_for(measurement)

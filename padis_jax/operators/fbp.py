@@ -185,7 +185,8 @@ def fbp(operator: Projector, sinogram: Array, *, filter: Filter = "hann", cutoff
 
     Args:
       operator: a `ParallelBeam` or a `FanBeam`.
-      sinogram: [views, bins] or [views, bins, C] line integrals; [D, views, bins] of an operator on volumes.
+      sinogram: [views, bins] or [views, bins, C] line integrals, real or complex; [D, views, bins] of an operator on
+        volumes.
       filter: "ram-lak", "shepp-logan", "cosine", "hamming" or "hann".
       cutoff: fraction of the Nyquist frequency of the detector.
 
@@ -207,6 +208,9 @@ def fbp(operator: Projector, sinogram: Array, *, filter: Filter = "hann", cutoff
         raise ValueError(
             f"fbp: expected a sinogram of shape {(views, bins)} or {(views, bins, 'C')}, got {sinogram.shape}"
         )
+    if jnp.iscomplexobj(sinogram):  # a real linear map: of real and imaginary part alike
+        parts = (fbp(operator, part, filter=filter, cutoff=cutoff) for part in (sinogram.real, sinogram.imag))
+        return jax.lax.complex(*parts)
     sinogram = sinogram.astype(at_least_single(sinogram.dtype))
     return _fbp(operator.rays_for(sinogram), sinogram, filter, cutoff)
 

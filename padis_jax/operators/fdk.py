@@ -43,7 +43,7 @@ def fdk(operator: Projector, projections: Array, *, filter: Filter = "hann", cut
 
     Args:
       operator: a `ConeBeam`.
-      projections: [views, rows, columns] line integrals.
+      projections: [views, rows, columns] line integrals, real or complex.
       filter: "ram-lak", "shepp-logan", "cosine", "hamming" or "hann", along the rows of the detector.
       cutoff: fraction of the Nyquist frequency of the detector.
 
@@ -57,6 +57,9 @@ def fdk(operator: Projector, projections: Array, *, filter: Filter = "hann", cut
     projections = jnp.asarray(projections)
     check_shape("projections", projections, operator.measurement_shape)
     projections = projections.astype(at_least_single(projections.dtype))
+    if jnp.iscomplexobj(projections):  # a real linear map: of real and imaginary part alike
+        parts = (fdk(operator, part, filter=filter, cutoff=cutoff) for part in (projections.real, projections.imag))
+        return jax.lax.complex(*parts)
     rays = operator.rays_for(projections)
     if rays.fbp is None:
         raise ValueError(

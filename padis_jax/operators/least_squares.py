@@ -101,8 +101,12 @@ def pseudo_inverse(forward: Map, adjoint: Map, measurement: Array, *, max_iterat
 
     The transpose of A+ is (A')+, computed in the same way, so that y can be differentiated in reverse mode. What
     `forward` and `adjoint` hold cannot. Methods of operators, and `Partial`s, compile nothing for other arrays.
+    Measurements of less precision, or whole numbers, are taken in float32.
     """
-    return _pseudo_inverse(as_partial(forward), as_partial(adjoint), measurement, max_iterations)
+    y = jnp.asarray(measurement)
+    with jax.numpy_dtype_promotion("standard"):
+        y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
+    return _pseudo_inverse(as_partial(forward), as_partial(adjoint), y, max_iterations)
 
 
 def as_partial(function: Any) -> Partial:
@@ -155,7 +159,7 @@ def least_squares(
         i, x, r, p, gg = state
         ap = forward(p)
         alpha = _ratio(gg, jnp.real(jnp.vdot(ap, ap)))
-        x, r = x + (alpha / scale).astype(p.dtype) * p, r - alpha.astype(ap.dtype) * ap
+        x, r = x + (alpha / scale).astype(p.dtype) * p, r - (alpha.astype(ap.dtype) * ap).astype(r.dtype)
         g = adjoint(r)
         gg_next = jnp.real(jnp.vdot(g, g))
         return i + 1, x, r, g + _ratio(gg_next, gg).astype(p.dtype) * p, gg_next

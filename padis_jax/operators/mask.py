@@ -102,7 +102,7 @@ def Inpaint(*, mask: np.ndarray | Array) -> Masking:  # noqa: N802 (a factory na
     shape = checked_size("Inpaint", known.shape)
     if isinstance(known, np.ndarray):
         return Masking(shape, leaf(known.astype(np.float64)), jnp.asarray(_nearest(known)), leaf(1.0))
-    nearest = jax.pure_callback(_nearest, jax.ShapeDtypeStruct(shape, jnp.int32), known)
+    nearest = jax.pure_callback(_nearest, jax.ShapeDtypeStruct(shape, jnp.int32), known, vmap_method="sequential")
     return Masking(shape, jnp.asarray(known, leaf(1.0).dtype), nearest, leaf(1.0))
 
 

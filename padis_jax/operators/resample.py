@@ -35,7 +35,7 @@ Method = Literal["block", "bicubic"]
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["rows", "columns", "rows_inverse", "columns_inverse", "norm"],
-    meta_fields=["image_shape", "factor"],
+    meta_fields=["image_shape", "factor", "method"],
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Resampling(PerChannel):
@@ -49,6 +49,7 @@ class Resampling(PerChannel):
       rows_inverse: R_h+, [H, ceil(H/s)].
       columns_inverse: R_w+, [W, ceil(W/s)].
       norm: ||A||.
+      method: "block" or "bicubic".
     """
 
     image_shape: tuple[int, int]
@@ -58,7 +59,12 @@ class Resampling(PerChannel):
     rows_inverse: Array
     columns_inverse: Array
     norm: Array
-    onto = True
+    method: Method
+
+    @property
+    def onto(self) -> bool:
+        """Whether the rows of A are orthogonal: blocks share no pixel, and what is bicubic does."""
+        return self.method == "block"
 
     @property
     def measurement_shape(self) -> tuple[int, int]:
@@ -128,6 +134,7 @@ def _resampling(shape: tuple[int, int], factor: int, method: Method) -> Resampli
         rows_inverse=leaf(np.linalg.pinv(rows)),
         columns_inverse=leaf(np.linalg.pinv(columns)),
         norm=leaf(float(np.linalg.norm(rows, 2) * np.linalg.norm(columns, 2))),
+        method=method,
     )
 
 

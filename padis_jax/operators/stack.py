@@ -57,6 +57,11 @@ class Stack(Composable):
         return (sum(self._lengths), *(() if self._flat else self.shapes[0][1:]))
 
     @property
+    def volumes(self) -> bool:
+        """Whether images are volumes."""
+        return any(getattr(part, "volumes", False) for part in self.parts)
+
+    @property
     def measured(self) -> Array:
         """That of the parts, 1 for those without; not there where no part has it."""
         if not any(hasattr(part, "measured") for part in self.parts):

@@ -46,6 +46,7 @@ class Weighted(Composable):
 
     dtype = property(lambda self: self.operator.dtype)
     measured = property(lambda self: self.operator.measured)
+    volumes = property(lambda self: getattr(self.operator, "volumes", False))
     start = property(lambda self: self._quick if hasattr(self.operator, "start") else _missing("start"))
     pinv = property(lambda self: self._inverse if hasattr(self.operator, "pinv") else _missing("pinv"))
 

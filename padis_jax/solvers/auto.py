@@ -85,9 +85,8 @@ class Choice(NamedTuple):
     @property
     def text(self) -> str:
         """One line: what was chosen and why."""
-        values = ", ".join(
-            f"{t.value:.4g} at {t.weight:.3g}" for t in sorted(self.trials) if t.levels == _half(self.plan)
-        )
+        few = min(t.levels for t in self.trials)  # of those that looked for the weight
+        values = ", ".join(f"{t.value:.4g} at {t.weight:.3g}" for t in sorted(self.trials) if t.levels == few)
         what = "its residual in units of the noise" if self.rule == "discrepancy" else "the error of what was held out"
         return (
             f"auto: weight {self.plan.settings.weight:.3g}, {self.plan.levels} iterations, by the {self.rule} rule: "
@@ -118,7 +117,7 @@ def choose(
     """The plan with the weight and the iterations that suit a measurement.
 
     Args:
-      key: root key, or an int; of the trials' tilings and of what is held out.
+      key: root key, or an int; of the trials' tilings. What is held out does not depend on it.
       measurement: y, finite.
       operator: A, as `reconstruct` takes it.
       prior: whole-image denoiser and frame, or those of volumes.
@@ -221,16 +220,17 @@ def held_out(measured: np.ndarray, *, views: bool, axis: int = 0, share: float =
 
     Args:
       measured: what is measured.
-      views: take rows of an axis, evenly spread; else entries at random, of all channels alike.
+      views: take rows of an axis, evenly spread over those in which anything is measured; else entries at random, of
+        all channels alike.
       axis: that axis.
       share: how much.
       seed: of the entries.
     """
     chosen = np.zeros(measured.shape, bool)
     if views:
-        rows = measured.shape[axis]
-        count = max(1, round(share * rows))
-        np.moveaxis(chosen, axis, 0)[((np.arange(count) + 0.5) * rows / count).astype(int)] = True
+        rows = np.flatnonzero(np.moveaxis(measured, axis, 0).reshape(measured.shape[axis], -1).any(-1))
+        count = max(1, round(share * len(rows)))
+        np.moveaxis(chosen, axis, 0)[rows[((np.arange(count) + 0.5) * len(rows) / count).astype(int)]] = True
     else:
         pixels = measured.reshape(*measured.shape[:2], -1).any(-1) if measured.ndim > 1 else measured
         places = np.flatnonzero(pixels)

@@ -22,6 +22,7 @@ from padis_jax.devices.memory import analysed
 from padis_jax.devices.mesh import AXIS
 from padis_jax.errors import UserError
 from padis_jax.prior import Prior
+from padis_jax.solvers.checks import check_operator, check_prior, checked
 from padis_jax.solvers.problem import as_pytree
 from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.solvers.registry import Settings
@@ -69,6 +70,9 @@ def reconstruct_batch(
     Raises:
       ValueError: if n differs between the arguments, or for what `reconstruct` refuses.
     """
+    check_operator(operator)
+    check_prior(prior)
+    measurements, starts = checked("measurements", measurements), checked("starts", starts)  # no value is, in a trace
     counts = (len(keys), len(measurements), len(settings), len(starts))
     if len(set(counts)) > 1 or counts[0] == 0:
         raise ValueError(f"keys, measurements, settings and starts have {counts} entries: give the same number of each")
@@ -76,7 +80,7 @@ def reconstruct_batch(
     extra = 0 if mesh is None else -counts[0] % mesh.size
     arguments = jax.tree.map(
         lambda a: jnp.concatenate([a, jnp.repeat(a[-1:], extra, axis=0)]) if extra else a,
-        (keys, jnp.asarray(measurements), jnp.asarray(starts), stacked, noise_std),
+        (keys, measurements, starts, stacked, noise_std),
     )
     if not isinstance(ladder := options.get("ladder", ""), str):
         options["ladder"] = tuple(np.ravel(ladder).tolist())  # levels by themselves, as what a program is known by

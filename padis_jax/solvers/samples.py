@@ -61,7 +61,8 @@ def draw_samples(
       operator: A.
       prior: whole-image denoiser and frame; with `patch_batch` its memory is that of `count` chunks.
       count: K, at least 2.
-      **options: of `reconstruct`, but for `average`, `chunk` and `progress`.
+      **options: of `reconstruct`, but for `average`, `chunk` and `progress`. With `first_chain` n, sample k is chain
+        n + k.
 
     Raises:
       ValueError: if count < 2, for those three options, and for what `reconstruct` refuses.
@@ -75,11 +76,13 @@ def draw_samples(
     method = find_method(solver if isinstance(solver, str) else name_of(solver))
     if method.begin is not None:
         raise ValueError(f"runs of {method.label} {method.alone}: take another solver for samples")
-    key, evaluations = root_key(key), 0
+    key, evaluations, first = root_key(key), 0, options.pop("first_chain", 0)
+    if not isinstance(first, jax.Array):
+        check_count("first_chain", first, 0)
 
     def one(chain: Array) -> tuple[Array, Array]:
         nonlocal evaluations
-        result = reconstruct(key, measurement, operator, prior, first_chain=chain, **options)
+        result = reconstruct(key, measurement, operator, prior, first_chain=first + chain, **options)
         evaluations = result.evaluations
         return result.image, result.residual
 
