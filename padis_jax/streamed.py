@@ -71,11 +71,20 @@ class StreamedImages:
         return self.shape[0]
 
     def __getitem__(self, index: int | slice | Sequence[int]) -> np.ndarray:
-        """One image [H, W, C], or several [n, H, W, C]."""
+        """One image [H, W, C], or several [n, H, W, C]: by a number, a slice, numbers, or a boolean for each image."""
         if isinstance(index, (int, np.integer)):
             return self._padded(self._read(self._indices[index]))
-        chosen = range(len(self))[index] if isinstance(index, slice) else index
+        chosen = range(len(self))[index] if isinstance(index, slice) else self._numbers(index)
         return np.stack([self[int(i)] for i in chosen]) if len(chosen) else np.empty((0, *self.shape[1:]), np.float32)
+
+    def _numbers(self, index: Sequence[int] | np.ndarray) -> list[int]:
+        """The numbers of images that an index of an array stands for."""
+        found = np.asarray(index)
+        if found.dtype == bool and found.shape == (len(self),):
+            return np.flatnonzero(found).tolist()
+        if found.size and (found.dtype.kind not in "iu" or found.ndim != 1):
+            raise IndexError(f"images are indexed by whole numbers, or by {len(self)} booleans, not by {index!r:.60}")
+        return found.astype(int).tolist()
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         """Reads all of it."""
@@ -84,7 +93,7 @@ class StreamedImages:
     def select(self, indices: Sequence[int]) -> Self:
         """The images at `indices`, in that order; nothing is read."""
         view = copy.copy(self)
-        view._look_at([self._indices[index] for index in indices], self._margin)
+        view._look_at([self._indices[index] for index in self._numbers(indices)], self._margin)
         return view
 
     def padded(self, margin: tuple[int, int]) -> Self:

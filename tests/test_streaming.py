@@ -147,3 +147,15 @@ def test_a_file_that_shrinks_while_it_is_read_is_named(tmp_path):
     path.unlink()
     with pytest.raises(UserError, match="disappeared while it was being read"):
         images[41]
+
+
+def test_an_index_is_that_of_an_array():
+    images = np.random.default_rng(0).random((5, 2, 3, 1), np.float32)
+    streamed = StreamedImages(lambda index: images[index].copy(), images.shape)
+    odd = np.arange(5) % 2 == 1
+    for index in (3, -1, slice(4, None, -2), [4, 0, 4], np.array([-1, 2]), odd, odd.tolist(), [], slice(0, 0)):
+        np.testing.assert_array_equal(streamed[index], images[index] if np.size(index) else images[:0])
+    np.testing.assert_array_equal(streamed.select(odd)[:], images[odd])
+    for index in (odd[:4], 1.5, [0.0], [[0, 1]], "0"):
+        with pytest.raises(IndexError, match="by whole numbers, or by 5 booleans"):
+            streamed[index]
