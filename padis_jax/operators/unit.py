@@ -1,7 +1,8 @@
 """Lengths of arrays in any unit: float32 holds the squares of numbers between 1e-19 and 1e19 only.
 
-A' y is ||A||^2 times an image, and conjugate gradients take squares of it and of A'A A' y: with pixels in nanometres, or
-in metres, they would be infinite or 0. So what is squared is multiplied by a power of two first, which changes no digit.
+A' y is ||A||^2 times an image, and conjugate gradients take its square and its product with A'A A' y: with pixels in
+nanometres, or in metres, they would be infinite or 0. So what is squared is multiplied by a power of two first, which
+changes no digit.
 """
 
 from __future__ import annotations

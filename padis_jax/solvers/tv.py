@@ -140,7 +140,7 @@ def _solve(settings: TV, operator: Any, y: Array) -> TVResult:
     data_step = settings.share / (tau * jnp.square(norm))
     data_step = jnp.asarray(data_step, y.dtype)
     gradient_step = (1 - settings.share) / (settings.bound * tau)
-    scale = power_of_two(settings.weight)
+    scale = power_of_two(jnp.asarray(settings.weight))
 
     def iterate(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         x, p, q = state
