@@ -115,6 +115,11 @@ def claimed(
         yield held
 
 
+def written(folder: str | Path, *, of: str = "results", record: str = RECORD) -> set[str]:
+    """The files that the list in a folder names, those of a run that has claimed it too; UserError for another list."""
+    return _listed(place(folder) / record, of)
+
+
 def has_field(path: Path, name: str) -> bool:
     """Whether a JSON file is there and has that field: by it, folders of versions that kept no list are known."""
     try:

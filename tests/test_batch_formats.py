@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import scipy.io
 from PIL import Image
-from tiny import refused, write_weights
+from tiny import failing, refused, write_weights
 
 from padis_jax.cli.sample import main
 from padis_jax.measurements.geometry import ScanGeometry, write_geometry
@@ -70,7 +70,7 @@ def _arguments(folder, out, *more):
 @pytest.fixture(scope="module")
 def done(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "a"
-    main(_arguments(folder, out))
+    failing(main, _arguments(folder, out), "measurements failed; the first: ")
     return out
 
 
@@ -118,7 +118,7 @@ def test_scans_of_another_geometry_fail_and_the_rest_is_done(folder, tmp_path):
     for name, turn in (("a", 0), ("b", 0), ("c", 5)):
         np.savez(tmp_path / "scans" / f"{name}.npz", sinogram=sinogram, angles_degrees=np.asarray(FAN.angles) + turn)
     arguments = _arguments(folder, tmp_path / "out", "--measurements", tmp_path / "scans")
-    main([*arguments, "--measurement.geometry", str(tmp_path / "bare.json")])
+    failing(main, [*arguments, "--measurement.geometry", tmp_path / "bare.json"], "1 of 3 measurements failed")
     lines = _manifest(tmp_path / "out")
     assert [line["status"] for line in lines.values()] == ["done", "done", "failed"]
     assert "its geometry is not that of a.npz (angles)" in lines["c"]["reason"]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import refused, write_weights
+from tiny import failing, refused, write_weights
 
 from padis_jax.cli.sample import main
 from padis_jax.errors import UserError
@@ -41,22 +41,11 @@ def folder(tmp_path_factory):
     return folder
 
 
-def _job(folder, out, *more):
-    main(
-        [
-            str(a)
-            for a in (
-                "--weights",
-                folder / "w.safetensors",
-                "--measurements",
-                folder / "scans",
-                "--workdir",
-                out,
-                *QUICK,
-                *more,
-            )
-        ]
-    )
+def _job(folder, out, *more, failed=""):
+    """The job, whose last line says `failed` where items fail: the exit code is then 2."""
+    argv = ["--weights", folder / "w.safetensors", "--measurements", folder / "scans", "--workdir", out, *QUICK, *more]
+    argv = [str(a) for a in argv]
+    failing(main, argv, failed) if failed else main(argv)
 
 
 def _manifest(out):
@@ -66,7 +55,7 @@ def _manifest(out):
 @pytest.fixture(scope="module")
 def done(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "a"
-    _job(folder, out)
+    _job(folder, out, failed="3 of 7 measurements failed; the first: ")
     return out
 
 
@@ -113,7 +102,7 @@ def test_a_second_start_keeps_what_is_done_and_fills_the_gaps(folder, done, caps
     before = _images(done)
     times = {path.name: path.stat().st_mtime_ns for path in done.glob("*.npz")}
     (done / "scan2.npz").unlink()
-    _job(folder, done)
+    _job(folder, done, failed=f"The others are in {done}; the same command tries those again that failed")
     assert "1 done, 3 failed, 3 kept from before" in capsys.readouterr().out
     after = _images(done)
     np.testing.assert_allclose(after["scan2"], before["scan2"], atol=1e-5)
@@ -128,7 +117,7 @@ def test_numbers_too_large_for_float32_fail_their_item_alone(folder, tmp_path):
         good = archive["sinogram"]
     np.savez(tmp_path / "scans" / "a.npz", sinogram=1e18 * good)
     np.savez(tmp_path / "scans" / "b.npz", sinogram=good)
-    _job(tmp_path, tmp_path / "out")
+    _job(tmp_path, tmp_path / "out", failed="1 of 2 measurements failed")
     lines = _manifest(tmp_path / "out")
     assert lines["b"]["status"] == "done" and "too large for computing in float32" in lines["a"]["reason"]
 
@@ -155,6 +144,26 @@ def test_other_settings_are_refused(folder, done, capsys):
     arguments = ["--weights", folder / "w.safetensors", "--measurements", folder / "scans", "--workdir", done]
     message = refused(main, [*arguments, *QUICK, "--seed", "3"], capsys)
     assert "has results of other settings (experiment)" in message and "choose another --workdir" in message
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--samples", "4"], "--samples: --measurements reconstructs each file once"),
+        (["--save-as", "png"], "--save-as: --measurements"),
+        (["--anonymise"], "--anonymise: --measurements"),
+        (["--classical", "cgls"], "--classical: --measurements"),
+        (["--display", "0:1"], "--display: --measurements"),
+        (["--generate", "2"], "--generate: --measurements"),
+        (["--measurement.path", "one.npz"], "--measurement.path one.npz: --measurements"),
+        (["--measurement.counts", "--measurement.flat", "3"], "--measurement.counts: the .npz files of"),
+        (["--measurement.noise", "0.1"], "for line integrals or counts add --measurement.geometry FILE"),
+    ],
+)
+def test_what_a_folder_has_no_use_for_is_refused(folder, tmp_path, capsys, flags, expected):
+    argv = ["--weights", folder / "w.safetensors", "--measurements", folder / "scans", "--workdir", tmp_path / "out"]
+    assert expected in refused(main, [*argv, *QUICK, *flags, "--quiet"], capsys)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_without_measurements(folder, tmp_path, capsys):

@@ -101,7 +101,8 @@ def test_quiet_says_nothing(folder, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("flags", [["--samples", "2"], ["--generate", "1", "--generate-levels", "2"]])
 def test_several_images_are_as_quiet_and_speak_json(folder, tmp_path, capsys, flags):
-    args = _simulated(folder, *flags, "--workdir", str(tmp_path))
+    args = [*flags, "--workdir", str(tmp_path)]
+    args = ["--weights", str(folder / "w.safetensors"), *args] if "--generate" in flags else _simulated(folder, *args)
     sample.main([*args, "--quiet"])
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err == ""
@@ -133,6 +134,22 @@ def test_what_is_finished_when_ctrl_c_comes_is_written(folder, tmp_path, capsys,
         with np.load(workdir / "reconstruction.npz") as file:
             assert {"FBP", "TV"} <= set(file.files) and "PnP-ADMM" not in file.files
         assert (workdir / "report.html").exists()
+
+
+@pytest.mark.parametrize("kind", ["simulated", "measured"])
+def test_ctrl_c_before_the_first_image_is_one_line(folder, tmp_path, capsys, monkeypatch, kind):
+    """There is nothing to draw yet, nor to lose."""
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("padis_jax.runs.solve.run_start", stopped)
+    make = _simulated if kind == "simulated" else arguments
+    with pytest.raises(SystemExit) as stop:
+        sample.main([*make(folder, "--workdir", str(tmp_path / "out")), "--quiet"])
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "error: interrupted before the first image; nothing was written\n"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["results.json"]
 
 
 def _interrupted(script, args, log, ready, limit=240):

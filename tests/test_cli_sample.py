@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from tiny import refused, write_weights
 
+from padis_jax.cli import generate
 from padis_jax.cli.sample import main
 from padis_jax.images import HOUNSFIELD
 from padis_jax.metrics import coverage
@@ -230,6 +231,65 @@ def test_images_from_the_prior_alone(folder, tmp_path):
     assert images.shape == (2, 16, 16, 1) and np.isfinite(images).all() and np.abs(images[0] - images[1]).max() > 1e-3
     names = {p.name for p in tmp_path.iterdir()}
     assert names == {"generated_00.png", "generated_01.png", "generated.npz", "config.json", "results.json"}
+
+
+def test_generated_pictures_are_those_of_the_settings_beside_them(folder, tmp_path, monkeypatch, capsys):
+    """An interrupted run over an earlier one leaves no picture of the earlier seed."""
+    flags = ["--weights", str(folder / "w.safetensors"), "--generate-levels", "2", "--quiet"]
+    main([*flags, "--generate", "3", "--workdir", str(tmp_path / "a")])
+    main([*flags, "--generate", "1", "--seed", "1", "--workdir", str(tmp_path / "b")])
+    (tmp_path / "a" / "generated_07.png").write_bytes(b"of somebody else")
+    made, real = [], generate.generate
+
+    def stopped(*args, **kwargs):
+        made.append(args)
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(generate, "generate", stopped)
+    with pytest.raises(SystemExit) as stop:
+        main([*flags, "--generate", "3", "--seed", "1", "--workdir", str(tmp_path / "a")])
+    assert stop.value.code == 130 and "1 of 3 images are in" in capsys.readouterr().err
+    pictures = sorted(path.name for path in (tmp_path / "a").glob("*.png"))
+    assert pictures == ["generated_00.png", "generated_07.png"]
+    for name in ("generated_00.png", "config.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    made[:] = [()]  # the next call is interrupted at once
+    with pytest.raises(SystemExit):
+        main([*flags, "--generate", "3", "--seed", "2", "--workdir", str(tmp_path / "a")])
+    assert "nothing was written" in capsys.readouterr().err
+    after = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    assert after.keys() == before.keys()
+    assert all(after[name] == before[name] for name in before if name != "results.json")
+
+
+def test_a_generated_image_that_is_not_finite_is_refused(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(generate, "generate", lambda *_, **__: np.full((16, 16, 1), np.nan))
+    flags = ["--weights", folder / "w.safetensors", "--generate", "2", "--quiet", "--workdir", tmp_path / "out"]
+    assert "w.safetensors: image 0 is not finite" in refused(main, flags, capsys)
+    assert not list((tmp_path / "out").glob("generated*"))
+
+
+UNUSED = {
+    "samples of no measurement": (["--generate", "2", "--samples", "4"], "--samples: --generate draws images"),
+    "formats": (["--generate", "2", "--save-as", "png"], "--save-as: --generate draws images"),
+    "a scan": (["--generate", "2", "--measurement.path", "scan.npz"], "--measurement.path scan.npz: --generate"),
+    "weights of a measurement": (["--generate", "2", "--weighted"], "--weighted: --generate draws images"),
+    "another solver": (["--generate", "2", "--solver", "dps"], "--solver dps: --generate draws"),
+    "steps of the solver": (["--generate", "2", "--solver.levels", "7"], "steps of its own (--generate-levels)"),
+    "a geometry alone": (["--measurement.geometry", "g.json"], "name that by --measurement.path"),
+    "chains of samples": (["--samples", "4", "--solver.average", "2"], "--solver.average 2: --samples are single"),
+}
+
+
+@pytest.mark.parametrize("case", UNUSED)
+def test_what_a_run_has_no_use_for_is_refused(folder, tmp_path, capsys, case):
+    flags, expected = UNUSED[case]
+    argv = ["--weights", folder / "w.safetensors", "--image.path", folder / "images.npy", "--image.index", "0"]
+    argv += ["--scan.protocol", "paper", "--workdir", tmp_path / "out", "--quiet", "--dry-run"]
+    assert expected in refused(main, [*argv, *flags], capsys)
 
 
 def _truncated(folder, tmp_path):

@@ -13,7 +13,7 @@ from jax import monitoring
 from small_scan import GEOMETRY, arguments, write_scan
 from test_cli_problem import folder as problems  # noqa: F401 (a fixture)
 from test_cli_sample import folder as images  # noqa: F401 (a fixture)
-from tiny import NETWORK, refused, write_weights
+from tiny import NETWORK, failing, refused, write_weights
 
 from padis_jax.cli import sample
 from padis_jax.cli.sample import main
@@ -148,17 +148,18 @@ def test_every_file_of_a_folder_is_read_and_nothing_is_compiled(scans, tmp_path,
         np.save(many / f"{name}.npy", values)
     (many / "e.npy").write_bytes(b"nothing")
     args = [*folder_of(scans, many), "--workdir", str(tmp_path / "out"), "--measurement.kind", "line-integrals"]
-    main([*args, "--json"])
+    failing(main, [*args, "--json"], "5 of 7 measurements cannot be used; the first: ")
     refused = json.loads(capsys.readouterr().out)["refused"]
     assert list(refused) == ["c", "d", "e", "f", "g"] and "(24, 31)" in refused["c"] and "d.npy" in refused["d"]
     assert "NaN or infinity" in refused["f"] and "too large for computing in float32" in refused["g"]
-    main(args)
+    with pytest.raises(SystemExit):
+        main(args)
     assert "f: cannot be used: " in (said := capsys.readouterr()).out and "100%" in said.err
     assert not compiled and not (tmp_path / "out").exists()
     args.remove("--dry-run")
     solved = SimpleNamespace(images=np.zeros((8, 16, 16, 1)), residual=np.zeros((8, 1)))
     monkeypatch.setattr("padis_jax.cli.batch.run_batch", lambda *_, **__: solved)
-    main(args)
+    failing(main, args, "5 of 7 measurements failed; the first: ")
     lines = map(json.loads, (tmp_path / "out" / "manifest.jsonl").read_text().splitlines())
     assert {line["item"]: line["reason"] for line in lines if line["status"] == "failed"} == refused
 
@@ -173,7 +174,7 @@ def test_every_sinogram_of_a_folder_is_read_whole(images, tmp_path, capsys, comp
         np.savez(scans / f"{name}.npz", **stored)
     args = ["--weights", images / "w.safetensors", "--measurements", scans, "--workdir", tmp_path / "out"]
     args = [str(a) for a in (*args, *"--scan.views 5 --scan.bins 24 --tv.iterations 5 --solver.levels 2".split())]
-    main([*args, "--dry-run", "--json"])
+    failing(main, [*args, "--dry-run", "--json"], "3 of 4 measurements cannot be used; the first: ")
     assert list(json.loads(capsys.readouterr().out)["refused"]) == ["b", "c", "d"] and not compiled
     (scans / "a.npz").unlink()
     lines = [refused(main, [*args, "--quiet", *more], capsys) for more in (["--dry-run"], [])]

@@ -1,5 +1,8 @@
 """A network, a training run and a weights file small enough to be made again in every test module."""
 
+import contextlib
+import io
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,3 +60,17 @@ def refused(main, argv, capsys):
     errors = capsys.readouterr().err
     assert errors.startswith("error: ") and errors.count("\n") == 1 and "Traceback" not in errors, errors
     return errors
+
+
+def failing(main, argv, expected):
+    """Runs a script's main, which must end with exit code 2 and a line with `expected`, whatever else it says."""
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors):
+        try:
+            main([str(a) for a in argv])
+        except SystemExit as stop:
+            assert stop.code == 2, stop.code
+        else:
+            raise AssertionError(f"{argv} ended with exit code 0")
+    last = errors.getvalue().splitlines()[-1]
+    assert last.startswith("error: ") and expected in last, last

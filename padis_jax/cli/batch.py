@@ -47,6 +47,7 @@ from padis_jax.runs.job import Item, check_job, settings_of
 from padis_jax.runs.prior import build_prior, patch_batch
 from padis_jax.runs.results import check_folder, results_folder
 from padis_jax.runs.solve import run_batch, traced_case
+from padis_jax.runs.unused import changed, flag
 from padis_jax.solvers.checks import check_numbers
 from padis_jax.weights import Weights, load_weights
 
@@ -76,7 +77,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
       Counts of done, failed and kept items.
 
     Raises:
-      UserError: for weights and settings that do not fit, or a folder without a good item; not for a single bad item.
+      UserError: for weights and settings that do not fit, and, at the end, for items that failed.
     """
     check_defaults(config)
     weights = load_weights(config.weights).computing(config.compute)
@@ -154,9 +155,20 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         print(f"{workdir}: {counts['done']} done, {counts['failed']} failed, {counts['kept']} kept from before")
         if weights.blocks is None:
             print(f"note: {without_blocks(config.weights)}")
-    if reasons and not counts["done"] + counts["kept"] and jax.process_count() == 1:
-        raise none_usable(config, reasons[0])
+    if reasons:
+        raise _failures(config, counts, reasons[0], workdir)
     return counts
+
+
+def _failures(config: Experiment, counts: dict[str, int], reason: str, workdir: Path) -> UserError:
+    """The error of a folder whose other measurements are done."""
+    good = counts["done"] + counts["kept"]
+    if not good and jax.process_count() == 1:
+        return none_usable(config, reason)
+    return UserError(
+        f"{counts['failed']} of {good + counts['failed']} measurements failed; the first: {reason}. The others are in "
+        f"{workdir}; the same command tries those again that failed"
+    )
 
 
 def none_usable(config: Experiment, reason: str) -> UserError:
@@ -166,6 +178,11 @@ def none_usable(config: Experiment, reason: str) -> UserError:
 
 def _simulated_job(config: Experiment, weights: Weights, workdir: Path) -> Folder:
     scan, shape = config.scan, weights.frame.image_shape
+    if told := changed(config.measurement):
+        raise UserError(
+            f"{flag(f'measurement.{told[0]}')}: the .npz files of {config.measurements} are taken as sinograms of "
+            "--scan, in image value times pixel; for line integrals or counts add --measurement.geometry FILE"
+        )
     problem = parallel_scan(scan.views, scan.bins)
     items = batch_job.list_items(config.measurements, (".npz",), workdir)
     operator = functools.cache(lambda: problem.build(shape, 1, jax.random.key(0)))
@@ -198,6 +215,9 @@ def _measured_job(config: Experiment, weights: Weights, workdir: Path) -> Folder
     def named(path: Path) -> MeasurementConfig:
         return dataclasses.replace(config.measurement, path=str(path))
 
+    def single(path: Path) -> Experiment:
+        return dataclasses.replace(config, measurement=named(path), measurements="")
+
     first: Path | None = None
     reasons = []
     for path in items.values():
@@ -224,12 +244,12 @@ def _measured_job(config: Experiment, weights: Weights, workdir: Path) -> Folder
     def case(path: Path) -> Case:
         scan = load_scan(named(path))
         compare(path, scan.geometry)
-        return measured_case(dataclasses.replace(config, measurement=named(path)), scan, weights, operator=operator())
+        return measured_case(single(path), scan, weights, operator=operator())
 
     def check(path: Path) -> None:
         scan = load_scan(named(path))
         compare(path, scan.geometry)
-        check_measured(dataclasses.replace(config, measurement=named(path)), scan, weights, start)
+        check_measured(single(path), scan, weights, start)
 
     return Folder(items, operator, case, check, {"geometry": dataclasses.asdict(geometry), "pixel_mm": pixel})
 
@@ -283,4 +303,7 @@ def _plan(
             f"{len(job.items)} measurements of {config.measurements}, {images} at a time; {plan.row.label} with "
             f"{config.weights}, {counts['evaluations_each']} evaluations each, into {workdir}; {estimate.text()}"
         )
+    if refused:  # as the run ends
+        first = next(iter(refused.values()))
+        raise UserError(f"{len(refused)} of {len(mine)} measurements cannot be used; the first: {first}")
     return counts

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,10 @@ from tqdm import tqdm
 
 from padis_jax.cli.arguments import OutputOptions
 from padis_jax.devices.plan import plan_sampling
+from padis_jax.errors import UserError
 from padis_jax.files import json_text, write_npz
+from padis_jax.outputs import written
+from padis_jax.prior import Prior
 from padis_jax.runs.case import image_key
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.prior import build_prior, patch_batch
@@ -30,31 +36,57 @@ def generate_images(config: Experiment, workdir: Path, output: OutputOptions) ->
     if output.dry_run:
         _plan(config, weights, workdir, output)
         return
-    with results_folder(workdir, names, config, lock=not output.no_lock):
-        images = []
-        for index in range(config.generate):
-            with tqdm(total=config.generate_levels, desc=f"image {index}", unit="step", disable=output.silent) as bar:
-
-                def progress(done: int, total: int, info: Any, bar: Any = bar) -> None:
-                    bar.update(done - bar.n)
-
-                key = image_key(config.seed, index)
-                try:
-                    images.append(np.asarray(generate(key, prior, levels=config.generate_levels, progress=progress)))
-                except KeyboardInterrupt:
-                    raise KeyboardInterrupt(
-                        f"interrupted; {index} of {config.generate} images are in {workdir}. Rerun the same "
-                        "command for all"
-                    ) from None
-            shown = images[-1][::-1] if weights.window.unit == "HU" else images[-1]  # CT is stored face down
-            write_png(workdir / f"generated_{index:02d}.png", shown)
-        in_unit = np.asarray(weights.window.from_unit(np.stack(images)), np.float32)
-        write_npz(workdir / "generated.npz", {"images": in_unit, "unit": np.asarray(weights.window.unit)})
-        write_config(workdir, config, weights.digest)
+    images: list[np.ndarray] = []
+    with results_folder(workdir, names, config, lock=not output.no_lock) as lock:
+        stopped = False
+        try:
+            for index in range(config.generate):
+                images.append(_drawn(config, prior, index, output))
+        except KeyboardInterrupt:
+            stopped = True
+        if images:
+            if lock is not None:
+                lock.check()
+            _write(workdir, config, weights, images)
+        if stopped:
+            what = f"{len(images)} of {config.generate} images are in {workdir}" if images else "nothing was written"
+            raise KeyboardInterrupt(f"interrupted; {what}. Rerun the same command for all")
     if output.json:
         print(json_text({"workdir": str(workdir), "images": len(images), "unit": weights.window.unit}))
     elif not output.quiet:
         print(f"results in {workdir}: {len(images)} generated_NN.png, generated.npz, config.json")
+
+
+def _drawn(config: Experiment, prior: Prior, index: int, output: OutputOptions) -> np.ndarray:
+    """Image `index`, [H, W, C] in [0, 1], not clipped; UserError if it is not finite."""
+    with tqdm(total=config.generate_levels, desc=f"image {index}", unit="step", disable=output.silent) as bar:
+
+        def progress(done: int, total: int, info: Any) -> None:
+            bar.update(done - bar.n)
+
+        key = image_key(config.seed, index)
+        image = np.asarray(generate(key, prior, levels=config.generate_levels, progress=progress))
+    if not np.isfinite(image).all():
+        raise UserError(
+            f"{config.weights}: image {index} is not finite: the network diverges; name others by --weights"
+        )
+    return image
+
+
+def _write(workdir: Path, config: Experiment, weights: Weights, images: Sequence[np.ndarray]) -> None:
+    """All files of a run together, so that no picture lies beside the settings of another run.
+
+    Numbered pictures that an earlier run has written beyond the last go: its arrays and settings are replaced.
+    """
+    names = [f"generated_{index:02d}.png" for index in range(len(images))]
+    for name in written(workdir) - {*names}:
+        if re.fullmatch(r"generated_\d+\.png", name):
+            (workdir / name).unlink(missing_ok=True)
+    for name, image in zip(names, images, strict=True):
+        write_png(workdir / name, image[::-1] if weights.window.unit == "HU" else image)  # CT is stored face down
+    in_unit = np.asarray(weights.window.from_unit(np.stack(images)), np.float32)
+    write_npz(workdir / "generated.npz", {"images": in_unit, "unit": np.asarray(weights.window.unit)})
+    write_config(workdir, dataclasses.replace(config, generate=len(images)), weights.digest)
 
 
 def _plan(config: Experiment, weights: Weights, workdir: Path, output: OutputOptions) -> None:

@@ -177,6 +177,8 @@ def sample(config: Experiment, workdir: Path, output: OutputOptions = OutputOpti
                 rows = rows_of(config, case, plan, progress=progress, on_memory=output.on_memory)
                 outcome.fill(case, rows, look)
             except KeyboardInterrupt:
+                if not outcome.rows:  # of no image there is a picture
+                    raise KeyboardInterrupt("interrupted before the first image; nothing was written") from None
                 outcome.more["interrupted"] = True
                 write_results(workdir, config, case, plan, weights.digest, outcome)
                 raise KeyboardInterrupt(_interrupted(config, plan, progress, workdir)) from None

@@ -62,6 +62,12 @@ def parse_experiment(args: Sequence[str], *, default: Experiment, prog: str, des
     except SystemExit:  # after the help, which knows one method
         print(*_other_methods(method), sep="\n")
         raise
+    if found.generate and not found.measurements and (named or given):
+        word = f".{given[0].replace('_', '-')}" if given else f" {named}"
+        raise UserError(
+            f"--solver{word}: --generate draws from the prior alone, by steps of its own (--generate-levels); leave "
+            "one of the two out"
+        )
     chosen = {name: getattr(found.solver, name) for name in given}
     run = before.run_fields | {name: value for name, value in chosen.items() if name in RUN_FIELDS}
     own = dict(before.settings) | {name: value for name, value in chosen.items() if name in row.fields}

@@ -20,6 +20,7 @@ from padis_jax.operators.blur import Boundary
 from padis_jax.prior import TilingName
 from padis_jax.problems.registry import PROBLEMS
 from padis_jax.runs.solver_config import SolverConfig
+from padis_jax.runs.unused import check_unused
 from padis_jax.runs.volume_config import VolumeConfig
 from padis_jax.solvers.presets import DEFAULT, SAMPLING, TV_ITERATIONS, unsuited
 from padis_jax.solvers.registry import find_method
@@ -222,6 +223,7 @@ class Experiment:
         check_displays(self.display)
         self._check_problem()
         self._check_volume()
+        check_unused(self)
         row = find_method(self.method)
         if row.begin is not None and (self.samples or (self.solver.average or 1) > 1):
             raise UserError(
