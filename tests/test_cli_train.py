@@ -156,6 +156,19 @@ def test_a_finished_run_says_so(run, capsys):
     assert "trained for 6 steps already; raise --run.steps to continue" in capsys.readouterr().err
 
 
+def test_what_a_changed_config_file_says_is_named(run, folder, capsys, tmp_path):
+    """Its checkpoint's settings are used; the same file and flags as at first say nothing."""
+    workdir = shutil.copytree(run[0], tmp_path / "run")
+    edited = tmp_path / "edited.py"
+    edited.write_text((folder / "tiny.py").read_text().replace("steps=4", "steps=9").replace("1e-3", "5e-4"))
+    main(["--config", str(edited), "--workdir", str(workdir)])
+    said = capsys.readouterr().err
+    assert "optimiser.learning_rate is 0.001, not 0.0005, run.steps is 6, not 9; give as flags" in said
+    assert "trained for 6 steps already" in said
+    main(["--config", str(folder / "tiny.py"), "--workdir", str(workdir), "--run.steps", "6"])
+    assert "note:" not in capsys.readouterr().err
+
+
 def test_another_architecture_in_the_work_folder(run, folder, capsys, tmp_path):
     before = _contents(run[0])
     message = refused(main, ["--workdir", run[0], "--network.model-channels", "12"], capsys)

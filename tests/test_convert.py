@@ -24,7 +24,7 @@ from padis_jax.conversion.torch_objects import NAMES, calls
 from padis_jax.denoiser import denoise_patches
 from padis_jax.images import HOUNSFIELD, PLAIN
 from padis_jax.patches import frame_for
-from padis_jax.weights import file_hash, load_weights
+from padis_jax.weights import Slab, file_hash, load_weights
 
 FIXTURES = Path(__file__).parent / "fixtures"
 FRAME = ["--image-shape", "64", "48", "--patch", "32", "--low", "0", "--high", "1"]
@@ -312,6 +312,39 @@ def test_weights_become_a_checkpoint_and_come_back(tmp_path, capsys):
     assert "already exists" in refused(main, [source, tmp_path / "run"], capsys)
     for option in (["--low", "-100"], ["--unit", "1/mm"], ["--dtype", "float16"], ["--data", "mine"]):
         assert f"leave {option[0]} out" in refused(main, [source, tmp_path / "new", *option], capsys)
+    origin = again.provenance["start_weights"]
+    assert origin["sha256"] == first.digest and origin["provenance"]["data"] == "noise"
+
+
+@pytest.mark.parametrize("seen", [2, 3])
+def test_checkpoints_of_slabs_become_weights_and_come_back(tmp_path, capsys, seen):
+    """With what the network's z refers to; a checkpoint that does not tell it is refused where the network sees z."""
+    network = dataclasses.replace(CONFIG.network, image_channels=3, position_channels=seen)
+    patches = dataclasses.replace(CONFIG.patches, depth=3)
+    config, slab = dataclasses.replace(CONFIG, network=network, patches=patches), Slab(3, 40)
+    frame, window, state = frame_for((16, 16), 8), HOUNSFIELD, random_state(config, step=20)
+    about = {
+        "config": dataclasses.asdict(config),
+        "window": dataclasses.asdict(window),
+        "slab": dataclasses.asdict(slab),
+    }
+    about["frame"] = dataclasses.asdict(frame) | {"slab": 3, "skips": (1,)}
+    for name in ("run", "older"):
+        with checkpoint.open_checkpoints(tmp_path / name) as manager:
+            checkpoint.save(manager, state, {k: v for k, v in about.items() if (k, name) != ("slab", "older")})
+    main([str(tmp_path / "run"), str(tmp_path / "w.safetensors"), "--quiet"])
+    weights = load_weights(tmp_path / "w.safetensors", volumes=True)
+    assert (weights.network, weights.frame, weights.slab) == (network, frame, slab)
+    main([str(tmp_path / "w.safetensors"), str(tmp_path / "more"), "--quiet"])
+    with checkpoint.open_checkpoints(tmp_path / "more", reading=True) as manager:
+        saved = checkpoint.saved_config(manager)
+    assert saved["frame"] == json.loads(json.dumps(about["frame"])) and saved["config"]["patches"]["depth"] == 3
+    argv = [str(tmp_path / "older"), str(tmp_path / "o.safetensors"), "--quiet"]
+    if seen == 3:
+        assert "resume with train.py, which writes the weights" in refused(main, argv, capsys)
+    else:
+        main(argv)
+        assert load_weights(tmp_path / "o.safetensors", volumes=True).slab == Slab(3)
 
 
 def test_a_zip_is_no_state_dict_for_lack_of_trying(tmp_path):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,7 +38,7 @@ from padis_jax.runs.training import provenance
 from padis_jax.serialization import from_json
 from padis_jax.training import init_state, state_shapes
 from padis_jax.unet import NetworkConfig, Params, parameter_count
-from padis_jax.weights import Weights, file_hash, load_weights, save_weights
+from padis_jax.weights import Slab, Weights, file_hash, load_weights, save_weights
 from padis_jax.window import Window
 
 
@@ -97,7 +97,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"{target} already exists: choose another name, or pass --overwrite")
     if source.is_file() and source.suffix == ".safetensors":
         _leave_out(given, "a checkpoint holds what the weights hold")
-        about = _to_checkpoint(load_weights(source), source, target, write=not output.dry_run, lock=not output.no_lock)
+        weights = load_weights(source, volumes=True)
+        about = _to_checkpoint(weights, source, target, write=not output.dry_run, lock=not output.no_lock)
     else:
         if target.suffix != ".safetensors":
             raise UserError(f"{target}: weights are written as .safetensors; give the target that suffix")
@@ -119,6 +120,7 @@ class _Found:
     frame: Frame
     window: Window
     provenance: dict[str, Any]
+    slab: Slab | None = None
 
 
 def _from_torch(source: Path, given: Conversion) -> _Found:
@@ -154,12 +156,29 @@ def _from_checkpoint(source: Path, given: Conversion) -> _Found:
         if saved is None:
             raise UserError(f"{source}: it has no checkpoint yet")
         config = from_json(Config, saved.get("config"), f"{source}: the checkpoint's config")
-        frame = from_json(Frame, saved.get("frame"), f"{source}: the checkpoint's frame")
+        frame, slab = _frame_of(source, saved, config.network)
         window = from_json(Window, saved.get("window"), f"{source}: the checkpoint's window")
         state = checkpoint.restore(manager, state_shapes(config.network, config.optimiser), aside=False)
     assert state is not None  # it has a config
     about = {"converted_from": source.name} | provenance(config, state, saved.get("start_weights"))
-    return _Found(jax.device_get(state.ema), config.network, frame, window, about)
+    return _Found(jax.device_get(state.ema), config.network, frame, window, about, slab)
+
+
+def _frame_of(source: Path, saved: Mapping[str, Any], network: NetworkConfig) -> tuple[Frame, Slab | None]:
+    """The frame that a checkpoint names, and of a training on slabs what it is along z."""
+    fields, where = saved.get("frame"), f"{source}: the checkpoint's frame"
+    if not isinstance(fields, Mapping) or "slab" not in fields:
+        return from_json(Frame, fields, where), None
+    plane = {name: value for name, value in fields.items() if name not in ("slab", "skips")}
+    about = saved.get("slab")
+    if about is None:  # of a version that kept less of it
+        if network.position_channels == 3:
+            raise UserError(
+                f"{source}: its checkpoints do not tell how many slices the volumes have, which the network's z needs; "
+                "resume with train.py, which writes the weights"
+            )
+        about = {"slices": fields["slab"], "skips": fields.get("skips", [1])}
+    return from_json(Frame, plane, where), from_json(Slab, about, f"{source}: the checkpoint's slab")
 
 
 def _leave_out(given: Conversion, why: str, but: tuple[str, ...] = ()) -> None:
@@ -176,7 +195,8 @@ def _to_weights(given: Conversion, found: _Found, target: Path, *, write: bool) 
         provenance["data"] = given.data
     if write:
         try:
-            save_weights(target, found.params, found.network, found.frame, found.window, provenance, dtype=given.dtype)
+            about = (target, found.params, found.network, found.frame, found.window, provenance)
+            save_weights(*about, dtype=given.dtype, slab=found.slab)
         except ValueError as error:
             raise UserError(f"{given.source}: {error}") from error
     size = 2 if given.dtype == "float16" else 4
@@ -197,17 +217,22 @@ def _to_checkpoint(weights: Weights, source: Path, target: Path, *, write: bool,
         raise UserError(f"{target}: a .safetensors file becomes a work folder for train.py; name a folder")
     saved = weights.provenance.get("config")
     config = from_json(Config, saved, f"{source}: provenance") if saved else Config()
+    slab, patches = weights.slab, config.patches
     try:
-        config = dataclasses.replace(config, network=weights.network)
+        if slab is not None:
+            patches = dataclasses.replace(patches, depth=slab.slices, skips=slab.skips)
+        config = dataclasses.replace(config, network=weights.network, patches=patches)
     except ValueError as error:
         raise UserError(f"{source}: the settings in its provenance do not suit its network: {error}") from error
     about = {
         "config": dataclasses.asdict(config),
-        "frame": dataclasses.asdict(weights.frame),
+        "frame": dataclasses.asdict(weights.frame) | ({"slab": slab.slices, "skips": slab.skips} if slab else {}),
         "window": dataclasses.asdict(weights.window),
+        # As of --run.start-weights: what is trained from here says of what.
+        "start_weights": {"sha256": weights.digest, "provenance": dict(weights.provenance)},
         "converted_from": source.name,
         "converted_from_sha256": weights.digest,
-    }
+    } | ({"slab": dataclasses.asdict(slab)} if slab else {})
     if write:
         with (
             claimed(target, ["checkpoints/"], [str(source)], of="training", lock=lock),

@@ -9,8 +9,8 @@
 The work folder receives checkpoints/, log.jsonl, config.json, pictures of denoised patches and, at the end,
 weights.safetensors (the averaged parameters with config, frame and provenance), which sample.py takes as --weights.
 After an interruption, rerun the same command to resume: it continues from the newest intact checkpoint with that
-checkpoint's config, under the flags given now. SIGTERM and Ctrl-C save after the current step and exit with 128 + their
-number.
+checkpoint's config, under the flags given now; what a config file says otherwise is named and not used. SIGTERM and
+Ctrl-C save after the current step and exit with 128 + their number.
 """
 
 from __future__ import annotations
@@ -72,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         with checkpoint.open_checkpoints(workdir, reading=True) as manager:
             saved, start = checkpoint.saved_config(manager), manager.latest_step() or 0
     config = _resolve(given, saved, rest, workdir)
+    if given is not None and not output.silent and is_leader():
+        _say_changed(given, config, workdir)
     config = dataclasses.replace(config, data=located(config.data))
     check_folder(config, workdir)
     if output.dry_run or output.verbose:
@@ -119,3 +121,26 @@ def _resolve(given: Config | None, saved: Mapping[str, Any] | None, args: Sequen
             "choose another --workdir, or leave --config out to resume with the checkpoint's"
         )
     return config
+
+
+def _say_changed(given: Config, used: Config, workdir: str) -> None:
+    """Names what a config file says and the checkpoint, whose settings are used, says otherwise."""
+    if given.data.layout:  # whose folders have been named since
+        given = dataclasses.replace(given, data=used.data)
+    if changed := _changed(dataclasses.asdict(given), dataclasses.asdict(used)):
+        print(
+            f"note: {workdir}: the checkpoint's settings are used, not those of --config: {', '.join(changed)}; give "
+            "as flags what is to change",
+            file=sys.stderr,
+        )
+
+
+def _changed(given: Mapping[str, Any], used: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The settings of a config that are not the used ones, in words."""
+    found = []
+    for name, value in given.items():
+        if isinstance(value, Mapping):
+            found += _changed(value, used[name], f"{prefix}{name}.")
+        elif value != used[name]:
+            found.append(f"{prefix}{name} is {used[name]}, not {value}")
+    return found

@@ -56,7 +56,7 @@ class TrainingData(NamedTuple):
             | ({"slab": self.slab.slices, "skips": self.slab.skips} if self.slab else {}),
             "window": dataclasses.asdict(self.window),
             "data": {"images": len(self.padded), "digest": self.digest},
-        }
+        } | ({"slab": dataclasses.asdict(self.slab)} if self.slab else {})
 
 
 def load_data(config: Config) -> TrainingData:
