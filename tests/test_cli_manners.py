@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,6 +91,25 @@ def test_every_program_has_the_same_manners(program, capsys):
         assert word in text
     assert "contradict" in refused(program.main, ["--quiet", "--verbose"], capsys)
     assert "--dry-run" in refused(program.main, ["--estimate"], capsys)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "nothing"])
+@pytest.mark.parametrize("program", ["sample.py", "-m padis_jax.benchmark --dry-run"])
+def test_a_device_that_is_not_there_is_one_line(tmp_path, program, platform):
+    if platform == "cuda" and shutil.which("nvidia-smi"):
+        pytest.skip("it is there")
+    words = [str(ROOT / word) if word.endswith(".py") else word for word in program.split()]
+    done = subprocess.run(
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+        env=os.environ | {"JAX_PLATFORMS": platform, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 2 and done.stdout == "", done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"error: JAX_PLATFORMS={platform}: JAX finds no such device here")
+    assert "Traceback" not in done.stderr
 
 
 def test_quiet_says_nothing(folder, tmp_path, capsys):

@@ -156,6 +156,17 @@ def test_a_finished_run_says_so(run, capsys):
     assert "trained for 6 steps already; raise --run.steps to continue" in capsys.readouterr().err
 
 
+def test_a_finished_run_without_its_log_writes_its_weights(run, capsys, tmp_path):
+    """As of checkpoints that were copied elsewhere to make weights of them."""
+    shutil.copytree(run[0] / "checkpoints", tmp_path / "checkpoints")
+    main(["--workdir", str(tmp_path)])
+    assert "loss.png could not be drawn" in capsys.readouterr().err
+    arrays = [
+        load_weights(folder / "weights.safetensors").params["enc0_conv"]["kernel"] for folder in (run[0], tmp_path)
+    ]
+    np.testing.assert_array_equal(*arrays)
+
+
 def test_what_a_changed_config_file_says_is_named(run, folder, capsys, tmp_path):
     """Its checkpoint's settings are used; the same file and flags as at first say nothing."""
     workdir = shutil.copytree(run[0], tmp_path / "run")

@@ -33,6 +33,7 @@ from padis_jax.benchmark.work import Work, finished_results, prepare, run
 from padis_jax.cli.arguments import OutputOptions, parse, split_output_options
 from padis_jax.cli.commands import called_as
 from padis_jax.cli.help_text import Page
+from padis_jax.devices.mesh import check_devices
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import json_text
 from padis_jax.images.layouts import split_name
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of python -m padis_jax.benchmark."""
     output, rest = split_output_options(sys.argv[1:] if argv is None else argv, HELP)
     config = parse(Benchmark, rest, default=Benchmark(), prog=called_as("benchmark"), description=HELP.full())
+    check_devices()
     work, folder = prepare(config), Path(config.out)
     end = part(config)
     names = [f"results{end}.md", f"results{end}.json", f"pictures{end}/", "cells/"]

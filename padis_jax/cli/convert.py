@@ -30,6 +30,7 @@ from padis_jax.cli.help_text import Page
 from padis_jax.config import Config
 from padis_jax.conversion.state_dict import import_state_dict
 from padis_jax.conversion.torch_files import read_torch
+from padis_jax.devices.mesh import check_devices
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import json_text
 from padis_jax.outputs import claimed, refuse_inputs
@@ -90,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = parse(Conversion, rest, default=Conversion(), prog=called_as("convert"), description=HELP.full())
     if not given.source or not given.target:
         raise UserError(f"name a source and a target: {called_as('convert')} authors.pkl prior.safetensors ...")
+    check_devices()
     source, target = Path(given.source), Path(given.target)
     if not (source.is_file() or source.is_dir()):  # a pipe would be waited for
         raise UserError(f"{source}: no such file or folder")

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import jax
 
+from padis_jax.devices.mesh import check_devices
 from padis_jax.errors import UserError, reason
 
 
@@ -27,7 +28,7 @@ def join(args: Sequence[str]) -> list[str]:
       The arguments without the flags above.
 
     Raises:
-      UserError: for incomplete flags, or if the processes do not find each other in time.
+      UserError: for incomplete flags, if the processes do not find each other in time, or without a device.
     """
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     own.add_argument("--cluster.auto", dest="auto", action="store_true")
@@ -41,6 +42,7 @@ def join(args: Sequence[str]) -> list[str]:
         raise UserError(str(error)) from None
     by_hand = (known.coordinator, known.processes, known.process)
     if all(value is None for value in by_hand) and not known.auto:
+        check_devices()
         return rest
     if known.auto and any(value is not None for value in by_hand):
         raise UserError("--cluster.auto finds coordinator, processes and process itself: leave the others out")
@@ -59,6 +61,7 @@ def join(args: Sequence[str]) -> list[str]:
             "number, let all reach the coordinator's port, or give --cluster.coordinator, --cluster.processes and "
             "--cluster.process"
         ) from error
+    check_devices()
     return rest
 
 

@@ -6,6 +6,7 @@ of its arguments and results imply. Random numbers do not depend on shardings (J
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import jax
@@ -14,9 +15,25 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from padis_jax.errors import UserError
+from padis_jax.errors import UserError, cut
 
 AXIS = "data"
+
+
+def check_devices() -> None:
+    """To be called before JAX computes, and after the processes have come together (cluster.py).
+
+    Raises:
+      UserError: if there is no device of the kind that JAX_PLATFORMS names.
+    """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter of a kind that JAX knows and has no plugin for
+        named, why = os.environ.get("JAX_PLATFORMS", ""), cut(error) or "its plugin is not installed"
+        raise UserError(
+            f"JAX_PLATFORMS={named}: JAX finds no such device here: {why}; unset it, or install JAX for that device "
+            "(README.md)"
+        ) from error
 
 
 def is_leader() -> bool:

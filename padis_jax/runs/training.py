@@ -20,6 +20,7 @@ from padis_jax.batches import Batch, draw_batch
 from padis_jax.config import Config
 from padis_jax.devices.mesh import is_leader, make_mesh, on_host, put
 from padis_jax.devices.parallel import check_batch, put_batch, state_sharding, step_on_mesh
+from padis_jax.errors import UserError
 from padis_jax.figures import save_figure, training_curves
 from padis_jax.files import place, write_json
 from padis_jax.images.layouts import located
@@ -132,7 +133,7 @@ def train(config: Config, workdir: str | Path, *, silent: bool = False, lock: bo
             about_prior = (path, ema, config.network, data.frame, data.window, origins)
             save_weights(*about_prior, dtype=run.weights_dtype, slab=data.slab, blocks=training_blocks(data))
             if (workdir / "log.jsonl").exists():
-                save_figure(workdir / "loss.png", training_curves(workdir / "log.jsonl"))
+                _draw_losses(workdir)
     return path, int(state.step)
 
 
@@ -177,6 +178,14 @@ def _draw(config: Config, data: TrainingData, number: int) -> Batch | SlabBatch:
         seen = max(2, config.network.position_channels)
         return draw_slabs(data.padded, data.runs, config.patches, config.run.seed, number, seen=seen)
     return draw_batch(data.padded, config.patches, config.run.seed, number)
+
+
+def _draw_losses(workdir: Path) -> None:
+    """loss.png; a warning where the log has no losses, as that of a run whose log is lost: the weights are written."""
+    try:
+        save_figure(workdir / "loss.png", training_curves(workdir / "log.jsonl"))
+    except UserError as error:
+        print(f"warning: {workdir / 'loss.png'} could not be drawn: {error}", file=sys.stderr)
 
 
 def _log(log: Log, bar: tqdm, state: TrainState, metrics: Metrics) -> None:
