@@ -143,7 +143,7 @@ def test_ctrl_c_says_where_the_finished_items_are(folder, tmp_path, monkeypatch,
 def test_other_settings_are_refused(folder, done, capsys):
     arguments = ["--weights", folder / "w.safetensors", "--measurements", folder / "scans", "--workdir", done]
     message = refused(main, [*arguments, *QUICK, "--seed", "3"], capsys)
-    assert "has results of other settings (experiment)" in message and "choose another --workdir" in message
+    assert "has results of other settings (experiment.seed)" in message and "choose another --workdir" in message
 
 
 @pytest.mark.parametrize(

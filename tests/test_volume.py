@@ -144,7 +144,7 @@ def test_a_rerun_keeps_what_is_done_and_adds_what_is_asked_for(folder, batched, 
     assert {n for n in before if before[n] == after[n]} == {"00001.npz", "00003.npz"} and len(after) == 4
     np.testing.assert_allclose(arrays(batched)["PnP-ADMM"][:3], old, atol=0.02)
     message = refused(main, words(folder, batched, "--image.index", "1:5", "--seed", "3", "--quiet"), capsys)
-    assert "has results of other settings (experiment); choose another --workdir" in message
+    assert "has results of other settings (experiment.seed); choose another --workdir" in message
 
 
 def test_further_slices_compile_nothing(folder, batched, single, tmp_path, caplog, monkeypatch):

@@ -259,11 +259,23 @@ def same_settings(workdir: Path, about: dict[str, Any], *, write: bool = True) -
         raise UserError(f"{path}: holds no settings of a job, or those of a later version; choose another --workdir")
     defaults = json.loads(json_text(dataclasses.asdict(Experiment())))
     known = found | {"experiment": _completed(found.get("experiment"), about.get("experiment"), defaults)}
-    changed = sorted(k for k in {*known, *about} - {"numbers"} if known.get(k) != about.get(k))
-    if changed:
+    known.pop("numbers", None)
+    if changed := _differing(known, about):
         what = cut(printable(", ".join(changed)), 100)
         raise UserError(f"{workdir} has results of other settings ({what}); choose another --workdir")
     return "numbers" in found
+
+
+def _differing(found: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The names of the settings that differ, with dots."""
+    names = []
+    for name in sorted({*found, *now}):
+        before, after = found.get(name), now.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            names += _differing(before, after, f"{prefix}{name}.")
+        elif before != after or (name in found) != (name in now):
+            names.append(f"{prefix}{name}")
+    return names
 
 
 def _completed(found: Any, now: Any, defaults: Any) -> Any:
