@@ -358,7 +358,7 @@ def test_a_setting_that_came_later_has_its_default_in_an_older_job(seven):
     (seven / "out" / "job.json").write_text('{"experiment": {"seed": 3, "measurement": {}}}')
     assert _run(seven, solve, now, batch=7)["done"] == 7
     now["experiment"]["anonymise"] = True
-    with pytest.raises(UserError, match=r"other settings \(experiment\)"):
+    with pytest.raises(UserError, match=r"other settings \(experiment\.anonymise\)"):
         _run(seven, solve, now, batch=7)
 
 

@@ -259,8 +259,7 @@ def same_settings(workdir: Path, about: dict[str, Any], *, write: bool = True) -
         raise UserError(f"{path}: holds no settings of a job, or those of a later version; choose another --workdir")
     defaults = json.loads(json_text(dataclasses.asdict(Experiment())))
     known = found | {"experiment": _completed(found.get("experiment"), about.get("experiment"), defaults)}
-    known.pop("numbers", None)
-    if changed := _differing(known, about):
+    if changed := [name for name in _differing(known, about) if name != "numbers"]:
         what = cut(printable(", ".join(changed)), 100)
         raise UserError(f"{workdir} has results of other settings ({what}); choose another --workdir")
     return "numbers" in found
@@ -273,7 +272,7 @@ def _differing(found: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "
         before, after = found.get(name), now.get(name)
         if isinstance(before, dict) and isinstance(after, dict):
             names += _differing(before, after, f"{prefix}{name}.")
-        elif before != after or (name in found) != (name in now):
+        elif before != after:
             names.append(f"{prefix}{name}")
     return names
 
