@@ -187,6 +187,7 @@ def test_a_folder_that_takes_no_file_is_refused_before_the_work(folder, tmp_path
     if kind == "simulated":
         image = ["--image.path", str(folder / "image.npy"), "--image.index", "0", "--scan.protocol", "paper"]
         args = [*args, *image, "--measurement.path", "", "--measurement.geometry", ""]
+        args += ["--measurement.attenuation", "0", "--measurement.pixel-mm", "0"]
     assert "out/deep: cannot be written to (Permission denied); choose another" in refused(sample.main, args, capsys)
     assert not (tmp_path / "out").exists()
 
