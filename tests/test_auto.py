@@ -52,6 +52,23 @@ def test_the_lowest_point_of_a_parabola_of_logarithms(away):
     assert lowest(lambda w: 1.0, 1.0) == 0.25  # nothing to choose by: the first of the lowest
 
 
+@pytest.mark.parametrize(("away", "kept"), [(2.0, True), (0.5, True), (2.5, False), (0.3, False)])
+def test_the_first_number_stands_where_the_others_are_hardly_lower(away, kept):
+    def value(w):
+        return math.exp(0.06 * (math.log(w / (0.02 * away)) / math.log(2.3)) ** 2)
+
+    assert lowest(value, 0.02, flat=0.05) == pytest.approx(0.02 if kept else 0.02 * away, rel=1e-9)
+    assert lowest(lambda w: math.inf, 0.02, flat=0.05) != 0.02  # nothing was found: nothing stands
+
+
+@pytest.mark.parametrize("gain", [0.9, 1.1])
+def test_a_measurement_that_does_not_tell_keeps_the_weight_of_the_plan(gain):
+    plan = PLAN._replace(levels=50)
+    choice = search(lambda w, n: (gain if n == 50 else 1) * (1.04 if w == 0.05 else 1 + (w > 1)), plan, rule="held out")
+    assert choice.plan.settings.weight == 0.05 and choice.plan.levels == (50 if gain < 1 else 25)
+    assert choice.trials[-1][:2] == (0.05, 50)
+
+
 @pytest.mark.parametrize("away", [0.5, 1.0, 30.0, 1 / 30])
 def test_the_crossing_of_a_power(away):
     assert crossing(lambda w: (w / (0.02 * away)) ** 0.6, 0.02) == pytest.approx(0.02 * away, rel=1e-9)

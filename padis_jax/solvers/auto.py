@@ -11,9 +11,10 @@ of problem. Nothing of the truth is looked at. With v the image of a trial:
 
 Trials of half the plan's iterations (of all of them up to 30) look for the weight, from the plan's own, by steps of a
 factor until the best one lies between two others (`line_search`); a parabola, or for the discrepancy a line, through
-the logarithms gives the value between. By the discrepancy these iterations are the answer: at another number
-of them another weight comes to the noise. Where something is held out and the plan has more, one trial more has the
-best of these weights and all of the plan's iterations, which are taken if it is better.
+the logarithms gives the value between. What is held out is a few per cent of the measurement, which do not tell weights
+apart whose errors differ by less than FLAT: among these the plan's own stands. By the discrepancy these iterations are
+the answer: at another number of them another weight comes to the noise. Where something is held out and the plan has
+more, one trial more has the best of these weights and all of the plan's iterations, which are taken if it is better.
 
 A volume is a problem like an image: a trial is a run on all of it, since its data step is one for all slices.
 """
@@ -46,6 +47,7 @@ from padis_jax.solvers.volumes import Along
 from padis_jax.volume_prior import VolumePrior
 
 SHARE = 0.05  # of the measurement that is held out
+FLAT = 0.05  # errors of what is held out that differ by less are alike; docs/studies/auto.md
 
 Rule = Literal["discrepancy", "held out"]
 
@@ -200,8 +202,8 @@ def search(trial: Callable[[float, int], float], plan: Plan, *, rule: Rule) -> C
     if rule == "discrepancy":
         weight, levels = crossing(lambda w: value(w, few), first), few
     else:
-        weight = lowest(lambda w: value(w, few), first)
-        best = min(done, key=lambda t: t.value)
+        weight = lowest(lambda w: value(w, few), first, flat=FLAT)
+        best = min(done, key=lambda t: t.value) if weight != first else next(t for t in done if t.weight == first)
         levels = plan.levels if plan.levels > few and value(best.weight, plan.levels) < best.value else few
     chosen = plan._replace(settings=dataclasses.replace(plan.settings, weight=weight), levels=levels)
     return Choice(chosen, rule, tuple(done), sum(t.levels for t in done) * plan.row.evaluations(plan.settings))

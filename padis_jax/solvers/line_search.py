@@ -9,14 +9,17 @@ FACTOR = 4.0  # from one number to the next
 MOST = 6  # numbers that are tried
 
 
-def lowest(value: Callable[[float], float], first: float, *, factor: float = FACTOR, most: int = MOST) -> float:
+def lowest(
+    value: Callable[[float], float], first: float, *, factor: float = FACTOR, most: int = MOST, flat: float = 0.0
+) -> float:
     """Where a positive function of a positive number is lowest: first times powers of `factor`, and a parabola.
 
     Args:
       value: with one minimum; infinite where it has none.
-      first: the first number.
+      first: the first number, and the answer where its value is less than 1 + flat times the lowest of the parabola.
       factor: from one number to the next.
       most: numbers that are tried, at least 3.
+      flat: 0 for the lowest, however little lower it is.
     """
     found = {power: value(first * factor**power) for power in (-1, 0, 1)}
     while len(found) < most:
@@ -27,12 +30,13 @@ def lowest(value: Callable[[float], float], first: float, *, factor: float = FAC
         found[new] = value(first * factor**new)
     best = min(found, key=lambda power: found[power])
     sides = [found.get(best + step, math.inf) for step in (-1, 0, 1)]
-    shift = 0.0
+    shift, low = 0.0, found[best]
     if all(0 < side < math.inf for side in sides):
         left, middle, right = (math.log(side) for side in sides)
         bend = left - 2 * middle + right
-        shift = (left - right) / (2 * bend) if bend > 0 else 0.0
-    return first * factor ** (best + max(-0.5, min(0.5, shift)))
+        shift = max(-0.5, min(0.5, (left - right) / (2 * bend))) if bend > 0 else 0.0
+        low = math.exp(middle - bend * shift**2 / 2)
+    return first if found[0] < (1 + flat) * low else first * factor ** (best + shift)
 
 
 def crossing(value: Callable[[float], float], first: float, *, factor: float = FACTOR, most: int = MOST) -> float:
