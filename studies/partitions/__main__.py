@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,7 @@ from tqdm import tqdm
 from padis_jax.benchmark.paired import interval
 from padis_jax.config import Config, load_config_file
 from padis_jax.errors import UserError, one_line_errors
-from padis_jax.files import write_bytes, write_json
+from padis_jax.files import write_bytes
 from padis_jax.images.read import read_images
 from padis_jax.images.shaping import Shaping
 from padis_jax.metrics import psnr
@@ -36,10 +37,11 @@ from padis_jax.operators import ParallelBeam
 from padis_jax.patches import frame_for
 from padis_jax.prior import Prior
 from padis_jax.runs.training import train
-from padis_jax.solvers.presets import preset, tv_preset
+from padis_jax.solvers.presets import Plan, preset, tv_preset
 from padis_jax.solvers.tv import total_variation
 from padis_jax.split import HEAD_CT, HEAD_CT_TEST, HEAD_CT_VALIDATION
 from padis_jax.weights import load_prior
+from studies.cells import digest_of, kept
 from studies.partitions import gaussian
 from studies.partitions.measured import moments
 from studies.partitions.reconstructions import known_of, reconstructed
@@ -60,6 +62,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/partitions"), help="the small prior's training")
     parser.add_argument("--weights", default="weights/head_ct.safetensors", help="of images of 256 x 256")
     parser.add_argument("--slices", type=int, nargs="+", default=list(HEAD_CT_TEST), help="of small and large")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="of small and large")
     parser.add_argument("--steps", type=int, default=STEPS, help="of train")
     args = parser.parse_args()
     parts: dict[str, Callable[[argparse.Namespace], str]] = {
@@ -121,9 +124,14 @@ def trained(args: argparse.Namespace) -> str:
     return f"{weights.name}: {steps} steps\n"
 
 
+def weights_of(args: argparse.Namespace, size: str) -> Path:
+    """The file of the small prior or of the shipped one."""
+    return args.runs / "weights.safetensors" if size == "small" else Path(args.weights)
+
+
 def prior_of(args: argparse.Namespace, size: str, tilings: int = 1) -> Prior:
     """The small prior or the shipped one."""
-    path = args.runs / "weights.safetensors" if size == "small" else Path(args.weights)
+    path = weights_of(args, size)
     if not path.is_file():
         raise UserError(f"{path}: not there; run `python -m studies.partitions train` first, or name it")
     return load_prior(path, tilings=tilings, mirror=False)
@@ -140,14 +148,16 @@ def measured(args: argparse.Namespace) -> str:
     """Moments on validation slices."""
     lines = ["| prior | sigma | MSE, one | MSE, average | variance | variance / sigma^2 |", "|---|---|---|---|---|---|"]
     for size, count, seeds in (("large", 8, (0,)), ("small", None, (0, 1, 2))):
-        path = args.out / f"moments_{size}.json"
-        if size == "small" and not path.exists() and not (args.runs / "weights.safetensors").is_file():
+        if size == "small" and not weights_of(args, size).is_file():
             print("note: the small prior is left out: python -m studies.partitions train makes it")
             continue
-        if not path.exists():
+
+        def run(size: str = size, count: int | None = count, seeds: tuple[int, ...] = seeds) -> dict[str, Any]:
             found = moments(prior_of(args, size), slices(size, HEAD_CT_VALIDATION), SIGMAS, seeds=seeds, count=count)
-            write_json(path, [row._asdict() for row in found])
-        for row in json.loads(path.read_text()):
+            return {"levels": [row._asdict() for row in found]}
+
+        about = {"weights": digest_of(str(weights_of(args, size))), "tilings": count, "seeds": seeds}
+        for row in kept(args.out / f"moments_{size}.json", about, run)["levels"]:
             lines.append(
                 f"| {size} | {row['sigma']:g} | {row['one']:.3e} | {row['average']:.3e} | {row['variance']:.3e} | "
                 f"{row['variance'] / row['sigma'] ** 2:.4f} |"
@@ -160,19 +170,27 @@ def reconstructions(args: argparse.Namespace) -> str:
     size, path = args.part, args.out / f"moments_{args.part}.json"
     if not path.exists():
         raise UserError(f"{path}: not there; run `python -m studies.partitions measured` first")
-    rows, images = json.loads(path.read_text()), slices(args.part, args.slices)
+    rows, images = json.loads(path.read_text())["row"]["levels"], slices(args.part, args.slices)
     side = images.shape[1]
     angles = (np.arange(20) + 0.5) * np.pi / 20
     operator = ParallelBeam(image_shape=(side, side), angles=angles, detector_count=2 * side)
-    cells = [(k, c, i, s) for s in SEEDS for i in range(len(images)) for k in TILINGS[size] for c in (False, True)]
+    cells = [(k, c, i, s) for s in args.seeds for i in range(len(images)) for k in TILINGS[size] for c in (False, True)]
     found: dict[tuple[int, bool, int, int], float] = {}
     for tilings, corrected, index, seed in tqdm(cells, desc=size, unit="image"):
         file = args.out / size / f"{args.slices[index]}_{seed}_{tilings}_{int(corrected)}.json"
-        if not file.exists():
-            one = _cell(args, rows, operator, images[index], tilings, corrected, seed)
-            write_json(file, one)
-        found[tilings, corrected, index, seed] = json.loads(file.read_text())["psnr"]
+        about = {
+            "weights": digest_of(str(weights_of(args, size))),
+            "preset": plan_of(size, tilings).described(),
+            "variances": [row["variance"] for row in rows] if corrected else [],
+        }
+        run = functools.partial(_cell, args, rows, operator, images[index], tilings, corrected, seed)
+        found[tilings, corrected, index, seed] = kept(file, about, run)["psnr"]
     return table(size, found)
+
+
+def plan_of(size: str, tilings: int) -> Plan:
+    """The preset of DDS with as many evaluations for each K."""
+    return preset("dds", "ct", EVALUATIONS[size] // tilings)
 
 
 def _cell(
@@ -181,7 +199,7 @@ def _cell(
 ) -> dict[str, float]:  # fmt: skip
     prior = prior_of(args, args.part, tilings)
     of = prior.frame.margin[0] * prior.frame.margin[1]
-    plan = preset("dds", "ct", EVALUATIONS[args.part] // tilings)
+    plan = plan_of(args.part, tilings)
     y = operator(jnp.asarray(image[..., 0]))
     start = total_variation(y, operator, settings=tv_preset("ct")).image[..., None]
     found = reconstructed(
