@@ -1,15 +1,20 @@
 """Closed forms of tilings of Gaussian images against sampling, and the loop with less fresh noise against DDS."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import padis_jax as pj
+from padis_jax.errors import UserError
+from padis_jax.files import write_json
 from padis_jax.operators import ParallelBeam
 from padis_jax.patches import frame_for
 from padis_jax.prior import Prior, tiled_prior
 from studies.partitions import gaussian
+from studies.partitions.figure import figure, losses, read_cells
 from studies.partitions.measured import moments, offsets_of
 from studies.partitions.reconstructions import known_of, reconstructed
 
@@ -131,3 +136,20 @@ def test_without_a_correction_the_loop_is_that_of_dds(tilings: int) -> None:
     )
     np.testing.assert_array_equal(ours[False], theirs.image)
     assert float(jnp.max(jnp.abs(ours[True] - theirs.image))) > 1e-3
+
+
+def test_the_pictures_losses_are_paired_by_slice_and_seed(tmp_path: Path) -> None:
+    """Cells of one side only do not count, and corrected ones are of another question."""
+    cells = {(20, 0, 1, 0): 30.0, (20, 1, 1, 0): 32.0, (20, 0, 4, 0): 29.0, (20, 1, 4, 0): 30.0, (41, 0, 4, 0): 10.0,
+             (20, 0, 4, 1): 50.0}  # fmt: skip
+    for name, value in cells.items():
+        write_json(tmp_path / "small" / f"{'_'.join(map(str, name))}.json", {"about": {}, "row": {"psnr": value}})
+    found = read_cells(tmp_path / "small")
+    assert losses(found, 4) == [-1.5] and losses(found, 2) == []
+    with pytest.raises(UserError, match="nothing is measured yet: run `python -m studies.partitions measured` first"):
+        figure(tmp_path)
+    levels = [{"sigma": 0.1, "one": 2.0, "average": 1.0, "variance": 0.001}]
+    write_json(tmp_path / "moments_small.json", {"about": {}, "row": {"levels": levels}})
+    left, right = figure(tmp_path).axes
+    assert left.lines[0].get_ydata().tolist() == [50.0] and left.lines[1].get_ydata() == pytest.approx([10.0])
+    assert right.lines[0].get_ydata().tolist() == [0.0, -1.5]

@@ -5,6 +5,7 @@
     python -m studies.partitions measured        bias and variance of that prior, and of the shipped one (8 tilings)
     python -m studies.partitions small           20 views, 56 x 56: K = 1, 2, 4, 8, 16, 64 tilings, 192 evaluations
     python -m studies.partitions large           20 views, 256 x 256: K = 1, 2, 4, 16, 96 evaluations
+    python -m studies.partitions figure          of whatever is there
 
 small and large run each K with and without drawing less noise for what the tilings add, which `measured` has found on
 validation slices. The scans are noiseless and of the reconstructing projector; settings are the preset of DDS. Every
@@ -29,6 +30,7 @@ from tqdm import tqdm
 from padis_jax.benchmark.paired import interval
 from padis_jax.config import Config, load_config_file
 from padis_jax.errors import UserError, one_line_errors
+from padis_jax.figures.save import save_figure
 from padis_jax.files import write_bytes
 from padis_jax.images.read import read_images
 from padis_jax.images.shaping import Shaping
@@ -43,6 +45,7 @@ from padis_jax.split import HEAD_CT, HEAD_CT_TEST, HEAD_CT_VALIDATION
 from padis_jax.weights import load_prior
 from studies.cells import digest_of, kept
 from studies.partitions import gaussian
+from studies.partitions.figure import figure
 from studies.partitions.measured import moments
 from studies.partitions.reconstructions import known_of, reconstructed
 
@@ -57,7 +60,7 @@ SEEDS = (0, 1)
 def main() -> None:
     """Runs one part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("gaussian", "train", "measured", "small", "large"))
+    parser.add_argument("part", choices=("gaussian", "train", "measured", "small", "large", "figure"))
     parser.add_argument("--out", type=Path, default=Path("results/partitions"))
     parser.add_argument("--runs", type=Path, default=Path("runs/partitions"), help="the small prior's training")
     parser.add_argument("--weights", default="weights/head_ct.safetensors", help="of images of 256 x 256")
@@ -71,10 +74,18 @@ def main() -> None:
         "measured": measured,
         "small": reconstructions,
         "large": reconstructions,
+        "figure": drawn,
     }
     text = parts[args.part](args)
-    write_bytes(args.out / f"{args.part}.md", text.encode())
+    if args.part != "figure":
+        write_bytes(args.out / f"{args.part}.md", text.encode())
     print(text)
+
+
+def drawn(args: argparse.Namespace) -> str:
+    """The picture."""
+    save_figure(args.out / "partitions.png", figure(args.out))
+    return str(args.out / "partitions.png")
 
 
 def closed_forms(args: argparse.Namespace) -> str:
