@@ -19,7 +19,7 @@ from padis_jax.baselines.file import CNN, save_baseline
 from padis_jax.batches import crop_batch
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.images import read_images
-from padis_jax.runs.config import DEFAULT_IMAGE
+from padis_jax.runs.image_config import DEFAULT_IMAGE
 from studies.training import check_counts, train, training_parser, training_slices
 
 

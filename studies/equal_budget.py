@@ -33,8 +33,9 @@ from padis_jax.devices.parallel import put_batch
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import write_bytes, write_json
 from padis_jax.images import read_images
-from padis_jax.runs.config import Experiment, ScanConfig
+from padis_jax.runs.config import Experiment
 from padis_jax.runs.outcome import reconstruct_image
+from padis_jax.runs.scan_config import ScanConfig
 from padis_jax.runs.solver_config import SolverConfig
 from padis_jax.runs.training import begin, train
 from padis_jax.runs.training_data import load_data

@@ -27,7 +27,8 @@ from padis_jax.errors import one_line_errors
 from padis_jax.figures import comparison, save_figure
 from padis_jax.files import write_json
 from padis_jax.images import ImageSet, read_images
-from padis_jax.runs.config import Experiment, ImageConfig
+from padis_jax.runs.config import Experiment
+from padis_jax.runs.image_config import ImageConfig
 from padis_jax.runs.outcome import reconstruct_image
 from padis_jax.runs.score import Row, score
 from padis_jax.split import Split, split_slices

@@ -10,7 +10,9 @@ from padis_jax.errors import UserError
 from padis_jax.images import HOUNSFIELD, read_images
 from padis_jax.operators import Inpaint, ParallelBeam, from_functions
 from padis_jax.runs.case import simulated_case
-from padis_jax.runs.config import Experiment, ImageConfig, ScanConfig
+from padis_jax.runs.config import Experiment
+from padis_jax.runs.image_config import ImageConfig
+from padis_jax.runs.scan_config import ScanConfig
 from padis_jax.runs.solve import run_classical
 from padis_jax.solvers.classical import cgls, sirt
 

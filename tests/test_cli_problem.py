@@ -16,10 +16,13 @@ from padis_jax.operators import Blur
 from padis_jax.operators.weighting import root_weights, weighted
 from padis_jax.problems.registry import PROBLEMS, measure_image
 from padis_jax.runs.case import image_key, simulated_case
-from padis_jax.runs.config import DEFAULT_IMAGE, PROBLEM_NAMES, Experiment, ImageConfig, ScanConfig, TVConfig
+from padis_jax.runs.config import PROBLEM_NAMES, Experiment
 from padis_jax.runs.defaults import first_image, plan_of
+from padis_jax.runs.image_config import DEFAULT_IMAGE, ImageConfig
+from padis_jax.runs.scan_config import ScanConfig
 from padis_jax.runs.solve import run_tv, told_noise
 from padis_jax.runs.solver_config import SolverConfig
+from padis_jax.runs.tv_config import TVConfig
 from padis_jax.solvers.registry import METHODS
 from padis_jax.solvers.tv import TV, total_variation
 

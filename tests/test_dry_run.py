@@ -22,9 +22,10 @@ from padis_jax.measurements.geometry import write_geometry
 from padis_jax.measurements.load import MeasurementConfig, load_scan
 from padis_jax.operators import forget
 from padis_jax.runs.case import measured_case
-from padis_jax.runs.config import Experiment, ScanConfig
+from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import kind_named, tv_of
 from padis_jax.runs.job import Done
+from padis_jax.runs.scan_config import ScanConfig
 from padis_jax.solvers.presets import tv_preset
 from padis_jax.weights import load_weights
 

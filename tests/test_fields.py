@@ -16,8 +16,10 @@ from padis_jax.errors import UserError
 from padis_jax.fields import check_fields
 from padis_jax.patches import frame_for
 from padis_jax.prior import Prior
-from padis_jax.runs.config import Experiment, ScanConfig, TVConfig
+from padis_jax.runs.config import Experiment
+from padis_jax.runs.scan_config import ScanConfig
 from padis_jax.runs.solver_config import SolverConfig
+from padis_jax.runs.tv_config import TVConfig
 from padis_jax.solvers.registry import METHODS
 
 PRIOR = Prior(lambda key, plane, sigma: plane / (1 + sigma**2), frame_for((8, 8), 4))

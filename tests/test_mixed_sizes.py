@@ -20,7 +20,8 @@ from padis_jax.errors import UserError
 from padis_jax.images import CroppedImages, Shaping, read_images
 from padis_jax.patches import frame_for
 from padis_jax.positions import plane_positions
-from padis_jax.runs.config import Experiment, ImageConfig
+from padis_jax.runs.config import Experiment
+from padis_jax.runs.image_config import ImageConfig
 from padis_jax.runs.training_data import load_data
 from padis_jax.streamed import StreamedImages
 

@@ -9,7 +9,7 @@ import pytest
 from padis_jax.benchmark.data import ct_slices
 from padis_jax.config import DataConfig
 from padis_jax.images import read_images
-from padis_jax.runs.config import DEFAULT_IMAGE
+from padis_jax.runs.image_config import DEFAULT_IMAGE
 from padis_jax.split import HEAD_CT_TEST, is_head_ct, limited, same_images, split_of, split_slices, spread
 from studies.training import training_slices
 

@@ -27,7 +27,9 @@ from padis_jax.patches import frame_for
 from padis_jax.problems.registry import parallel_scan
 from padis_jax.runs import solve_rows, volume_memory
 from padis_jax.runs.case import image_key
-from padis_jax.runs.config import Experiment, ImageConfig, ScanConfig
+from padis_jax.runs.config import Experiment
+from padis_jax.runs.image_config import ImageConfig
+from padis_jax.runs.scan_config import ScanConfig
 from padis_jax.runs.score import score
 from padis_jax.runs.volume import open_volume
 from padis_jax.runs.volume_case import VolumeCase

@@ -14,7 +14,8 @@ from padis_jax.benchmark.networks import Networks
 from padis_jax.errors import UserError
 from padis_jax.fields import check_fields
 from padis_jax.problems.registry import PROBLEMS
-from padis_jax.runs.config import DEFAULT_IMAGE, DEFAULT_WEIGHTS
+from padis_jax.runs.config import DEFAULT_WEIGHTS
+from padis_jax.runs.image_config import DEFAULT_IMAGE
 
 
 class Preset(NamedTuple):

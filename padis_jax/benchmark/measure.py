@@ -23,7 +23,8 @@ from padis_jax.devices.compile_cache import spent
 from padis_jax.images import ImageSet
 from padis_jax.problems.registry import PROBLEMS, measure_image
 from padis_jax.runs.case import Case, image_key
-from padis_jax.runs.config import Experiment, ImageConfig
+from padis_jax.runs.config import Experiment
+from padis_jax.runs.image_config import ImageConfig
 from padis_jax.runs.score import score
 from padis_jax.runs.solve import TV_ROW, Solved, rows_of, run_classical, run_start, run_tv
 from padis_jax.solvers.presets import Plan

@@ -16,7 +16,8 @@ from padis_jax.benchmark.measure import Scene, run_cell
 from padis_jax.benchmark.methods import METHODS, described
 from padis_jax.benchmark.networks import Networks, load_networks, with_supervised
 from padis_jax.problems.registry import PROBLEMS
-from padis_jax.runs.config import DEFAULT_IMAGE, missing_default
+from padis_jax.runs.config import missing_default
+from padis_jax.runs.image_config import DEFAULT_IMAGE
 
 
 class Job(NamedTuple):

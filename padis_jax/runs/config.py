@@ -6,115 +6,31 @@ Frozen dataclasses that validate themselves. `padis_jax/config.py` has those of 
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Literal
 
-from padis_jax.config import check_shaping
 from padis_jax.display import AUTO, check_displays
 from padis_jax.errors import UserError, quoted
-from padis_jax.fields import check_count, check_fields, check_length
-from padis_jax.images.choice import Choice, check_choice, one_number
+from padis_jax.fields import check_count, check_fields
 from padis_jax.measurements.load import MeasurementConfig
 from padis_jax.operators.blur import Boundary
 from padis_jax.prior import TilingName
 from padis_jax.problems.registry import PROBLEMS
+from padis_jax.runs.image_config import DEFAULT_IMAGE, ImageConfig
+from padis_jax.runs.scan_config import ScanConfig
 from padis_jax.runs.solver_config import SolverConfig
+from padis_jax.runs.tv_config import TVConfig
 from padis_jax.runs.unused import check_unused
 from padis_jax.runs.volume_config import VolumeConfig
-from padis_jax.solvers.presets import DEFAULT, SAMPLING, TV_ITERATIONS, unsuited
+from padis_jax.solvers.presets import DEFAULT, SAMPLING, unsuited
 from padis_jax.solvers.registry import find_method
-from padis_jax.split import HEAD_CT
 from padis_jax.writers import Format
 
-DEFAULT_IMAGE = HEAD_CT
 DEFAULT_WEIGHTS = "weights/head_ct.safetensors"
 OWN = {"inpaint": "mask", "deblur": "kernel"}  # problems made of a file -> the field that names it
 LIKE = {"inpaint": "inpaint_strokes", "deblur": "deblur9"}  # whose kind a user's own mask or kernel is of
 LOUDEST = 1e9  # noise of a simulation, whose squares float32 can add up
 PROBLEM_NAMES = (*PROBLEMS, *OWN)
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageConfig:
-    """The image that is measured.
-
-    Attributes:
-      path: file, folder or glob of images. DICOM, NIfTI, pictures, arrays, MATLAB or HDF5 (docs/formats.md).
-      index: which image of the path, from 0, or several: a volume. A range is one of Python's slices (60:70 is 60 to
-        69, 0:90:3 every third of them, -10: the last ten) but must not reach beyond the set; or 3,5,9, or all.
-      crop: take the middle of the image, of this height and width.
-      resize: scale the image until it covers this height and width, and take the middle.
-      grey: take a colour image as grey, 0.299 R + 0.587 G + 0.114 B.
-    """
-
-    path: str = DEFAULT_IMAGE
-    index: Choice = 41
-    crop: tuple[int, int] | None = None
-    resize: tuple[int, int] | None = None
-    grey: bool = False
-
-    def __post_init__(self) -> None:
-        check_shaping("image", self.crop, self.resize)
-        check_choice("--image.index", self.index)
-
-    @property
-    def number(self) -> int:
-        """Of the one image that is chosen; UserError where it is a volume."""
-        return one_number("--image.index", self.index)
-
-
-@dataclasses.dataclass(frozen=True)
-class ScanConfig:
-    """The scan that is simulated, a parallel beam unless a geometry says otherwise; angles are (i + 1/2) pi / views.
-
-    Attributes:
-      views: number of views over half a turn.
-      bins: detector bins, one pixel wide.
-      protocol: simulation with ("paper") or without ("honest") an inverse crime. Honest: object on a 4x finer grid,
-        bins with a width, photon counts. Paper: noiseless, by the same projector that reconstructs.
-      photons: photons per ray without an object. Honest protocol only.
-      pixel_mm: side of a pixel in mm, for the attenuation; 0 takes width and height from the image file.
-      geometry: geometry file of a cone beam (JSON), which measures the volume of --image.index instead.
-    """
-
-    views: int = 20
-    bins: int = 512
-    protocol: Literal["honest", "paper"] = "honest"
-    photons: float = 1e5
-    pixel_mm: float = 0.0
-    geometry: str = ""
-
-    def __post_init__(self) -> None:
-        if self.views < 1 or self.bins < 1:
-            raise UserError(f"scan: views {self.views} and bins {self.bins} must be at least 1")
-        check_count("scan.views", self.views)
-        check_count("scan.bins", self.bins)
-        if self.protocol not in ("honest", "paper"):
-            raise UserError(f"scan.protocol is {self.protocol!r}: use 'honest' or 'paper'")
-        if not self.photons > 0 or self.pixel_mm < 0:
-            raise UserError(f"scan: photons {self.photons} must be positive and pixel_mm {self.pixel_mm} not negative")
-        check_length("scan.pixel_mm", self.pixel_mm, 1e-9)
-        if self.geometry and (given := [f for f in ("views", "bins") if getattr(self, f) != getattr(ScanConfig, f)]):
-            raise UserError(f"scan.{given[0]}: those of scan.geometry are taken; leave one of the two out")
-
-
-@dataclasses.dataclass(frozen=True)
-class TVConfig:
-    """Total variation, the classical baseline.
-
-    Attributes:
-      weight: of the total variation; None for the preset's (solvers/presets.py).
-      iterations: primal-dual iterations.
-    """
-
-    weight: float | None = None
-    iterations: int = TV_ITERATIONS
-
-    def __post_init__(self) -> None:
-        if not (self.weight is None or 0 < self.weight < math.inf) or self.iterations < 1:
-            raise UserError(f"tv: weight {self.weight} must be positive, iterations {self.iterations} at least 1")
-        check_count("tv.iterations", self.iterations)
 
 
 @dataclasses.dataclass(frozen=True)

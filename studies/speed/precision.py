@@ -15,8 +15,9 @@ from padis_jax.cli.solver_flags import parse_experiment
 from padis_jax.errors import one_line_errors
 from padis_jax.images import read_images
 from padis_jax.runs.case import simulated_case
-from padis_jax.runs.config import Experiment, ImageConfig
+from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import plan_of
+from padis_jax.runs.image_config import ImageConfig
 from padis_jax.runs.prior import with_prior
 from padis_jax.runs.score import score
 from padis_jax.runs.solve import run_solver, run_tv, timed

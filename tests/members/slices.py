@@ -22,7 +22,9 @@ from members.damage import damaged
 from padis_jax.errors import UserError
 from padis_jax.images import HOUNSFIELD, PLAIN
 from padis_jax.measurements.load import MeasurementConfig
-from padis_jax.runs.config import Experiment, ImageConfig, ScanConfig
+from padis_jax.runs.config import Experiment
+from padis_jax.runs.image_config import ImageConfig
+from padis_jax.runs.scan_config import ScanConfig
 from padis_jax.runs.volume import open_volume, refused_slices
 from padis_jax.weights import Weights, load_weights
 
