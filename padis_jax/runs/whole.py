@@ -7,38 +7,25 @@ scan, are those of `volume.py`: slice i is measured with the key of its single r
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from padis_jax.errors import UserError
-from padis_jax.images import ImageSet
-from padis_jax.measurements.attenuation import linear_attenuation
-from padis_jax.measurements.cone_geometry import ConeScan
-from padis_jax.measurements.scaled import lines_values, scaled_lines
-from padis_jax.measurements.simulate import Measurement, paper_measurement
-from padis_jax.measurements.simulate_cone import cone_measurement
-from padis_jax.measurements.volume_load import is_cone, open_measured_volume, read_measured_volume
-from padis_jax.measurements.volume_scan import read_scan_geometry
-from padis_jax.operators.cone import ConeTransform
+from padis_jax.measurements.simulate import Measurement
+from padis_jax.measurements.volume_load import is_cone
 from padis_jax.operators.slices import of_slices
-from padis_jax.problems.registry import NamedProblem, parallel_scan
-from padis_jax.runs.case import image_key
+from padis_jax.runs.cone_volume import measured_cone, simulated_cone
 from padis_jax.runs.config import Experiment
-from padis_jax.runs.grid import check_spacing, grid_of
-from padis_jax.runs.job import Entry, Item
+from padis_jax.runs.grid import check_spacing
+from padis_jax.runs.job import Entry
 from padis_jax.runs.volume import Volume, one_of, open_volume
 from padis_jax.runs.volume_case import VolumeCase
-from padis_jax.solvers.checks import check_numbers
+from padis_jax.runs.whole_case import WHOLE, check_even, digest_of, whole_case, with_entry
 from padis_jax.solvers.volumes import TIED
 from padis_jax.weights import Weights
-
-WHOLE = "volume"  # the one entry of a volume that is opened, of which the rows of the job are made
 
 
 def is_whole(config: Experiment) -> bool:
@@ -78,8 +65,8 @@ def open_whole(config: Experiment, weights: Weights) -> Volume:
     _check(config, cone)
     plane = weights._replace(network=dataclasses.replace(weights.network, image_channels=1), slab=None)
     if cone:
-        return _measured_cone(config, plane)
-    return _simulated_cone(config, plane) if config.scan.geometry else _side_by_side(config, plane)
+        return measured_cone(config, plane)
+    return simulated_cone(config, plane) if config.scan.geometry else _side_by_side(config, plane)
 
 
 def rows_of_job(volume: Volume, labels: Sequence[str]) -> dict[str, Entry]:
@@ -121,108 +108,10 @@ def _check(config: Experiment, cone: bool) -> None:
             raise UserError(f"{flag}: {why}; leave it out")
 
 
-def _measured_cone(config: Experiment, weights: Weights) -> Volume:
-    path = config.measurement.path
-    opened = open_measured_volume(config.measurement)
-    geometry = opened.geometry
-    grid = grid_of(config, geometry, weights)
-    scan = read_measured_volume(config.measurement, opened, relative=config.weighted)
-    digest = hashlib.sha256(scan.projections.tobytes())
-    if scan.relative_std is not None:
-        digest.update(scan.relative_std.tobytes())
-    name = f"{Path(path.partition('::')[0]).name} {digest.hexdigest()[:16]}"
-    source = ImageSet(
-        np.broadcast_to(np.float32(0), (*grid.shape, 1)),
-        tuple(f"{name} slice {at}" for at in range(grid.shape[0])),
-        weights.window,
-        spacing=(grid.slice_mm, grid.pixel_mm, grid.pixel_mm),
-    )
-    problem = _cone_problem(geometry, "measured")
-    views, rows, columns = geometry.measurement_shape
-    said = [f"{views} views of {rows} x {columns} pixels"]
-    if scan.repaired:
-        said.append(
-            f"{scan.repaired} of {scan.projections.size} counts were unusable and were filled from their neighbours"
-        )
-
-    def case(_: int) -> VolumeCase:
-        operator = geometry.operator(grid.shape, grid.pixel_mm, grid.slice_mm)
-        found = scaled_lines(
-            config.measurement, scan.projections, scan.relative_std, operator, grid.pixel_mm, weights.window
-        )
-        about = {
-            "measurement": path,
-            "repaired_counts": scan.repaired,
-            "attenuation_per_mm": [found.attenuation.low, found.attenuation.high],
-            "noise_sigma": found.measurement.noise_sigma,
-        }
-        return _case(config, operator, found.measurement, source, problem, None, about)
-
-    def check(_: int) -> None:
-        start = jax.jit(geometry.operator(grid.shape, grid.pixel_mm, grid.slice_mm).start)
-        lines, noise = lines_values(
-            config.measurement, scan.projections, scan.relative_std, weights.window, start, grid.pixel_mm
-        )
-        check_numbers(f"{path}: its projections", lines)
-        check_numbers(f"{path}: its noise", noise)
-
-    notes = (*said, *scan.notes, *grid.notes)
-    volume = Volume(
-        config,
-        what="slice",
-        numbers=tuple(range(grid.shape[0])),
-        source=source,
-        entries={},
-        problem=problem,
-        case=case,
-        check=check,
-        truth=False,
-        path=path,
-        geometry=geometry,
-        notes=notes,
-    )
-    return _with_entry(volume, digest.hexdigest)
-
-
-def _simulated_cone(config: Experiment, weights: Weights) -> Volume:
-    base = open_volume(config, weights)
-    geometry = read_scan_geometry(config.scan.geometry)
-    if not isinstance(geometry, ConeScan):
-        raise UserError(f"{config.scan.geometry}: a {geometry.beam} beam; --scan.geometry simulates a cone beam")
-    _evenly(base, "--scan.geometry")
-    pixel, between = check_spacing(base.path, base.source.spacing, config)
-    depth, height, width, _ = base.source.images.shape
-    shape, source = (depth, height, width), dataclasses.replace(base.source, spacing=(between, pixel, pixel))
-    attenuation, background = linear_attenuation(source.window)
-    problem = _cone_problem(geometry, "simulated")
-
-    def case(_: int) -> VolumeCase:
-        operator, truth = geometry.operator(shape, pixel, between), np.asarray(source.images[:], np.float32)[..., 0]
-        key = jax.random.fold_in(image_key(config.seed, base.numbers[0]), 0)  # the solver has fold_in(..., 1)
-        if config.scan.protocol == "paper":
-            measurement = paper_measurement(key, jnp.asarray(truth), operator)  # type: ignore[arg-type]
-        else:
-            measurement = cone_measurement(
-                key,
-                jnp.asarray(truth),
-                operator,
-                photons=config.scan.photons,
-                pixel_mm=pixel,
-                attenuation=attenuation,
-                background=background,
-            )
-        return _case(config, operator, measurement, source, problem, truth, {})
-
-    missed = geometry.note(shape, pixel, between)
-    notes = (*base.notes, *([missed] if missed else []))
-    volume = base._replace(source=source, problem=problem, case=case, geometry=geometry, notes=notes)
-    return _with_entry(volume, _of_slices(base))
-
-
 def _side_by_side(config: Experiment, weights: Weights) -> Volume:
     """The slices of `volume.py` in one measurement [D, views, bins]."""
     base = open_volume(config, weights)
-    _evenly(base, "--volume.joint")
+    check_even(base, "--volume.joint")
     if not base.problem.tomography:
         raise UserError(f"--volume.joint: of {base.problem.description} every slice has an operator of its own; leave "
                         "it out")  # fmt: skip
@@ -237,68 +126,11 @@ def _side_by_side(config: Experiment, weights: Weights) -> Volume:
         )
         measurement = Measurement(y, std, cases[0].measurement.protocol)
         truth = np.stack([np.asarray(c.truth)[..., 0] for c in cases]) if base.truth else None
-        return _case(config, of_slices(cases[0].operator, len(cases)), measurement, source, base.problem, truth, {})
+        return whole_case(
+            config, of_slices(cases[0].operator, len(cases)), measurement, source, base.problem, truth, {}
+        )
 
-    return _with_entry(base._replace(source=source, case=case), _of_slices(base))
-
-
-def _evenly(base: Volume, flag: str) -> None:
-    """Refuses slices that no one operator of a volume is of."""
-    if base.source.places:
-        raise UserError(f"{flag}: {base.choice} chooses slices that are not evenly far apart; choose a range of them")
-
-
-def _of_slices(base: Volume) -> Callable[[], str]:
-    return lambda: hashlib.sha256("".join(entry.digest() for entry in base.entries.values()).encode()).hexdigest()
-
-
-def _cone_problem(geometry: ConeScan, how: str) -> NamedProblem:
-    views, _, columns = geometry.measurement_shape
-    flat, orbit = parallel_scan(views, columns), geometry.fan is not None
-    return dataclasses.replace(
-        flat,
-        description=f"{views} {how} cone-beam views",
-        start="filtered backprojection (Feldkamp)" if orbit else "8 steps of conjugate gradients",
-        label="FDK" if orbit else "CG, 8 steps",
-    )
-
-
-def _case(
-    config: Experiment,
-    operator: Any,
-    measurement: Measurement,
-    source: ImageSet,
-    problem: NamedProblem,
-    truth: np.ndarray | None,
-    about: dict[str, Any],
-) -> VolumeCase:
-    assert source.spacing is not None
-    return VolumeCase(
-        operator,
-        measurement,
-        source.window,
-        source,
-        problem,
-        truth,
-        weighted=config.weighted,
-        about=about,
-        flatness=source.spacing[2] / source.spacing[0],
-        of_slices=not isinstance(operator, ConeTransform),
-        along_tv=config.volume.along_tv,
-    )
-
-
-def _with_entry(volume: Volume, digest: Callable[[], str]) -> Volume:
-    """The volume with its entry, whose case is built once."""
-    held: list[VolumeCase] = []
-
-    def read() -> Item:
-        if not held:
-            held.append(volume.case(volume.numbers[0]))  # type: ignore[arg-type]
-        return Item(held[0], held[0].about)
-
-    file = Path(volume.path.partition("::")[0]).name
-    return volume._replace(entries={WHOLE: Entry(file, digest, read, 0)})
+    return with_entry(base._replace(source=source, case=case), digest_of(base))
 
 
 def single_run(volume: Volume) -> Experiment:
