@@ -125,8 +125,8 @@ def leaves(params):
 
 @pytest.fixture
 def words(tmp_path, monkeypatch):
-    """Flags of a run on three images of noise."""
-    np.save(tmp_path / "images.npy", np.random.default_rng(0).uniform(0.2, 0.8, (3, 16, 16)).astype(np.float32))
+    """Flags of a run on four images of noise."""
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).uniform(0.2, 0.8, (4, 16, 16)).astype(np.float32))
     config = tmp_path / "config.py"
     config.write_text(CONFIG.format(path=str(tmp_path / "images.npy")))
     monkeypatch.setattr(gpu, "LEFT", 5.0)
