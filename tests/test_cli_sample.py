@@ -265,11 +265,14 @@ def test_generated_pictures_are_those_of_the_settings_beside_them(folder, tmp_pa
     assert all(after[name] == before[name] for name in before if name != "results.json")
 
 
-def test_a_generated_image_that_is_not_finite_is_refused(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(generate, "generate", lambda *_, **__: np.full((16, 16, 1), np.nan))
+@pytest.mark.parametrize("good", [0, 1])
+def test_a_generated_image_that_is_not_finite_is_refused(folder, tmp_path, monkeypatch, capsys, good):
+    """What was drawn before it is kept."""
+    values = iter([0.5] * good + [np.nan])
+    monkeypatch.setattr(generate, "generate", lambda *_, **__: np.full((16, 16, 1), next(values)))
     flags = ["--weights", folder / "w.safetensors", "--generate", "2", "--quiet", "--workdir", tmp_path / "out"]
-    assert "w.safetensors: image 0 is not finite" in refused(main, flags, capsys)
-    assert not list((tmp_path / "out").glob("generated*"))
+    assert f"w.safetensors: image {good} is not finite" in refused(main, flags, capsys)
+    assert len(list((tmp_path / "out").glob("generated_*.png"))) == good
 
 
 UNUSED = {

@@ -38,17 +38,19 @@ def generate_images(config: Experiment, workdir: Path, output: OutputOptions) ->
         return
     images: list[np.ndarray] = []
     with results_folder(workdir, names, config, lock=not output.no_lock) as lock:
-        stopped = False
+        stopped: BaseException | None = None
         try:
             for index in range(config.generate):
                 images.append(_drawn(config, prior, index, output))
-        except KeyboardInterrupt:
-            stopped = True
+        except (KeyboardInterrupt, UserError) as error:
+            stopped = error
         if images:
             if lock is not None:
                 lock.check()
             _write(workdir, config, weights, images)
-        if stopped:
+        if isinstance(stopped, UserError):
+            raise stopped
+        if stopped is not None:
             what = f"{len(images)} of {config.generate} images are in {workdir}" if images else "nothing was written"
             raise KeyboardInterrupt(f"interrupted; {what}. Rerun the same command for all")
     if output.json:
