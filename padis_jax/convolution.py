@@ -7,9 +7,9 @@ around,
 
     dx = conv(dy, k rotated by 180 degrees, input and output channels swapped).
 
-The gradient in the kernel is slow on the CPU where images are large and channels few: a convolution whose kernel is the
-image. There it is written as matrix products, image by image and one for each row of the kernel, of the padded image
-with dy and its shifts along the row side by side,
+The gradient in the kernel is a convolution whose kernel is the image, which is slow where images are large and channels
+few, and thirty times as slow again in a loop. On the CPU it is written as matrix products, image by image and one for
+each row of the kernel, of the padded image with dy and its shifts along the row side by side,
 
     dk[i, j] = sum_yx x[y + i, x] dy[y, x - j].
 
@@ -26,7 +26,6 @@ from einops import rearrange
 from jax import Array, lax
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-LARGE, DEEP = 32 * 32, 16  # pixels and channels from which the products are faster than the convolution
 _INTERLEAVE = {1: "b h phase w c -> b (h phase) w c", 2: "b h w phase c -> b h (w phase) c"}  # by axis
 
 
@@ -66,29 +65,26 @@ def _backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, kernel = saved
     dx = _same(dy, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
     # Where the parameters are constants (sampling), XLA removes what follows as dead code.
-    by_products = min(kernel.shape[:2]) > 1 and x.shape[1] * x.shape[2] >= LARGE and min(kernel.shape[2:]) >= DEEP
-    plain = functools.partial(_by_autodiff, kernel)
-    if not by_products:
-        return dx, plain(x, dy)
-    return dx, lax.platform_dependent(x, dy, cpu=functools.partial(_by_products, kernel.shape[:2]), default=plain)
+    products, plain = (functools.partial(form, kernel) for form in (_by_products, _by_autodiff))
+    return dx, lax.platform_dependent(x, dy, cpu=products, default=plain)
 
 
 def _by_autodiff(kernel: Array, x: Array, dy: Array) -> Array:
     return jax.vjp(functools.partial(_same, x), kernel)[1](dy)[0]
 
 
-def _by_products(size: tuple[int, int], x: Array, dy: Array) -> Array:
-    (height, width), c_in, c_out = size, x.shape[3], dy.shape[3]
+def _by_products(kernel: Array, x: Array, dy: Array) -> Array:
+    height, width, *_ = kernel.shape
     padded = jnp.pad(x, ((0, 0), (height // 2,) * 2, (width // 2,) * 2, (0, 0)))
 
     def add(total: Array, image: tuple[Array, Array]) -> tuple[Array, None]:
         x, dy = image
         shifts = [jnp.pad(dy, ((0, 0), (j, width - 1 - j), (0, 0))) for j in range(width)]
-        beside = rearrange(jnp.stack(shifts, 2), "h w j c -> (h w) (j c)")
+        beside = rearrange(jnp.concatenate(shifts, -1), "h w jo -> (h w) jo")
         rows = [rearrange(x[i : i + len(dy)], "h w c -> c (h w)") @ beside for i in range(height)]
         return total + rearrange(jnp.stack(rows), "i c (j o) -> i j c o", j=width), None
 
-    return lax.scan(add, jnp.zeros((*size, c_in, c_out), x.dtype), (padded, dy))[0]
+    return lax.scan(add, jnp.zeros_like(kernel), (padded, dy))[0]
 
 
 conv_same.defvjp(_forward, _backward)
