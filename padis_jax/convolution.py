@@ -8,7 +8,7 @@ around,
     dx = conv(dy, k rotated by 180 degrees, input and output channels swapped).
 
 The gradient in the kernel is a convolution whose kernel is the image, which is slow where images are large and channels
-few, and thirty times as slow again in a loop. On the CPU it is written as matrix products, image by image and one for
+few, and tens of times as slow again in a loop. On the CPU it is written as matrix products, image by image and one for
 each row of the kernel, of the padded image with dy and its shifts along the row side by side,
 
     dk[i, j] = sum_yx x[y + i, x] dy[y, x - j].
@@ -81,10 +81,15 @@ def _by_products(kernel: Array, x: Array, dy: Array) -> Array:
         x, dy = image
         shifts = [jnp.pad(dy, ((0, 0), (j, width - 1 - j), (0, 0))) for j in range(width)]
         beside = rearrange(jnp.concatenate(shifts, -1), "h w jo -> (h w) jo")
-        rows = [rearrange(x[i : i + len(dy)], "h w c -> c (h w)") @ beside for i in range(height)]
+        rows = [
+            jnp.matmul(rearrange(x[i : i + len(dy)], "h w c -> c (h w)"), beside, preferred_element_type=total.dtype)
+            for i in range(height)
+        ]
         return total + rearrange(jnp.stack(rows), "i c (j o) -> i j c o", j=width), None
 
-    return lax.scan(add, jnp.zeros_like(kernel), (padded, dy))[0]
+    # In half precision a sum over images in the arrays' own type would lose most of a large batch.
+    dtype = jnp.float32 if kernel.dtype.itemsize < 4 else kernel.dtype
+    return lax.scan(add, jnp.zeros(kernel.shape, dtype), (padded, dy))[0].astype(kernel.dtype)
 
 
 conv_same.defvjp(_forward, _backward)

@@ -28,7 +28,7 @@ def _arrays(*shapes):
 
 class Gradients(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
-    @parameterized.parameters((3, 3, 3, 5), (1, 1, 3, 2), (5, 3, 3, 4))
+    @parameterized.parameters((3, 3, 3, 5), (1, 1, 3, 2), (5, 3, 3, 4), (1, 7, 3, 1), (9, 3, 3, 2))
     def test_value_and_gradients_equal_autodiff(self, *kernel_shape):
         x, kernel, dy = _arrays((2, 6, 7, 3), kernel_shape, (2, 6, 7, kernel_shape[-1]))
 
@@ -68,6 +68,36 @@ def test_the_gradient_in_x_is_a_canonical_convolution():
     canonical = (3, 2, 0, 1)  # HWIO
     assert kernel_layouts(conv_same) == {canonical}
     assert kernel_layouts(_plain) - {canonical}
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="other devices keep autodiff's convolution")
+def test_the_gradient_in_the_kernel_is_no_convolution():
+    """What keeps a loop over training steps fast on the CPU."""
+    x, kernel, dy = _arrays((2, 5, 5, 4), (3, 3, 4, 6), (2, 5, 5, 6))
+
+    def convolutions(conv):
+        gradient = jax.jit(lambda x, dy: jax.vjp(lambda k: conv(x, k), kernel)[1](dy)[0])
+        return "convolution(" in gradient.lower(x, dy).compile().as_text()
+
+    assert convolutions(_plain)
+    assert not convolutions(conv_same)
+
+
+def test_the_gradient_in_the_kernel_under_vmap():
+    x, kernel, dy = _arrays((3, 2, 6, 7, 3), (3, 3, 3, 5), (3, 2, 6, 7, 5))
+
+    def gradients(conv):
+        return jax.jit(jax.vmap(lambda x, dy: jax.vjp(lambda k: conv(x, k), kernel)[1](dy)[0]))(x, dy)
+
+    chex.assert_trees_all_close(gradients(conv_same), gradients(_plain), rtol=1e-4, atol=1e-4)
+
+
+def test_the_gradient_in_the_kernel_sums_half_precision_in_float32():
+    """512 images of one and the same gradient: a sum in bfloat16 stays below 256 of them."""
+    x, kernel = jnp.ones((512, 1, 1, 1), jnp.bfloat16), jnp.ones((1, 1, 1, 1), jnp.bfloat16)
+    (gradient,) = jax.vjp(lambda k: conv_same(x, k), kernel)[1](x)
+    assert gradient.dtype == jnp.bfloat16
+    assert float(gradient[0, 0, 0, 0]) == 512
 
 
 def _equations(jaxpr):
