@@ -1,15 +1,14 @@
-"""The convolution of the network, whose gradient stays fast inside loops on the CPU.
+"""The convolution of the network, fast on the CPU, its gradients and loops included.
 
-XLA's CPU compiler gives its fast path to convolutions in canonical layout; those that autodiff makes are brought into
-that layout in the entry computation only, not inside the body of a loop (jax issue 12868). DPS differentiates the
-network inside one, so the gradient is written here as a canonical convolution: with odd kernels, stride 1 and zeros
-around,
+With odd kernels, stride 1 and zeros around, the gradient in the image is a convolution, too,
 
     dx = conv(dy, k rotated by 180 degrees, input and output channels swapped).
 
-The gradient in the kernel is a convolution whose kernel is the image, which is slow where images are large and channels
-few, and tens of times as slow again in a loop. On the CPU it is written as matrix products, image by image and one for
-each row of the kernel, of the padded image with dy and its shifts along the row side by side,
+XLA's CPU compiler gives its fast path to convolutions in canonical layout; those that autodiff makes are brought into
+that layout in the entry computation only, not inside the body of a loop (jax issue 12868). DPS differentiates the
+network inside one, so dx is written here as a canonical convolution. On the CPU 3 x 3 convolutions and their gradients
+take the products of `winograd` where that is faster; the gradient in other kernels is written as matrix products, image
+by image and one for each row of the kernel, of the padded image with dy and its shifts along the row side by side,
 
     dk[i, j] = sum_yx x[y + i, x] dy[y, x - j].
 
@@ -25,11 +24,19 @@ import jax.numpy as jnp
 from einops import rearrange
 from jax import Array, lax
 
+from padis_jax import winograd
+
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _INTERLEAVE = {1: "b h phase w c -> b (h phase) w c", 2: "b h w phase c -> b h (w phase) c"}  # by axis
 
 
 def _same(x: Array, kernel: Array) -> Array:
+    if not winograd.suits(x, kernel):
+        return _direct(x, kernel)
+    return lax.platform_dependent(x, kernel, cpu=winograd.convolve, default=_direct)
+
+
+def _direct(x: Array, kernel: Array) -> Array:
     return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=_LAYOUT)
 
 
@@ -65,12 +72,12 @@ def _backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, kernel = saved
     dx = _same(dy, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
     # Where the parameters are constants (sampling), XLA removes what follows as dead code.
-    products, plain = (functools.partial(form, kernel) for form in (_by_products, _by_autodiff))
-    return dx, lax.platform_dependent(x, dy, cpu=products, default=plain)
+    on_cpu = winograd.kernel_gradient if winograd.suits(x, kernel) else functools.partial(_by_products, kernel)
+    return dx, lax.platform_dependent(x, dy, cpu=on_cpu, default=functools.partial(_by_autodiff, kernel))
 
 
 def _by_autodiff(kernel: Array, x: Array, dy: Array) -> Array:
-    return jax.vjp(functools.partial(_same, x), kernel)[1](dy)[0]
+    return jax.vjp(functools.partial(_direct, x), kernel)[1](dy)[0]
 
 
 def _by_products(kernel: Array, x: Array, dy: Array) -> Array:
