@@ -18,6 +18,7 @@ by image and one for each row of the kernel, of the padded image with dy and its
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,12 @@ _INTERLEAVE = {1: "b h phase w c -> b (h phase) w c", 2: "b h w phase c -> b h (
 def _same(x: Array, kernel: Array) -> Array:
     if not winograd.suits(x, kernel):
         return _direct(x, kernel)
-    return lax.platform_dependent(x, kernel, cpu=winograd.convolve, default=_direct)
+    return _on_cpu(winograd.convolve, _direct, x, kernel)
+
+
+def _on_cpu(fast: Callable[..., Array], plain: Callable[..., Array], *arrays: Array) -> Array:
+    """One form on the CPU, another elsewhere; which, is known when the program is lowered."""
+    return lax.platform_dependent(*arrays, cpu=fast, default=plain)
 
 
 def _direct(x: Array, kernel: Array) -> Array:
@@ -72,8 +78,8 @@ def _backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, kernel = saved
     dx = _same(dy, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
     # Where the parameters are constants (sampling), XLA removes what follows as dead code.
-    on_cpu = winograd.kernel_gradient if winograd.suits(x, kernel) else functools.partial(_by_products, kernel)
-    return dx, lax.platform_dependent(x, dy, cpu=on_cpu, default=functools.partial(_by_autodiff, kernel))
+    fast = winograd.kernel_gradient if winograd.suits(x, kernel) else functools.partial(_by_products, kernel)
+    return dx, _on_cpu(fast, functools.partial(_by_autodiff, kernel), x, dy)
 
 
 def _by_autodiff(kernel: Array, x: Array, dy: Array) -> Array:

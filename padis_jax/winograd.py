@@ -10,8 +10,9 @@ which is 36 matrix products [tiles, c_in] x [c_in, c_out] (Lavin and Gray, arXiv
 is that of this formula: with dM = A dY A^T, dk = G^T [ sum_tiles (B^T d B)^T dM ] G.
 
 The points are 0, +-2/3, +-3/2 and infinity. In float32 the error is then about twice that of a direct convolution and
-half of what the usual points 0, +-1, +-2 and infinity give (`tests/test_winograd.py` prints them); Barabasz et al., arXiv
-1803.10986, say why. Few images at a time go through all three steps, so that the tiles stay in the cache.
+half of what the usual points 0, +-1, +-2 and infinity give; `tests/test_winograd.py` prints them, and Barabasz et al.,
+arXiv 1803.10986, study the choice of points. Few images at a time go through all three steps, so that the tiles stay in
+the cache.
 """
 
 from __future__ import annotations
@@ -49,15 +50,14 @@ def suits(images: Array, kernel: Array) -> bool:
 def convolve(images: Array, kernel: Array) -> Array:
     """Zero-padded convolution of stride 1: [b, h, w, c_in] by [3, 3, c_in, c_out] -> [b, h, w, c_out]."""
     batch, height, width, _ = images.shape
-    size, weights = _chunk(images.shape), _of_kernel(kernel)
+    size, weights = _chunk(images.shape), _of_kernel(kernel + _zero(images))
 
     def write(i: Array, out: Array) -> Array:
         some = lax.dynamic_slice_in_dim(images, i * size, size)
         found = _untile(lax.dot_general(_tile(some), weights, (((2,), (1,)), ((0,), (0,)))), some.shape)
         return lax.dynamic_update_slice_in_dim(out, found[:, :height, :width], i * size, 0)
 
-    # All of it is overwritten; filled with zeros, that need no image, it would be there from the program's start.
-    room = jnp.full((*images.shape[:3], kernel.shape[-1]), images[0, 0, 0, 0])
+    room = jnp.full((*images.shape[:3], kernel.shape[-1]), _zero(images))
     return lax.fori_loop(0, batch // size, write, room)
 
 
@@ -69,7 +69,7 @@ def kernel_gradient(images: Array, dy: Array) -> Array:
         some, some_dy = (lax.dynamic_slice_in_dim(a, i * size, size) for a in (images, dy))
         return total + lax.dot_general(_tile(some), _tile_outputs(some_dy), (((1,), (1,)), ((0,), (0,))))
 
-    zeros = jnp.zeros((IN * IN, images.shape[-1], dy.shape[-1]), images.dtype)
+    zeros = jnp.full((IN * IN, images.shape[-1], dy.shape[-1]), _zero(dy))
     total = lax.fori_loop(0, len(images) // size, add, zeros)
     _, g, _ = matrices()
     columns = _along(_transpose(g), total.reshape(IN, IN, *total.shape[1:]), 0)  # [j of 3, i of 6, c_in, c_out]
@@ -94,6 +94,16 @@ def _product(roots: Sequence[Fraction]) -> list[Fraction]:
     for root in roots:
         found = [a - root * b for a, b in zip([Fraction(0), *found], [*found, Fraction(0)], strict=True)]
     return found
+
+
+def _zero(images: Array) -> Array:
+    """0, known no sooner than the images.
+
+    XLA computes what it can at a program's start: transforms of all kernels, and room for all results, would be there
+    at once and until the end.
+    """
+    first = images[0, 0, 0, 0]
+    return jnp.where(first > jnp.finfo(images.dtype).max, first, jnp.zeros_like(first))
 
 
 def _chunk(shape: tuple[int, ...]) -> int:

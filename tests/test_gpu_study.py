@@ -11,6 +11,7 @@ import pytest
 from tiny import NETWORK, refused
 
 from padis_jax.config import OptimiserConfig
+from padis_jax.convolution import conv_same
 from padis_jax.positions import plane_positions
 from padis_jax.training import init_state, train_step
 from padis_jax.weights import load_weights
@@ -106,6 +107,9 @@ def test_peaks_are_of_the_very_device():
 def test_flops_are_counted_and_calls_are_timed():
     a, b = jnp.zeros((8, 16)), jnp.zeros((16, 4))
     assert flops_of(jnp.dot, a, b) == 2 * 8 * 16 * 4
+    image, kernel = jnp.ones((2, 28, 28, 64)), jnp.ones((3, 3, 64, 64))
+    inside = (3 * 28 - 2) ** 2  # products without padding
+    assert flops_of(conv_same, image, kernel) == pytest.approx(2 * 2 * 64 * 64 * inside, rel=1e-3)
     calls = []
     assert 0 < seconds_of(lambda: calls.append(0) or a, 0.0) < 1 and len(calls) >= 3
     row = measured("inference", None, lambda config: (lambda: a, 3e9, Cost(4e9, 1e6)), Peak(1e12, 1e9), 0.0)

@@ -33,7 +33,7 @@ ROOMS = {
 MATHEMATICS = (
     "batches blocks checkpoint config convolution denoiser digest display errors fields files inflate keys lock loss "
     "metrics mirror noise outputs patches positions prior serialization shipped slab_batches slabs streamed tilings "
-    "training training_loop unet volume_prior volume_weights weights window"
+    "training training_loop unet volume_prior volume_weights weights window winograd"
 ).split()
 MODULES_OF = {**dict.fromkeys(MATHEMATICS, "mathematics"), "split": "images", "benchmark.__main__": "cli"}
 

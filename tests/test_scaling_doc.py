@@ -1,5 +1,6 @@
 """docs/scaling.md shows what its command prints, and the count by hand is XLA's."""
 
+import functools
 import re
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import pytest
 
 from padis_jax.config import Config, load_config_file
 from padis_jax.denoiser import denoise_patches
+from padis_jax.loss import DenoisingLoss
 from padis_jax.training import init_state, step
 from padis_jax.unet import NetworkConfig, init_network
 from studies.speed import network_cost as cost
 from studies.speed.scaling import CHIPS, CONFIG, exchange, seconds, tables
 from studies.speed.scaling import TASKS as TASKS_OF_PAGE
+from studies.speed.throughput import flops_of
 
 ROOT = Path(__file__).parent.parent
 SMALL = NetworkConfig(model_channels=32, channel_mult=(1, 2), num_blocks=1, dropout=0.0)
@@ -24,15 +27,17 @@ def xla_forward(config, side, count):
     params = jax.eval_shape(lambda: init_network(jax.random.key(0), config))
     shapes = [(count, side, side, config.image_channels), (count, side, side, 2), (count,)]
     arrays = [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes]
-    return jax.jit(denoise_patches, static_argnums=0).lower(config, params, *arrays).cost_analysis()["flops"]
+    return flops_of(functools.partial(denoise_patches, config), params, *arrays)
 
 
 def xla_training_step(config, which):
     """Likewise, for a step with the patches of number `which`."""
-    state = jax.eval_shape(lambda: init_state(config))
+    params = jax.eval_shape(lambda: init_network(jax.random.key(0), config.network))
+    state = jax.eval_shape(lambda params: init_state(params, config.optimiser), params)
     side, batch = config.patches.sizes[which], config.patches.batch[which]
     arrays = [jax.ShapeDtypeStruct((batch, side, side, c), jnp.float32) for c in (config.network.image_channels, 2)]
-    return jax.jit(step, static_argnums=0).lower(config, state, *arrays).cost_analysis()["flops"]
+    loss = DenoisingLoss(config.network, config.noise)
+    return flops_of(functools.partial(step, loss, config.optimiser, 1, jax.random.key(0)), state, *arrays)
 
 
 @pytest.fixture(scope="module")

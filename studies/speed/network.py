@@ -11,6 +11,7 @@ all rounds, which go in turns. CPU seconds show which is cheaper even on a share
 from __future__ import annotations
 
 import argparse
+import functools
 import time
 from typing import Any
 from unittest import mock
@@ -26,6 +27,7 @@ from padis_jax.config import Config, load_config_file
 from padis_jax.denoiser import denoise_patches
 from padis_jax.patches import frame_for
 from padis_jax.unet import init_network, parameter_count
+from studies.speed.throughput import flops_of
 
 SIDE = 256  # of the image
 
@@ -78,8 +80,7 @@ def main() -> None:
         with mock.patch.object(unet, "GroupNorm", norm):
             forward = jax.jit(lambda p, x, where, s: denoise_patches(network, p, x, where, s))
             calls[name], best[name] = forward.lower(*inputs).compile(), (np.inf, np.inf)
-    cost: Any = calls["matrix-vector products"].cost_analysis()
-    work = cost["flops"] / 1e9
+    work = flops_of(functools.partial(denoise_patches, network), *inputs) / 1e9
     print(f"jax {jax.__version__} on {jax.devices()[0].platform}; least of {arguments.rounds} rounds")
     print(f"{arguments.config}: {parameter_count(params):,} parameters, {count} patches, {work:.1f} GFLOP", flush=True)
     for _ in range(arguments.rounds):
