@@ -13,7 +13,7 @@ from padis_jax.benchmark import photos, work
 from padis_jax.benchmark.data import Pictures, ct_slices, photographs
 from padis_jax.benchmark.grid import Benchmark
 from padis_jax.benchmark.leakage import trained_on
-from padis_jax.benchmark.methods import METHODS, MORE, refusal
+from padis_jax.benchmark.methods import METHODS, MORE, described, plan_of, refusal
 from padis_jax.benchmark.networks import Networks, Trained
 from padis_jax.config import Config, load_config_file
 from padis_jax.errors import UserError
@@ -195,6 +195,20 @@ def test_networks_that_saw_the_test_images_are_refused(tmp_path, monkeypatch):
             assert refused(method, {"images": path, "slices": [1, 2]}) == ""
         for about in ({"images": "others.npy", "slices": [0]}, {}, {"images": "images.npy"}):
             assert refused(method, about) == ""
+
+
+def test_levels_stay_in_the_range_of_a_plain_denoiser():
+    """Few views begin at 0.5; the shipped denoisers were trained up to 0.2."""
+    few, method = PROBLEMS["ct8"], METHODS["pnp_admm_cnn"]
+    usual = plan_of(method, few, 25)
+    assert (usual.sigma_max, usual.sigma_min, usual.settings.sigma) == (0.5, 0.015, 0.0)
+    trained = Trained("a file", "its digest", Baseline({}, CNNConfig(sigma_min=0.02, sigma_max=0.2), {}))
+    assert plan_of(method, few, 25, trained) == usual._replace(sigma_max=0.2, sigma_min=0.02)
+    assert described("pnp_admm_cnn", "ct8", 25, trained)["plan"]["sigma_max"] == 0.2
+    wide = trained._replace(content=Baseline({}, CNNConfig(sigma_min=0.001, sigma_max=1.0), {}))
+    assert plan_of(method, few, 25, wide) == usual
+    fixed = PROBLEMS["sr8"]
+    assert plan_of(method, fixed, 25, trained) == plan_of(method, fixed, 25)
 
 
 def test_networks_of_another_data_set_are_not_refused_on_the_head_ct(request, monkeypatch):

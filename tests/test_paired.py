@@ -1,5 +1,6 @@
 """Paired differences of the benchmark's cells: intervals by hand, what is paired with what, cells in lines of JSON."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -41,6 +42,13 @@ def test_a_difference_is_of_one_image_and_seed():
     dds, pnp = ([c for c in CELLS if c.method == name and c.evaluations == 25] for name in ("dds", "pnp_admm"))
     assert paired.differences(dds, pnp) == {"a": -2.0, "b": -1.0}  # c diverged
     assert paired.differences(dds, []) == {}
+
+
+def test_seconds_are_a_median():
+    """One cell that was held up for hours does not change what the others took."""
+    slow = [dataclasses.replace(cell("dds", str(i), 0, 30.0), seconds=s) for i, s in enumerate((2.0, 3.0, 7777.0))]
+    text = paired.markdown([*slow, cell("pnp_admm", "0", 0, 31.0)])
+    assert "| 25 | 3.0 |" in text and "7777" not in text
 
 
 def test_the_table_marks_which_cells_are_there():

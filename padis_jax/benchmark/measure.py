@@ -92,7 +92,7 @@ def run_cell(
       ValueError: for what a method refuses.
     """
     method = METHODS[cell.method]
-    plan = plan_of(method, PROBLEMS[cell.problem], evaluations)
+    plan = plan_of(method, PROBLEMS[cell.problem], evaluations, trained)
     before = 0.0
     if method.family == "tv" or (plan is not None and plan.start == "tv"):
         before = scene.tv()[1]  # outside of the clock: the first cell that needs it makes it for all

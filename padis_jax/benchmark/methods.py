@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from padis_jax.baselines.cnn import cnn_prior
+from padis_jax.baselines.cnn import CNNConfig, cnn_prior
 from padis_jax.benchmark.data import Pictures
 from padis_jax.benchmark.leakage import trained_on
 from padis_jax.benchmark.networks import FLAGS, Networks, Trained
@@ -98,11 +98,19 @@ def _methods() -> dict[str, Method]:
     return found
 
 
-def plan_of(method: Method, problem: NamedProblem, evaluations: int) -> Plan | None:
-    """How a method with a solver runs on a problem; None for the others."""
+def plan_of(method: Method, problem: NamedProblem, evaluations: int, trained: Trained | None = None) -> Plan | None:
+    """How a method with a solver runs on a problem; None for the others.
+
+    Falling levels stay in the range that a plain denoiser was trained for: beyond it plug-and-play diverges.
+    """
     if method.family != "solver":
         return None
-    return preset(method.solver, problem.kind, evaluations, tilings=method.tilings)
+    plan = preset(method.solver, problem.kind, evaluations, tilings=method.tilings)
+    trained_for = getattr(trained.content, "config", None) if trained else None
+    if not isinstance(trained_for, CNNConfig) or getattr(plan.settings, "sigma", 0.0) > 0:
+        return plan  # a fixed level is the preset's for every denoiser
+    low, high = trained_for.sigma_min, trained_for.sigma_max
+    return plan._replace(sigma_max=min(plan.sigma_max, high), sigma_min=min(max(plan.sigma_min, low), high))
 
 
 def refusal(name: str, problem: str, pictures: Pictures, networks: Networks) -> str:
@@ -198,7 +206,7 @@ def described(name: str, problem: str, evaluations: int, trained: Trained | None
         found["overlap"] = overlap_of(trained.content.frame.patch)
     if trained and isinstance(trained.content, Weights) and trained.content.mirrored and method.tiling == "random":
         found["mirror"] = True
-    plan = plan_of(method, PROBLEMS[problem], evaluations)
+    plan = plan_of(method, PROBLEMS[problem], evaluations, trained)
     if plan is not None:
         found["plan"] = plan.described()
     if method.family == "classical":

@@ -100,7 +100,10 @@ def _table(problem: str, budget: int, methods: dict[str, list[Result]], against:
         row = [name, f"{count} of {len(cells)}" + (f": {which}" if 0 < count < len(cells) else "")]
         for score in SCORES:
             values = [float(v) for r in scored[name] if (v := getattr(r, score)) is not None]
-            row.append(spread(values).text(DIGITS[score]) if values else "")
+            if score == "seconds" and values:  # a cell that was interrupted says nothing of the others
+                row.append(f"{statistics.median(values):{DIGITS[score]}}")
+            else:
+                row.append(spread(values).text(DIGITS[score]) if values else "")
         paired = differences(scored[name], scored.get(against, []))
         row.append(interval(list(paired.values())).text() if paired and name != against else "")
         lines.append(f"| {' | '.join(row)} |")
