@@ -31,7 +31,6 @@ from jax import Array, lax
 OUT, TAPS = 4, 3
 IN = OUT + TAPS - 1
 POINTS = (Fraction(0), Fraction(2, 3), Fraction(-2, 3), Fraction(3, 2), Fraction(-3, 2))  # and infinity
-_TILES = 256  # at a time: about 2 MB of 64 channels
 _TILES_PER_CORE = 128  # at a time: about 1 MB of 64 channels, the cache of a core
 _CHANNELS = 16
 _PRODUCTS = 3_000_000  # of an image, 28 x 28 x 64 x 64: less work does not pay for the time that compiling takes
@@ -41,9 +40,9 @@ Matrix = tuple[tuple[float, ...], ...]
 
 def suits(images: Array, kernel: Array) -> bool:
     """Whether it pays, and is precise: 3 x 3, many channels, much work, and no half precision."""
-    _, height, width, _ = images.shape
+    batch, height, width, _ = images.shape
     products = height * width * math.prod(kernel.shape[2:])
-    large = min(kernel.shape[2:]) >= _CHANNELS and products >= _PRODUCTS
+    large = batch > 0 and min(kernel.shape[2:]) >= _CHANNELS and products >= _PRODUCTS
     return kernel.shape[:2] == (TAPS, TAPS) and large and images.dtype.itemsize >= 4
 
 

@@ -47,6 +47,15 @@ def test_images_in_chunks(cores, monkeypatch):
     chex.assert_trees_all_close(winograd.kernel_gradient(x, dy), expected, atol=1e-4)
 
 
+def test_under_vmap():
+    x, kernel, dy = (jnp.stack([a, 2 * a]) for a in _arrays((2, 5, 7)))
+    values = jax.jit(jax.vmap(winograd.convolve))(x, kernel)
+    chex.assert_trees_all_close(values, jax.vmap(_direct)(x, kernel), atol=1e-4)
+    gradients = jax.jit(jax.vmap(winograd.kernel_gradient))(x, dy)
+    expected = jax.vmap(lambda x, dy: jax.vjp(lambda k: _direct(x, k), jnp.zeros((3, 3, 6, 3)))[1](dy)[0])(x, dy)
+    chex.assert_trees_all_close(gradients, expected, atol=5e-4)
+
+
 def test_the_matrices_convolve_exactly():
     """A^T [(G k) * (B^T d)] in one dimension, in float64."""
     rng = np.random.default_rng(0)
@@ -81,6 +90,7 @@ def test_rounding(monkeypatch):
         ((1, 28, 28), (3, 3, 64, 32), jnp.float32, False),  # little work
         ((1, 512, 512), (3, 3, 3, 128), jnp.float32, False),  # few channels
         ((1, 28, 28), (1, 1, 512, 512), jnp.float32, False),
+        ((0, 28, 28), (3, 3, 64, 64), jnp.float32, False),
         ((1, 28, 28), (3, 3, 64, 64), jnp.bfloat16, False),
     ],
 )
