@@ -96,13 +96,13 @@ def _product(roots: Sequence[Fraction]) -> list[Fraction]:
 
 
 def _zero(images: Array) -> Array:
-    """0, known no sooner than the images.
+    """0 (beside an infinite first pixel, the least number), known no sooner than the images.
 
     XLA computes what it can at a program's start: transforms of all kernels, and room for all results, would be there
     at once and until the end.
     """
-    first = images[0, 0, 0, 0]
-    return jnp.where(first > jnp.finfo(images.dtype).max, first, jnp.zeros_like(first))
+    kind = jnp.finfo(images.dtype)
+    return (images[0, 0, 0, 0] > kind.max).astype(images.dtype) * kind.tiny
 
 
 def _chunk(shape: tuple[int, ...]) -> int:

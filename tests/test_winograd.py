@@ -56,6 +56,14 @@ def test_under_vmap():
     chex.assert_trees_all_close(gradients, expected, atol=5e-4)
 
 
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_an_image_that_is_not_finite_spoils_no_other(value):
+    x, kernel, _ = _arrays((3, 8, 8))
+    found = jax.jit(winograd.convolve)(x.at[0].set(value), kernel)
+    assert not jnp.isfinite(found[0]).all()
+    chex.assert_trees_all_close(found[1:], _direct(x, kernel)[1:], atol=2e-5)
+
+
 def test_the_matrices_convolve_exactly():
     """A^T [(G k) * (B^T d)] in one dimension, in float64."""
     rng = np.random.default_rng(0)
