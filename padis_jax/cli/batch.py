@@ -13,14 +13,12 @@ Without a geometry file, files other than .npz must contain their geometry. All 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -30,16 +28,10 @@ from padis_jax.devices.mesh import make_mesh
 from padis_jax.devices.plan import plan_sampling
 from padis_jax.errors import UserError
 from padis_jax.files import json_text
-from padis_jax.images import ImageSet
-from padis_jax.measurements.geometry import ScanGeometry
-from padis_jax.measurements.load import MeasurementConfig, load_scan
-from padis_jax.measurements.scaled import pixel_of, start_of
-from padis_jax.measurements.simulate import Measurement
-from padis_jax.measurements.sinogram_files import SUFFIXES
 from padis_jax.prior import Prior
-from padis_jax.problems.registry import parallel_scan
 from padis_jax.runs import batch_job
-from padis_jax.runs.case import Case, check_measured, checked_case, grey_only, measured_case
+from padis_jax.runs.batch_folder import Folder, open_folder
+from padis_jax.runs.case import Case, checked_case, grey_only
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import kind_named, plan_of
 from padis_jax.runs.doubts import unlike, unlike_text, without_blocks
@@ -47,27 +39,7 @@ from padis_jax.runs.job import Item, check_job, settings_of
 from padis_jax.runs.prior import build_prior, patch_batch
 from padis_jax.runs.results import check_folder, results_folder
 from padis_jax.runs.solve import run_batch, traced_case
-from padis_jax.runs.unused import changed, flag
-from padis_jax.solvers.checks import check_numbers
 from padis_jax.weights import Weights, load_weights
-
-
-class Folder(NamedTuple):
-    """What is the same for all items.
-
-    Attributes:
-      items: files by the names of their items.
-      operator: the scan, built when first called.
-      case: a file -> its case, without prior.
-      check: UserError for what `case` and the solver refuse of a file, which is read whole; nothing is traced.
-      about: for job.json.
-    """
-
-    items: dict[str, Path]
-    operator: Callable[[], Any]
-    case: Callable[[Path], Case]
-    check: Callable[[Path], None]
-    about: dict[str, Any]
 
 
 def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions()) -> dict[str, int]:  # noqa: B008 (frozen)
@@ -83,8 +55,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     weights = load_weights(config.weights).computing(config.compute)
     frame = weights.frame
     grey_only(config.weights, weights)
-    measured = config.measurement.geometry or not list(Path(config.measurements).glob("*.npz"))
-    job = (_measured_job if measured else _simulated_job)(config, weights, workdir)
+    job = open_folder(config, weights, workdir)
     mesh = make_mesh(config.devices, local=True)
     prior = build_prior(config, weights, frame, images=-(-config.batch // mesh.size))
     manifests = [f"manifest_{number:04d}.jsonl" for number in range(jax.process_count())]
@@ -174,84 +145,6 @@ def _failures(config: Experiment, counts: dict[str, int], reason: str, workdir: 
 def none_usable(config: Experiment, reason: str) -> UserError:
     """The error of a folder without a good measurement."""
     return UserError(f"{config.measurements}: no measurement can be used; the first: {reason}")
-
-
-def _simulated_job(config: Experiment, weights: Weights, workdir: Path) -> Folder:
-    scan, shape = config.scan, weights.frame.image_shape
-    if told := changed(config.measurement):
-        raise UserError(
-            f"{flag(f'measurement.{told[0]}')}: the .npz files of {config.measurements} are taken as sinograms of "
-            "--scan, in image value times pixel; for line integrals or counts add --measurement.geometry FILE"
-        )
-    problem = parallel_scan(scan.views, scan.bins)
-    items = batch_job.list_items(config.measurements, (".npz",), workdir)
-    operator = functools.cache(lambda: problem.build(shape, 1, jax.random.key(0)))
-
-    def case(path: Path) -> Case:
-        sinogram, sigma = batch_job.read_sinogram(path, (scan.views, scan.bins))
-        y = jnp.asarray(sinogram)[..., None]
-        source = ImageSet(np.zeros((1, *shape, 1), np.float32), (path.stem,), weights.window)
-        std = jnp.broadcast_to(sigma[..., None] if sigma.ndim else sigma, y.shape)
-        measurement = Measurement(y, std, "honest")
-        return Case(operator(), measurement, weights.window, source, problem, weighted=config.weighted)
-
-    def check(path: Path) -> None:
-        sinogram, _ = batch_job.read_sinogram(path, (scan.views, scan.bins))
-        check_numbers(f"{path}: its sinogram", sinogram)
-
-    return Folder(items, operator, case, check, {})
-
-
-def _measured_job(config: Experiment, weights: Weights, workdir: Path) -> Folder:
-    """The geometry is that of the first file that can be read; others must have the same."""
-    if config.measurement.find_centre:
-        raise UserError(
-            "measurement.find_centre is for one scan, but all of --measurements share one geometry: find the offset "
-            "with --measurement.path FILE, and write it into the geometry file as offset_mm"
-        )
-    shape = weights.frame.image_shape
-    items = batch_job.list_items(config.measurements, SUFFIXES, workdir)
-
-    def named(path: Path) -> MeasurementConfig:
-        return dataclasses.replace(config.measurement, path=str(path))
-
-    def single(path: Path) -> Experiment:
-        return dataclasses.replace(config, measurement=named(path), measurements="")
-
-    first: Path | None = None
-    reasons = []
-    for path in items.values():
-        try:
-            geometry = load_scan(named(path)).geometry
-        except UserError as error:
-            reasons.append(str(error))
-            continue
-        first = path
-        break
-    if first is None:
-        raise UserError(f"{config.measurements}: none of its {len(items)} files can be used; the first: {reasons[0]}")
-    pixel = pixel_of(config.measurement, geometry, shape)
-    start = start_of(geometry, shape, pixel)
-    operator = functools.cache(lambda: geometry.operator(shape, pixel))
-
-    def compare(path: Path, found: ScanGeometry) -> None:
-        if found != geometry:
-            fields = [f for f in vars(geometry) if getattr(geometry, f) != getattr(found, f)]
-            raise UserError(
-                f"{path}: its geometry is not that of {first.name} ({', '.join(fields)}); move it to another folder"
-            )
-
-    def case(path: Path) -> Case:
-        scan = load_scan(named(path))
-        compare(path, scan.geometry)
-        return measured_case(single(path), scan, weights, operator=operator())
-
-    def check(path: Path) -> None:
-        scan = load_scan(named(path))
-        compare(path, scan.geometry)
-        check_measured(single(path), scan, weights, start)
-
-    return Folder(items, operator, case, check, {"geometry": dataclasses.asdict(geometry), "pixel_mm": pixel})
 
 
 def _plan(

@@ -26,6 +26,7 @@ from padis_jax.problems.registry import PROBLEMS
 from padis_jax.runs.config import LIKE, OWN, Experiment, default_method
 from padis_jax.runs.defaults import kind_named, plan_of
 from padis_jax.runs.solver_config import RENAMED, RUN_FIELDS, SolverConfig
+from padis_jax.runs.unused import check_passed_over
 from padis_jax.solvers.registry import METHODS, Method
 
 _FIELD = re.compile(r"--solver[._](?P<no>no-)?(?P<field>[A-Za-z_-]+)(?P<value>=.*)?$")
@@ -72,7 +73,9 @@ def parse_experiment(args: Sequence[str], *, default: Experiment, prog: str, des
     run = before.run_fields | {name: value for name, value in chosen.items() if name in RUN_FIELDS}
     own = dict(before.settings) | {name: value for name, value in chosen.items() if name in row.fields}
     rest = {name: getattr(found, name) for name in others}
-    return Experiment(**rest, solver=SolverConfig(method, settings=own, **run))
+    experiment = Experiment(**rest, solver=SolverConfig(method, settings=own, **run))
+    check_passed_over(experiment, default)
+    return experiment
 
 
 def solvers_and_problems() -> list[str]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from padis_jax.errors import UserError
+from padis_jax.problems.registry import PROBLEMS
 
 # What a config asks for -> what such a run cannot do. A config file may name images, scan and baseline, and is then
 # used for all kinds of runs; samples, further rows and files are asked for.
@@ -54,3 +57,51 @@ def changed(settings: Any) -> list[str]:
 def flag(field: str) -> str:
     """A field as the command line names it."""
     return f"--{field.replace('_', '-')}"
+
+
+def check_passed_over(found: Any, given: Any) -> None:
+    """Refuses flags that the run would not look at.
+
+    Args:
+      found: the `Experiment` that flags made.
+      given: the one that they changed, of a config file or the defaults, whose own settings may serve other runs.
+
+    Raises:
+      UserError: naming the flag and why it has no use.
+    """
+    named = {
+        name
+        for name in ("overlap", "generate_levels")
+        if getattr(found, name) not in (getattr(given, name), getattr(type(found), name))
+    }
+    for part in ("image", "scan", "tv"):
+        before, now = vars(getattr(given, part)), vars(getattr(found, part))
+        named |= {f"{part}.{name}" for name in now if now[name] != before[name]}
+    for fields, reason in _passed_over(found):
+        if unused := sorted(named & fields):
+            raise UserError(f"{flag(unused[0])}: {reason}; leave it out")
+
+
+def _passed_over(config: Any) -> Iterator[tuple[set[str], str]]:
+    """(fields, why the run does not look at them)."""
+    image = {f"image.{name}" for name in ("path", "crop", "resize", "grey")}  # the index numbers a run's random keys
+    simulated = {f"scan.{name}" for name in ("protocol", "photons", "pixel_mm", "geometry")}
+    scan = simulated | {"scan.views", "scan.bins"}
+    if config.generate:
+        yield image | scan | {"tv.weight", "tv.iterations"}, "--generate draws from the prior alone"
+    elif path := config.measurement.path:
+        yield image | scan, f"{path} was measured, and nothing is simulated"
+    elif folder := config.measurements:
+        suffixes = {path.suffix for path in Path(folder).glob("*")}
+        own = bool(config.measurement.geometry) or (bool(suffixes) and ".npz" not in suffixes)
+        yield image | (scan if own else simulated), f"the files of {folder} were measured, and nothing is simulated"
+    else:
+        named = PROBLEMS.get(config.problem)
+        if config.problem and (named is None or not named.tomography):
+            yield simulated, f"--problem {config.problem} is no scan"
+        if config.scan.protocol == "paper":
+            yield {"scan.photons"}, "--scan.protocol paper has no noise, and counts nothing"
+    if not config.tiling.startswith("overlap"):
+        yield {"overlap"}, f"patches of --tiling {config.tiling} do not overlap"
+    if not config.generate:
+        yield {"generate_levels"}, "belongs to --generate N"
