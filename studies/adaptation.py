@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=Adaptation.steps, help="on each level")
     parser.add_argument("--learning-rate", type=float, default=Adaptation.learning_rate)
     parser.add_argument("--patch-batch", type=int, default=9, help="patches at a time, which bounds the memory")
+    parser.add_argument("--seed", type=int, default=0, help="of noise and tilings; each seed has a folder of its own")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("results/adaptation"))
     args = parser.parse_args(argv)
@@ -103,7 +104,8 @@ def spent(settings: Adaptation) -> int:
 
 def folder(args: argparse.Namespace) -> Path:
     """Of the settings of the adaptation."""
-    return Path(args.out / f"levels{args.levels}_steps{args.steps}_rate{args.learning_rate:g}")
+    name = f"levels{args.levels}_steps{args.steps}_rate{args.learning_rate:g}"
+    return Path(args.out / (f"{name}_seed{args.seed}" if args.seed else name))
 
 
 def place(args: argparse.Namespace, images: Images, pair: str, way: str, number: int) -> Path:
@@ -142,7 +144,7 @@ def _compute(
         name, of = PAIRS[pair]
         if scene is None or at != (name, number):
             operator = scene.case.operator if scene is not None else None
-            scene, at = Scene(PROBLEM, images[name].pictures, number, 0, operator), (name, number)
+            scene, at = Scene(PROBLEM, images[name].pictures, number, args.seed, operator), (name, number)
         if pair not in priors:
             priors[pair] = prior_of(paths[of], images[name], args.patch_batch)
         row, about = cell(way, scene, priors[pair], settings), described(args, images[name], pair, number)
@@ -157,7 +159,9 @@ def cell(way: str, scene: Scene, prior: Prior, settings: Adaptation) -> dict[str
     with stopwatch() as clock:
         if way in ("adapted", "last"):
             own = settings if way == "adapted" else dataclasses.replace(settings, layers=LAST)
-            result = adapt(jax.random.key(0), prior, scene.case.operator, scene.case.measurement.y, tv, own)
+            result = adapt(
+                jax.random.key(scene.config.seed), prior, scene.case.operator, scene.case.measurement.y, tv, own
+            )
             prior, found["losses"] = result.prior, np.asarray(result.losses).ravel().tolist()
         plan = preset(SOLVER, PROBLEMS[PROBLEM].kind, evaluations)
         *_, run = rows_of(scene.config, dataclasses.replace(scene.case, prior=prior), plan).values()

@@ -5,10 +5,11 @@
     python -m studies.other_data --brain ch2.nii.gz --only 'brain/ct20/*'              a part
 
 Sets are those of `studies.other_images`, twelve images each. A field is SET/PROBLEM/METHOD: problems ct20, deblur9,
-sr4 and inpaint_free10, 25 and 50 of docs/problems.md; methods start, tv, and plug-and-play and DDS with the prior
-`photos` or that of the head, 25 evaluations, presets. Images have one channel but in the set `photographs`: on one
-channel `photos` is the prior of grey colour images (`grey_prior`), and the head's prior is not run on colour. Every
-image of a field has a file in --out: rerun the same command to resume. The tables are written whenever it ends.
+sr4, inpaint_free10, 25 and 50 and inpaint_strokes of docs/problems.md; methods start, tv, and plug-and-play and DDS
+with the prior `photos` or that of the head, 25 evaluations, presets; two seeds, whose mean counts. Images have one
+channel but in the set `photographs`: on one channel `photos` is the prior of grey colour images (`grey_prior`), and the
+head's prior is not run on colour. Every image of a field has a file in --out: rerun the same command to resume. The
+tables are written whenever it ends.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import fnmatch
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,7 +42,7 @@ from padis_jax.weights import load_weights
 from studies.cells import digest_of, known
 from studies.other_images import Images, brain, head, photographs
 
-PROBLEM_NAMES = ("ct20", "deblur9", "sr4", "inpaint_free10", "inpaint_free25", "inpaint_free50")
+PROBLEM_NAMES = ("ct20", "deblur9", "sr4", "inpaint_free10", "inpaint_free25", "inpaint_free50", "inpaint_strokes")
 SOLVERS = ("pnp_admm", "dds")
 PRIORS = {
     "photographs": ("photos",),
@@ -82,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", action="append", metavar="SET/PROBLEM/METHOD", help="with * and ?; may be repeated")
     parser.add_argument("--images", type=int, default=0, help="of each set, evenly spread; 0 for all twelve")
     parser.add_argument("--evaluations", type=int, default=EVALUATIONS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of masks, noise and samplers")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("results/other_data"))
     args = parser.parse_args(argv)
@@ -155,9 +158,9 @@ def prior_of(path: str, images: Images, patch_batch: int | None = None) -> Prior
     return grey_prior(prior) if (prior.channels, images.pictures.channels) == (3, 1) else prior
 
 
-def place(out: Path, field: Field, image: str) -> Path:
+def place(out: Path, field: Field, image: str, seed: int) -> Path:
     """The file of an image of a field."""
-    return out / "cells" / field.name / f"{image}.json"
+    return out / "cells" / field.name / f"{image}_{seed}.json"
 
 
 def described(args: argparse.Namespace, field: Field, images: Images, number: int) -> dict[str, Any]:
@@ -170,41 +173,42 @@ def described(args: argparse.Namespace, field: Field, images: Images, number: in
     return about
 
 
-def finished(args: argparse.Namespace, field: Field, images: Images, number: int) -> dict[str, Any] | None:
+def finished(args: argparse.Namespace, field: Field, images: Images, number: int, seed: int) -> dict[str, Any] | None:
     """The scores of an image of a field, if they are there."""
-    return known(place(args.out, field, images.pictures.names[number]), described(args, field, images, number))
+    return known(place(args.out, field, images.pictures.names[number], seed), described(args, field, images, number))
 
 
 def _compute(args: argparse.Namespace, chosen: Sequence[Field], images: Mapping[str, Images]) -> None:
     paths = {"photos": args.photos_weights, "head": args.head_weights}
-    every = [(name, problem) for name in images for problem in PROBLEM_NAMES]
-    todo = [
-        (number, [f for f in chosen if (f.set, f.problem) == at])
-        for at in every
-        for number in numbers(images[at[0]], args.images)
+    scenes = [
+        (seed, number, [f for f in chosen if (f.set, f.problem) == (name, problem)])
+        for seed in args.seeds
+        for name in images
+        for problem in PROBLEM_NAMES
+        for number in numbers(images[name], args.images)
     ]
-    with tqdm(total=sum(len(own) for _, own in todo), desc="images", unit="image") as bar:
+    with tqdm(total=sum(len(own) for *_, own in scenes), desc="images", unit="image") as bar:
         operators: dict[str, Any] = {}
         priors: dict[str, Prior] = {}
-        for number, own in todo:
-            missing = [f for f in own if finished(args, f, images[f.set], number) is None]
+        for seed, number, own in scenes:
+            missing = [f for f in own if finished(args, f, images[f.set], number, seed) is None]
             bar.update(len(own) - len(missing))
             if not missing:
                 continue
             name, problem = missing[0].set, missing[0].problem
             found = images[name]
             key = f"{found.pictures.shape}/{problem}"
-            scene = Scene(problem, found.pictures, number, 0, operators.get(key))
+            scene = Scene(problem, found.pictures, number, seed, operators.get(key))
             if PROBLEMS[problem].tomography:
                 operators[key] = scene.case.operator  # the geometry is that of every image
             for field in missing:
-                bar.set_description(f"{field.name} {found.pictures.names[number]}")
+                bar.set_description(f"{field.name} {found.pictures.names[number]} {seed}")
                 which = f"{name}/{field.prior}"
                 if field.prior and which not in priors:
                     priors[which] = prior_of(paths[field.prior], found)
                 row = cell(field, scene, priors.get(which), args.evaluations)
                 about = described(args, field, found, number)
-                write_json(place(args.out, field, found.pictures.names[number]), {"about": about, "row": row})
+                write_json(place(args.out, field, found.pictures.names[number], seed), {"about": about, "row": row})
                 bar.update()
 
 
@@ -230,8 +234,8 @@ def cost(args: argparse.Namespace, chosen: Sequence[Field], images: Mapping[str,
     missing: list[Field] = []
     seconds: dict[tuple[str, str], list[float]] = {}
     for field in chosen:
-        for number in numbers(images[field.set], args.images):
-            row = finished(args, field, images[field.set], number)
+        for seed, number in itertools.product(args.seeds, numbers(images[field.set], args.images)):
+            row = finished(args, field, images[field.set], number, seed)
             if row is None:
                 missing.append(field)
             else:
@@ -256,14 +260,13 @@ def table(args: argparse.Namespace, chosen: Sequence[Field], images: Mapping[str
         lines += [f"### {images[name].pictures.title}, {problem}", ""]
         lines += ["| method | images | PSNR (dB) | SSIM | less TV (dB, 95 %) | seconds |", "|---|---|---|---|---|---|"]
         for field, cells in found.items():
-            scored = {image: c for image, c in cells.items() if c["psnr"] is not None}
-            if not scored:
+            if not cells:
                 continue
-            means = [np.mean([c[what] for c in scored.values()]) for what in ("psnr", "ssim")]
-            paired = {image: c["psnr"] - tv[image]["psnr"] for image, c in scored.items() if image in tv}
+            means = [np.mean([c[what] for c in cells.values()]) for what in ("psnr", "ssim")]
+            paired = {image: c["psnr"] - tv[image]["psnr"] for image, c in cells.items() if image in tv}
             less = "" if field.solver == "tv" or not paired else resampled(paired, groups)
-            time = np.median([c["seconds"] for c in scored.values()])
-            lines.append(f"| {field.method} | {len(scored)} | {means[0]:.2f} | {means[1]:.3f} | {less} | {time:.0f} |")
+            time = np.median([c["seconds"] for c in cells.values()])
+            lines.append(f"| {field.method} | {len(cells)} | {means[0]:.2f} | {means[1]:.3f} | {less} | {time:.0f} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -282,8 +285,14 @@ def resampled(differences: Mapping[str, float], groups: Mapping[str, str], seed:
 
 
 def _rows(args: argparse.Namespace, field: Field, images: Images) -> dict[str, dict[str, Any]]:
-    rows = ((name, finished(args, field, images, number)) for number, name in enumerate(images.pictures.names))
-    return {name: row for name, row in rows if row is not None}
+    """The scores of each image that is finished with all seeds, their means."""
+    found = {}
+    for number, name in enumerate(images.pictures.names):
+        rows = [finished(args, field, images, number, seed) for seed in args.seeds]
+        kept = [row for row in rows if row is not None and row["psnr"] is not None]
+        if len(kept) == len(rows):
+            found[name] = {what: float(np.mean([row[what] for row in kept])) for what in ("psnr", "ssim", "seconds")}
+    return found
 
 
 def numbers(images: Images, count: int) -> tuple[int, ...]:

@@ -4,8 +4,8 @@
     python -m studies.patch_size images          20-view CT by plug-and-play and DDS: each size, and the best by level
 
 The shipped network was trained on patches of 16, 32 and 56 pixels of one padded plane, and denoises any of them:
-positions stay those of that plane. A tiling of another size covers as much of the plane as its tiles fill, at a random
-corner.
+positions stay those of that plane. A tiling of another size covers the image and what of the plane its tiles reach, at
+a random corner.
 `images` takes at every level the size that had the smallest error there (`errors` must have run). Every cell has a file
 in --out: rerun the same command to resume.
 """
@@ -13,7 +13,7 @@ in --out: rerun the same command to resume.
 from __future__ import annotations
 
 import argparse
-import json
+import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ from tqdm import tqdm
 from padis_jax.benchmark.paired import interval
 from padis_jax.denoiser import denoise_patches
 from padis_jax.errors import UserError, one_line_errors
-from padis_jax.files import write_bytes, write_json
+from padis_jax.files import write_bytes
 from padis_jax.images import read_images
 from padis_jax.metrics import psnr
 from padis_jax.operators import ParallelBeam
@@ -43,6 +43,7 @@ from padis_jax.solvers.tv import total_variation
 from padis_jax.split import HEAD_CT, HEAD_CT_TEST, HEAD_CT_VALIDATION
 from padis_jax.unet import NetworkConfig, Params
 from padis_jax.weights import Weights, load_weights
+from studies.cells import digest_of, kept, known
 
 SIZES = (16, 32, 56)
 SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -70,12 +71,12 @@ def tiled(
     config: NetworkConfig, frame: Frame, size: int, params: Params, key: Array, plane: Array, sigma: Array
 ) -> Array:
     """A plane [Hp, Wp, C] of the frame, denoised by one random tiling of patches of `size`; 0 outside of the tiles."""
-    sides = [side // size * size for side in frame.padded_shape]
-    room = [
-        min(margin, side - covered)
-        for side, covered, margin in zip(frame.padded_shape, sides, frame.margin, strict=True)
+    parts = [
+        _places(side, height, margin, size)
+        for side, height, margin in zip(frame.padded_shape, frame.image_shape, frame.margin, strict=True)
     ]
-    corner = jax.random.randint(key, (2,), 0, jnp.asarray(room) + 1)
+    sides, low, high = zip(*parts, strict=True)
+    corner = jax.random.randint(key, (2,), jnp.asarray(low), jnp.asarray(high) + 1)
     at = (corner[0], corner[1], jnp.int32(0))
 
     def cut(array: Array) -> Array:
@@ -86,6 +87,16 @@ def tiled(
     clean = denoise_patches(config, params, patches, where, jnp.broadcast_to(sigma, patches.shape[:1]))
     covered = rearrange(clean, "(ny nx) p q c -> (ny p) (nx q) c", ny=sides[0] // size)
     return lax.dynamic_update_slice(jnp.zeros_like(plane), covered, at)
+
+
+def _places(side: int, image: int, margin: int, size: int) -> tuple[int, int, int]:
+    """Along an axis: what the tiles cover, and the first and last corner at which they cover the image.
+
+    No more tiles than that needs at any corner, and `size` corners at most: further ones repeat the seams.
+    """
+    covered = min(side // size, -(-image // size) + 1) * size
+    low, high = max(0, margin + image - covered), min(margin, side - covered)
+    return covered, low, min(high, low + size - 1)
 
 
 def by_level(
@@ -143,31 +154,37 @@ def prior_of(weights: Weights, sizes: tuple[int, ...], bounds: tuple[float, ...]
 
 def errors(args: argparse.Namespace) -> str:
     """Mean squared errors of denoised validation slices by size and level."""
-    path = args.out / "errors.json"
-    if not path.exists():
-        weights, truth = load_weights(args.weights), slices(HEAD_CT_VALIDATION)
-        found = {}
-        for size in SIZES:
-            denoise = jax.jit(prior_of(weights, (size,)).denoise)
-            for sigma in SIGMAS:
-                values = []
-                for index, image in enumerate(truth):
-                    clean = jnp.pad(jnp.asarray(image), ((m := weights.frame.margin[0], m), (m, m), (0, 0)))
-                    for draw in range(DRAWS):
-                        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(draw), index), 1)
-                        noise_key, tiling_key = jax.random.split(key)
-                        noisy = clean + sigma * jax.random.normal(noise_key, clean.shape)
-                        image_of = weights.frame.crop(denoise(tiling_key, noisy, jnp.float32(sigma)))
-                        values.append(float(jnp.mean(jnp.square(image_of - image))))
-                found[f"{size}/{sigma:g}"] = float(np.mean(values))
-        write_json(path, found)
-    found = json.loads(path.read_text())
+    found = kept(args.out / "errors.json", about_of(args), lambda: measured(load_weights(args.weights)))
     lines = [f"| sigma | {' | '.join(f'P = {size}' for size in SIZES)} | best |", "|---" * (len(SIZES) + 2) + "|"]
     for sigma in SIGMAS:
         each = [found[f"{size}/{sigma:g}"] for size in SIZES]
         cells = " | ".join(f"{value:.3e}" for value in each)
         lines.append(f"| {sigma:g} | {cells} | {SIZES[int(np.argmin(each))]} |")
     return "\n".join(lines) + "\n"
+
+
+def measured(weights: Weights) -> dict[str, float]:
+    """SIZE/SIGMA -> mean squared error of the denoised validation slices."""
+    truth, found = slices(HEAD_CT_VALIDATION), {}
+    for size in SIZES:
+        denoise = jax.jit(prior_of(weights, (size,)).denoise)
+        for sigma in SIGMAS:
+            values = []
+            for index, image in enumerate(truth):
+                clean = jnp.pad(jnp.asarray(image), ((m := weights.frame.margin[0], m), (m, m), (0, 0)))
+                for draw in range(DRAWS):
+                    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(draw), index), 1)
+                    noise_key, tiling_key = jax.random.split(key)
+                    noisy = clean + sigma * jax.random.normal(noise_key, clean.shape)
+                    image_of = weights.frame.crop(denoise(tiling_key, noisy, jnp.float32(sigma)))
+                    values.append(float(jnp.mean(jnp.square(image_of - image))))
+            found[f"{size}/{sigma:g}"] = float(np.mean(values))
+    return found
+
+
+def about_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What the errors depend on, and the images too."""
+    return {"weights": digest_of(args.weights), "draws": DRAWS}
 
 
 def rule(found: dict[str, float]) -> tuple[tuple[int, ...], tuple[float, ...]]:
@@ -184,9 +201,9 @@ def rule(found: dict[str, float]) -> tuple[tuple[int, ...], tuple[float, ...]]:
 def images(args: argparse.Namespace) -> str:
     """PSNR and seconds of each size and of the rule."""
     path = args.out / "errors.json"
-    if not path.exists():
-        raise UserError(f"{path}: not there; run `python -m studies.patch_size errors` first")
-    sizes, bounds = rule(json.loads(path.read_text()))
+    if (errors := known(path, about_of(args))) is None:
+        raise UserError(f"{path}: not there for these weights; run `python -m studies.patch_size errors` first")
+    sizes, bounds = rule(errors)
     weights, truth = load_weights(args.weights), slices(args.slices)
     ways: dict[str, Prior] = {str(size): prior_of(weights, (size,)) for size in SIZES}
     ways["by level"] = prior_of(weights, sizes, bounds)
@@ -196,9 +213,10 @@ def images(args: argparse.Namespace) -> str:
     found: dict[tuple[str, str, int, int], dict[str, Any]] = {}
     for solver, way, index, seed in tqdm(cells, desc="images", unit="image"):
         file = args.out / "cells" / f"{solver}_{way.replace(' ', '_')}_{args.slices[index]}_{seed}.json"
-        if not file.exists():
-            write_json(file, _cell(solver, ways[way], operator, truth[index], seed))
-        found[solver, way, index, seed] = json.loads(file.read_text())
+        about = about_of(args) | {"preset": preset(solver, "ct", EVALUATIONS).described()}
+        about |= {"rule": [sizes, bounds]} if way == "by level" else {}
+        run = functools.partial(_cell, solver, ways[way], operator, truth[index], seed)
+        found[solver, way, index, seed] = kept(file, about, run)
     return table(found, sizes, bounds)
 
 

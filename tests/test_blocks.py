@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from tiny import NETWORK, random_params
 
-from padis_jax.blocks import CELLS, FLOOR, SIDE, Blocks, blocks_of
+from padis_jax.blocks import CELLS, FLOOR, LEAST, SIDE, Blocks, blocks_of
 from padis_jax.errors import UserError
+from padis_jax.images import read_images
 from padis_jax.patches import frame_for
+from padis_jax.split import HEAD_CT, split_slices
 from padis_jax.weights import load_weights, save_weights
 from padis_jax.window import Window
 
@@ -50,6 +52,16 @@ def test_usual_is_of_each_against_the_others():
     own, other = images(40), images(8, 0.9, 1.0)
     usual = blocks_of(own).usual
     assert blocks_of([*own[:39], other[0]]).usual < 2 * usual < blocks_of([*own[:32], *other]).usual
+
+
+def test_no_slice_that_training_left_out_is_strange_to_the_shipped_weights():
+    """All 38: docs/studies/fit.md."""
+    blocks, head = load_weights("weights/head_ct.safetensors").blocks, read_images(HEAD_CT, memory=0)
+    split = split_slices(len(head.names))
+    left = sorted({*split.test, *split.validation, *split.gap})
+    far = [blocks.distance(np.asarray(head.images[[k]])[0]) for k in left]
+    assert len(far) == 38 and max(far) == pytest.approx(0.09, abs=0.005) and not any(d > LEAST for d in far)
+    assert blocks.strange(np.full((256, 256, 1), 0.9, np.float32))
 
 
 def test_too_few_or_too_small_images_have_none():

@@ -59,7 +59,7 @@ def test_intervals_draw_pictures_and_not_their_crops():
 
 def test_every_field_has_a_prior_for_its_channels():
     every = other_data.fields(None)
-    assert len(every) == len(set(every)) == 5 * 4 + 18 * 6
+    assert len(every) == len(set(every)) == 6 * 4 + 21 * 6
     assert {f.prior for f in every if f.set == "photographs"} == {"", "photos"}
     assert not [f for f in every if f.set == "photographs" and f.problem == "ct20"]
     assert [f.name for f in other_data.fields(["head/ct20/tv", "brain/sr4/dds*"])] == [
@@ -77,18 +77,19 @@ def test_a_part_runs_and_resumes(tmp_path, monkeypatch, capsys):
     head = write_weights(tmp_path / "head.safetensors")
     photos = write_weights(tmp_path / "photos.safetensors", network=colour)
     flags = ["--head-weights", str(head), "--photos-weights", str(photos), "--out", str(tmp_path / "out")]
-    flags += ["--evaluations", "2", "--only", "brain/sr4/tv", "--only", "brain/sr4/pnp_admm*"]
+    flags += ["--evaluations", "2", "--seeds", "0", "2", "--only", "brain/sr4/tv", "--only", "brain/sr4/pnp_admm*"]
     other_data.main([*flags, "--images", "1", "--dry-run"])
-    assert "3 images of fields are missing" in capsys.readouterr().out and not (tmp_path / "out").exists()
+    assert "6 images of fields are missing" in capsys.readouterr().out and not (tmp_path / "out").exists()
     other_data.main([*flags, "--images", "1"])
     files = sorted((tmp_path / "out" / "cells").rglob("*.json"))
     assert [str(f.relative_to(tmp_path / "out" / "cells")) for f in files] == [
-        f"brain/sr4/{name}/x.json" for name in ("pnp_admm_head", "pnp_admm_photos", "tv")
+        f"brain/sr4/{name}/x_{seed}.json" for name in ("pnp_admm_head", "pnp_admm_photos", "tv") for seed in (0, 2)
     ]
     found = [json.loads(f.read_text())["row"] for f in files]
-    assert [c["evaluations"] for c in found] == [2, 2, 0] and len({c["psnr"] for c in found}) == 3
+    assert [c["evaluations"] for c in found] == [2, 2, 2, 2, 0, 0] and len({c["psnr"] for c in found}) == 6
     text = (tmp_path / "out" / "table.md").read_text()
-    assert f"| tv | 1 | {found[2]['psnr']:.2f} |" in text and f"{found[0]['psnr'] - found[2]['psnr']:+.2f}" in text
+    first, _, tv = (np.mean([c["psnr"] for c in found[i : i + 2]]) for i in (0, 2, 4))  # of both seeds
+    assert f"| tv | 1 | {tv:.2f} |" in text and f"{first - tv:+.2f}" in text
     monkeypatch.setattr(other_data, "cell", lambda *_: pytest.fail("computed again"))
     capsys.readouterr()
     other_data.main([*flags, "--images", "1"])

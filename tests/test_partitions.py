@@ -1,5 +1,6 @@
 """Closed forms of tilings of Gaussian images against sampling, and the loop with less fresh noise against DDS."""
 
+import itertools
 from pathlib import Path
 
 import jax
@@ -76,6 +77,61 @@ def test_the_covariance_of_annealing_is_that_of_chains(count: int) -> None:
     assert np.linalg.norm(np.cov(x.T) - expected) < 0.03 * np.linalg.norm(expected)
     others = gaussian.annealed(FRAME, CLEAN, ladder, count=None)
     assert np.trace(expected) > np.trace(others)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_step_is_the_mean_over_all_choices_of_tilings(count: int) -> None:
+    """Exactly: the covariance of a step, given each choice of `count` tilings of 4, with and without the correction."""
+    level, after = 0.4, 0.15
+    start, weight = CLEAN + level**2 * np.eye(36), 1 - (after / level) ** 2
+    q = gaussian.precisions(FRAME, start)
+    each = [
+        np.eye(36) - weight * level**2 * q[list(chosen)].mean(0) for chosen in itertools.combinations(range(4), count)
+    ]
+    drawn = after**2 * weight * np.eye(36)
+    expected = np.mean([step @ start @ step.T for step in each], axis=0) + drawn
+    found = gaussian.annealed(FRAME, CLEAN, np.array([level]), last=after, count=count)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    mean = np.mean(each, axis=0)
+    added = expected - drawn - mean @ start @ mean.T
+    assert np.linalg.eigvalsh(drawn - added).min() > 0 and np.abs(added).max() > 1e-5
+    less = gaussian.annealed(FRAME, CLEAN, np.array([level]), last=after, count=count, corrected=True)
+    np.testing.assert_allclose(less, expected - added, atol=1e-12)
+
+
+def test_proposition_1_holds_for_an_image_that_is_not_gaussian() -> None:
+    """A mixture of two Gaussians on 4 pixels, its score and those of two blocks of 2 in closed form, 200,000 images."""
+    rng, n, blocks = np.random.default_rng(2), 200000, ([0, 1], [2, 3])
+    means, factors = np.array([[0.0, 0.4, 0.1, 0.5], [0.6, 0.1, 0.5, 0.0]]), rng.normal(size=(2, 4, 4)) / 6
+    covariances = factors @ factors.transpose(0, 2, 1) + SIGMA**2 * np.eye(4)
+    kind = rng.integers(0, 2, n)
+    y = means[kind] + np.einsum("nij,nj->ni", np.linalg.cholesky(covariances)[kind], rng.normal(size=(n, 4)))
+
+    def score(of: list[int]) -> np.ndarray:
+        """Of the marginal density of the pixels `of`."""
+        logs, each = [], []
+        for mean, covariance in zip(means[:, of], covariances[:, of][:, :, of], strict=True):
+            pull = (mean - y[:, of]) @ np.linalg.inv(covariance)
+            logs.append(-np.sum((mean - y[:, of]) * pull, 1) / 2 - np.log(np.linalg.det(covariance)) / 2)
+            each.append(pull)
+        share = 1 / (1 + np.exp(logs[1] - logs[0]))[:, None]
+        return share * each[0] + (1 - share) * each[1]
+
+    own, tiled = score([0, 1, 2, 3]), np.concatenate([score(block) for block in blocks], 1)
+    apart = np.mean(np.sum((tiled - own) ** 2, 1))
+    assert apart == pytest.approx(np.mean(np.sum(own**2, 1)) - np.mean(np.sum(tiled**2, 1)), rel=0.03)
+    assert apart > 0.05 * np.mean(np.sum(own**2, 1))
+
+
+def test_what_averaging_leaves_of_an_unbiased_variance() -> None:
+    """Over all choices of K of 6 numbers; `known_of` is told the variance with the divisor 5."""
+    values = np.random.default_rng(0).normal(size=6)
+    rows = [{"sigma": 0.1, "variance": values.var(ddof=1)}]
+    for count in range(1, 7):
+        means = [np.mean(chosen) for chosen in itertools.combinations(values, count)]
+        found = float(known_of(rows, count, 6, corrected=True).variance[0])
+        assert found == pytest.approx(np.var(means), rel=1e-5, abs=1e-9)
+        assert gaussian.of_tilings(count, 6) * values.var() == pytest.approx(np.var(means), abs=1e-12)
 
 
 def test_corrected_annealing_is_that_of_the_average() -> None:

@@ -28,6 +28,24 @@ def test_every_tiling_covers_the_image(size):
         np.testing.assert_array_equal(FRAME.crop(found), 1)
 
 
+def test_the_corner_of_every_size_is_drawn():
+    """On the plane of the head CT, too, whose sides 16 divides: each size has the corners that move its seams."""
+    for side, image, margin in ((40, 24, 8), (304, 256, 24)):
+        for size in (4, 8, 16) if side == 40 else patch_size.SIZES:
+            covered, low, high = patch_size._places(side, image, margin, size)
+            assert 0 < high - low < size and covered % size == 0 and covered <= side - high
+            assert low <= high <= margin and low + covered >= margin + image
+    assert patch_size._places(304, 256, 24, 16) == (272, 8, 23)  # all 16 of them
+    assert patch_size._places(304, 256, 24, 32)[1:] == (0, 16) and patch_size._places(304, 256, 24, 56)[1:] == (0, 24)
+    seen = set()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(patch_size, "denoise_patches", lambda config, params, patches, where, sigma: patches)
+        for seed in range(12):
+            found = patch_size.tiled(NETWORK, FRAME, 8, {}, jax.random.key(seed), jnp.ones((40, 40, 1)), jnp.float32(1))
+            seen.add(tuple(np.argwhere(np.asarray(found[..., 0]))[0].tolist()))
+    assert len(seen) > 4
+
+
 def test_patches_see_the_positions_of_the_plane():
     seen = []
     with pytest.MonkeyPatch.context() as patch:

@@ -74,11 +74,11 @@ def test_images_of_other_data_depend_on_weights_evaluations_and_values(tmp_path,
     one, two = (str(write_weights(tmp_path / f"{seed}.safetensors", seed=seed)) for seed in (0, 1))
     args = argparse.Namespace(out=tmp_path, photos_weights=one, head_weights=one, evaluations=25, images=0)
     field = other_data.Field("brain", "ct20", "dds", "head")
-    path = other_data.place(tmp_path, field, "b")
+    path = other_data.place(tmp_path, field, "b", 0)
     kept(path, other_data.described(args, field, images, 1), lambda: {"psnr": 30.0})
 
     def found(of=images, **other):
-        return other_data.finished(argparse.Namespace(**{**vars(args), **other}), field, of, 1)
+        return other_data.finished(argparse.Namespace(**{**vars(args), **other}), field, of, 1, 0)
 
     assert found() == {"psnr": 30.0} == found(photos_weights=two)
     assert found(head_weights=two) is None and found(evaluations=50) is None and found(changed(images)) is None
@@ -87,7 +87,7 @@ def test_images_of_other_data_depend_on_weights_evaluations_and_values(tmp_path,
 def test_images_of_adaptation_depend_on_weights_and_values(tmp_path, images):
     one, two = (str(write_weights(tmp_path / f"{seed}.safetensors", seed=seed)) for seed in (0, 1))
     args = argparse.Namespace(
-        out=tmp_path, photos_weights=one, head_weights=one, levels=2, steps=1, learning_rate=0.1, patch_batch=9
+        out=tmp_path, photos_weights=one, head_weights=one, levels=2, steps=1, learning_rate=0.1, patch_batch=9, seed=0
     )
     job = ("brain_head", "plain", 2)
     about = adaptation.described(args, images, "brain_head", 2)

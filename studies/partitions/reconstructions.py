@@ -73,9 +73,9 @@ def reconstructed(
 
 
 def known_of(rows: list[dict[str, float]], tilings: int, of: int, *, corrected: bool) -> Known:
-    """From measured moments; of the mean of `tilings` of `of` tilings."""
+    """From measured moments, whose variance has the divisor of - 1; of the mean of `tilings` of `of` tilings."""
     log_sigma = np.log([row["sigma"] for row in rows])
     order = np.argsort(log_sigma)
-    left = (of - tilings) / (tilings * max(1, of - 1)) if corrected else 0.0
+    left = (of - tilings) / (tilings * of) if corrected else 0.0
     variance = np.array([row["variance"] for row in rows]) * left
     return Known(jnp.asarray(log_sigma[order], jnp.float32), jnp.asarray(variance[order], jnp.float32))

@@ -8,7 +8,7 @@
     python -m studies.schedule figure               the maps as a picture
 
 All else is the preset of the problem's kind. Every cell has a file in --out: rerun the same command to resume. `lines`
-and `rule` begin at what `map` found; the rule is that of level_rule.py.
+and `rule` begin at what `map` found; the rule is that of rule.py.
 """
 
 from __future__ import annotations
