@@ -65,12 +65,23 @@ def belongs(out: Path, about: Mapping[str, Any]) -> None:
 
 
 def read(out: Path, kind: type[C]) -> dict[C, dict[str, Any]]:
-    """The cells of a grid that are there, with all that their files hold."""
-    found = {}
-    for file in sorted((out / "cells").glob("*.json")):
-        values = json.loads(file.read_text())
-        found[kind(**{name: values[name] for name in kind._fields})] = values  # type: ignore[attr-defined]
-    return found
+    """The cells of a grid that are there, with all that their files hold.
+
+    Args:
+      out: folder of the grid, or a file of its cells as lines of JSON, such as those in docs/.
+      kind: of the cells.
+
+    Raises:
+      UserError: for a file that is not there.
+    """
+    if out.suffix == ".jsonl":
+        if not out.is_file():
+            raise UserError(f"{out}: no such file; name one of docs/, or the folder that cells were measured into")
+        texts = out.read_text().splitlines()
+    else:
+        texts = [file.read_text() for file in sorted((out / "cells").glob("*.json"))]
+    every = [json.loads(text) for text in texts]
+    return {kind(**{name: row[name] for name in kind._fields}): row for row in every}  # type: ignore[attr-defined]
 
 
 def measure(

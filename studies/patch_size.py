@@ -2,11 +2,12 @@
 
     python -m studies.patch_size errors          which size denoises best at which level, validation slices
     python -m studies.patch_size images          20-view CT by plug-and-play and DDS: each size, and the best by level
+    python -m studies.patch_size figure          errors of the test slices
 
 The shipped network was trained on patches of 16, 32 and 56 pixels of one padded plane, and denoises any of them:
 positions stay those of that plane. A tiling of another size covers the image and what of the plane its tiles reach, at
 a random corner.
-`images` takes at every level the size that had the smallest error there (`errors` must have run). Every cell has a file
+`images` takes at every level the size that had the smallest error there, on validation slices. Every cell has a file
 in --out: rerun the same command to resume.
 """
 
@@ -25,11 +26,14 @@ import numpy as np
 from einops import rearrange
 from jax import Array, lax
 from jax.tree_util import Partial
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from padis_jax.benchmark.paired import interval
 from padis_jax.denoiser import denoise_patches
-from padis_jax.errors import UserError, one_line_errors
+from padis_jax.errors import one_line_errors
+from padis_jax.figures import save_figure
+from padis_jax.figures.style import COLOURS, dress
 from padis_jax.files import write_bytes
 from padis_jax.images import read_images
 from padis_jax.metrics import psnr
@@ -43,11 +47,11 @@ from padis_jax.solvers.tv import total_variation
 from padis_jax.split import HEAD_CT, HEAD_CT_TEST, HEAD_CT_VALIDATION
 from padis_jax.unet import NetworkConfig, Params
 from padis_jax.weights import Weights, load_weights
-from studies.cells import digest_of, kept, known
+from studies.cells import digest_of, kept
 
 SIZES = (16, 32, 56)
 SIGMAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-DRAWS = 4  # tilings and noises of each slice and level
+DRAWS = 2  # tilings and noises of each slice and level
 SOLVERS = ("pnp_admm", "dds")
 EVALUATIONS = 25
 
@@ -56,12 +60,15 @@ EVALUATIONS = 25
 def main() -> None:
     """Runs one part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("errors", "images"))
+    parser.add_argument("part", choices=("errors", "images", "figure"))
     parser.add_argument("--weights", default="weights/head_ct.safetensors")
-    parser.add_argument("--slices", type=int, nargs="+", default=list(HEAD_CT_TEST), help="of images")
+    parser.add_argument("--slices", type=int, nargs="+", default=list(HEAD_CT_TEST), help="of the tables")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of images")
     parser.add_argument("--out", type=Path, default=Path("results/patch_size"))
     args = parser.parse_args()
+    if args.part == "figure":
+        print(figure(args))
+        return
     text = (errors if args.part == "errors" else images)(args)
     write_bytes(args.out / f"{args.part}.md", text.encode())
     print(text)
@@ -153,33 +160,67 @@ def prior_of(weights: Weights, sizes: tuple[int, ...], bounds: tuple[float, ...]
 
 
 def errors(args: argparse.Namespace) -> str:
-    """Mean squared errors of denoised validation slices by size and level."""
-    found = kept(args.out / "errors.json", about_of(args), lambda: measured(load_weights(args.weights)))
+    """Mean squared errors of denoised validation slices by size and level, and of --slices relative to the widest."""
+    found, tested = (_found(args, numbers) for numbers in (HEAD_CT_VALIDATION, args.slices))
     lines = [f"| sigma | {' | '.join(f'P = {size}' for size in SIZES)} | best |", "|---" * (len(SIZES) + 2) + "|"]
     for sigma in SIGMAS:
-        each = [found[f"{size}/{sigma:g}"] for size in SIZES]
+        each = [float(np.mean(found[f"{size}/{sigma:g}"])) for size in SIZES]
         cells = " | ".join(f"{value:.3e}" for value in each)
         lines.append(f"| {sigma:g} | {cells} | {SIZES[int(np.argmin(each))]} |")
+    lines += ["", f"Slices {', '.join(map(str, args.slices))}: error more than that of P = {SIZES[-1]} (%, 95 %)", ""]
+    lines += [f"| sigma | {' | '.join(f'P = {size}' for size in SIZES[:-1])} |", "|---" * len(SIZES) + "|"]
+    for sigma in SIGMAS:
+        cells = " | ".join(interval(more(tested, size, sigma)).text() for size in SIZES[:-1])
+        lines.append(f"| {sigma:g} | {cells} |")
     return "\n".join(lines) + "\n"
 
 
-def measured(weights: Weights) -> dict[str, float]:
-    """SIZE/SIGMA -> mean squared error of the denoised validation slices."""
-    truth, found = slices(HEAD_CT_VALIDATION), {}
-    for size in SIZES:
+def _found(args: argparse.Namespace, numbers: Sequence[int]) -> dict[str, list[float]]:
+    name = "_".join(map(str, numbers))
+    return kept(args.out / f"errors_{name}.json", about_of(args), lambda: measured(load_weights(args.weights), numbers))
+
+
+def measured(weights: Weights, numbers: Sequence[int]) -> dict[str, list[float]]:
+    """SIZE/SIGMA -> mean squared error of each denoised slice."""
+    truth, found = slices(numbers), {}
+    for size in tqdm(SIZES, desc="errors", unit="size"):
         denoise = jax.jit(prior_of(weights, (size,)).denoise)
         for sigma in SIGMAS:
-            values = []
-            for index, image in enumerate(truth):
-                clean = jnp.pad(jnp.asarray(image), ((m := weights.frame.margin[0], m), (m, m), (0, 0)))
+            each = []
+            for number, image in zip(numbers, truth, strict=True):
+                clean, values = weights.frame.pad(jnp.asarray(image)), []
                 for draw in range(DRAWS):
-                    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(draw), index), 1)
-                    noise_key, tiling_key = jax.random.split(key)
+                    noise_key, tiling_key = jax.random.split(jax.random.fold_in(jax.random.key(draw), number))
                     noisy = clean + sigma * jax.random.normal(noise_key, clean.shape)
                     image_of = weights.frame.crop(denoise(tiling_key, noisy, jnp.float32(sigma)))
                     values.append(float(jnp.mean(jnp.square(image_of - image))))
-            found[f"{size}/{sigma:g}"] = float(np.mean(values))
+                each.append(float(np.mean(values)))
+            found[f"{size}/{sigma:g}"] = each
     return found
+
+
+def more(found: dict[str, list[float]], size: int, sigma: float) -> list[float]:
+    """By how many percent the error of each slice is above that of the widest patch."""
+    own, widest = (np.asarray(found[f"{p}/{sigma:g}"]) for p in (size, SIZES[-1]))
+    return list(100 * (own / widest - 1))
+
+
+def figure(args: argparse.Namespace) -> str:
+    """The picture of the second table of `errors`."""
+    tested, drawn = _found(args, args.slices), Figure(figsize=(3.6, 2.4), layout="constrained")
+    axes = drawn.subplots()
+    for colour, size in zip(COLOURS, SIZES[:-1], strict=False):
+        each = [interval(more(tested, size, sigma)) for sigma in SIGMAS]
+        ends = [abs((one.high or one.mean) - one.mean) for one in each]
+        axes.errorbar(
+            SIGMAS, [one.mean for one in each], ends, fmt="o-", color=colour, markersize=4, capsize=2,
+            label=f"P = {size}",
+        )  # fmt: skip
+    axes.set_xscale("log")
+    axes.axhline(0, color="grey", linewidth=0.5)
+    dress(axes, "noise level", f"error more than that of P = {SIZES[-1]} (%)", legend=True)
+    save_figure(args.out / "patch_size.png", drawn)
+    return str(args.out / "patch_size.png")
 
 
 def about_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -187,9 +228,9 @@ def about_of(args: argparse.Namespace) -> dict[str, Any]:
     return {"weights": digest_of(args.weights), "draws": DRAWS}
 
 
-def rule(found: dict[str, float]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+def rule(found: dict[str, list[float]]) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """Sizes by level and the bounds between them, half-way in ln sigma, from the table of errors."""
-    best = [min(SIZES, key=lambda size: found[f"{size}/{sigma:g}"]) for sigma in SIGMAS]
+    best = [min(SIZES, key=lambda size: np.mean(found[f"{size}/{sigma:g}"])) for sigma in SIGMAS]
     sizes, bounds = [best[0]], []
     for low, high, before, after in zip(SIGMAS, SIGMAS[1:], best, best[1:], strict=False):
         if before != after:
@@ -200,10 +241,7 @@ def rule(found: dict[str, float]) -> tuple[tuple[int, ...], tuple[float, ...]]:
 
 def images(args: argparse.Namespace) -> str:
     """PSNR and seconds of each size and of the rule."""
-    path = args.out / "errors.json"
-    if (errors := known(path, about_of(args))) is None:
-        raise UserError(f"{path}: not there for these weights; run `python -m studies.patch_size errors` first")
-    sizes, bounds = rule(errors)
+    sizes, bounds = rule(_found(args, HEAD_CT_VALIDATION))
     weights, truth = load_weights(args.weights), slices(args.slices)
     ways: dict[str, Prior] = {str(size): prior_of(weights, (size,)) for size in SIZES}
     ways["by level"] = prior_of(weights, sizes, bounds)

@@ -1,5 +1,7 @@
 """Tilings of other sizes on one padded plane, and the size by level."""
 
+import argparse
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,9 +72,25 @@ def test_the_size_follows_the_level():
 
 def test_the_rule_is_read_off_the_errors():
     found = {
-        f"{size}/{sigma:g}": abs(size - (16 if sigma < 0.03 else 56))
+        f"{size}/{sigma:g}": [abs(size - (16 if sigma < 0.03 else 56)), 100.0]
         for size in patch_size.SIZES
         for sigma in patch_size.SIGMAS
     }  # noqa: E501
     sizes, bounds = patch_size.rule(found)
     assert sizes == (16, 56) and bounds == pytest.approx((np.sqrt(0.02 * 0.05),))
+
+
+def test_the_tables_and_the_picture_are_of_each_slice(tmp_path, monkeypatch):
+    values = {"16": [3.0, 1.5], "32": [2.0, 1.0], "56": [2.0, 1.0]}
+    found = {f"{size}/{sigma:g}": values[size] for size in values for sigma in patch_size.SIGMAS}
+    asked = []
+    monkeypatch.setattr(patch_size, "measured", lambda weights, numbers: (asked.append(tuple(numbers)), found)[1])
+    monkeypatch.setattr(patch_size, "load_weights", lambda path: None)
+    monkeypatch.setattr(patch_size, "about_of", lambda args: {})
+    args = argparse.Namespace(out=tmp_path, weights="w", slices=[20, 41])
+    text = patch_size.errors(args)
+    assert "| 0.01 | 2.250e+00 | 1.500e+00 | 1.500e+00 | 32 |" in text
+    assert "| 0.01 | +50.00 (+50.00 to +50.00) | +0.00 (+0.00 to +0.00) |" in text
+    patch_size.figure(args)
+    assert (tmp_path / "patch_size.png").stat().st_size > 5000
+    assert asked == [tuple(patch_size.HEAD_CT_VALIDATION), (20, 41)]  # the picture takes what is kept

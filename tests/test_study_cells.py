@@ -56,6 +56,11 @@ def test_a_grid_resumes_and_says_what_is_missing(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "4 cells to run, 12 evaluations\n" in said and "3 cells to run, 9 evaluations, 2.0 s each" in said
     assert {cell: values["psnr"] for cell, values in read(tmp_path, Cell).items()} == {c: 20 + c.a for c in grid}
+    lines = tmp_path / "cells.jsonl"
+    lines.write_text("".join(file.read_text().replace("\n", " ") + "\n" for file in (tmp_path / "cells").iterdir()))
+    assert read(lines, Cell) == read(tmp_path, Cell)
+    with pytest.raises(UserError, match="none.jsonl: no such file"):
+        read(tmp_path / "none.jsonl", Cell)
     measure(grid, tmp_path, run, lambda cell: 3, desc="cells")
     assert len(ran) == 4 and "no cell is missing" in capsys.readouterr().out
 
