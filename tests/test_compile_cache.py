@@ -5,10 +5,12 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 from tqdm import tqdm
 
-from padis_jax.cli.progress import Progress
+from padis_jax.cli.arguments import OutputOptions
+from padis_jax.cli.progress import Progress, solver_progress, trial_progress
 from padis_jax.devices import compile_cache
 
 SCRIPT = """
@@ -112,3 +114,75 @@ def test_the_forecast_does_not_count_compilation(tmp_path, monkeypatch):
     assert compile_cache.last_seconds("DDS") is None
     compile_cache.remember("DDS", 3.0)
     assert compile_cache.last_seconds("DDS") == 3.0
+
+
+def test_folders_of_other_versions_share_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(compile_cache, "LIMIT", 250)
+    ours, theirs, staging = tmp_path / "compiled-new", tmp_path / "compiled-old", tmp_path / "compiled-new" / "run-x"
+    for folder in (staging, theirs / "run-old"):
+        folder.mkdir(parents=True)
+    for age, name in enumerate("abc"):
+        (theirs / f"{name}-cache.1").write_bytes(b"0" * 100)
+        os.utime(theirs / f"{name}-cache.1", (time.time() - 60 - age,) * 2)
+    (staging / "d-cache").write_bytes(b"1" * 100)
+    compile_cache.keep(ours, staging)
+    assert [path.name[0] for path in sorted(tmp_path.glob("compiled-*/*-cache.*"))] == ["d", "a"]
+    os.utime(theirs / "run-old", (time.time() - 8 * 24 * 3600,) * 2)
+    for folder in compile_cache._folders(ours):
+        compile_cache._sweep(folder)
+    assert not (theirs / "run-old").exists()
+
+
+def test_a_user_without_a_home_is_told_in_one_line(monkeypatch, capsys):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(compile_cache, "_folder", [])
+    monkeypatch.setattr(compile_cache.Path, "home", homeless)
+    for name in ("XDG_CACHE_HOME", compile_cache.VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        assert compile_cache.use() is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "Could not determine home directory" in said and "Set HOME" in said
+
+
+def test_no_compile_cache_turns_off_a_cache_of_jax_too(tmp_path):
+    script = (
+        "from padis_jax.cli.arguments import split_output_options\n"
+        "import sys, jax, jax.numpy as jnp\n"
+        "split_output_options(sys.argv[1:])\n"
+        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)\n"
+        "jax.jit(lambda x: jnp.sin(x) @ x.T)(jnp.ones((8, 8))).block_until_ready()\n"
+    )
+    env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", script, "--no-compile-cache"], env=env, check=True, capture_output=True)
+    assert not list(tmp_path.iterdir())
+    subprocess.run([sys.executable, "-c", script], env=env, check=True, capture_output=True)
+    assert list(tmp_path.iterdir())
+
+
+def test_samples_and_trials_have_words_of_their_own(tmp_path, monkeypatch, capsys):
+    spent = [compile_cache.Spent(5.0, 2)]
+    monkeypatch.setattr(compile_cache, "spent", lambda: spent[0])
+    monkeypatch.setattr(compile_cache, "_folder", [tmp_path])
+    with solver_progress(6, "DDS", OutputOptions(), of=(8, 8, 1), samples=3):
+        spent[0] = compile_cache.Spent(12.0, 2)
+    said = capsys.readouterr().err
+    assert "DDS, 3 samples side by side: compiling or loading" in said and "3/3" in said
+    assert compile_cache.last_seconds("DDS (8, 8, 1), 3 samples") == 7.0
+    assert compile_cache.last_seconds("DDS (8, 8, 1)") is None  # of another program
+    with trial_progress("DDS", OutputOptions(), of=(8, 8, 1)) as made:
+        spent[0] = compile_cache.Spent(14.0, 2)
+        made(None, None)
+        made(None, None)
+    said = capsys.readouterr().err
+    assert "DDS, trials of --auto: compiling or loading" in said and "2trial" in said
+    assert compile_cache.last_seconds("DDS (8, 8, 1), --auto") == 2.0
+    with solver_progress(6, "DDS", OutputOptions(), of=(8, 8, 1), samples=3):
+        pass
+    assert "compiling or loading, 7 s when it last compiled" in capsys.readouterr().err

@@ -113,8 +113,7 @@ def split_output_options(args: Sequence[str], page: Page | None = None) -> tuple
         raise UserError("--quiet and --verbose contradict each other: give one of them")
     if output.estimate and not output.dry_run:
         raise UserError("--estimate times the plan of --dry-run: give both, or leave it out")
-    if not output.no_compile_cache:
-        compile_cache.use()
+    (compile_cache.off if output.no_compile_cache else compile_cache.use)()
     return output, rest
 
 

@@ -6,12 +6,11 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from padis_jax.cli.arguments import OutputOptions
+from padis_jax.cli.progress import solver_progress
 from padis_jax.devices.plan import plan_sampling
 from padis_jax.errors import UserError
 from padis_jax.files import json_text, write_npz
@@ -61,11 +60,8 @@ def generate_images(config: Experiment, workdir: Path, output: OutputOptions) ->
 
 def _drawn(config: Experiment, prior: Prior, index: int, output: OutputOptions) -> np.ndarray:
     """Image `index`, [H, W, C] in [0, 1], not clipped; UserError if it is not finite."""
-    with tqdm(total=config.generate_levels, desc=f"image {index}", unit="step", disable=output.silent) as bar:
-
-        def progress(done: int, total: int, info: Any) -> None:
-            bar.update(done - bar.n)
-
+    name, of = f"image {index}", prior.frame.image_shape
+    with solver_progress(config.generate_levels, name, output, of=of) as progress:
         key = image_key(config.seed, index)
         image = np.asarray(generate(key, prior, levels=config.generate_levels, progress=progress))
     if not np.isfinite(image).all():

@@ -1,14 +1,14 @@
 """The progress bar of a solver, which counts the steps even where nothing is shown.
 
-Until the first steps are done it says that the program is being compiled, and how long that took when it last had to
-be; its forecast does not count that time.
+Until the first steps are done it says that the program is being compiled, or loaded where an earlier run has kept it,
+and how long compiling took when it last had to be; its forecast does not count that time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tqdm import tqdm
@@ -18,25 +18,30 @@ from padis_jax.devices import compile_cache
 
 
 class Progress:
-    """To be called by a solver with (steps done, steps in all, info); `done` of `total` steps are behind it."""
+    """To be called by a solver with (steps done, steps in all, info); `done` of `total` steps are behind it.
 
-    def __init__(self, bar: tqdm, total: int, name: str) -> None:
-        self.done, self.total, self._bar, self._name = 0, total, bar, name
+    `what` is compiled, and known by that at the next start.
+    """
+
+    def __init__(self, bar: tqdm, total: int, name: str, what: str = "") -> None:
+        self.done, self.total, self._bar, self._name, self._what = 0, total, bar, name, what or name
         self._before = compile_cache.spent()
 
     def __call__(self, done: int, total: int, info: Any) -> None:
         """Moves the bar."""
         if not self.done:
-            self._compiled()
+            self.compiled()
         self._bar.update(done - self.done)
-        self._bar.set_postfix(residual=f"{float(info.residual):.4f}")
+        if hasattr(info, "residual"):
+            self._bar.set_postfix(residual=f"{float(info.residual):.4f}")
         self.done = done
 
-    def _compiled(self) -> None:
+    def compiled(self) -> None:
+        """Everything is: from here on the bar counts."""
         spent = compile_cache.spent()
         seconds = spent.seconds - self._before.seconds
         if spent.loaded == self._before.loaded:
-            compile_cache.remember(self._name, seconds)
+            compile_cache.remember(self._what, seconds)
         if not self._bar.disable:
             self._bar.set_description(self._name, refresh=False)
             self._bar.start_t += seconds
@@ -44,20 +49,56 @@ class Progress:
 
 
 @contextlib.contextmanager
-def solver_progress(steps: int, name: str, output: OutputOptions) -> Iterator[Progress]:
-    """A Progress whose bar is on stderr, unless the program is to be quiet or read by machines."""
-    last = compile_cache.last_seconds(name)
-    what = f"{name}: compiling" + (f", {last:.0f} s when it last had to" if last is not None else "")
-    with tqdm(total=steps, desc=what, unit="step", disable=output.silent) as bar:
-        yield Progress(bar, steps, name)
+def solver_progress(
+    steps: int, name: str, output: OutputOptions, *, of: object = "", samples: int = 0
+) -> Iterator[Progress]:
+    """A Progress whose bar is on stderr, unless the program is to be quiet or read by machines.
+
+    Args:
+      steps: of the solver.
+      name: of the solver.
+      output: how the program speaks.
+      of: what else decides what is compiled, such as the shape of the image.
+      samples: side by side in one program, whose steps cannot be counted: the bar is of samples, and ends with all.
+    """
+    what = f"{name} {of}, {samples} samples" if samples else f"{name} {of}"
+    side = f"{name}, {samples} samples side by side" if samples else name
+    unit = "sample" if samples else "step"
+    with tqdm(total=samples or steps, desc=_waiting(side, what), unit=unit, disable=output.silent) as bar:
+        progress = Progress(bar, steps, side, what)
+        yield progress
+        if samples:
+            progress.compiled()
+            bar.update(samples)
+
+
+@contextlib.contextmanager
+def trial_progress(name: str, output: OutputOptions, *, of: object = "") -> Iterator[Callable[..., None]]:
+    """What `auto.choose` calls with each trial: a bar of those that were made, whose number it does not know."""
+    what = f"{name} {of}, --auto"
+    with tqdm(desc=_waiting(f"{name}, trials of --auto", what), unit="trial", disable=output.silent) as bar:
+        progress = Progress(bar, 0, f"{name}, trials of --auto", what)
+
+        def made(trial: object, image: object) -> None:
+            if not bar.n:
+                progress.compiled()
+            bar.update()
+
+        yield made
+
+
+def _waiting(name: str, what: str) -> str:
+    """The bar's words until it counts."""
+    last = compile_cache.last_seconds(what)
+    return f"{name}: compiling or loading" + (f", {last:.0f} s when it last compiled" if last is not None else "")
 
 
 class SliceProgress:
     """A bar over the slices of a volume, with the time left; what is compiled for the first of them does not count."""
 
-    def __init__(self, bar: tqdm, name: str) -> None:
-        self._bar, self._name = bar, name
-        self._before = compile_cache.spent()
+    def __init__(self, bar: tqdm, name: str, what: str) -> None:
+        self._bar, self._name, self._what = bar, name, what
+        self._before, self._first = compile_cache.spent(), True
 
     def kept(self, count: int) -> None:
         """Of slices that are done from before."""
@@ -67,8 +108,13 @@ class SliceProgress:
     def line(self, record: dict[str, Any]) -> None:
         """Moves the bar by a slice: a line of the manifest."""
         if not self._bar.disable:
-            spent = compile_cache.spent()
-            seconds, self._before = spent.seconds - self._before.seconds, spent
+            spent, before = compile_cache.spent(), self._before
+            seconds, self._before = spent.seconds - before.seconds, spent
+            if self._first:
+                self._bar.set_description(self._name, refresh=False)
+                if spent.loaded == before.loaded:
+                    compile_cache.remember(self._what, seconds)
+            self._first = False
             self._bar.start_t += seconds
             self._bar.last_print_t += seconds
             if record["status"] == "failed":
@@ -81,7 +127,15 @@ class SliceProgress:
 
 
 @contextlib.contextmanager
-def slice_progress(slices: int, name: str, output: OutputOptions) -> Iterator[SliceProgress]:
-    """A SliceProgress whose bar is on stderr, unless the program is to be quiet or read by machines."""
-    with tqdm(total=slices, desc=name, unit="slice", smoothing=0, mininterval=0, disable=output.silent) as bar:
-        yield SliceProgress(bar, name)
+def slice_progress(slices: int, name: str, output: OutputOptions, *, of: object = "") -> Iterator[SliceProgress]:
+    """A SliceProgress whose bar is on stderr, unless the program is to be quiet or read by machines.
+
+    Args:
+      slices: of the volume.
+      name: of the solver.
+      output: how the program speaks.
+      of: what else decides what is compiled.
+    """
+    what, quiet = f"{name} {of}, slices", output.silent
+    with tqdm(total=slices, desc=_waiting(name, what), unit="slice", smoothing=0, mininterval=0, disable=quiet) as bar:
+        yield SliceProgress(bar, name, what)

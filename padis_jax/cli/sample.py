@@ -31,7 +31,7 @@ from padis_jax.cli.commands import called_as
 from padis_jax.cli.generate import generate_images
 from padis_jax.cli.geometry import check
 from padis_jax.cli.help_text import Page
-from padis_jax.cli.progress import Progress, solver_progress
+from padis_jax.cli.progress import Progress, solver_progress, trial_progress
 from padis_jax.cli.solver_flags import parse_experiment, solvers_and_problems
 from padis_jax.config import load_config_file
 from padis_jax.devices import cluster
@@ -167,12 +167,14 @@ def sample(config: Experiment, workdir: Path, output: OutputOptions = OutputOpti
             print(f"warning: {outcome.warnings[-1]}", file=sys.stderr)
 
     if config.auto:
-        choice = choice_of(config, case, plan)
+        with trial_progress(plan.row.label, output, of=case.image_shape) as watch:
+            choice = choice_of(config, case, plan, watch=watch)
         plan, outcome.more["auto"] = choice.plan, choice.shown()
         if not output.silent:
             print(choice.text)
     with results_folder(workdir, names, config, lock=not output.no_lock):
-        with solver_progress(plan.steps, plan.row.label, output) as progress:
+        shown = solver_progress(plan.steps, plan.row.label, output, of=case.image_shape, samples=config.samples)
+        with shown as progress:
             try:
                 rows = rows_of(config, case, plan, progress=progress, on_memory=output.on_memory)
                 outcome.fill(case, rows, look)

@@ -138,7 +138,7 @@ def _solve(
     try:
         with (
             results_folder(workdir, names, config, lock=not output.no_lock) as lock,
-            slice_progress(len(volume.numbers), plan.row.label, output) as progress,
+            slice_progress(len(volume.numbers), plan.row.label, output, of=prior.frame.image_shape) as progress,
         ):
             return run_job(
                 volume.entries,

@@ -187,7 +187,7 @@ def _solve(
         with (
             results_folder(workdir, names, config, lock=not output.no_lock) as lock,
             solver_progress(
-                plan.levels * plan.inner * config.samples or plan.steps, plan.row.label, output
+                plan.levels * plan.inner * config.samples or plan.steps, plan.row.label, output, of="volume"
             ) as progress,
         ):
             solver = rows_solver(

@@ -6,10 +6,10 @@
 
 A compiled program is machine code. So the folder must belong to the user and be closed to all others, or it is not
 used; a damaged entry is deleted and compiled again; entries appear whole, when the program that made them ends. Those
-that were used least recently go where all take more than a gigabyte.
+that were used least recently go where those of all keys take more than a gigabyte.
 
 PADIS_JAX_COMPILE_CACHE names another folder, or "off"; where JAX_COMPILATION_CACHE_DIR is set, JAX's own cache is used
-as it is.
+as it is. `off` (--no-compile-cache) turns off both.
 """
 
 from __future__ import annotations
@@ -62,15 +62,16 @@ def use() -> Path | None:
         return _folder[0]
     if wanted == "off" or jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return None
-    base = Path(wanted) if wanted else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "padis_jax"
-    folder = base / f"compiled-{_key()}"
     try:
+        base = Path(wanted) if wanted else _home() / "padis_jax"
+        folder = base / f"compiled-{_key()}"
         base.parent.mkdir(parents=True, exist_ok=True)
         for path in (base, folder):
             path.mkdir(exist_ok=True, mode=0o700)
             if problem := _problem(path):
                 raise OSError(problem)
-        _sweep(folder)
+        for other in _folders(folder):
+            _sweep(other)
         staging = Path(tempfile.mkdtemp(prefix="run-", dir=folder))
         for path in _entries(folder):
             _link(path, staging)
@@ -86,6 +87,11 @@ def use() -> Path | None:
     return folder
 
 
+def off() -> None:
+    """No compiled program is read or kept, whatever the environment says."""
+    jax.config.update("jax_enable_compilation_cache", False)
+
+
 def keep(folder: Path, staging: Path) -> None:
     """Moves what was compiled into the folder, deletes what is too much, and ends the use of `staging`."""
     try:
@@ -95,7 +101,8 @@ def keep(folder: Path, staging: Path) -> None:
                 os.replace(path, folder / f"{path.name}.{_digest(path)}")
             elif path.stat().st_atime > 0:  # read since `_link`
                 os.utime(path)
-        sizes = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in _entries(folder))
+        every = [path for other in _folders(folder) for path in _entries(other)]
+        sizes = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in every)
         total = sum(size for _, size, _ in sizes)
         for _, size, path in sizes:
             if total <= LIMIT:
@@ -143,6 +150,20 @@ def _key() -> str:
     except OSError:
         about.append(platform.processor())
     return hashlib.sha256("\n".join(about).encode()).hexdigest()[:16]
+
+
+def _home() -> Path:
+    """The user's cache folder; OSError where there is none, as for a user whom the system does not know."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise OSError(f"{error} Set HOME, or {VARIABLE} to a folder") from None
+
+
+def _folders(folder: Path) -> set[Path]:
+    """It, and those of other versions and machines beside it, which share the limit."""
+    beside = folder.parent.glob("compiled-*") if folder.name.startswith("compiled-") else ()
+    return {folder, *(path for path in beside if path.is_dir() and not path.is_symlink())}
 
 
 def _problem(folder: Path) -> str:
