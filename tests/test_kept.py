@@ -8,14 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import compiled_loops
 
-from padis_jax.operators import Downsample, FanBeam, Inpaint, ParallelBeam, forget, kept
+from padis_jax.operators import Downsample, FanBeam, Inpaint, ParallelBeam, forget, from_functions, kept
 from padis_jax.patches import frame_for
 from padis_jax.prior import Prior
-from padis_jax.solvers import sampling
 from padis_jax.solvers.reconstruct import reconstruct
 
 SIDE = 16
+PRIOR = Prior(lambda key, plane, sigma: plane / (1 + sigma**2), frame_for((SIDE, SIDE), 8))
 
 
 def parallel(offset=0.0):
@@ -58,12 +59,32 @@ def test_an_operator_that_is_built_within_a_trace_is_not_kept():
     np.testing.assert_allclose(parallel(0.5)(jnp.ones((SIDE, SIDE))).sum(), total, rtol=1e-5)
 
 
+@pytest.mark.parametrize("told", [{}, {"noise_std": 0.1}])
+def test_forget_lets_go_of_what_functions_hold(told):
+    """After a reconstruction, whose compiled loop knows them."""
+
+    class Held:
+        pass
+
+    def made():
+        held = Held()
+        operator = from_functions(lambda x: x[held.rows], image_shape=(SIDE, SIDE, 1))
+        reconstruct(0, operator(jnp.ones((SIDE, SIDE, 1))), operator, PRIOR, levels=2, **told)
+        return weakref.ref(held)
+
+    Held.rows = slice(0, SIDE // 2)
+    held = made()
+    forget()
+    jax.clear_caches()
+    gc.collect()
+    assert held() is None
+
+
 def test_other_levels_seeds_and_masks_compile_no_loop():
-    prior = Prior(lambda key, plane, sigma: plane / (1 + sigma**2), frame_for((SIDE, SIDE), 8))
     image = jnp.full((SIDE, SIDE, 1), 0.5)
     rng, sizes = np.random.default_rng(0), []
     for seed, levels in ((0, 3), (1, 5), (2, 9)):
         mask = Inpaint(mask=rng.random((SIDE, SIDE)) < 0.5)
-        reconstruct(seed, mask(image), mask, prior, levels=levels)
-        sizes.append(sampling._advance._cache_size())
+        reconstruct(seed, mask(image), mask, PRIOR, levels=levels)
+        sizes.append(compiled_loops())
     assert sizes == [sizes[0]] * 3

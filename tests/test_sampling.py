@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.tree_util import Partial
+from tiny import compiled_loops
 
 from padis_jax.solvers import sampling
 
@@ -80,14 +81,14 @@ def test_other_arrays_in_the_step_compile_nothing():
 
 
 def test_another_number_of_levels_compiles_nothing(monkeypatch):
-    once, before = Partial(chex.assert_max_traces(smoothing, n=1), KERNEL), sampling._advance._cache_size()
+    once, before = Partial(chex.assert_max_traces(smoothing, n=1), KERNEL), compiled_loops()
     for levels in (11, 4, 300):
         noises = sampling.noises(np.geomspace(3.0, 0.1, levels))
         state, infos = sampling.run(jax.random.key(0), once, STATE, noises)
         np.testing.assert_array_equal(infos["sigma"], noises.sigma)
         scanned, _ = jax.jit(sampling.run)(jax.random.key(0), Partial(smoothing, KERNEL), STATE, noises)
         np.testing.assert_allclose(state, scanned, atol=1e-5)
-        assert sampling._advance._cache_size() == before + 1
+        assert compiled_loops() == before + 1
     monkeypatch.setattr(sampling, "CAPACITY", 8)
     few = sampling.run(jax.random.key(0), once, STATE, NOISES)  # 11 steps, room for 16
     many = jax.jit(sampling.run)(jax.random.key(0), Partial(smoothing, KERNEL), STATE, NOISES)

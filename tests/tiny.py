@@ -11,6 +11,7 @@ from padis_jax.batches import PatchConfig
 from padis_jax.config import Config, DataConfig, OptimiserConfig, RunConfig
 from padis_jax.images import PLAIN
 from padis_jax.patches import frame_for
+from padis_jax.solvers import sampling
 from padis_jax.training import state_shapes
 from padis_jax.unet import NetworkConfig, init_network
 from padis_jax.weights import save_weights
@@ -47,6 +48,11 @@ def write_weights(path, *, network=NETWORK, image_shape=(16, 16), patch=8, windo
     provenance = {"data": "noise", "steps": 0}
     save_weights(path, random_params(network, seed), network, frame_for(image_shape, patch), window, provenance)
     return path
+
+
+def compiled_loops():
+    """How many programs of the solvers' loop there are."""
+    return sum(loop.advance._cache_size() for loop in sampling._loops.values())
 
 
 def refused(main, argv, capsys):

@@ -16,6 +16,7 @@ import jax
 Build = TypeVar("Build", bound=Callable[..., Any])
 COUNT, BYTES = 8, 2**25
 _tables: list[OrderedDict[Hashable, Any]] = []
+_others: list[Callable[[], object]] = []  # what else is to be let go of
 
 
 def kept(build: Build) -> Build:
@@ -42,9 +43,20 @@ def kept(build: Build) -> Build:
 
 
 def forget() -> None:
-    """Lets go of all operators that are kept; programs that were compiled for them go by `jax.clear_caches()`."""
+    """Lets go of all operators that are kept, and of the solvers' loops over them.
+
+    The programs that were compiled for them go by `jax.clear_caches()`, and with both what the functions of
+    `from_functions` hold.
+    """
     for table in _tables:
         table.clear()
+    for clear in _others:
+        clear()
+
+
+def on_forget(clear: Callable[[], object]) -> None:
+    """Has `forget` call this too."""
+    _others.append(clear)
 
 
 def _bytes() -> int:

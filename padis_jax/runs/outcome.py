@@ -11,9 +11,10 @@ from padis_jax.images import ImageSet
 from padis_jax.runs.case import Case, simulated_case
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import plan_of
+from padis_jax.runs.divergence import refuse_divergence
 from padis_jax.runs.prior import with_prior
 from padis_jax.runs.score import Row, score
-from padis_jax.runs.solve import Run, refuse_divergence, rows_of, timed
+from padis_jax.runs.solve import Run, rows_of, timed
 from padis_jax.solvers.samples import Samples
 from padis_jax.weights import Weights
 

@@ -286,12 +286,3 @@ def traced_case(config: Experiment, build: Callable[[], Case]) -> tuple[Case, Pl
     return dataclasses.replace(
         case, operator=None, measurement=Measurement(y, noise_std, case.measurement.protocol)
     ), plan
-
-
-def refuse_divergence(name: str, image: Any) -> None:
-    """Raises UserError for an image with NaN or infinity."""
-    if not np.isfinite(image).all():
-        raise UserError(
-            f"{name} diverged: its image is not finite. Lower --solver.zeta or --solver.damping, or raise "
-            "--solver.consistency or --solver.weight, whichever the solver has"
-        )

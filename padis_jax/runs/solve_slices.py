@@ -24,12 +24,13 @@ from padis_jax.prior import Prior
 from padis_jax.runs.case import Case
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import plan_of
+from padis_jax.runs.divergence import refuse_divergence
 from padis_jax.runs.doubts import unlike
 from padis_jax.runs.job import Done, Item, Solve
 from padis_jax.runs.outcome import Outcome
 from padis_jax.runs.prior import patch_batch
 from padis_jax.runs.score import score, score_samples
-from padis_jax.runs.solve import TV_ROW, refuse_divergence, rows_of, run_batch
+from padis_jax.runs.solve import TV_ROW, rows_of, run_batch
 from padis_jax.runs.volume import one_of
 from padis_jax.solvers.presets import Plan
 from padis_jax.solvers.sampling import OnMemory

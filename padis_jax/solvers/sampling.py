@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,8 +27,10 @@ from jax.typing import ArrayLike
 from padis_jax.devices.memory import Memory, analysed
 from padis_jax.errors import UserError
 from padis_jax.fields import check_count
+from padis_jax.operators.kept import on_forget
 
 CAPACITY = 1024  # steps that the compiled loop has room for, at least
+LOOPS = 64  # structures of steps whose compiled loops are kept
 
 State = Any  # a pytree of arrays, for most solvers the padded plane [Hp, Wp, C]
 Info = Any  # a pytree of arrays
@@ -126,17 +129,19 @@ def run(
         if progress is not None or on_memory is not None:
             raise ValueError("progress and on_memory cannot be called from within jit, vmap or grad: leave them out")
         return _scan(step, keys, state, noises)
-    loop = (jax.random.key_impl(keys), step, _with_room(keys))
+    leaves, structure = jax.tree.flatten(step)
+    loop = _loop(jax.random.key_impl(keys), structure)
+    before = (leaves, _with_room(keys))
     noises = _with_room(noises)
-    infos = _empty_infos(*loop, state, noises)
+    infos = loop.empty_infos(*before, state, noises)
     if not owned:
         state = jax.tree.map(jnp.copy, state)
     if on_memory is not None:
         with contextlib.suppress(UserError):  # a backend that does not tell
-            on_memory(analysed(_advance.lower(*loop, state, noises, infos, 0, chunk).compile()))
+            on_memory(analysed(loop.advance.lower(*before, state, noises, infos, 0, chunk).compile()))
     for start in range(0, steps, chunk):
         stop = min(start + chunk, steps)
-        state, infos = _advance(*loop, state, noises, infos, start, stop)
+        state, infos = loop.advance(*before, state, noises, infos, start, stop)
         if progress is not None:
             progress(stop, steps, jax.block_until_ready(jax.tree.map(lambda a, last=stop - 1: a[last], infos)))
     return state, jax.tree.map(lambda a: a[:steps], infos)
@@ -162,22 +167,55 @@ def _call(step: Step, key: Array, state: State, noise: Noise) -> tuple[State, In
     return step(key, state, noise)  # jitted so that the shapes below and the loop share one trace of the network
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _empty_infos(impl: Any, step: Step, keys: Array, state: State, noises: Noise) -> Info:
-    _, info = jax.eval_shape(lambda: _call(step, _key(keys, 0, impl), state, _at(noises, 0)))
-    return jax.tree.map(lambda a: jnp.zeros((keys.shape[0], *a.shape), a.dtype), info)
+class _Loop(NamedTuple):
+    """The compiled parts of a loop: (leaves of the step, keys, state, noises) -> infos, and the steps of a chunk."""
+
+    empty_infos: Any
+    advance: Any
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnames=("state", "infos"))
-def _advance(
-    impl: Any, step: Step, keys: Array, state: State, noises: Noise, infos: Info, start: ArrayLike, stop: ArrayLike
-) -> tuple[State, Info]:
-    def body(i: Array, carry: tuple[State, Info]) -> tuple[State, Info]:
-        state, infos = carry
-        state, info = _call(step, _key(keys, i, impl), state, _at(noises, i))
-        return state, jax.tree.map(lambda every, a: every.at[i].set(a), infos, info)
+_loops: OrderedDict[Any, _Loop] = OrderedDict()  # of the structures that ran lately
+on_forget(_loops.clear)
 
-    return lax.fori_loop(jnp.int32(start), jnp.int32(stop), body, (state, infos))
+
+def _loop(impl: Any, structure: Any) -> _Loop:
+    """Of the steps of a structure, whose arrays are arguments.
+
+    The functions that a structure holds would stay in a cache of jax, which nothing clears, if a call that is given
+    buffers to overwrite took them as an argument.
+    """
+    if (impl, structure) not in _loops:
+        _loops[impl, structure] = _new_loop(impl, structure)
+    _loops.move_to_end((impl, structure))
+    if len(_loops) > LOOPS:
+        _loops.popitem(last=False)
+    return _loops[impl, structure]
+
+
+def _new_loop(impl: Any, structure: Any) -> _Loop:
+    def at(step: Step, keys: Array, state: State, noises: Noise, i: Any) -> tuple[State, Info]:
+        return _call(step, _key(keys, i, impl), state, _at(noises, i))
+
+    @jax.jit
+    def empty_infos(leaves: Any, keys: Array, state: State, noises: Noise) -> Info:
+        step = jax.tree.unflatten(structure, leaves)
+        _, info = jax.eval_shape(lambda: at(step, keys, state, noises, 0))
+        return jax.tree.map(lambda a: jnp.zeros((keys.shape[0], *a.shape), a.dtype), info)
+
+    @functools.partial(jax.jit, donate_argnames=("state", "infos"))
+    def advance(
+        leaves: Any, keys: Array, state: State, noises: Noise, infos: Info, start: ArrayLike, stop: ArrayLike
+    ) -> tuple[State, Info]:
+        step = jax.tree.unflatten(structure, leaves)
+
+        def body(i: Array, carry: tuple[State, Info]) -> tuple[State, Info]:
+            state, infos = carry
+            state, info = at(step, keys, state, noises, i)
+            return state, jax.tree.map(lambda every, a: every.at[i].set(a), infos, info)
+
+        return lax.fori_loop(jnp.int32(start), jnp.int32(stop), body, (state, infos))
+
+    return _Loop(empty_infos, advance)
 
 
 def _key(data: Array, i: Any, impl: Any) -> Array:
