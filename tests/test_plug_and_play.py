@@ -93,6 +93,26 @@ def test_averaging_weighs_the_images_of_all_iterations(method, momentum, averagi
     assert float(got.residual[-1]) == pytest.approx(np.linalg.norm(misfit) / np.linalg.norm(GAUSSIAN.y), rel=1e-4)
 
 
+@pytest.mark.parametrize("method", ["admm", "red"])
+def test_spectral_noise_has_the_covariance_of_its_equation(method):
+    """Of W s sigma (1 - rho (A*A + rho)^-1) w, W the linear denoiser; with "red" after the data step."""
+    settings = PlugAndPlay(method=method, sigma=0.6, weight=0.3, cg_steps=16)
+    start = jnp.full((3, 4, 1), 0.4)
+
+    def run(spectral, key):
+        chosen = dataclasses.replace(settings, spectral=spectral)
+        return reconstruct(key, *ARGUMENTS, solver=chosen, levels=1, start=start).image.ravel()
+
+    keys = jax.random.split(jax.random.key(0), 4000)
+    noise = np.asarray(jax.jit(jax.vmap(lambda key: run(0.7, key)))(keys)) - np.asarray(run(0.0, 1))
+    a, rho = GAUSSIAN.matrix, 0.3 * GAUSSIAN.norm**2
+    left = rho * np.linalg.inv(a.T @ a + rho * np.eye(12))
+    through = K @ GAUSSIAN.wiener(0.6) @ K.T if method == "admm" else left @ K @ GAUSSIAN.wiener(0.6) @ K.T
+    factor = 0.7 * 0.6 * through @ (np.eye(12) - left)
+    assert relative(np.cov(noise.T), factor @ factor.T) < 0.08
+    assert np.abs(np.mean(noise, 0)).max() < 0.05 * np.sqrt(np.trace(factor @ factor.T))
+
+
 def test_a_level_of_the_settings_stays_and_zero_is_the_ladder():
     def run(sigma, sigma_max):
         settings = PlugAndPlay(sigma=sigma, weight=0.05, cg_steps=16)
@@ -131,6 +151,7 @@ def test_it_reports_the_residual_of_its_image_and_counts_every_tiling():
         ({"damping": 1.1}, "damping is 1.1"),
         ({"momentum": -0.1}, "momentum is -0.1"),
         ({"averaging": 1.5}, "averaging is 1.5"),
+        ({"spectral": -0.5}, "spectral is -0.5"),
         ({"weight": -1.0}, "weight is -1"),
     ],
 )

@@ -29,7 +29,7 @@ def _parsed(words, default=None):
         ("--generate 2 --image.resize 8 8", "--image.resize: --generate draws"),
         ("--generate 2 --tv.weight 3", "--tv.weight: --generate draws"),
         ("--problem deblur9 --scan.photons 10", "--scan.photons: --problem deblur9 is no scan"),
-        ("--problem inpaint --mask m.png --scan.protocol paper", "--scan.protocol: --problem inpaint is no scan"),
+        ("--problem inpaint --mask m.png --scan.pixel-mm 2", "--scan.pixel-mm: --problem inpaint is no scan"),
         ("--scan.protocol paper --scan.photons 10", "--scan.photons: --scan.protocol paper has no noise"),
         ("--overlap 4", "--overlap: patches of --tiling random do not overlap"),
         ("--generate-levels 40", "--generate-levels: belongs to --generate N"),
@@ -50,6 +50,7 @@ def test_a_flag_that_nothing_looks_at_is_refused(words, says, capsys, tmp_path, 
         "--measurement.path y.npz --image.index 7",  # of the run's random keys
         "--measurements here --scan.views 40 --scan.bins 99",  # of its sinograms
         "--problem ct20 --scan.photons 10",
+        "--problem deblur9 --scan.protocol paper",
         "--scan.protocol paper --scan.pixel-mm 2",  # square pixels
         "--tiling overlap_average --overlap 4",
         "--generate 2 --generate-levels 40",

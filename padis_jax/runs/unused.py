@@ -98,7 +98,10 @@ def _passed_over(config: Any) -> Iterator[tuple[set[str], str]]:
     else:
         named = PROBLEMS.get(config.problem)
         if config.problem and (named is None or not named.tomography):
-            yield simulated, f"--problem {config.problem} is no scan"
+            yield (
+                simulated - {"scan.protocol"},
+                f"--problem {config.problem} is no scan",
+            )  # one for all
         if config.scan.protocol == "paper":
             yield {"scan.photons"}, "--scan.protocol paper has no noise, and counts nothing"
     if not config.tiling.startswith("overlap"):

@@ -11,7 +11,7 @@ so that it counts once. XLA's plan for a CPU hardly shares memory between the ne
     DPS                      P                    2 P, a projection              D and the gradient
     the others               P                    6 P + 3 V, a projection        their noise is drawn at once
 
-Plug-and-play keeps one volume more for `momentum`, and one for `averaging`. A projection is that of the operator:
+Plug-and-play keeps one volume more for `momentum`, one for `averaging`, and two for `spectral`. A projection is that of the operator:
 `working_memory` of a cone beam; of slices one by one V + 2 m.
 """
 
@@ -80,6 +80,7 @@ def data_bytes(plan: Plan, frame: VolumeFrame, measured: tuple[int, ...], *, con
     """
     volume, padded, rays = (BYTES * math.prod(shape) for shape in (frame.image_shape, frame.padded_shape, measured))
     kept = sum(bool(getattr(plan.settings, name, 0.0)) for name in ("momentum", "averaging"))
+    kept += 2 * bool(getattr(plan.settings, "spectral", 0.0))  # what is drawn, and its part that is left out
     state = padded if plan.row.begin is None else (3 + kept) * volume
     wide, narrow = STEPS.get(plan.method, OTHERS)
     projection = max(working_memory(frame.image_shape, measured)) if cone else volume + 2 * rays

@@ -23,6 +23,14 @@ With `averaging` a the result is not v but its weighted mean over the iterations
 random tiling leaves its borders in the v of its iteration, and the mean has those of several. The iteration does not
 see it.
 
+With `spectral` s the denoiser is given noise where the data have left little: w is white and
+
+    n = s sigma (w - rho (A*A + rho)^-1 w),      D(z + n, sigma)   in the place of   D(z, sigma)
+
+in both forms; u does not see n. In a direction in which A*A has the eigenvalue l, the data step leaves the share
+rho / (l + rho) of the error, and n has the share l / (l + rho) of w: noise where there is least of it, since the
+denoiser knows white noise of level sigma. That such noise helps at a limited angle is in arXiv 2602.23214.
+
 Both linear systems are solved by CG from the last x. u is the dual variable divided by rho. With `damping` 1 it
 remembers where data and denoiser disagreed; with 0 this is half-quadratic splitting (HQS), which forgets. HQS on a
 ladder of falling levels with `power` 2 is DPIR (Zhang et al., IEEE TPAMI 44, 6360, 2022, arXiv 2008.13751), whose rho
@@ -37,7 +45,7 @@ At one level and for a linear symmetric denoiser W, with R = W^-1 - 1, the fixed
 The denoiser is that of any `Prior`: the patch prior, which draws a tiling per iteration, so that the iteration hovers
 about its fixed point, or a plain network (baselines/cnn.py). The margin of the plane is left at 0.
 
-Cost per iteration: one evaluation, no gradient; cg_steps + 2 pairs of A and A*.
+Cost per iteration: one evaluation, no gradient; cg_steps + 2 pairs of A and A*, with `spectral` 2 cg_steps + 3.
 """
 
 from __future__ import annotations
@@ -76,10 +84,11 @@ class PlugAndPlay:
       momentum: how far the denoiser's argument is extrapolated along its last change; 0 for none.
       averaging: of the denoised images, how much less each counts in the result than the one after it; 0 for the last.
       cg_steps: CG steps per iteration.
+      spectral: noise given to the denoiser in the directions that the data fix, relative to its level; 0 for none.
 
     Raises:
       ValueError: for a field of another type or outside of its interval: sigma [0, inf], weight (0, inf], power [0,
-        4], damping [0, 1], momentum [0, 1], averaging [0, 1], cg_steps [1, inf].
+        4], damping [0, 1], momentum [0, 1], averaging [0, 1], cg_steps [1, inf], spectral [0, 1].
     """
 
     method: Literal["admm", "red"] = dataclasses.field(default="admm", metadata={"static": True})
@@ -90,6 +99,7 @@ class PlugAndPlay:
     momentum: float = dataclasses.field(default=0.0, metadata={"static": True, "later": True})
     averaging: float = dataclasses.field(default=0.0, metadata={"static": True, "later": True})
     cg_steps: int = dataclasses.field(default=10, metadata={"static": True})
+    spectral: float = dataclasses.field(default=0.0, metadata={"static": True, "later": True})
 
     def __post_init__(self) -> None:
         check_settings(
@@ -101,6 +111,7 @@ class PlugAndPlay:
             momentum="[0, 1]",
             averaging="[0, 1]",
             cg_steps="[1, inf]",
+            spectral="[0, 1]",
         )
 
 
@@ -129,12 +140,12 @@ def step(settings: PlugAndPlay, problem: Problem, key: Array, state: State, nois
         x = _nearest(settings, problem, x, v - u, noise.sigma)
         z = x + u
         given = _extrapolated(settings, z, last)
-        v = _denoised(problem, key, given, noise.sigma)
+        v = _denoised(settings, problem, key, given, noise.sigma)
         kept = (x + scale * u,) if last else ()
         u = settings.damping * scale * (given - v)
     else:
         given, kept = _extrapolated(settings, x, last), (x,) if last else ()
-        x = v = _nearest(settings, problem, x, _denoised(problem, key, given, noise.sigma), noise.sigma)
+        x = v = _nearest(settings, problem, x, _denoised(settings, problem, key, given, noise.sigma), noise.sigma)
     result: Array = v
     mean: State = ()
     if settings.averaging:
@@ -149,12 +160,22 @@ def _extrapolated(settings: PlugAndPlay, z: Array, last: State) -> Array:
     return z + settings.momentum * (z - last[0]) if last else z
 
 
-def _denoised(problem: Problem, key: Array, image: Array, sigma: Array) -> Array:
+def _denoised(settings: PlugAndPlay, problem: Problem, key: Array, image: Array, sigma: Array) -> Array:
+    if settings.spectral:
+        key, noise_key = jax.random.split(key)
+        white, weight = problem.drawn(noise_key, image), _weight(settings, problem, sigma)
+        left = solve_weighted(problem, weight * white, white, weight, settings.cg_steps)
+        image = image + settings.spectral * sigma * (white - left)
     return problem.frame.crop(problem.denoised(key, problem.frame.pad(image), sigma))
 
 
 def _nearest(settings: PlugAndPlay, problem: Problem, x: Array, target: Array, sigma: Array) -> Array:
     """The minimum of ||y - A x||^2 + rho ||x - target||^2, by CG from x."""
-    weight, problem = settings.weight * jnp.square(problem.norm) / sigma**settings.power, problem.about(target)
+    weight, problem = _weight(settings, problem, sigma), problem.about(target)
     right = problem.adjoint(problem.measurement) + weight * target
     return solve_weighted(problem, right, x, weight, settings.cg_steps)
+
+
+def _weight(settings: PlugAndPlay, problem: Problem, sigma: Array) -> Array:
+    """rho."""
+    return settings.weight * jnp.square(problem.norm) / sigma**settings.power
