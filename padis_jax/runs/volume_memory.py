@@ -11,8 +11,8 @@ so that it counts once. XLA's plan for a CPU hardly shares memory between the ne
     DPS                      P                    2 P, a projection              D and the gradient
     the others               P                    6 P + 3 V, a projection        their noise is drawn at once
 
-Plug-and-play keeps one volume more for `momentum`, one for `averaging`, and two for `spectral`. A projection is that of the operator:
-`working_memory` of a cone beam; of slices one by one V + 2 m.
+Plug-and-play keeps one volume more for `momentum`, one for `averaging`, and two for `spectral`. A projection is that of
+the operator: `working_memory` of a cone beam; of slices one by one V + 2 m.
 """
 
 from __future__ import annotations
