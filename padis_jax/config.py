@@ -134,7 +134,7 @@ class RunConfig:
       keep: checkpoints kept.
       validate_every: steps between evaluations of the validation slices' loss and pictures of denoised patches.
       weights_dtype: type of the arrays in weights.safetensors; "float16" halves the file.
-      tensorboard: also write TensorBoard events (pip install "padis_jax[tensorboard]").
+      tensorboard: also write TensorBoard events (pip install tensorboardX).
       devices: devices that the batch is split over; 0 for all available. Batch sizes must be multiples of it.
       shard_parameters: split parameters, average and moments over the devices too, for networks that are too large for
         one; costs communication.

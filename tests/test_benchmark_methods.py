@@ -264,5 +264,5 @@ def test_photographs_that_are_tested_on_are_not_trained_on(tmp_path, request):
 
 def test_without_scikit_image(monkeypatch):
     monkeypatch.setattr(photos.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"not installed: pip install 'padis_jax\[benchmark\]'"):
+    with pytest.raises(UserError, match=r"not installed: pip install scikit-image"):
         photographs("", 1)

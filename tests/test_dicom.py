@@ -236,5 +236,5 @@ def test_a_missing_library_names_the_extra(tmp_path, monkeypatch):
 
     one(tmp_path)
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(UserError, match=r"DICOM files need the library pydicom.*pip install 'padis_jax\[medical\]'"):
+    with pytest.raises(UserError, match=r"DICOM files need the library pydicom.*pip install pydicom"):
         read_images(tmp_path)

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from padis_jax.errors import UserError
+from padis_jax.measurements.cone_geometry import ConeScan
 from padis_jax.measurements.geometry import ScanGeometry, from_astra, read_geometry, write_geometry
+from padis_jax.measurements.load import log_note
 from padis_jax.operators import FanBeam, ParallelBeam
 
 FAN = ScanGeometry("fan", (0.0, 30.0, 100.0), "degrees", 12, 0.5, 0.25, 40.0, 20.0)
@@ -142,3 +144,27 @@ def test_vectors_of_no_regular_turn_are_named():
         from_astra(good | {"Vectors": flipped})
     with pytest.raises(UserError, match=r"image's corners|source"):
         FAN.operator((300, 300), 1.0)
+
+
+def test_angles_that_are_all_the_same_are_refused():
+    with pytest.raises(ValueError, match="angles: all 20 are 0: give one for each view"):
+        ScanGeometry("parallel", (0.0,) * 20, "degrees", 32, 1.0)
+    assert ScanGeometry("parallel", (0.0,), "degrees", 32, 1.0).angles == (0.0,)
+    with pytest.raises(ValueError, match="angles: all 3 are 5"):
+        ConeScan("cone", 8, 8, (5.0,) * 3, "degrees", 1.0, 1.0, source_distance_mm=100.0, detector_distance_mm=50.0)
+
+
+def test_degrees_that_are_given_for_radians_are_named():
+    with pytest.warns(UserWarning, match="ParallelBeam: the angles span 171 radians: are they degrees"):
+        ParallelBeam(image_shape=(8, 8), angles=np.arange(0, 180, 9), detector_count=12)
+
+
+def test_values_before_the_logarithm_are_noted():
+    image = np.hypot(*np.mgrid[-1:1:32j, -1:1:32j]) < 0.6
+    geometry = ScanGeometry("parallel", tuple(range(0, 180, 9)), "degrees", 48, 1.0)
+    sums = 0.03 * np.asarray(geometry.operator((32, 32), 1.0)(image.astype(np.float32)))
+    assert log_note(sums) == "" and log_note(np.zeros((20, 48))) == ""
+    assert "larger at the edges of the detector" in log_note(np.exp(-sums))
+    assert "larger at the edges of the detector" in log_note(900 * np.exp(-sums))
+    assert "negative on average" in log_note(-sums)
+    assert log_note(sums[:, 14:34]) == ""  # a detector that does not see past the object

@@ -41,7 +41,7 @@ def image_file(name: str) -> Path:
     found = importlib.util.find_spec("skimage")
     if found is None or not found.submodule_search_locations:
         raise UserError(
-            "the photographs come with scikit-image, which is not installed: pip install 'padis_jax[benchmark]', or "
+            "the photographs come with scikit-image, which is not installed: pip install scikit-image, or "
             "name your own pictures with --photos FOLDER"
         )
     return Path(found.submodule_search_locations[0]) / "data" / name
@@ -59,7 +59,7 @@ def photograph(name: str) -> np.ndarray:
             return np.asarray(image.convert("RGB"))
     except OSError as error:
         raise UserError(
-            f"{path}: this scikit-image came without the photograph: pip install 'padis_jax[benchmark]', or name your "
+            f"{path}: this scikit-image came without the photograph: pip install scikit-image, or name your "
             "own pictures with --photos FOLDER"
         ) from error
 

@@ -142,6 +142,9 @@ def parse(kind: type[T], args: Sequence[str], *, default: T, prog: str, descript
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        text = re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─┃]|-{4,}", " ", printed.getvalue())
-        text = re.sub(r"^(.+) \1", r"\1", " ".join(text.split()))  # tyro's heading says what its first words say
+        text = re.sub(r"\x1b\[[0-9;]*m|\[/?bold\]|[│╭╮╰╯─┃]|-{4,}", " ", printed.getvalue())
+        text = re.sub(r"(?i)^(.+) \1", r"\1", " ".join(text.split()))  # tyro's heading says what its first words say
+        text = re.sub(r"^Value error (Error parsing \S+: )?|\s*For full helptext.*$", "", text)
+        text = re.sub(r"^no type matching .*? from (\[.*?\])\. Got errors.*(?= Argument helptext:)", r"got \1", text)
+        text = text.replace(" Argument helptext: ", " for ")
         raise UserError(f"{prog}: {text}") from None

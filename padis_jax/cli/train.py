@@ -1,7 +1,7 @@
 """Trains a patch prior on the images that a config names.
 
     python train.py --config configs/smoke.py --workdir runs/smoke             a minute on two cores
-    python train.py --config configs/head_ct.py --workdir runs/ct --dry-run    memory and runtime
+    python train.py --config configs/head_ct.py --workdir runs/ct --dry-run --estimate    memory and runtime
     python train.py --config configs/head_ct.py --workdir runs/ct --run.steps 2000
     python train.py --workdir runs/ct                                          resume
     python train.py --config mine.py --workdir runs/bsds --data.path BSR/ --data.layout bsds500     a published set
@@ -144,3 +144,7 @@ def _changed(given: Mapping[str, Any], used: Mapping[str, Any], prefix: str = ""
         elif value != used[name]:
             found.append(f"{prefix}{name} is {used[name]}, not {value}")
     return found
+
+
+if __name__ == "__main__":
+    main()

@@ -75,7 +75,8 @@ def library(module: str, extra: str, formats: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise UserError(
-            f"{formats} need the library {module}, which is not installed: pip install 'padis_jax[{extra}]'"
+            f"{formats} need the library {module}, which is not installed: pip install {module} (the extra {extra!r} "
+            "of padis_jax has it)"
         ) from error
 
 

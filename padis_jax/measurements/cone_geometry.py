@@ -72,6 +72,8 @@ class ConeScan:
             return
         if not all(map(math.isfinite, self.angles)):
             raise ValueError("angles: all must be finite")
+        if len(self.angles) > 1 and len(set(self.angles)) == 1:
+            raise ValueError(f"angles: all {len(self.angles)} are {self.angles[0]:g}: give one for each view")
         for name in lengths:
             value, positive = getattr(self, name), name.startswith(("row_sp", "column_sp", "source"))
             if not math.isfinite(value) or (positive and not value > 0):

@@ -60,6 +60,8 @@ class ScanGeometry:
     def __post_init__(self) -> None:
         if not self.angles or not all(map(math.isfinite, self.angles)):
             raise ValueError("angles: at least one is needed, and all must be finite")
+        if len(self.angles) > 1 and len(set(self.angles)) == 1:
+            raise ValueError(f"angles: all {len(self.angles)} are {self.angles[0]:g}: give one for each view")
         if self.bins < 1 or not 0 < self.spacing_mm < math.inf:
             raise ValueError(f"bins {self.bins} and spacing_mm {self.spacing_mm} must be positive")
         if not math.isfinite(self.offset_mm):

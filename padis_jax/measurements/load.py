@@ -194,8 +194,27 @@ def load_scan(config: MeasurementConfig, opened: OpenScan | None = None, *, plan
     except ValueError as error:
         raise UserError(f"{config.path}: {error}") from error
     unit = unit_note(geometry.angles, geometry.angle_unit)
-    notes = tuple(filter(None, (opened.note, kind_note, unit and f"{unit} See --measurement.check")))
+    every = (opened.note, kind_note, "" if counts else log_note(values), unit and f"{unit} See --measurement.check")
+    notes = tuple(filter(None, every))
     return MeasuredScan(values, geometry, repaired, notes, relative, opened.rows, offset is not None)
+
+
+def log_note(values: np.ndarray) -> str:
+    """A note where line integrals [views, bins] look as if the logarithm were missing or turned round, or "".
+
+    Beside the object they are nearly 0, where transmission and counts are largest.
+    """
+    views, bins = values.shape
+    if float(values.mean()) < 0:
+        return "the line integrals are negative on average: is the sign of the logarithm right? They are -ln(I / I0)"
+    side = max(1, bins // 20)
+    edges = float(np.mean(values[:, np.r_[:side, bins - side : bins]]))
+    if bins >= 8 and edges > 1.05 * float(np.mean(values[:, bins // 4 : bins - bins // 4])):
+        return (
+            "the values are larger at the edges of the detector than in its middle, as transmission and counts are: "
+            "line integrals are -ln(I / I0), and counts want --measurement.kind counts and --measurement.flat"
+        )
+    return ""
 
 
 def told_counts(config: MeasurementConfig, found: Measured) -> tuple[bool, str]:

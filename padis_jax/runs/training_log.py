@@ -99,5 +99,5 @@ def _tensorboard(workdir: Path) -> Any:
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
-        raise UserError("run.tensorboard needs tensorboardX: pip install 'padis_jax[tensorboard]'") from error
+        raise UserError("run.tensorboard needs tensorboardX: pip install tensorboardX") from error
     return SummaryWriter(str(workdir / "tensorboard"))
