@@ -154,11 +154,6 @@ def test_angles_that_are_all_the_same_are_refused():
         ConeScan("cone", 8, 8, (5.0,) * 3, "degrees", 1.0, 1.0, source_distance_mm=100.0, detector_distance_mm=50.0)
 
 
-def test_degrees_that_are_given_for_radians_are_named():
-    with pytest.warns(UserWarning, match="ParallelBeam: the angles span 171 radians: are they degrees"):
-        ParallelBeam(image_shape=(8, 8), angles=np.arange(0, 180, 9), detector_count=12)
-
-
 def test_values_before_the_logarithm_are_noted():
     image = np.hypot(*np.mgrid[-1:1:32j, -1:1:32j]) < 0.6
     geometry = ScanGeometry("parallel", tuple(range(0, 180, 9)), "degrees", 48, 1.0)

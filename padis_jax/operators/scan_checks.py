@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,6 @@ from jax import Array
 from padis_jax.operators.per_channel import checked_size, real, whole
 
 TURNED = 1e6  # radians
-DEGREES = 90.0  # radians that look like degrees
 WIDEST, FARTHEST = 1e4, 1e12  # of pixels and offsets, and of distances, in bins: tables grow with the first
 
 
@@ -23,9 +21,6 @@ def checked_angles(name: str, angles: Sequence[float] | np.ndarray | Array) -> n
         raise ValueError(
             f"{name}: angles must be a non-empty list of radians of at most {TURNED:g}, got {theta.dtype}{theta.shape}"
         )
-    span = float(np.ptp(theta))
-    if span > DEGREES:
-        warnings.warn(f"{name}: the angles span {span:.4g} radians: are they degrees? np.deg2rad", stacklevel=3)
     return theta.astype(np.float64)
 
 
