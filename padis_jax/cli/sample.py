@@ -5,7 +5,6 @@
     python sample.py --solver dps --solver.zeta 1      another method, one of its settings
     python sample.py --problem deblur9 --image.path photo.png --weights photos
     python sample.py --measurement.path scan.npz --measurement.geometry scan.json    a measured scan
-    python sample.py --measurement.path c.npz ... --volume.shape 96 256 256    a cone beam, geometry likewise
     python sample.py --samples 8                       mean, deviation and coverage of eight samples
     python sample.py --generate 4                      four images from the prior, no measurement
     python sample.py --image.path series/ --image.index all --save-as dicom    a volume in and out
