@@ -78,7 +78,7 @@ def test_the_examples_of_sample_are_accepted(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["padis-sample"])
     page = re.sub(r"\\\n +", "", printed(sample.main, capsys, "--help"))
     examples = [line[4:].split("   ")[0] for line in page.splitlines() if line.startswith("    padis-sample")]
-    assert len(examples) == 9
+    assert len(examples) == 8
     for example in examples:
         _, rest = split_output_options(shlex.split(example.split("  ")[0])[1:])
         parse_experiment(split_args(rest)[2], default=Experiment(), prog="p", description="")
