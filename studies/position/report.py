@@ -131,14 +131,16 @@ def baseline(found: Found, cell: Cell) -> Cell:
 
 
 def figure(found: Found) -> Figure:
-    """Left: what positions are worth by the size of the patch; right: what a wrong pose costs."""
+    """Left: what positions are worth by the size of the patch, after the longest training; right: what a pose costs."""
     checked(found)
     drawn = Figure(figsize=(7.2, 2.8), layout="constrained")
     worth, cost = drawn.subplots(1, 2)
     for colour, slices in zip(COLOURS, sorted({c.slices for c in found if c.way == "none"}), strict=False):
         own = [c for c in found if c[7:11] == ("own", "pnp_admm", 0, 0) and c.way == "none" and c.slices == slices]
         for patch in sorted({c.patch for c in own}):
-            less = paired(found, [c for c in own if c.patch == patch], lambda cell: baseline(found, cell))
+            longest = max(c.steps for c in own if c.patch == patch)
+            those = [c for c in own if (c.patch, c.steps) == (patch, longest)]
+            less = paired(found, those, lambda cell: baseline(found, cell))
             if less:
                 _bar(worth, patch, interval([-value for value in less]), colour, f"{slices or 'all'} slices")
     for colour, ((method, network, given), by_pose) in zip(COLOURS, posed_groups(found).items(), strict=False):
