@@ -34,7 +34,8 @@ from padis_jax.solvers.presets import preset
 from padis_jax.split import spread
 from studies.adapt import Adaptation, adapt
 from studies.cells import digest_of, known
-from studies.other_data import prior_of, resampled
+from studies.grey_prior import prior_of
+from studies.other_data import resampled
 from studies.other_images import Images, brain, head
 
 PROBLEM, SOLVER, EVALUATIONS = "ct20", "pnp_admm", 25

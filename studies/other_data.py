@@ -7,9 +7,9 @@
 Sets are those of `studies.other_images`, twelve images each. A field is SET/PROBLEM/METHOD: problems ct20, deblur9,
 sr4, inpaint_free10, 25 and 50 and inpaint_strokes of docs/problems.md; methods start, tv, and plug-and-play and DDS
 with the prior `photos` or that of the head, 25 evaluations, presets; two seeds, whose mean counts. Images have one
-channel but in the set `photographs`: on one channel `photos` is the prior of grey colour images (`grey_prior`), and the
-head's prior is not run on colour. Every image of a field has a file in --out: rerun the same command to resume. The
-tables are written whenever it ends.
+channel but in the set `photographs`: on one channel `photos` is the prior of grey colour images
+(`studies.grey_prior`), and the head's prior is not run on colour. Every image of a field has a file in --out: rerun the
+same command to resume. The tables are written whenever it ends.
 """
 
 from __future__ import annotations
@@ -23,23 +23,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
-from jax.tree_util import Partial
 from tqdm import tqdm
 
 from padis_jax.benchmark.measure import Scene, stopwatch
 from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import write_bytes, write_json
-from padis_jax.prior import Denoise, Prior, patch_prior
+from padis_jax.prior import Prior
 from padis_jax.problems.registry import PROBLEMS
 from padis_jax.runs.score import score
 from padis_jax.runs.solve import TV_ROW, rows_of, run_start
 from padis_jax.solvers.presets import preset
 from padis_jax.split import spread
-from padis_jax.weights import load_weights
 from studies.cells import digest_of, known
+from studies.grey_prior import prior_of
 from studies.other_images import Images, brain, head, photographs
 
 PROBLEM_NAMES = ("ct20", "deblur9", "sr4", "inpaint_free10", "inpaint_free25", "inpaint_free50", "inpaint_strokes")
@@ -125,37 +122,6 @@ def fields(only: Sequence[str] | None) -> list[Field]:
         if not any(fnmatch.fnmatchcase(field.name, pattern) for field in every):
             raise UserError(f"--only {pattern}: names no field; there are {', '.join(field.name for field in every)}")
     return [f for f in every if not only or any(fnmatch.fnmatchcase(f.name, pattern) for pattern in only)]
-
-
-def grey_prior(colour: Prior) -> Prior:
-    """The prior of grey images that a prior of colour images holds: r = g = b = x.
-
-    Noise of one channel becomes independent noise of three of sqrt(3) times the deviation, whose mean it is, by adding
-    noise that sums to 0 over the channels; the image is the mean of the three denoised channels.
-    """
-    return Prior(Partial(_grey, colour.denoise), colour.frame, channels=1, tilings=colour.tilings)
-
-
-def _grey(denoise: Denoise, key: Array, plane: Array, sigma: Array) -> Array:
-    noise_key, key = jax.random.split(key)
-    level = jnp.sqrt(jnp.float32(3)) * sigma
-    noise = level * jax.random.normal(noise_key, (*plane.shape[:2], 3), jnp.float32)
-    noise = noise - jnp.mean(noise, -1, keepdims=True)
-    return jnp.mean(denoise(key, jnp.repeat(plane, 3, -1) + noise, level), -1, keepdims=True)
-
-
-def prior_of(path: str, images: Images, patch_batch: int | None = None) -> Prior:
-    """The prior of a weights file for images of a set.
-
-    Raises:
-      UserError: for a file that cannot be read, or is for images of another size.
-    """
-    weights = load_weights(path)
-    frame = weights.frame_for(images.pictures.shape)
-    if frame is None:
-        raise UserError(f"{path}: trained on {weights.frame.image_shape} pixels, images have {images.pictures.shape}")
-    prior = patch_prior(weights.network, weights.params, frame, patch_batch=patch_batch, mirror=weights.mirrored)
-    return grey_prior(prior) if (prior.channels, images.pictures.channels) == (3, 1) else prior
 
 
 def place(out: Path, field: Field, image: str, seed: int) -> Path:

@@ -13,7 +13,7 @@ from padis_jax.operators import Inpaint, from_functions
 from padis_jax.patches import frame_for
 from padis_jax.prior import Prior, patch_prior
 from studies.adapt import Adaptation, adapt
-from studies.other_data import grey_prior
+from studies.grey_prior import grey_prior
 
 SHAPE = (12, 12, 1)
 FRAME = frame_for(SHAPE[:2], 6)

@@ -13,6 +13,7 @@ from tiny import NETWORK, refused, write_weights
 from padis_jax.patches import frame_for
 from padis_jax.prior import Prior
 from studies import other_data, other_images
+from studies.grey_prior import grey_prior
 
 FRAME = frame_for((12, 12), 6)
 
@@ -26,7 +27,7 @@ def test_noise_of_three_channels_is_independent_and_has_the_mean_of_the_one():
 
     clean = np.full((200, 200, 1), 0.4, np.float32)
     noise = 0.2 * np.asarray(jax.random.normal(jax.random.key(0), clean.shape))
-    grey = other_data.grey_prior(Prior(Partial(denoise), FRAME, channels=3))
+    grey = grey_prior(Prior(Partial(denoise), FRAME, channels=3))
     found = grey.denoise(jax.random.key(1), jnp.asarray(clean + noise), jnp.float32(0.2))
     np.testing.assert_allclose(found, clean + noise, atol=1e-5)  # what is added sums to nothing
     assert seen["level"] == pytest.approx(0.2 * np.sqrt(3))

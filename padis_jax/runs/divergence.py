@@ -20,7 +20,7 @@ def refuse_divergence(name: str, image: Any) -> None:
 def _remedy(name: str) -> str:
     """What to try, of the settings that the method of this label has."""
     if name == CLASSICAL["sirt"].label:
-        return "The operator has negative entries, which SIRT cannot take: use --classical cgls"
+        return "Its operator may have negative entries, which SIRT cannot take: use --classical cgls"
     fields = next((row.fields for row in METHODS.values() if row.label == name), ())
     words = [("Lower", ("zeta", "damping")), ("raise", ("consistency", "weight"))]
     flags = [

@@ -93,15 +93,13 @@ def _passed_over(config: Any) -> Iterator[tuple[set[str], str]]:
         yield image | scan, f"{path} was measured, and nothing is simulated"
     elif folder := config.measurements:
         suffixes = {path.suffix for path in Path(folder).glob("*")}
-        own = bool(config.measurement.geometry) or (bool(suffixes) and ".npz" not in suffixes)
-        yield image | (scan if own else simulated), f"the files of {folder} were measured, and nothing is simulated"
+        stated = bool(config.measurement.geometry) or (bool(suffixes) and ".npz" not in suffixes)
+        yield image | (scan if stated else simulated), f"the files of {folder} were measured, and nothing is simulated"
     else:
         named = PROBLEMS.get(config.problem)
         if config.problem and (named is None or not named.tomography):
-            yield (
-                simulated - {"scan.protocol"},
-                f"--problem {config.problem} is no scan",
-            )  # one for all
+            own = simulated - {"scan.protocol"}  # which commands over all problems give
+            yield own, f"--problem {config.problem} is no scan"
         if config.scan.protocol == "paper":
             yield {"scan.photons"}, "--scan.protocol paper has no noise, and counts nothing"
     if not config.tiling.startswith("overlap"):
