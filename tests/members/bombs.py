@@ -154,7 +154,7 @@ def _rle(count: int, segments: int = 2) -> bytes:
 
 
 def _scan(path: Path) -> Any:
-    write_geometry(path.parent / "g.json", ScanGeometry("parallel", (0.0,) * 90, "degrees", 96, 1.0))
+    write_geometry(path.parent / "g.json", ScanGeometry("parallel", tuple(range(90)), "degrees", 96, 1.0))
     return load_scan(MeasurementConfig(path=str(path), geometry=str(path.parent / "g.json"))).sinogram
 
 
