@@ -111,7 +111,7 @@ def hdf5(path, chunks=(1, BIG, BIG), shape=(2, BIG, BIG)):
 
 
 def scan(path):
-    write_geometry(path.parent / "g.json", ScanGeometry("parallel", tuple(np.linspace(0.0, 179.0, BIG)), "degrees", BIG, 1.0))
+    write_geometry(path.parent / "g.json", ScanGeometry("parallel", tuple(map(float, range(BIG))), "degrees", BIG, 1.0))
     return load_scan(MeasurementConfig(path=str(path), geometry=str(path.parent / "g.json")))
 
 
@@ -205,7 +205,7 @@ def test_what_fits_is_read(tmp_path):
     with h5py.File(tmp_path / "s.h5", "w") as file:
         file.create_dataset("data", (200, 200, 200), "f4", chunks=(1, 200, 200), compression="gzip", fillvalue=0)
         file["data"][:, 7] = np.arange(200)
-    write_geometry(tmp_path / "g.json", ScanGeometry("parallel", tuple(np.linspace(0.0, 179.0, 200)), "degrees", 200, 1.0))
+    write_geometry(tmp_path / "g.json", ScanGeometry("parallel", tuple(map(float, range(200))), "degrees", 200, 1.0))
     config = MeasurementConfig(
         path=str(tmp_path / "s.h5"), geometry=str(tmp_path / "g.json"), row=7, kind="line-integrals"
     )

@@ -17,21 +17,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
 from padis_jax.errors import UserError
 from padis_jax.fields import check_count, single
 from padis_jax.keys import root_key
-from padis_jax.noise import SIGMA_RANGE, edm_ladder, geometric_ladder
 from padis_jax.prior import Prior
 from padis_jax.solvers import sampling
+from padis_jax.solvers.chain import begin
 from padis_jax.solvers.checks import as_arrays, check_prior, checked, checked_noise
+from padis_jax.solvers.ladder import sigmas_of
 from padis_jax.solvers.problem import Problem, as_pytree, build_problem
 from padis_jax.solvers.registry import Method, Settings, find_method, name_of
 from padis_jax.solvers.tv import TV, total_variation
 from padis_jax.solvers.volume_tv import for_volumes
-from padis_jax.solvers.volumes import Along, VolumeProblem, build_volume_problem, step_at
+from padis_jax.solvers.volumes import Along, VolumeProblem, build_volume_problem
 from padis_jax.volume_prior import VolumePrior
 
 
@@ -124,61 +124,74 @@ def reconstruct(
     Raises:
       ValueError: if shapes do not fit, numbers are not finite, or a setting is unknown or out of range.
     """
-    if not isinstance(ladder, str):
-        ladder = _own_ladder(ladder, sigma_max, sigma_min)
-        levels = len(ladder)
-    for name, count in (("average", average), ("levels", levels), ("inner", inner)):
-        check_count(name, count)
-    check_count("levels x inner", levels * inner)
+    check_count("average", average)
     if not isinstance(first_chain, jax.Array):
         check_count("first_chain", first_chain, 0)
     check_prior(prior)
-    method, settings = _method(solver, settings)
+    method, settings = method_and_settings(solver, settings)
+    if method.begin is not None and average > 1:
+        raise ValueError(f"average is {average}, but runs of {method.label} {method.alone}: use 1")
+    sigmas = sigmas_of(ladder, levels, inner, sigma_max, sigma_min, method)
+    key = root_key(key)
+    settings, problem, image = posed(measurement, operator, prior, settings, start, noise_std, along)
+    steps = sampling.noises(sigmas, inner)
+    total = average * len(sigmas) * inner
+    images, residuals = [], []
+    for number in range(average):
+        start_key, run_key = keys_of_chain(key, first_chain + number, method)
+        chain = begin(start_key, settings, problem, image, steps, start_noise)
+        x, info = sampling.run(
+            run_key,
+            chain.step,
+            chain.state,
+            chain.noises,
+            owned=start_noise and method.begin is None,
+            chunk=chunk,
+            progress=None if progress is None else _shifted(progress, number * len(sigmas) * inner, total),
+            on_memory=on_memory if number == 0 else None,
+        )
+        images.append(chain.image(x))
+        residuals.append(of_levels(info.residual, inner))
+    return Reconstruction(
+        image=sum(images[1:], images[0]) / average,
+        residual=sum(residuals[1:], residuals[0]) / average,
+        sigmas=chain.noises.sigma[::inner],
+        evaluations=total * method.evaluations(settings) * prior.tilings,
+    )
+
+
+def posed(
+    measurement: ArrayLike,
+    operator: Any,
+    prior: Prior | VolumePrior,
+    settings: Settings,
+    start: Any,
+    noise_std: ArrayLike | None = None,
+    along: Along | None = None,
+) -> tuple[Settings, Problem, Array]:
+    """(settings as arrays, the problem, the image to start from), with the noise told; arguments of `reconstruct`."""
     if noise_std is not None:
         _refuse_second(settings)
-    settings, key = as_arrays(settings), root_key(key)
+    settings = as_arrays(settings)
     problem = problem_of(operator, prior, measurement, along, name_of(settings))
     noise_std = checked_noise(noise_std, problem.measurement.shape, operator)
     image = start_image(start, problem, operator, prior.channels, noise_std)
     if noise_std is not None:
         settings, problem = _told(settings, problem, noise_std)
-    step = Partial(method.step, settings, problem)
-    if isinstance(problem, VolumeProblem) and problem.frame.skip > 1:
-        step = Partial(step_at, Partial(method.step, settings), problem)
-    evaluations = average * levels * inner * method.evaluations(settings) * prior.tilings
-    first, last = (
-        own if given is None else given for own, given in ((method.sigma_max, sigma_max), (method.sigma_min, sigma_min))
-    )
-    sigmas = _ladder(ladder, levels, first, last) if isinstance(ladder, str) else ladder
-    steps = sampling.noises(sigmas, inner)
-    if method.begin is not None and method.image is not None:
-        if average > 1:
-            raise ValueError(f"average is {average}, but runs of {method.label} {method.alone}: use 1")
-        fixed = getattr(settings, "sigma", jnp.float32(0))
-        sigma, sigma_next = (jnp.where(fixed > 0, fixed, s) for s in (steps.sigma, steps.sigma_next))
-        state, steps = method.begin(settings, image), steps._replace(sigma=sigma, sigma_next=sigma_next)
-        state, info = sampling.run(key, step, state, steps, chunk=chunk, progress=progress, on_memory=on_memory)
-        residual = info.residual.reshape(levels, inner)[:, -1]
-        return Reconstruction(method.image(state), residual, sigma[::inner], evaluations)
+    return settings, problem, image
 
-    images, residuals = [], []
-    for chain in range(average):
-        start_key, run_key = jax.random.split(jax.random.fold_in(key, first_chain + chain))
-        x = prior.frame.pad(image)
-        if start_noise:
-            x = x + sigmas[0] * problem.drawn(start_key, x)
-        report = None if progress is None else _shifted(progress, chain * levels * inner, average * levels * inner)
-        before = on_memory if chain == 0 else None
-        watch: dict[str, Any] = {"chunk": chunk, "progress": report, "on_memory": before}
-        x, info = sampling.run(run_key, step, x, steps, owned=start_noise, **watch)
-        images.append(prior.frame.crop(x))
-        residuals.append(info.residual.reshape(levels, inner)[:, -1])
-    return Reconstruction(
-        image=sum(images[1:], images[0]) / average,
-        residual=sum(residuals[1:], residuals[0]) / average,
-        sigmas=jnp.asarray(sigmas),
-        evaluations=evaluations,
-    )
+
+def keys_of_chain(key: Array, number: int | Array, method: Method) -> tuple[Array | None, Array]:
+    """(of the noise at the start, of the steps); a method whose state holds no noise has a single chain."""
+    if method.begin is not None:
+        return None, key
+    start_key, run_key = jax.random.split(jax.random.fold_in(key, number))
+    return start_key, run_key
+
+
+def of_levels(residual: Array, inner: int) -> Array:
+    """[..., levels], of the last step of each level, of [..., levels * inner]."""
+    return residual[..., inner - 1 :: inner]
 
 
 def problem_of(
@@ -192,7 +205,7 @@ def problem_of(
     return build_problem(operator, prior.denoise, measurement, prior.frame, channels=prior.channels)
 
 
-def _method(solver: str | Settings, settings: Settings | None) -> tuple[Method, Settings]:
+def method_and_settings(solver: str | Settings, settings: Settings | None) -> tuple[Method, Settings]:
     """The row and the settings."""
     if not isinstance(solver, str):
         if settings is not None:
@@ -225,29 +238,6 @@ def _refuse_second(settings: Settings) -> None:
     if not isinstance(noise, jax.core.Tracer) and np.any(np.asarray(noise) != 0):
         name = type(settings).__name__
         raise UserError(f"{name}: noise is {noise}, and noise_std is given too: leave one of them out")
-
-
-def _ladder(kind: str, levels: int, sigma_max: float, sigma_min: float) -> np.ndarray:
-    ladders = {"geometric": geometric_ladder, "edm": edm_ladder}
-    if kind not in ladders:
-        raise ValueError(f"ladder is {kind!r}: use one of {', '.join(ladders)}")
-    return ladders[kind](levels, sigma_max, sigma_min)
-
-
-def _own_ladder(given: Sequence[float] | np.ndarray, sigma_max: float | None, sigma_min: float | None) -> np.ndarray:
-    """The levels that a user names, float32."""
-    if sigma_max is not None or sigma_min is not None:
-        raise UserError("ladder holds the noise levels already: leave sigma_max and sigma_min out")
-    try:
-        found = np.asarray(given, np.float32)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"ladder is {given!r}: give 'geometric', 'edm', or numbers") from error
-    low, high = SIGMA_RANGE
-    if found.ndim != 1 or not found.size or not (np.all(found >= low) and np.all(found <= high)):
-        raise UserError(f"ladder {found}: give one list of noise levels, between {low:g} and {high:g}")
-    if np.any(np.diff(found) >= 0):
-        raise UserError(f"ladder {found}: noise levels must descend")
-    return found
 
 
 def start_image(start: Any, problem: Problem, operator: Any, channels: int, noise_std: Array | None = None) -> Array:

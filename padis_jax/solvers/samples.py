@@ -19,8 +19,15 @@ from jax.typing import ArrayLike
 from padis_jax.fields import check_count
 from padis_jax.keys import root_key
 from padis_jax.prior import Prior
-from padis_jax.solvers.reconstruct import reconstruct
-from padis_jax.solvers.registry import find_method, name_of
+from padis_jax.solvers.chain import Chain, begin
+from padis_jax.solvers.checks import check_prior
+from padis_jax.solvers.ladder import sigmas_of
+from padis_jax.solvers.problem import as_pytree
+from padis_jax.solvers.reconstruct import keys_of_chain, method_and_settings, of_levels, posed, reconstruct
+from padis_jax.solvers.registry import Settings, find_method, name_of
+from padis_jax.solvers.sampling import Noise, OnMemory, noises
+from padis_jax.solvers.side_by_side import run_side_by_side
+from padis_jax.solvers.volumes import Along
 
 
 class Samples(NamedTuple):
@@ -76,15 +83,71 @@ def draw_samples(
     method = find_method(solver if isinstance(solver, str) else name_of(solver))
     if method.begin is not None:
         raise ValueError(f"runs of {method.label} {method.alone}: take another solver for samples")
-    key, evaluations, first = root_key(key), 0, options.pop("first_chain", 0)
+    key, first = root_key(key), options.pop("first_chain", 0)
     if not isinstance(first, jax.Array):
         check_count("first_chain", first, 0)
+    given = (key, first, measurement, as_pytree(operator), prior, options)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(given)):
+        return _samples(*_traced(key, measurement, operator, prior, first + jnp.arange(count), options))
+    return _samples(*_apart(key, measurement, operator, prior, first + jnp.arange(count), **options))
+
+
+def _samples(images: Array, residual: Array, evaluations: int) -> Samples:
+    return Samples(images, jnp.mean(images, 0), jnp.std(images, 0, ddof=1), residual, evaluations)
+
+
+def _traced(
+    key: Array, measurement: ArrayLike, operator: Any, prior: Any, chains: Array, options: dict[str, Any]
+) -> tuple[Array, Array, int]:
+    """Within a trace, where they can be differentiated: (images, residuals, evaluations)."""
+    evaluations = 0
 
     def one(chain: Array) -> tuple[Array, Array]:
         nonlocal evaluations
-        result = reconstruct(key, measurement, operator, prior, first_chain=first + chain, **options)
+        result = reconstruct(key, measurement, operator, prior, first_chain=chain, **options)
         evaluations = result.evaluations
         return result.image, result.residual
 
-    images, residual = jax.vmap(one)(jnp.arange(count))
-    return Samples(images, jnp.mean(images, 0), jnp.std(images, 0, ddof=1), residual, evaluations * count)
+    return *jax.vmap(one)(chains), evaluations * len(chains)
+
+
+def _apart(
+    key: Array,
+    measurement: ArrayLike,
+    operator: Any,
+    prior: Any,
+    chains: Array,
+    *,
+    solver: str | Settings = "dds",
+    settings: Settings | None = None,
+    levels: int = 100,
+    inner: int = 1,
+    sigma_max: float | None = None,
+    sigma_min: float | None = None,
+    ladder: Any = "geometric",
+    start: Any = "noise",
+    start_noise: bool = True,
+    noise_std: ArrayLike | None = None,
+    along: Along | None = None,
+    on_memory: OnMemory | None = None,
+) -> tuple[Array, Array, int]:
+    """By a program of any number of levels."""
+    check_prior(prior)
+    method, settings = method_and_settings(solver, settings)
+    sigmas = sigmas_of(ladder, levels, inner, sigma_max, sigma_min, method)
+    images, residuals = run_side_by_side(
+        jax.vmap(lambda chain: keys_of_chain(key, chain, method))(chains),
+        _begin,
+        (),
+        posed(measurement, operator, prior, settings, start, noise_std, along),
+        noises(sigmas, inner),
+        start_noise,
+        on_memory=on_memory,
+    )
+    evaluations = len(chains) * len(sigmas) * inner * method.evaluations(settings) * prior.tilings
+    return images, of_levels(residuals, inner), evaluations
+
+
+def _begin(key: Array | None, own: Any, shared: Any, noises: Noise, start_noise: bool) -> Chain:
+    settings, problem, image = shared
+    return begin(key, settings, problem, image, noises, start_noise)

@@ -131,8 +131,8 @@ def run(
         return _scan(step, keys, state, noises)
     leaves, structure = jax.tree.flatten(step)
     loop = _loop(jax.random.key_impl(keys), structure)
-    before = (leaves, _with_room(keys))
-    noises = _with_room(noises)
+    before = (leaves, with_room(keys))
+    noises = with_room(noises)
     infos = loop.empty_infos(*before, state, noises)
     if not owned:
         state = jax.tree.map(jnp.copy, state)
@@ -147,11 +147,12 @@ def run(
     return state, jax.tree.map(lambda a: a[:steps], infos)
 
 
-def _at(arrays: Any, i: Any) -> Any:
+def at(arrays: Any, i: Any) -> Any:
+    """Entry i of each array."""
     return jax.tree.map(lambda a: a[i], arrays)
 
 
-def _with_room(arrays: Any) -> Any:
+def with_room(arrays: Any) -> Any:
     """[steps, ...] filled up to the capacity; what is added is not looked at. Keys become their data."""
 
     def filled(a: Array) -> Array:
@@ -163,7 +164,8 @@ def _with_room(arrays: Any) -> Any:
 
 
 @jax.jit
-def _call(step: Step, key: Array, state: State, noise: Noise) -> tuple[State, Info]:
+def call(step: Step, key: Array, state: State, noise: Noise) -> tuple[State, Info]:
+    """A step."""
     return step(key, state, noise)  # jitted so that the shapes below and the loop share one trace of the network
 
 
@@ -193,13 +195,13 @@ def _loop(impl: Any, structure: Any) -> _Loop:
 
 
 def _new_loop(impl: Any, structure: Any) -> _Loop:
-    def at(step: Step, keys: Array, state: State, noises: Noise, i: Any) -> tuple[State, Info]:
-        return _call(step, _key(keys, i, impl), state, _at(noises, i))
+    def stepped(step: Step, keys: Array, state: State, noises: Noise, i: Any) -> tuple[State, Info]:
+        return call(step, key_at(keys, i, impl), state, at(noises, i))
 
     @jax.jit
     def empty_infos(leaves: Any, keys: Array, state: State, noises: Noise) -> Info:
         step = jax.tree.unflatten(structure, leaves)
-        _, info = jax.eval_shape(lambda: at(step, keys, state, noises, 0))
+        _, info = jax.eval_shape(lambda: stepped(step, keys, state, noises, 0))
         return jax.tree.map(lambda a: jnp.zeros((keys.shape[0], *a.shape), a.dtype), info)
 
     @functools.partial(jax.jit, donate_argnames=("state", "infos"))
@@ -210,7 +212,7 @@ def _new_loop(impl: Any, structure: Any) -> _Loop:
 
         def body(i: Array, carry: tuple[State, Info]) -> tuple[State, Info]:
             state, infos = carry
-            state, info = at(step, keys, state, noises, i)
+            state, info = stepped(step, keys, state, noises, i)
             return state, jax.tree.map(lambda every, a: every.at[i].set(a), infos, info)
 
         return lax.fori_loop(jnp.int32(start), jnp.int32(stop), body, (state, infos))
@@ -218,10 +220,11 @@ def _new_loop(impl: Any, structure: Any) -> _Loop:
     return _Loop(empty_infos, advance)
 
 
-def _key(data: Array, i: Any, impl: Any) -> Array:
+def key_at(data: Array, i: Any, impl: Any) -> Array:
+    """Key i of the data that `with_room` makes of keys."""
     return jax.random.wrap_key_data(data[i], impl=impl)
 
 
 @jax.jit
 def _scan(step: Step, keys: Array, state: State, noises: Noise) -> tuple[State, Info]:
-    return lax.scan(lambda state, at: _call(step, at[0], state, at[1]), state, (keys, noises))
+    return lax.scan(lambda state, given: call(step, given[0], state, given[1]), state, (keys, noises))
