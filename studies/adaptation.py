@@ -201,7 +201,7 @@ def table(args: argparse.Namespace, images: dict[str, Images], chosen: Sequence[
             )
     if not lines:
         return ""
-    head_line = "| images_prior | way | images | TV | PSNR (dB) | less plain (95 %) | SSIM | residual | seconds |"
+    head_line = "| images_prior | way | images | TV | PSNR (dB) | less plain (dB, 95 %) | SSIM | residual | seconds |"
     return "\n".join([head_line, "|---" * 9 + "|", *lines]) + "\n"
 
 

@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 from tiny import compiled_loops
 
-from padis_jax.operators import Downsample, FanBeam, Inpaint, ParallelBeam, forget, from_functions, kept
+from padis_jax.operators import (
+    Blur,
+    Downsample,
+    FanBeam,
+    Inpaint,
+    ParallelBeam,
+    forget,
+    from_functions,
+    kept,
+    stack,
+)
 from padis_jax.patches import frame_for
 from padis_jax.prior import Prior
 from padis_jax.solvers.reconstruct import reconstruct
@@ -29,7 +39,23 @@ def fan():
     return FanBeam(**about, source_distance=40, detector_distance=20)
 
 
-@pytest.mark.parametrize("build", [parallel, fan, lambda: Downsample(image_shape=(SIDE, SIDE), factor=4)])
+def halved(x):
+    return x / 2
+
+
+KERNEL = np.ones((3, 3)) / 9
+BUILDS = {
+    "parallel": parallel,
+    "fan": fan,
+    "reduction": lambda: Downsample(image_shape=(SIDE, SIDE), factor=4),
+    "mask": lambda: Inpaint(mask=np.eye(512, 768)),
+    "circular blur": lambda: Blur(image_shape=(SIDE, SIDE), kernel=KERNEL),
+    "blur": lambda: Blur(image_shape=(SIDE, SIDE), kernel=KERNEL, boundary="reflect"),
+    "functions": lambda: from_functions(halved, image_shape=(SIDE, SIDE, 1)),
+}
+
+
+@pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
 def test_an_equal_operator_is_there_at_once(build):
     first = build()
     begin = time.perf_counter()
@@ -40,6 +66,57 @@ def test_an_equal_operator_is_there_at_once(build):
     second = build()
     assert second is not first
     np.testing.assert_array_equal(second.norm, first.norm)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [lambda: stack([parallel(), 0.5 * parallel()]), lambda: parallel() @ Blur(image_shape=(SIDE, SIDE), kernel=KERNEL)],
+)
+def test_the_norm_of_what_is_put_together_alike_is_there_at_once(build):
+    forget()
+    first, seconds = build(), []
+    for _ in range(3):
+        begin = time.perf_counter()
+        second = build()
+        seconds.append(time.perf_counter() - begin)
+        assert second.norm is first.norm
+    assert min(seconds) < 0.01
+    forget()
+    assert build().norm is not first.norm
+
+
+def test_what_is_put_together_otherwise_has_another_norm():
+    one, two = parallel(), parallel(0.4)
+    norms = {float(stack(parts).norm) for parts in ([one, one], [one, 0.5 * one], [one, 0.25 * one], [one, two])}
+    assert len(norms) == 4
+
+
+def test_a_function_that_looks_at_something_else_now_is_another_operator():
+    def scaled(x):
+        return factor * x
+
+    factor = 2.0
+    first = from_functions(scaled, image_shape=(SIDE, SIDE))
+    factor = 3.0
+    second = from_functions(scaled, image_shape=(SIDE, SIDE))
+    np.testing.assert_allclose([first.norm, second.norm], [2, 3], rtol=1e-3)
+    assert from_functions(scaled, image_shape=(SIDE, SIDE)) is second
+
+    @jax.jit
+    def traced(x):
+        return from_functions(scaled, image_shape=(SIDE, SIDE))(x)
+
+    np.testing.assert_allclose(traced(jnp.ones((SIDE, SIDE))), 3)
+    assert from_functions(scaled, image_shape=(SIDE, SIDE)) is second
+
+
+def test_the_newest_is_kept_though_it_is_large(monkeypatch):
+    monkeypatch.setattr(kept, "BYTES", 0)
+    first = parallel()
+    assert parallel() is first
+    monkeypatch.setattr(kept, "LARGEST", 0)
+    second = parallel(0.1)
+    assert parallel(0.1) is not second
 
 
 def test_what_is_kept_is_bounded_and_let_go(monkeypatch):

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Hashable
 from typing import Any
 
 import jax
@@ -26,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from padis_jax.operators.kept import kept
 from padis_jax.operators.least_squares import pseudo_inverse
 from padis_jax.operators.norm import leading_image
 
@@ -43,6 +45,10 @@ class Composable:
     """
 
     __array_ufunc__ = None  # numpy leaves scale * A to __rmul__
+
+    def structure(self) -> Hashable:
+        """By which an operator is known while it lives: equal where it is put together of the same ones alike."""
+        return id(self)
 
     def __matmul__(self, inner: Any) -> Any:
         """A @ B, x -> A (B x). `start` is B's of A's; `pinv` is by conjugate gradients, since (A B)+ is not B+ A+.
@@ -88,6 +94,10 @@ class Composition(Composable):
     real: bool  # whether B x is
     iterative = True  # pinv is by CG
 
+    def structure(self) -> Hashable:
+        """Of A and B."""
+        return "@", self.outer.structure(), self.inner.structure()
+
     @property
     def measured(self) -> Array:
         """A's, where A has such."""
@@ -132,6 +142,11 @@ class Scaled(Composable):
     measured = property(lambda self: self.operator.measured)
     volumes = property(lambda self: getattr(self.operator, "volumes", False))
     norm = property(lambda self: jnp.abs(self.scale) * self.operator.norm)
+
+    def structure(self) -> Hashable:
+        """Of the number and A."""
+        number = id(self.scale) if isinstance(self.scale, jax.core.Tracer) else float(self.scale)
+        return "*", number, self.operator.structure()
 
     def __call__(self, image: Array) -> Array:
         """scale (A x)."""
@@ -190,7 +205,25 @@ def gives_real(operator: Any, image_shape: Shape, dtype: Any) -> bool:
 
 def with_norm(operator: Any) -> Any:
     """The operator with the norm that Lanczos' method finds, to 1e-4 (`norm.leading_image`)."""
-    return dataclasses.replace(operator, norm=_norm(operator))
+    return dataclasses.replace(operator, norm=_known(_Parts(operator)))
+
+
+class _Parts:
+    """An operator by its structure. It holds what it is put together of, by whose identity that goes."""
+
+    def __init__(self, operator: Any):
+        self.operator, self.structure = operator, operator.structure()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Parts) and self.structure == other.structure
+
+    def __hash__(self) -> int:
+        return hash(self.structure)
+
+
+@kept
+def _known(parts: _Parts) -> Array:
+    return _norm(parts.operator)
 
 
 @jax.jit

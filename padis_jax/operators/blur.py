@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from padis_jax.operators.kept import kept
 from padis_jax.operators.least_squares import pseudo_inverse
 from padis_jax.operators.norm import operator_norm
 from padis_jax.operators.per_channel import PerChannel, checked_size, leaf
@@ -120,10 +121,15 @@ def Blur(  # noqa: N802 (a factory named like the object it makes)
         raise ValueError(f"Blur: a kernel of {k.shape} is larger than the image of {shape}")
     if boundary not in get_args(Boundary):
         raise ValueError(f"Blur: boundary must be one of {', '.join(get_args(Boundary))}, got {boundary!r}")
+    return _convolution(k.tobytes(), k.shape, shape, boundary)
+
+
+@kept
+def _convolution(values: bytes, size: tuple[int, int], shape: tuple[int, int], boundary: Boundary) -> Convolution:
+    k = np.frombuffer(values).reshape(size)
     centre = k.shape[0] // 2, k.shape[1] // 2
     reach = (0, 0) if boundary == "circular" else centre
-    size = shape[0] + 2 * reach[0], shape[1] + 2 * reach[1]
-    grid = np.zeros(size)
+    grid = np.zeros((shape[0] + 2 * reach[0], shape[1] + 2 * reach[1]))
     grid[: k.shape[0], : k.shape[1]] = k
     transfer = np.fft.rfft2(np.roll(grid, (-centre[0], -centre[1]), (0, 1)))
     operator = Convolution(shape, reach, boundary, leaf(transfer), leaf(np.abs(transfer).max()))

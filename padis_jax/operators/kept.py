@@ -1,7 +1,7 @@
 """Operators that were built lately: an equal one costs a look-up, not another norm.
 
 An operator is immutable, so that handing out the same one again changes nothing. At most 8 of each kind and 32 MB of
-arrays in all are kept; `forget` lets go of them.
+arrays in all are kept, and beyond that the newest of each kind if it has no more than 512 MB; `forget` lets go of them.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Any, TypeVar
 import jax
 
 Build = TypeVar("Build", bound=Callable[..., Any])
-COUNT, BYTES = 8, 2**25
+COUNT, BYTES, LARGEST = 8, 2**25, 2**29
 _tables: list[OrderedDict[Hashable, Any]] = []
 _others: list[Callable[[], object]] = []  # what else is to be let go of
 
 
 def kept(build: Build) -> Build:
-    """A decorator for a function of hashable arguments whose results hold arrays."""
+    """A decorator for a function of hashable arguments whose results hold arrays; `.drop` lets go of one of them."""
     table: OrderedDict[Hashable, Any] = OrderedDict()
     _tables.append(table)
 
     @functools.wraps(build)
     def found_or_built(*arguments: Hashable) -> Any:
-        key = (*arguments, jax.config.read("jax_enable_x64"))
+        key = _key(arguments)
         if key in table:
             table.move_to_end(key)
             return table[key]
@@ -35,11 +35,20 @@ def kept(build: Build) -> Build:
         if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):  # built within a trace, of which they are parts
             return made
         table[key] = made
-        while len(table) > COUNT or (_bytes() > BYTES and table):
+        while len(table) > COUNT or (_bytes() > BYTES and len(table) > 1) or (len(table) == 1 and _large(made)):
             table.popitem(last=False)
         return made
 
+    found_or_built.drop = lambda *arguments: table.pop(_key(arguments), None)  # type: ignore[attr-defined]
     return found_or_built  # type: ignore[return-value]
+
+
+def _key(arguments: tuple[Hashable, ...]) -> Hashable:
+    return (*arguments, jax.config.read("jax_enable_x64"))
+
+
+def _large(made: Any) -> bool:
+    return _size(made) > LARGEST
 
 
 def forget() -> None:
@@ -60,4 +69,8 @@ def on_forget(clear: Callable[[], object]) -> None:
 
 
 def _bytes() -> int:
-    return sum(leaf.nbytes for table in _tables for made in table.values() for leaf in jax.tree.leaves(made))
+    return sum(_size(made) for table in _tables for made in table.values())
+
+
+def _size(made: Any) -> int:
+    return sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(made))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ import numpy as np
 from jax import Array, lax
 from scipy import ndimage
 
+from padis_jax.operators.kept import kept
 from padis_jax.operators.per_channel import PerChannel, checked_size, leaf
 
 
@@ -95,15 +97,21 @@ def Inpaint(*, mask: np.ndarray | Array) -> Masking:  # noqa: N802 (a factory na
     """
     known = mask if isinstance(mask, jax.core.Tracer) else np.asarray(mask)
     seen = known if isinstance(known, np.ndarray) else np.ones(known.shape)
-    if known.ndim != 2 or not np.isin(seen, (0, 1)).all() or not seen.any():
+    if known.ndim != 2 or not ((seen == 0) | (seen == 1)).all() or not seen.any():
         raise ValueError(
             f"Inpaint: mask must be [H, W] of 0 and 1 (threshold a picture first) with a known pixel, got {known.shape}"
         )
     shape = checked_size("Inpaint", known.shape)
     if isinstance(known, np.ndarray):
-        return Masking(shape, leaf(known.astype(np.float64)), jnp.asarray(_nearest(known)), leaf(1.0))
+        return _masking(np.packbits(known.astype(bool)).tobytes(), shape)
     nearest = jax.pure_callback(_nearest, jax.ShapeDtypeStruct(shape, jnp.int32), known, vmap_method="sequential")
     return Masking(shape, jnp.asarray(known, leaf(1.0).dtype), nearest, leaf(1.0))
+
+
+@kept
+def _masking(bits: bytes, shape: tuple[int, int]) -> Masking:
+    known = np.unpackbits(np.frombuffer(bits, np.uint8), count=math.prod(shape)).reshape(shape)
+    return Masking(shape, leaf(known.astype(np.float64)), jnp.asarray(_nearest(known)), leaf(1.0))
 
 
 def _nearest(known: np.ndarray | Array) -> np.ndarray:

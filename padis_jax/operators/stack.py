@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax
@@ -50,6 +50,10 @@ class Stack(Composable):
     dtype: Any
     real: tuple[bool, ...]
     iterative = True  # pinv is by CG
+
+    def structure(self) -> Hashable:
+        """Of the parts."""
+        return "stack", *(part.structure() for part in self.parts)
 
     @property
     def measurement_shape(self) -> Shape:
