@@ -1,8 +1,11 @@
 """The weight and the iterations that a measurement chooses: the search by hand, trials against NumPy, the command."""
 
+import dataclasses
 import json
 import math
+from types import SimpleNamespace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from linear_problem import make
@@ -13,6 +16,9 @@ from padis_jax.cli.sample import main
 from padis_jax.errors import UserError
 from padis_jax.operators import Inpaint, from_functions
 from padis_jax.runs import automatic
+from padis_jax.runs.automatic import chosen_plan
+from padis_jax.runs.config import Experiment
+from padis_jax.runs.defaults import plan_of
 from padis_jax.solvers.auto import choose, held_out, measured_entries, reconstruct_auto, search
 from padis_jax.solvers.dds import DDS
 from padis_jax.solvers.line_search import crossing, lowest
@@ -64,7 +70,12 @@ def test_the_first_number_stands_where_the_others_are_hardly_lower(away, kept):
 @pytest.mark.parametrize("gain", [0.9, 1.1])
 def test_a_measurement_that_does_not_tell_keeps_the_weight_of_the_plan(gain):
     plan = PLAN._replace(levels=50)
-    choice = search(lambda w, n: (gain if n == 50 else 1) * (1.04 if w == 0.05 else 1 + (w > 1)), plan, rule="held out")
+
+    def trial(plan):
+        w = plan.settings.weight
+        return (gain if plan.levels == 50 else 1) * (1.04 if w == 0.05 else 1 + (w > 1))
+
+    choice = search(trial, plan, rule="held out")
     assert choice.plan.settings.weight == 0.05 and choice.plan.levels == (50 if gain < 1 else 25)
     assert choice.trials[-1][:2] == (0.05, 50)
 
@@ -107,7 +118,8 @@ def test_views_that_are_not_measured_are_not_what_is_held_out(missing):
 @pytest.mark.parametrize("rule", ["held out", "discrepancy"])
 @pytest.mark.parametrize("levels", [20, 50, 100])
 def test_the_line_names_the_trials_however_many_iterations_the_plan_has(rule, levels):
-    choice = search(lambda weight, _: math.exp(abs(math.log(weight / 0.02))), PLAN._replace(levels=levels), rule=rule)
+    plan = PLAN._replace(levels=levels)
+    choice = search(lambda plan: math.exp(abs(math.log(plan.settings.weight / 0.02))), plan, rule=rule)
     few = min(trial.levels for trial in choice.trials)
     seen = [f"{t.value:.4g} at {t.weight:.3g}" for t in sorted(choice.trials) if t.levels == few]
     assert len(seen) > 1 and f"was {', '.join(seen)};" in choice.text
@@ -165,7 +177,7 @@ def test_more_iterations_are_taken_only_where_they_are_better():
     plan = PLAN._replace(levels=50)
 
     def trial(gain):
-        return lambda weight, levels: (1 + math.log(weight / 0.1) ** 2) * (gain if levels == 50 else 1.0)
+        return lambda plan: (1 + math.log(plan.settings.weight / 0.1) ** 2) * (gain if plan.levels == 50 else 1.0)
 
     more, less = (search(trial(gain), plan, rule="held out") for gain in (0.9, 1.1))
     assert (more.plan.levels, less.plan.levels) == (50, 25)
@@ -173,6 +185,39 @@ def test_more_iterations_are_taken_only_where_they_are_better():
     assert [t.levels for t in more.trials] == [25] * (len(more.trials) - 1) + [50]
     assert more.evaluations == 25 * (len(more.trials) - 1) + 50
     assert "held out" in more.text and "50 iterations" in more.text and more.text.count("\n") == 0
+
+
+@pytest.mark.parametrize("gain", [0.9, 1.1])
+def test_fewer_iterations_have_the_settings_of_their_own_preset(gain):
+    plan, short = (preset("pnp_admm", "ct", levels) for levels in (50, 25))
+    assert plan.settings.cg_steps != short.settings.cg_steps
+    seen = []
+
+    def trial(plan):
+        seen.append((plan.levels, plan.settings.cg_steps))
+        return (1 + abs(math.log(plan.settings.weight / 0.01))) * (gain if plan.levels == 50 else 1.0)
+
+    choice = search(trial, plan, short=short, rule="held out")
+    assert set(seen) == {(50, plan.settings.cg_steps), (25, short.settings.cg_steps)}
+    wanted = plan if gain < 1 else short
+    weight = choice.plan.settings.weight
+    assert choice.plan == wanted._replace(settings=dataclasses.replace(wanted.settings, weight=weight))
+    assert chosen_plan(plan, json.loads(json.dumps(choice.shown()))) == choice.plan
+
+
+def test_a_run_searches_with_the_settings_of_its_few_iterations(monkeypatch):
+    config = Experiment(problem="ct20", scan=dataclasses.replace(Experiment().scan, protocol="paper"))
+    seen = {}
+    monkeypatch.setattr(automatic, "choose", lambda *args, short, **more: seen.update(plan=args[4], short=short))
+    case = SimpleNamespace(
+        prior=0, kind="ct", problem=SimpleNamespace(tomography=True), evenness=1.0, share=1.0, views_axis=0, ties={}
+    )
+    case.measurement, case.operator = SimpleNamespace(protocol="paper", y=0), 0
+    case.noise_std, case.smoothed_by = jnp.float32(0), lambda tv: tv
+    monkeypatch.setattr(automatic, "tv_of", lambda *args: None)
+    automatic.choice_of(config, case, plan_of(config, "ct", case))
+    assert (seen["plan"].levels, seen["plan"].settings.cg_steps) == (50, 10)
+    assert (seen["short"].levels, seen["short"].settings.cg_steps) == (25, 15)
 
 
 def test_the_function_reconstructs_with_what_it_chose():

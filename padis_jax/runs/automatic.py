@@ -12,14 +12,15 @@ import jax.numpy as jnp
 from padis_jax.errors import UserError
 from padis_jax.runs.case import Case, image_key
 from padis_jax.runs.config import Experiment
-from padis_jax.runs.defaults import tv_of
-from padis_jax.solvers.auto import Choice, Watch, choose
+from padis_jax.runs.defaults import plan_of, tv_of
+from padis_jax.solvers.auto import Choice, Watch, choose, few
 from padis_jax.solvers.presets import Plan
 
 
 def chosen_plan(plan: Plan, shown: Mapping[str, Any]) -> Plan:
     """The plan with what `Choice.shown` says was chosen."""
-    return plan._replace(settings=dataclasses.replace(plan.settings, weight=shown["weight"]), levels=shown["levels"])
+    settings = {"weight": shown["weight"]} | shown.get("settings", {})
+    return plan._replace(settings=dataclasses.replace(plan.settings, **settings), levels=shown["levels"])
 
 
 def choice_of(config: Experiment, case: Case, plan: Plan, *, blind: bool = False, watch: Watch | None = None) -> Choice:
@@ -40,6 +41,9 @@ def choice_of(config: Experiment, case: Case, plan: Plan, *, blind: bool = False
     """
     assert case.prior is not None
     known = not blind and (case.measurement.protocol != "measured" or config.measurement.noise > 0)
+    solver = dataclasses.replace(config.solver, levels=few(plan))
+    short = plan_of(dataclasses.replace(config, solver=solver, auto=False), case.kind, case)
+    settings = dataclasses.replace(short.settings, weight=plan.settings.weight)
     std = case.noise_std if known and bool(jnp.any(case.noise_std > 0)) else None
     try:
         return choose(
@@ -51,6 +55,7 @@ def choice_of(config: Experiment, case: Case, plan: Plan, *, blind: bool = False
             noise_std=std,
             views=case.problem.tomography,
             axis=case.views_axis,
+            short=short._replace(settings=settings),
             tv=case.smoothed_by(tv_of(config, case.kind, case.problem, case.evenness)),
             **case.ties,
             watch=watch,

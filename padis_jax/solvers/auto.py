@@ -9,7 +9,7 @@ of problem. Nothing of the truth is looked at. With v the image of a trial:
                           its start from total variation), and M leaves out a few per cent of the measurement: views of
                           a scan, else single entries (cross-validation; Wahba, SIAM J. Numer. Anal. 14, 651, 1977)
 
-Trials of half the plan's iterations (of all of them up to 30) look for the weight, from the plan's own, by steps of a
+Trials of half the plan's iterations (of all of them up to 30), with the settings that suit so many, look for the weight, from the plan's own, by steps of a
 factor until the best one lies between two others (`line_search`); a parabola, or for the discrepancy a line, through
 the logarithms gives the value between. What is held out is a few per cent of the measurement, which do not tell weights
 apart whose errors differ by less than FLAT: among these the plan's own stands. By the discrepancy these iterations are
@@ -99,6 +99,7 @@ class Choice(NamedTuple):
         """As JSON holds it."""
         trials = [trial._asdict() for trial in self.trials]
         found = {"weight": float(self.plan.settings.weight), "levels": self.plan.levels, "rule": self.rule}
+        found |= {"settings": self.plan.described()["settings"]}
         return {**found, "why": self.text, "evaluations": self.evaluations, "trials": trials}
 
 
@@ -112,6 +113,7 @@ def choose(
     noise_std: ArrayLike | None = None,
     views: bool = False,
     axis: int = 0,
+    short: Plan | None = None,
     tv: TV | None = None,
     along: Along | None = None,
     watch: Watch | None = None,
@@ -128,6 +130,7 @@ def choose(
       noise_std: of y, one number or one for each entry; None where it is not known.
       views: whether y has an axis of a scan's views, which are held out as a whole.
       axis: that axis.
+      short: the plan of `few(plan)` iterations, where other settings suit these; None for those of the plan.
       tv: settings of the start from total variation; None for those of TV.
       along: what ties the slices of a volume, as in `reconstruct`.
       watch: called with every trial and its image.
@@ -147,8 +150,8 @@ def choose(
         raise UserError(f"auto: the measurement has {what}, and nothing is left when it is held out: give noise_std")
     settings = tv or TV()
     settings = for_volumes(settings) if isinstance(prior, VolumePrior) else settings
-    trial = _Trials(root_key(key), problem, prior, plan, std, measured, held, settings, along, watch)
-    return search(trial, plan, rule="discrepancy" if known else "held out")
+    trial = _Trials(root_key(key), problem, prior, std, measured, held, settings, plan.start, along, watch)
+    return search(trial, plan, short=short, rule="discrepancy" if known else "held out")
 
 
 def reconstruct_auto(
@@ -177,36 +180,48 @@ def reconstruct_auto(
     """
     rows = kind in ("counts", "ct", "few") if views is None else views
     plan, tv = preset("pnp_admm", kind), tv_preset(kind)
-    choice = choose(key, measurement, operator, prior, plan, noise_std=noise_std, views=rows, tv=tv)
+    short = preset("pnp_admm", kind, few(plan))
+    choice = choose(key, measurement, operator, prior, plan, noise_std=noise_std, views=rows, short=short, tv=tv)
     options = {**choice.plan.options(), "start": tv} if plan.start == "tv" else choice.plan.options()
     found = reconstruct(key, measurement, operator, prior, solver=choice.plan.settings, noise_std=noise_std, **options)
     return found, choice
 
 
-def search(trial: Callable[[float, int], float], plan: Plan, *, rule: Rule) -> Choice:
+def few(plan: Plan) -> int:
+    """Iterations of the trials that look for the weight."""
+    return plan.levels // 2 if plan.levels > 30 else plan.levels
+
+
+def search(trial: Callable[[Plan], float], plan: Plan, *, short: Plan | None = None, rule: Rule) -> Choice:
     """The search itself.
 
     Args:
-      trial: (weight, iterations) -> value, as in `Trial`.
+      trial: plan -> value, as in `Trial`.
       plan: where it begins.
+      short: as in `choose`.
       rule: what the value is.
     """
     done: list[Trial] = []
+    short = (short or plan)._replace(levels=few(plan))
 
-    def value(weight: float, levels: int) -> float:
-        found = trial(weight, levels)
-        done.append(Trial(weight, levels, found if math.isfinite(found) else math.inf))
+    def weighed(weight: float, plan: Plan) -> Plan:
+        return plan._replace(settings=dataclasses.replace(plan.settings, weight=weight))
+
+    def value(weight: float, plan: Plan) -> float:
+        found = trial(weighed(weight, plan))
+        done.append(Trial(weight, plan.levels, found if math.isfinite(found) else math.inf))
         return done[-1].value
 
-    few, first = _half(plan), float(plan.settings.weight)
+    first, chosen = float(plan.settings.weight), short
     if rule == "discrepancy":
-        weight, levels = crossing(lambda w: value(w, few), first), few
+        weight = crossing(lambda w: value(w, short), first)
     else:
-        weight = lowest(lambda w: value(w, few), first, flat=FLAT)
+        weight = lowest(lambda w: value(w, short), first, flat=FLAT)
         best = min(done, key=lambda t: t.value) if weight != first else next(t for t in done if t.weight == first)
-        levels = plan.levels if plan.levels > few and value(best.weight, plan.levels) < best.value else few
-    chosen = plan._replace(settings=dataclasses.replace(plan.settings, weight=weight), levels=levels)
-    return Choice(chosen, rule, tuple(done), sum(t.levels for t in done) * plan.row.evaluations(plan.settings))
+        if plan.levels > short.levels and value(best.weight, plan) < best.value:
+            chosen = plan
+    evaluations = sum(t.levels for t in done) * plan.row.evaluations(plan.settings)
+    return Choice(weighed(weight, chosen), rule, tuple(done), evaluations)
 
 
 def measured_entries(operator: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -245,23 +260,23 @@ def held_out(measured: np.ndarray, *, views: bool, axis: int = 0, share: float =
 
 
 class _Trials:
-    """(weight, iterations) -> the value of the rule."""
+    """Plan -> the value of the rule."""
 
     def __init__(
         self,
         key: Array,
         problem: Problem,
         prior: Prior | VolumePrior,
-        plan: Plan,
         std: Array | None,
         measured: np.ndarray,
         held: np.ndarray,
         tv: TV,
+        start: str,
         along: Along | None,
         watch: Watch | None,
     ) -> None:
         self._watch, self._along = watch, along
-        self._key, self._problem, self._prior, self._plan, self._std = key, problem, prior, plan, std
+        self._key, self._problem, self._prior, self._std = key, problem, prior, std
         self._judged, self._y, self._operator = (
             (held if held.any() else measured),
             problem.measurement,
@@ -272,18 +287,17 @@ class _Trials:
             shape = prior.frame.image_shape if problem.flat else problem.image_shape(prior.channels)
             self._operator = weighted(problem.operator, root, shape)
             self._y = self._operator.times(self._y)
-        self._start: Any = plan.start
-        if plan.start == "tv":
+        self._start: Any = start
+        if start == "tv":
             self._start = total_variation(self._y, self._operator, settings=tv, noise_std=std).image
 
-    def __call__(self, weight: float, levels: int) -> float:
-        settings = dataclasses.replace(self._plan.settings, weight=weight)
-        options = {**self._plan.options(), "levels": levels, "start": self._start, "along": self._along}
+    def __call__(self, plan: Plan) -> float:
+        options = {**plan.options(), "start": self._start, "along": self._along}
         arguments = (jax.random.clone(self._key), self._y, self._operator, self._prior)
-        image = reconstruct(*arguments, solver=settings, noise_std=self._std, **options).image
+        image = reconstruct(*arguments, solver=plan.settings, noise_std=self._std, **options).image
         value = self._value(image)
         if self._watch is not None:
-            self._watch(Trial(weight, levels, value), image)
+            self._watch(Trial(float(plan.settings.weight), plan.levels, value), image)
         return value
 
     def _value(self, image: Array) -> float:
@@ -293,8 +307,3 @@ class _Trials:
             return float(np.sqrt(np.mean(np.square(residual[std > 0] / std[std > 0]))))
         size = float(np.linalg.norm(np.asarray(self._problem.measurement)[self._judged]))
         return float(np.linalg.norm(residual)) / (size if size > 0 else 1.0)
-
-
-def _half(plan: Plan) -> int:
-    """Iterations of the trials that look for the weight."""
-    return plan.levels // 2 if plan.levels > 30 else plan.levels
