@@ -9,12 +9,13 @@ of problem. Nothing of the truth is looked at. With v the image of a trial:
                           its start from total variation), and M leaves out a few per cent of the measurement: views of
                           a scan, else single entries (cross-validation; Wahba, SIAM J. Numer. Anal. 14, 651, 1977)
 
-Trials of half the plan's iterations (of all of them up to 30), with the settings that suit so many, look for the weight, from the plan's own, by steps of a
-factor until the best one lies between two others (`line_search`); a parabola, or for the discrepancy a line, through
-the logarithms gives the value between. What is held out is a few per cent of the measurement, which do not tell weights
-apart whose errors differ by less than FLAT: among these the plan's own stands. By the discrepancy these iterations are
-the answer: at another number of them another weight comes to the noise. Where something is held out and the plan has
-more, one trial more has the best of these weights and all of the plan's iterations, which are taken if it is better.
+Trials of half the plan's iterations (of all of them up to 30), with the settings that suit so many, look for the
+weight, from the plan's own, by steps of a factor until the best one lies between two others (`line_search`); a
+parabola, or for the discrepancy a line, through the logarithms gives the value between. What is held out is a few per
+cent of the measurement, which do not tell weights apart whose errors differ by less than FLAT: among these the plan's
+own stands. By the discrepancy these iterations are the answer: at another number of them another weight comes to the
+noise. Where something is held out and the plan has more, one trial more has the best of these weights and all of the
+plan's iterations, which are taken if it is better.
 
 A volume is a problem like an image: a trial is a run on all of it, since its data step is one for all slices.
 """
