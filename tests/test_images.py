@@ -125,7 +125,7 @@ def test_select_keeps_names_with_images(tmp_path):
     chosen = read_images(tmp_path / "x.npy").select([3, 1])
     assert chosen.names == ("x 3", "x 1")
     np.testing.assert_allclose(chosen.images[:, 0, 0, 0], [0.6, 0.2])
-    with pytest.raises(UserError, match="no image 2: the set has 2"):
+    with pytest.raises(UserError, match="no image 2 of 2, counted from 0 to 1"):
         chosen.select([2])
     with pytest.raises(UserError, match="no image -1"):
         chosen.select([-1])

@@ -51,11 +51,19 @@ class ImageSet:
             counts[origin.volume] = counts.get(origin.volume, 0) + 1
         return counts
 
+    @property
+    def _where(self) -> str:
+        files = {str(origin.file) for origin in self.origins}
+        return f"{files.pop()}: " if len(files) == 1 else ""
+
     def select(self, indices: Sequence[int]) -> ImageSet:
         """The images at `indices`, in that order, and how far they are apart; UserError if there is no such image."""
         for index in indices:
             if not 0 <= index < len(self.names):
-                raise UserError(f"there is no image {index}: the set has {len(self.names)}, counted from 0")
+                raise UserError(
+                    f"{self._where}there is no image {index} of {len(self.names)}, counted from 0 to "
+                    f"{len(self.names) - 1}: choose another by --image.index"
+                )
         images = self.images
         spacing, places = self._apart(indices)
         return dataclasses.replace(

@@ -122,18 +122,14 @@ class Experiment:
     def __post_init__(self) -> None:
         check_fields(self)
         check_count("generate_levels", self.generate_levels)
-        if (self.patch_batch != "auto" and self.patch_batch < 0) or self.tilings < 1:
-            raise UserError(
-                f"patch_batch {self.patch_batch} must be at least 1, 0 or 'auto'; tilings {self.tilings} at least 1"
-            )
+        if self.patch_batch != "auto" and self.patch_batch < 0:
+            raise UserError(f"patch_batch is {self.patch_batch}: give patches per network call, 0 for all, or auto")
         if self.mirror == "on" and self.tiling != "random":
             raise UserError(f"--mirror on: --tiling {self.tiling} draws nothing; leave one of the two out")
-        if self.samples < 0 or self.samples == 1 or self.generate < 0:
-            raise UserError(f"samples {self.samples} must be at least 2, or 0; generate {self.generate} not negative")
-        if self.devices < 0 or self.batch < 1:
-            raise UserError(f"devices {self.devices} must not be negative, batch {self.batch} at least 1")
-        for name in ("samples", "generate", "tilings", "devices", "batch"):
-            check_count(name, getattr(self, name), 0)
+        if self.samples == 1:
+            raise UserError("samples is 1: a deviation needs at least 2; give 0 for none")
+        for name, least in (("samples", 0), ("generate", 0), ("devices", 0), ("tilings", 1), ("batch", 1)):
+            check_count(name, getattr(self, name), least)
         if (self.image.crop or self.image.resize) and {"dicom", "nifti"} & set(self.save_as):
             raise UserError("--save-as dicom and nifti carry a whole image's header: not with --image.crop or resize")
         check_displays(self.display)
@@ -195,8 +191,10 @@ class Experiment:
                 raise UserError(f"--problem {problem} and --{field} FILE belong together: give both, or neither")
         if self.boundary != "circular" and self.problem != "deblur":
             raise UserError(f"--boundary {self.boundary}: belongs to --problem deblur; leave it out")
-        if self.noise is not None and not (self.problem and 0 <= self.noise <= LOUDEST):
-            raise UserError(f"--noise {self.noise}: must not be negative nor beyond {LOUDEST:g}, and needs a --problem")
+        if self.noise is not None and not 0 <= self.noise <= LOUDEST:
+            raise UserError(f"--noise {self.noise:g}: give a standard deviation from 0 to {LOUDEST:g}")
+        if self.noise is not None and not self.problem:
+            raise UserError(f"--noise {self.noise:g}: belongs to a --problem; a scan without one has --scan.photons")
         if not self.problem:
             return
         if unused := [f for f in ("views", "bins") if getattr(self.scan, f) != getattr(ScanConfig, f)]:

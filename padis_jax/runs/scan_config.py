@@ -31,14 +31,14 @@ class ScanConfig:
     geometry: str = ""
 
     def __post_init__(self) -> None:
-        if self.views < 1 or self.bins < 1:
-            raise UserError(f"scan: views {self.views} and bins {self.bins} must be at least 1")
         check_count("scan.views", self.views)
         check_count("scan.bins", self.bins)
         if self.protocol not in ("honest", "paper"):
             raise UserError(f"scan.protocol is {self.protocol!r}: use 'honest' or 'paper'")
-        if not self.photons > 0 or self.pixel_mm < 0:
-            raise UserError(f"scan: photons {self.photons} must be positive and pixel_mm {self.pixel_mm} not negative")
+        if not self.photons > 0:
+            raise UserError(f"scan.photons is {self.photons:g}: it must be positive")
+        if self.pixel_mm < 0:
+            raise UserError(f"scan.pixel_mm is {self.pixel_mm:g}: it must not be negative")
         check_length("scan.pixel_mm", self.pixel_mm, 1e-9)
         if self.geometry and (given := [f for f in ("views", "bins") if getattr(self, f) != getattr(ScanConfig, f)]):
             raise UserError(f"scan.{given[0]}: those of scan.geometry are taken; leave one of the two out")

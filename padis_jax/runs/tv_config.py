@@ -23,6 +23,6 @@ class TVConfig:
     iterations: int = TV_ITERATIONS
 
     def __post_init__(self) -> None:
-        if not (self.weight is None or 0 < self.weight < math.inf) or self.iterations < 1:
-            raise UserError(f"tv: weight {self.weight} must be positive, iterations {self.iterations} at least 1")
+        if not (self.weight is None or 0 < self.weight < math.inf):
+            raise UserError(f"tv.weight is {self.weight:g}: it must be positive and finite")
         check_count("tv.iterations", self.iterations)
