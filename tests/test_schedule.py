@@ -91,7 +91,6 @@ def test_a_task_is_of_held_out_images_and_a_solved_one_of_its_levels():
 
 def test_the_rule_is_run_beside_the_best_on_every_test_image(tmp_path, ran, monkeypatch, capsys):
     words = ("--problems", "ct20", "--methods", "dds", "--seeds", "0")
-    assert "map --problems ct20 --methods dds` first" in refused(main, ["rule", *words, "--out", tmp_path], capsys)
     run(tmp_path, "map", *words)
     monkeypatch.setattr(rule, "task", cells.task)
     monkeypatch.setattr(rule, "errors_of", lambda given, plan, ladder: (0.05, 0.02))
@@ -106,8 +105,23 @@ def test_the_rule_is_run_beside_the_best_on_every_test_image(tmp_path, ran, monk
     run(tmp_path, "table")
     rows = [row for row in capsys.readouterr().out.splitlines() if row.startswith("| ct20 | dds |")]
     away = np.log(0.2 / FIRST[1]) + np.log(0.02 / LAST[2])
-    assert len(rows) == 5 and rows[0].endswith("| 30.25 | +0.00 |")
-    assert rows[-1] == f"| ct20 | dds | rule | {30.25 - away:.2f} | {-away:+.2f} |"
+    assert len(rows) == 6 and rows[0] == f"| ct20 | dds | rule | 4 | {30.25 - away:.2f} |  |"
+    assert rows[1].startswith(f"| ct20 | dds | total variation | 4 | 20.00 | {10.25 - away:+.2f}")
+    low = f"{-away:+.2f}"
+    assert rows[2] == f"| ct20 | dds | 0.126 to 0.01 | 4 | 30.25 | {low} ({low} to {low}) |"
+    assert rows[-1].startswith("| ct20 | dds | preset | 4 |")
+
+
+def test_a_preset_of_one_level_is_run_as_it_is_beside_the_rule(tmp_path, ran, monkeypatch, capsys):
+    monkeypatch.setattr(rule, "task", cells.task)
+    monkeypatch.setattr(rule, "errors_of", lambda given, plan, ladder: (0.05, 0.02))
+    run(tmp_path, "rule", "--problems", "inpaint_random", "--seeds", "0")
+    assert [plan.settings.sigma for plan, _ in ran] == [0.03, 0.0] * 4
+    assert [(float(levels[0]), float(levels[-1])) for _, levels in ran[1::2]] == [pytest.approx((0.2, 0.02))] * 4
+    capsys.readouterr()
+    run(tmp_path, "table")
+    rows = [row for row in capsys.readouterr().out.splitlines() if row.startswith("| inpaint_random |")]
+    assert [row.split(" | ")[2] for row in rows] == ["rule", "total variation", "preset"]
 
 
 def test_levels_of_errors_are_within_bounds_and_descend():

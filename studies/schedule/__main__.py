@@ -3,7 +3,7 @@
     python -m studies.schedule map                  first x last level, 25 levels, validation images
     python -m studies.schedule map --problems ct20 --methods pnp_admm --seeds 0 --most 5
     python -m studies.schedule lines                through the best of the map: spacing, number, other problems
-    python -m studies.schedule rule                 test images: the best three of the map, the preset and the rule
+    python -m studies.schedule rule                 test images: the best three of a map, the preset and the rule
     python -m studies.schedule table                the tables of whatever cells there are
     python -m studies.schedule figure               the maps as a picture
 
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from padis_jax.errors import one_line_errors
 from padis_jax.figures import save_figure
-from studies.schedule.cells import MAPPED, METHODS, NEAREST, line_cells, map_cells, measure, read
+from studies.schedule.cells import MAPPED, METHODS, NEAREST, RULED, line_cells, map_cells, measure, read
 from studies.schedule.report import figure, rule_table, tables
 from studies.schedule.rule import rule_cells
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs one part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("map", "lines", "rule", "table", "figure"))
-    parser.add_argument("--problems", nargs="+", choices=tuple(NEAREST), help="default: of map two of them, else all")
+    parser.add_argument("--problems", nargs="+", choices=RULED, help="default: of map two, of lines four, of rule all")
     parser.add_argument("--methods", nargs="+", choices=METHODS, help="default: of map two of them, else all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--most", type=int, help="new cells in this call")
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cells = line_cells(read(args.out), problems, methods, args.seeds)
         measure(cells, args.out, args.most)
     elif args.part == "rule":
-        problems, methods = (getattr(args, name) or MAPPED[name] for name in ("problems", "methods"))
+        problems, methods = args.problems or RULED, args.methods or METHODS[:1]
         found = read(args.out)
         measure(rule_cells(found, problems, methods, args.seeds, args.out), args.out, args.most)
     elif args.part == "figure":

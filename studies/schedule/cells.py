@@ -23,6 +23,8 @@ COUNTS = (10, 15, 25, 50, 100)
 LEVELS = 25
 METHODS = ("pnp_admm", "dds", "dps")
 MAPPED = {"problems": ("ct20", "deblur9"), "methods": METHODS[:2]}
+RULED = ("ct20", "deblur9", "ct8", "ct60", "limited120", "sr4", "inpaint_random", "denoise")
+PRESET = "preset"  # the spacing of a cell that is the preset as it is, which may stay at one level
 NEAREST = {"ct20": "ct20", "ct8": "ct20", "deblur9": "deblur9", "sr4": "deblur9"}  # whose map the lines begin at
 
 
@@ -46,7 +48,7 @@ class Cell(NamedTuple):
     @property
     def ladder(self) -> np.ndarray:
         """The levels."""
-        if self.spacing == "geometric":
+        if self.spacing in ("geometric", PRESET):
             return geometric_ladder(self.levels, self.first, self.last)
         return edm_ladder(self.levels, self.first, self.last, float(self.spacing))
 
@@ -54,9 +56,11 @@ class Cell(NamedTuple):
 Found = dict[Cell, dict[str, Any]]
 
 
-def plan_of(method: str, given: Task) -> Plan:
-    """The preset, on levels that fall."""
+def plan_of(method: str, given: Task, spacing: str = "geometric") -> Plan:
+    """The preset, on levels that fall unless it is to be as it is."""
     plan = preset(method, given.kind, LEVELS)
+    if spacing == PRESET:
+        return plan
     if getattr(plan.settings, "sigma", 0):
         plan = plan._replace(settings=dataclasses.replace(plan.settings, sigma=0.0))
     return plan
@@ -113,7 +117,7 @@ def measure(chosen: Iterable[Cell], out: Path, most: int | None = None) -> None:
 
     def run(cell: Cell) -> dict[str, Any]:
         given = task(cell.problem, cell.image, cell.seed)
-        solved = solve(given, plan_of(cell.method, given), cell.ladder)
+        solved = solve(given, plan_of(cell.method, given, cell.spacing), cell.ladder)
         about = {"psnr": solved.psnr, "tv": given.score(given.start), "seconds": solved.seconds}
         return about | {"residual": solved.residual}
 

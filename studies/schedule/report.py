@@ -8,9 +8,21 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from padis_jax.benchmark.paired import interval
 from padis_jax.errors import UserError
-from studies.schedule.cells import FIRST, LAST, LEVELS, MAPPED, METHODS, NEAREST, Cell, Found, ranked
-from studies.schedule.rule import ends_of_preset, rule_file, rule_of
+from studies.schedule.cells import (
+    FIRST,
+    LAST,
+    LEVELS,
+    METHODS,
+    NEAREST,
+    PRESET,
+    RULED,
+    Cell,
+    Found,
+    ranked,
+)
+from studies.schedule.rule import preset_cell, rule_file, rule_of
 from studies.tasks import tests, validation
 
 
@@ -51,27 +63,32 @@ def tables(found: Found) -> str:
 
 
 def rule_table(found: Found, out: Path) -> str:
-    """The means over test images and seeds of what was run on all of them, and the loss of the rule; "" without any."""
-    lines = ["| problem | method | levels | PSNR (dB) | less the best of the map |", "|---|---|---|---|---|"]
-    for problem, method in itertools.product(*MAPPED.values()):
-        own = {c: v["psnr"] for c, v in found.items() if (c.problem, c.method) == (problem, method)}
-        own = {c: psnr for c, psnr in own.items() if c.image in tests(problem) and rule_file(c, out).exists()}
-        of_rule = {c: psnr for c, psnr in own.items() if (c.first, c.last) == rule_of(c, out)}
-        names = {f"{first:g} to {last:g}": (first, last) for first, last in ranked(found, problem, method)[:3]}
-        best = list(names)
-        names |= dict(zip(("preset",), ends_of_preset(problem, method), strict=False))
-        means = {
-            name: float(np.mean(values))
-            for name, ends in names.items()
-            if len(values := [own[c] for r in of_rule if (c := r._replace(first=ends[0], last=ends[1])) in own])
-            == len(of_rule)
-            > 0
-        }
-        if not of_rule or len(means) < len(names):
+    """The means over test images and seeds where the rule was run, and its differences; "" without any."""
+    lines = ["| problem | method | levels | images | PSNR (dB) | rule less this (95 %) |", "|---|---|---|---|---|---|"]
+    for problem, method in itertools.product(RULED, METHODS):
+        own = {c: v for c, v in found.items() if (c.problem, c.method) == (problem, method)}
+        own = {c: v for c, v in own.items() if c.image in tests(problem) and rule_file(c, out).exists()}
+        of_rule = {c: v["psnr"] for c, v in own.items() if c.spacing != PRESET and (c.first, c.last) == rule_of(c, out)}
+        if not of_rule:
             continue
-        means["rule"] = float(np.mean(list(of_rule.values())))
-        top = max(means[name] for name in best)
-        lines += [f"| {problem} | {method} | {n} | {m:.2f} | {m - top:+.2f} |" for n, m in means.items()]
+        usual = preset_cell(problem, method, "", 0)
+        ends = {
+            f"{first:g} to {last:g}": (first, last, "geometric") for first, last in ranked(found, problem, method)[:3]
+        }
+        ends["preset"] = (usual.first, usual.last, PRESET)
+        rows = {"rule": of_rule, "total variation": {c: own[c]["tv"] for c in of_rule}}
+        for name, (first, last, spacing) in ends.items():
+            beside = {c: c._replace(first=first, last=last, spacing=spacing) for c in of_rule}
+            rows[name] = {c: own[other]["psnr"] for c, other in beside.items() if other in own}
+        for name, values in rows.items():
+            if not values:
+                continue
+            by_image: dict[str, list[float]] = {}
+            for cell, value in values.items():
+                by_image.setdefault(cell.image, []).append(of_rule[cell] - value)
+            less = "" if name == "rule" else interval([float(np.mean(d)) for d in by_image.values()]).text()
+            mean = np.mean(list(values.values()))
+            lines.append(f"| {problem} | {method} | {name} | {len(by_image)} | {mean:.2f} | {less} |")
     return "\n".join(lines) + "\n" if len(lines) > 2 else ""
 
 

@@ -21,13 +21,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from padis_jax.errors import UserError
 from padis_jax.files import write_json
 from padis_jax.noise import geometric_ladder
 from padis_jax.problems.registry import PROBLEMS
 from padis_jax.solvers.presets import Plan, preset, tv_preset
 from padis_jax.solvers.tv import total_variation
-from studies.schedule.cells import LEVELS, Cell, Found, ranked
+from studies.schedule.cells import LEVELS, PRESET, Cell, Found, ranked
 from studies.tasks import Task, solve, task, tests
 
 FIRST_SHARE, LAST_SHARE = 4.0, 1.0
@@ -66,28 +65,20 @@ def _rms(image: object) -> float:
 def rule_cells(
     found: Found, problems: Sequence[str], methods: Sequence[str], seeds: Sequence[int], out: Path
 ) -> Iterable[Cell]:
-    """On each test image: the three best of the map, the preset's levels, and those of the rule, found on the way.
-
-    Raises:
-      UserError: where a map is missing.
-    """
+    """On each test image: the three best of the map, if there is one, the preset, and the rule's, found on the way."""
     for seed, problem, method in itertools.product(seeds, problems, methods):
-        best = ranked(found, problem, method)[:3]
-        if not best:
-            flags = f"--problems {problem} --methods {method}"
-            raise UserError(f"no map of {problem} {method}: run `python -m studies.schedule map {flags}` first")
         for image in tests(problem):
-            ends = [*best, *ends_of_preset(problem, method)]
-            cells = [Cell(problem, method, image, seed, *pair) for pair in ends]
-            yield from cells
-            first, last = rule_of(cells[0], out)
-            yield cells[0]._replace(first=first, last=last)
+            cell = preset_cell(problem, method, image, seed)
+            best = [cell._replace(first=f, last=e, spacing="geometric") for f, e in ranked(found, problem, method)[:3]]
+            yield from (*best, cell)
+            first, last = rule_of(cell, out)
+            yield cell._replace(first=first, last=last, spacing="geometric")
 
 
-def ends_of_preset(problem: str, method: str) -> list[tuple[float, float]]:
-    """First and last level of the preset, in a list; none where it stays at one level."""
+def preset_cell(problem: str, method: str, image: str, seed: int) -> Cell:
+    """The preset as it is."""
     usual = preset(method, PROBLEMS[problem].kind, LEVELS)
-    return [] if getattr(usual.settings, "sigma", 0) else [(usual.sigma_max, usual.sigma_min)]
+    return Cell(problem, method, image, seed, usual.sigma_max, usual.sigma_min, PRESET)
 
 
 def rule_of(cell: Cell, out: Path) -> tuple[float, float]:
