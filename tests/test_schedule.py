@@ -107,6 +107,7 @@ def test_the_rule_is_run_beside_the_best_on_every_test_image(tmp_path, ran, monk
     away = np.log(0.2 / FIRST[1]) + np.log(0.02 / LAST[2])
     assert len(rows) == 6 and rows[0] == f"| ct20 | dds | rule | 4 | {30.25 - away:.2f} |  |"
     assert rows[1].startswith(f"| ct20 | dds | total variation | 4 | 20.00 | {10.25 - away:+.2f}")
+    assert all(cell.spacing == "rule" for cell in read(tmp_path) if cell.image != "73" and cell.last == 0.02)
     low = f"{-away:+.2f}"
     assert rows[2] == f"| ct20 | dds | 0.126 to 0.01 | 4 | 30.25 | {low} ({low} to {low}) |"
     assert rows[-1].startswith("| ct20 | dds | preset | 4 |")

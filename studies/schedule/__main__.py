@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(args.out / "map.png")
     else:
         print(tables(read(args.out)))
-        print(rule_table(read(args.out), args.out))
+        print(rule_table(read(args.out)))
 
 
 if __name__ == "__main__":

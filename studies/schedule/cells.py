@@ -24,7 +24,7 @@ LEVELS = 25
 METHODS = ("pnp_admm", "dds", "dps")
 MAPPED = {"problems": ("ct20", "deblur9"), "methods": METHODS[:2]}
 RULED = ("ct20", "deblur9", "ct8", "ct60", "limited120", "sr4", "inpaint_random", "denoise")
-PRESET = "preset"  # the spacing of a cell that is the preset as it is, which may stay at one level
+PRESET, RULE = "preset", "rule"  # in the place of a spacing: the preset as it is, and levels by the rule
 NEAREST = {"ct20": "ct20", "ct8": "ct20", "deblur9": "deblur9", "sr4": "deblur9"}  # whose map the lines begin at
 
 
@@ -48,7 +48,7 @@ class Cell(NamedTuple):
     @property
     def ladder(self) -> np.ndarray:
         """The levels."""
-        if self.spacing in ("geometric", PRESET):
+        if self.spacing in ("geometric", PRESET, RULE):
             return geometric_ladder(self.levels, self.first, self.last)
         return edm_ladder(self.levels, self.first, self.last, float(self.spacing))
 

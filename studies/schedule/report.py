@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,13 +16,14 @@ from studies.schedule.cells import (
     METHODS,
     NEAREST,
     PRESET,
+    RULE,
     RULED,
     Cell,
     Found,
     ranked,
 )
-from studies.schedule.rule import preset_cell, rule_file, rule_of
-from studies.tasks import tests, validation
+from studies.schedule.rule import preset_cell
+from studies.tasks import validation
 
 
 def grid_of(found: Found, problem: str, method: str) -> np.ndarray:
@@ -62,13 +62,12 @@ def tables(found: Found) -> str:
     return "\n".join(lines)
 
 
-def rule_table(found: Found, out: Path) -> str:
+def rule_table(found: Found) -> str:
     """The means over test images and seeds where the rule was run, and its differences; "" without any."""
     lines = ["| problem | method | levels | images | PSNR (dB) | rule less this (95 %) |", "|---|---|---|---|---|---|"]
     for problem, method in itertools.product(RULED, METHODS):
         own = {c: v for c, v in found.items() if (c.problem, c.method) == (problem, method)}
-        own = {c: v for c, v in own.items() if c.image in tests(problem) and rule_file(c, out).exists()}
-        of_rule = {c: v["psnr"] for c, v in own.items() if c.spacing != PRESET and (c.first, c.last) == rule_of(c, out)}
+        of_rule = {c: v["psnr"] for c, v in own.items() if c.spacing == RULE}
         if not of_rule:
             continue
         usual = preset_cell(problem, method, "", 0)

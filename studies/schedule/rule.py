@@ -26,7 +26,7 @@ from padis_jax.noise import geometric_ladder
 from padis_jax.problems.registry import PROBLEMS
 from padis_jax.solvers.presets import Plan, preset, tv_preset
 from padis_jax.solvers.tv import total_variation
-from studies.schedule.cells import LEVELS, PRESET, Cell, Found, ranked
+from studies.schedule.cells import LEVELS, PRESET, RULE, Cell, Found, ranked
 from studies.tasks import Task, solve, task, tests
 
 FIRST_SHARE, LAST_SHARE = 4.0, 1.0
@@ -72,7 +72,7 @@ def rule_cells(
             best = [cell._replace(first=f, last=e, spacing="geometric") for f, e in ranked(found, problem, method)[:3]]
             yield from (*best, cell)
             first, last = rule_of(cell, out)
-            yield cell._replace(first=first, last=last, spacing="geometric")
+            yield cell._replace(first=first, last=last, spacing=RULE)
 
 
 def preset_cell(problem: str, method: str, image: str, seed: int) -> Cell:
