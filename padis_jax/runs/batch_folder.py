@@ -23,7 +23,7 @@ from padis_jax.problems.registry import parallel_scan
 from padis_jax.runs import batch_job
 from padis_jax.runs.case import Case, check_measured, measured_case
 from padis_jax.runs.config import Experiment
-from padis_jax.runs.unused import changed, flag
+from padis_jax.runs.unused import changed, flag, of_sinograms
 from padis_jax.solvers.checks import check_numbers
 from padis_jax.weights import Weights
 
@@ -57,8 +57,7 @@ def open_folder(config: Experiment, weights: Weights, workdir: Path) -> Folder:
     Raises:
       UserError: for a folder without a file that can be used, and settings that its files do not have.
     """
-    measured = config.measurement.geometry or not list(Path(config.measurements).glob("*.npz"))
-    return (_measured if measured else _sinograms)(config, weights, workdir)
+    return (_sinograms if of_sinograms(config) else _measured)(config, weights, workdir)
 
 
 def _sinograms(config: Experiment, weights: Weights, workdir: Path) -> Folder:

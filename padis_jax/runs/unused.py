@@ -59,6 +59,11 @@ def flag(field: str) -> str:
     return f"--{field.replace('_', '-')}"
 
 
+def of_sinograms(config: Any) -> bool:
+    """Whether the folder `config.measurements` holds sinograms of `config.scan`, not scans with a geometry."""
+    return not config.measurement.geometry and any(Path(config.measurements).glob("*.npz"))
+
+
 def check_passed_over(found: Any, given: Any) -> None:
     """Refuses flags that the run would not look at.
 
@@ -92,8 +97,7 @@ def _passed_over(config: Any) -> Iterator[tuple[set[str], str]]:
     elif path := config.measurement.path:
         yield image | scan, f"{path} was measured, and nothing is simulated"
     elif folder := config.measurements:
-        suffixes = {path.suffix for path in Path(folder).glob("*")}
-        stated = bool(config.measurement.geometry) or (bool(suffixes) and ".npz" not in suffixes)
+        stated = not of_sinograms(config) and any(Path(folder).glob("*"))
         yield image | (scan if stated else simulated), f"the files of {folder} were measured, and nothing is simulated"
     else:
         named = PROBLEMS.get(config.problem)
