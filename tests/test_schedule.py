@@ -2,16 +2,12 @@
 
 import json
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from study_tasks import still
 from tiny import refused
 
-from padis_jax.operators import Inpaint
-from padis_jax.patches import frame_for
-from padis_jax.prior import Prior
+from padis_jax.solvers.level_range import Errors
 from padis_jax.solvers.presets import preset
 from studies import tasks
 from studies.schedule import cells, rule
@@ -93,7 +89,7 @@ def test_the_rule_is_run_beside_the_best_on_every_test_image(tmp_path, ran, monk
     words = ("--problems", "ct20", "--methods", "dds", "--seeds", "0")
     run(tmp_path, "map", *words)
     monkeypatch.setattr(rule, "task", cells.task)
-    monkeypatch.setattr(rule, "errors_of", lambda given, plan, ladder: (0.05, 0.02))
+    monkeypatch.setattr(rule, "errors_of", lambda given, plan: Errors(0.05, 0.02))
     run(tmp_path, "rule", *words)
     assert len(ran) == 20 + 4 * 5
     ends = [(float(ladder[0]), float(ladder[-1])) for _, ladder in ran[20:25]]
@@ -115,7 +111,7 @@ def test_the_rule_is_run_beside_the_best_on_every_test_image(tmp_path, ran, monk
 
 def test_a_preset_of_one_level_is_run_as_it_is_beside_the_rule(tmp_path, ran, monkeypatch, capsys):
     monkeypatch.setattr(rule, "task", cells.task)
-    monkeypatch.setattr(rule, "errors_of", lambda given, plan, ladder: (0.05, 0.02))
+    monkeypatch.setattr(rule, "errors_of", lambda given, plan: Errors(0.05, 0.02))
     run(tmp_path, "rule", "--problems", "inpaint_random", "--seeds", "0")
     assert [plan.settings.sigma for plan, _ in ran] == [0.03, 0.0] * 4
     assert [(float(levels[0]), float(levels[-1])) for _, levels in ran[1::2]] == [pytest.approx((0.2, 0.02))] * 4
@@ -123,22 +119,3 @@ def test_a_preset_of_one_level_is_run_as_it_is_beside_the_rule(tmp_path, ran, mo
     run(tmp_path, "table")
     rows = [row for row in capsys.readouterr().out.splitlines() if row.startswith("| inpaint_random |")]
     assert [row.split(" | ")[2] for row in rows] == ["rule", "total variation", "preset"]
-
-
-def test_levels_of_errors_are_within_bounds_and_descend():
-    assert rule.range_of(0.02, 0.01) == pytest.approx((0.08, 0.01))
-    assert rule.range_of(9.0, 1e-9) == pytest.approx((4.0, 0.001))
-    assert rule.range_of(0.001, 0.2) == pytest.approx((0.22, 0.2))
-
-
-def test_an_image_is_measured_again_with_fresh_noise():
-    """Of a mask that keeps everything: y' is the image with noise of the deviation, the start is near the image."""
-    operator = Inpaint(mask=np.ones((24, 24), bool))
-    image = np.broadcast_to(np.linspace(0.2, 0.8, 24, dtype=np.float32)[:, None, None], (24, 24, 1))
-    prior = Prior(lambda key, plane, sigma: plane, frame_for((24, 24), 8))
-    y = jnp.zeros((24, 24, 1))
-    given = tasks.Task("small", operator, y, 0.01, np.zeros_like(image), y, prior, jax.random.key(0))
-    again = rule.measured_again(given, image)
-    assert float(np.std(again.y - image)) == pytest.approx(0.01, rel=0.1)
-    assert again.start.shape == image.shape and 0 < rule._rms(again.start - image) < 0.01
-    np.testing.assert_array_equal(again.truth, image)

@@ -1,4 +1,4 @@
-"""--auto: the weight and the iterations of a run, chosen from the case's measurement (solvers/auto.py)."""
+"""--auto: the levels, the weight and the iterations of a run, chosen from the case's measurement (solvers/auto.py)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from padis_jax.solvers.presets import Plan
 def chosen_plan(plan: Plan, shown: Mapping[str, Any]) -> Plan:
     """The plan with what `Choice.shown` says was chosen."""
     settings = {"weight": shown["weight"]} | shown.get("settings", {})
+    if "sigma_max" in shown:
+        plan = plan._replace(sigma_max=shown["sigma_max"], sigma_min=shown["sigma_min"], ladder="geometric")
     return plan._replace(settings=dataclasses.replace(plan.settings, **settings), levels=shown["levels"])
 
 
@@ -44,6 +46,7 @@ def choice_of(config: Experiment, case: Case, plan: Plan, *, blind: bool = False
     solver = dataclasses.replace(config.solver, levels=few(plan))
     short = plan_of(dataclasses.replace(config, solver=solver, auto=False), case.kind, case)
     settings = dataclasses.replace(short.settings, weight=plan.settings.weight)
+    named = {*config.solver.run_fields, *config.solver.settings}
     std = case.noise_std if known and bool(jnp.any(case.noise_std > 0)) else None
     try:
         return choose(
@@ -56,6 +59,7 @@ def choice_of(config: Experiment, case: Case, plan: Plan, *, blind: bool = False
             views=case.problem.tomography,
             axis=case.views_axis,
             short=short._replace(settings=settings),
+            levels=not named & {"sigma", "sigma_max", "sigma_min", "ladder"},
             tv=case.smoothed_by(tv_of(config, case.kind, case.problem, case.evenness)),
             **case.ties,
             watch=watch,

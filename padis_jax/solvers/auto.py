@@ -1,7 +1,7 @@
-"""The data weight and the number of iterations of plug-and-play for a new problem, from its measurement alone.
+"""Levels, data weight and iterations of plug-and-play for a new problem, from its measurement alone.
 
-First and last level, and how the weight follows the level, are those of a plan, such as the preset of the nearest kind
-of problem. Nothing of the truth is looked at. With v the image of a trial:
+First and last level are those of `level_range`, from two runs of a plan, such as the preset of the nearest kind of
+problem; how the weight follows the level is the plan's. Nothing of the truth is looked at. With v the image of a trial:
 
     noise of known s_i    discrepancy principle (Morozov, Soviet Math. Dokl. 7, 414, 1966): the weight at which
                           mean over measured i of ((y - A v)_i / s_i)^2 = 1
@@ -38,6 +38,7 @@ from padis_jax.keys import root_key
 from padis_jax.operators.weighting import weighted
 from padis_jax.prior import Prior
 from padis_jax.solvers.checks import checked_noise
+from padis_jax.solvers.level_range import Errors, bootstrap_errors, range_of
 from padis_jax.solvers.line_search import crossing, lowest
 from padis_jax.solvers.presets import Kind, Plan, preset, tv_preset
 from padis_jax.solvers.problem import Problem
@@ -74,16 +75,18 @@ class Choice(NamedTuple):
     """What `choose` returns.
 
     Attributes:
-      plan: the plan with the weight and the iterations that were chosen.
+      plan: the plan with the levels, the weight and the iterations that were chosen.
       rule: by what.
       trials: in the order in which they were run.
-      evaluations: network evaluations of all trials.
+      evaluations: network evaluations of all trials, and of what the levels came from.
+      levels: first and last noise level, if the measurement chose them.
     """
 
     plan: Plan
     rule: Rule
     trials: tuple[Trial, ...]
     evaluations: int
+    levels: tuple[float, float] | None = None
 
     @property
     def text(self) -> str:
@@ -91,9 +94,10 @@ class Choice(NamedTuple):
         few = min(t.levels for t in self.trials)  # of those that looked for the weight
         values = ", ".join(f"{t.value:.4g} at {t.weight:.3g}" for t in sorted(self.trials) if t.levels == few)
         what = "its residual in units of the noise" if self.rule == "discrepancy" else "the error of what was held out"
+        levels = "" if self.levels is None else f"levels {self.levels[0]:.3g} to {self.levels[1]:.3g}, "
         return (
-            f"auto: weight {self.plan.settings.weight:.3g}, {self.plan.levels} iterations, by the {self.rule} rule: "
-            f"{what} was {values}; {len(self.trials)} trials, {self.evaluations} evaluations"
+            f"auto: {levels}weight {self.plan.settings.weight:.3g}, {self.plan.levels} iterations, by the {self.rule} "
+            f"rule: {what} was {values}; {len(self.trials)} trials, {self.evaluations} evaluations"
         )
 
     def shown(self) -> dict[str, Any]:
@@ -101,6 +105,8 @@ class Choice(NamedTuple):
         trials = [trial._asdict() for trial in self.trials]
         found = {"weight": float(self.plan.settings.weight), "levels": self.plan.levels, "rule": self.rule}
         found |= {"settings": self.plan.described()["settings"]}
+        if self.levels is not None:
+            found |= dict(zip(("sigma_max", "sigma_min"), self.levels, strict=True))
         return {**found, "why": self.text, "evaluations": self.evaluations, "trials": trials}
 
 
@@ -115,6 +121,7 @@ def choose(
     views: bool = False,
     axis: int = 0,
     short: Plan | None = None,
+    levels: bool = True,
     tv: TV | None = None,
     along: Along | None = None,
     watch: Watch | None = None,
@@ -132,6 +139,7 @@ def choose(
       views: whether y has an axis of a scan's views, which are held out as a whole.
       axis: that axis.
       short: the plan of `few(plan)` iterations, where other settings suit these; None for those of the plan.
+      levels: whether first and last level are chosen, too, instead of the plan's.
       tv: settings of the start from total variation; None for those of TV.
       along: what ties the slices of a volume, as in `reconstruct`.
       watch: called with every trial and its image.
@@ -151,8 +159,14 @@ def choose(
         raise UserError(f"auto: the measurement has {what}, and nothing is left when it is held out: give noise_std")
     settings = tv or TV()
     settings = for_volumes(settings) if isinstance(prior, VolumePrior) else settings
-    trial = _Trials(root_key(key), problem, prior, std, measured, held, settings, plan.start, along, watch)
-    return search(trial, plan, short=short, rule="discrepancy" if known else "held out")
+    key, short, found, spent = root_key(key), (short or plan)._replace(levels=few(plan)), None, 0
+    trial = _Trials(key, problem, prior, std, measured, held, settings, plan.start, along, watch)
+    if levels:
+        found = range_of(trial.errors(jax.random.fold_in(key, 1), short, settings))
+        plan, short = (_between(each, *found) for each in (plan, short))
+        spent = 2 * short.levels * short.row.evaluations(short.settings)
+    choice = search(trial, plan, short=short, rule="discrepancy" if known else "held out")
+    return choice._replace(levels=found, evaluations=choice.evaluations + spent)
 
 
 def reconstruct_auto(
@@ -191,6 +205,12 @@ def reconstruct_auto(
 def few(plan: Plan) -> int:
     """Iterations of the trials that look for the weight."""
     return plan.levels // 2 if plan.levels > 30 else plan.levels
+
+
+def _between(plan: Plan, first: float, last: float) -> Plan:
+    """The plan with these levels, also where it stayed at one."""
+    settings = dataclasses.replace(plan.settings, sigma=0.0) if hasattr(plan.settings, "sigma") else plan.settings
+    return plan._replace(settings=settings, sigma_max=first, sigma_min=last, ladder="geometric")
 
 
 def search(trial: Callable[[Plan], float], plan: Plan, *, short: Plan | None = None, rule: Rule) -> Choice:
@@ -300,6 +320,11 @@ class _Trials:
         if self._watch is not None:
             self._watch(Trial(float(plan.settings.weight), plan.levels, value), image)
         return value
+
+    def errors(self, key: Array, plan: Plan, tv: TV) -> Errors:
+        """Of a run that sees what trials see."""
+        about: dict[str, Any] = {"noise_std": self._std, "tv": tv, "along": self._along}
+        return bootstrap_errors(key, self._y, self._operator, self._prior, plan, **about)
 
     def _value(self, image: Array) -> float:
         residual = np.abs(np.asarray(self._problem.residual(image)))[self._judged].astype(np.float64)
