@@ -297,7 +297,7 @@ MISTAKES = {
     "kernel of objects": ("deblur", own_kernel(np.asarray([[None, 1]], object)), "not a readable .npy of numbers"),
     "complex kernel": ("deblur", own_kernel([[1j, 1.0]]), "complex128 of shape (1, 2)"),
     "boundary": ("sr2", lambda f, t: ["--boundary", "zero"], "belongs to --problem deblur"),
-    "noise": ("sr2", lambda f, t: ["--noise", "-1"], "--noise -1.0: must not be negative"),
+    "noise": ("sr2", lambda f, t: ["--noise", "-1"], "--noise -1: give a standard deviation from 0"),
     "noise of photons": ("ct8", lambda f, t: ["--noise", "0.1"], "photon counts have their own"),
     "views": ("ct8", lambda f, t: ["--scan.views", "9"], "scan.views: --problem ct8 has its own"),
     "ddnm": ("denoise", lambda f, t: ["--solver", "ddnm"], "not with ddnm: A+ is 1"),
