@@ -57,14 +57,14 @@ def test_noise_that_is_not_known_is_that_of_what_is_measured():
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.3])
-def test_the_search_has_the_levels_of_the_rule_unless_it_is_told_not_to(sigma, monkeypatch):
+def test_the_search_has_the_levels_of_the_rule_if_it_is_told_to(sigma, monkeypatch):
     monkeypatch.setattr(auto, "bootstrap_errors", lambda *args, **about: Errors(0.15, 0.1))
     plan = PLAN._replace(settings=dataclasses.replace(PLAN.settings, sigma=sigma))
-    choice = choose(0, Y, A, PRIOR, plan, noise_std=0.3)
+    choice = choose(0, Y, A, PRIOR, plan, noise_std=0.3, levels=True)
     assert choice.levels == pytest.approx((0.6, 0.1)) and choice.plan.settings.sigma == 0
     assert (choice.plan.sigma_max, choice.plan.sigma_min) == choice.levels
     assert choice.text.startswith("auto: levels 0.6 to 0.1, weight ")
     assert choice.evaluations == sum(trial.levels for trial in choice.trials) + 2 * plan.levels
-    kept = choose(0, Y, A, PRIOR, plan, noise_std=0.3, levels=False)
+    kept = choose(0, Y, A, PRIOR, plan, noise_std=0.3)
     assert kept.levels is None and kept.plan.settings.sigma == sigma and kept.plan.sigma_max == 0.8
     assert "levels" not in kept.text

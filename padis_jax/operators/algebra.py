@@ -205,7 +205,7 @@ def gives_real(operator: Any, image_shape: Shape, dtype: Any) -> bool:
 
 def with_norm(operator: Any) -> Any:
     """The operator with the norm that Lanczos' method finds, to 1e-4 (`norm.leading_image`)."""
-    return dataclasses.replace(operator, norm=_known(_Parts(operator)))
+    return dataclasses.replace(operator, norm=_known(_Parts(operator))[0])
 
 
 class _Parts:
@@ -222,8 +222,9 @@ class _Parts:
 
 
 @kept
-def _known(parts: _Parts) -> Array:
-    return _norm(parts.operator)
+def _known(parts: _Parts) -> tuple[Array, Any]:
+    """The norm, with what it is of, which counts as kept."""
+    return _norm(parts.operator), parts.operator
 
 
 @jax.jit

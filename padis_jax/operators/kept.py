@@ -20,14 +20,14 @@ _others: list[Callable[[], object]] = []  # what else is to be let go of
 
 
 def kept(build: Build) -> Build:
-    """A decorator for a function of hashable arguments whose results hold arrays; `.drop` lets go of one of them."""
+    """A decorator for a function of hashable arguments whose results hold arrays."""
     table: OrderedDict[Hashable, Any] = OrderedDict()
     _tables.append(table)
 
     @functools.wraps(build)
     def found_or_built(*arguments: Hashable) -> Any:
         key = _key(arguments)
-        if key in table:
+        if key in table and not _deleted(table[key]):
             table.move_to_end(key)
             return table[key]
         made = build(*arguments)
@@ -39,12 +39,15 @@ def kept(build: Build) -> Build:
             table.popitem(last=False)
         return made
 
-    found_or_built.drop = lambda *arguments: table.pop(_key(arguments), None)  # type: ignore[attr-defined]
     return found_or_built  # type: ignore[return-value]
 
 
 def _key(arguments: tuple[Hashable, ...]) -> Hashable:
-    return (*arguments, jax.config.read("jax_enable_x64"))
+    return (*arguments, jax.config.read("jax_enable_x64"), str(getattr(jax.config, "jax_default_device", None)))
+
+
+def _deleted(made: Any) -> bool:
+    return any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(made))
 
 
 def _large(made: Any) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,7 +18,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from padis_jax.operators.algebra import FLOAT, Composable
-from padis_jax.operators.kept import kept
 from padis_jax.operators.least_squares import Map, pseudo_inverse
 from padis_jax.operators.norm import operator_norm
 from padis_jax.operators.per_channel import check_shape, whole
@@ -109,37 +107,7 @@ def from_functions(
     """
     if not isinstance(image_shape, Sequence) or not all(whole(n) for n in image_shape):
         raise ValueError(f"operator: image_shape is {image_shape}: give what forward takes, such as (H, W, C)")
-    arguments = (forward, transpose, tuple(image_shape), jnp.dtype(dtype))
-    try:
-        hash(arguments)
-    except TypeError:  # such as of a function object with fields that can change
-        return _checked(*arguments)[0]
-    operator, seen = _made(*arguments)
-    if (now := _probed(operator)) is not None and now != seen:  # what the function looks at has changed since
-        _made.drop(*arguments)  # type: ignore[attr-defined]
-        operator, _ = _made(*arguments)
-    return operator
-
-
-@kept
-def _made(
-    forward: Map, transpose: Map | None, image_shape: tuple[int, ...], dtype: jnp.dtype
-) -> tuple[LinearOperator, float | None]:
-    return _checked(forward, transpose, image_shape, dtype)
-
-
-def _probed(operator: LinearOperator) -> float | None:
-    """||A z||^2 of a fixed image z without any order; None within a trace, where nothing is looked at."""
-    order = jnp.arange(math.prod(operator.image_shape), dtype=jnp.uint32) * jnp.uint32(0x9E3779B9)  # Weyl's sequence
-    z = (order.astype(jnp.float32) / jnp.float32(2**32)).astype(operator.dtype)
-    y = operator.forward(z.reshape(operator.image_shape)).ravel()
-    return None if isinstance(y, jax.core.Tracer) else float(jnp.real(jnp.vdot(y, y)))
-
-
-def _checked(
-    forward: Map, transpose: Map | None, image_shape: tuple[int, ...], dtype: jnp.dtype
-) -> tuple[LinearOperator, float | None]:
-    """`from_functions`, with what `_probed` gives."""
+    image_shape = tuple(image_shape)
     template = jax.ShapeDtypeStruct(image_shape, dtype)
     try:
         measured = jax.eval_shape(forward, template)
@@ -171,8 +139,7 @@ def _checked(
             "wanted < 1e-3); leave transpose out to have it derived"
         )
     norm = operator_norm(forward, adjoint, image_shape=image_shape, dtype=dtype)
-    operator = LinearOperator(forward, adjoint, image_shape, tuple(measured.shape), norm, template.dtype)
-    return operator, _probed(operator)
+    return LinearOperator(forward, adjoint, image_shape, tuple(measured.shape), norm, template.dtype)
 
 
 def _derived_adjoint(forward: Map, template: jax.ShapeDtypeStruct) -> Map:

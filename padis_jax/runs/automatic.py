@@ -1,4 +1,4 @@
-"""--auto: the levels, the weight and the iterations of a run, chosen from the case's measurement (solvers/auto.py)."""
+"""--auto: the weight and the iterations of a run, chosen from the case's measurement (solvers/auto.py)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,6 @@ def choice_of(config: Experiment, case: Case, plan: Plan, *, blind: bool = False
     solver = dataclasses.replace(config.solver, levels=few(plan))
     short = plan_of(dataclasses.replace(config, solver=solver, auto=False), case.kind, case)
     settings = dataclasses.replace(short.settings, weight=plan.settings.weight)
-    named = {*config.solver.run_fields, *config.solver.settings}
     std = case.noise_std if known and bool(jnp.any(case.noise_std > 0)) else None
     try:
         return choose(
@@ -59,7 +58,6 @@ def choice_of(config: Experiment, case: Case, plan: Plan, *, blind: bool = False
             views=case.problem.tomography,
             axis=case.views_axis,
             short=short._replace(settings=settings),
-            levels=not named & {"sigma", "sigma_max", "sigma_min", "ladder"},
             tv=case.smoothed_by(tv_of(config, case.kind, case.problem, case.evenness)),
             **case.ties,
             watch=watch,

@@ -53,8 +53,8 @@ class Experiment:
       weighted: whether methods weigh each entry of the measurement by the inverse variance of its noise, where that
         differs, as with photon counts; else they are told its root mean square.
       solver: how it is reconstructed.
-      auto: take levels, weight and iterations from the measurement alone. Of plug-and-play (solvers/auto.py); five to
-        nine times the evaluations.
+      auto: take weight and iterations from the measurement alone. Of plug-and-play (solvers/auto.py); three to
+        seven times the evaluations.
       tv: settings of the baseline.
       classical: other baselines: "cgls" and "sirt", stopped at the noise of the measurement (solvers/classical.py).
       seed: root of all randomness.

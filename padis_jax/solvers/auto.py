@@ -1,7 +1,8 @@
 """Levels, data weight and iterations of plug-and-play for a new problem, from its measurement alone.
 
-First and last level are those of `level_range`, from two runs of a plan, such as the preset of the nearest kind of
-problem; how the weight follows the level is the plan's. Nothing of the truth is looked at. With v the image of a trial:
+First and last level, and how the weight follows the level, are those of a plan, such as the preset of the nearest kind
+of problem; or, if asked for, those of `level_range`, from two runs of it. Nothing of the truth is looked at. With v the
+image of a trial:
 
     noise of known s_i    discrepancy principle (Morozov, Soviet Math. Dokl. 7, 414, 1966): the weight at which
                           mean over measured i of ((y - A v)_i / s_i)^2 = 1
@@ -121,7 +122,7 @@ def choose(
     views: bool = False,
     axis: int = 0,
     short: Plan | None = None,
-    levels: bool = True,
+    levels: bool = False,
     tv: TV | None = None,
     along: Along | None = None,
     watch: Watch | None = None,
@@ -139,7 +140,8 @@ def choose(
       views: whether y has an axis of a scan's views, which are held out as a whole.
       axis: that axis.
       short: the plan of `few(plan)` iterations, where other settings suit these; None for those of the plan.
-      levels: whether first and last level are chosen, too, instead of the plan's.
+      levels: whether first and last level are chosen, too, instead of the plan's: it gains with few or many views and
+        loses in limited angle (docs/studies/auto.md).
       tv: settings of the start from total variation; None for those of TV.
       along: what ties the slices of a volume, as in `reconstruct`.
       watch: called with every trial and its image.

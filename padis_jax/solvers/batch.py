@@ -55,6 +55,8 @@ def reconstruct_batch(
 ) -> Reconstructions:
     """Reconstructs n images from n measurements of one operator.
 
+    It cannot be differentiated in reverse, as its loop has any number of levels; `reconstruct` under `vmap` can.
+
     Args:
       keys: [n]; a result depends on its own key only, not on the batch.
       measurements: [n, ...].
@@ -105,7 +107,7 @@ def reconstruct_batch(
                 tuple(own),
                 (as_pytree(operator), prior),
                 steps,
-                start_noise,
+                bool(start_noise),
                 mesh=mesh,
                 on_memory=on_memory if number == 0 else None,
             )

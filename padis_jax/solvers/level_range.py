@@ -21,6 +21,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from padis_jax.keys import root_key
+from padis_jax.operators.weighting import Weighted
 from padis_jax.prior import Prior
 from padis_jax.solvers.checks import checked_noise
 from padis_jax.solvers.presets import Plan
@@ -99,6 +100,8 @@ def _spread(problem: Problem, clean: Array) -> Array:
     """Of the noise, where it is not known: the root mean square of y - A v over what is measured."""
     residual = jnp.abs(problem.measurement - clean)
     mask = getattr(problem.operator, "measured", None)
+    if isinstance(problem.operator, Weighted):  # of which a part may be held out
+        mask = problem.operator.root
     if mask is not None:
         mask = jnp.asarray(mask).reshape(jnp.shape(mask) + (1,) * (residual.ndim - jnp.ndim(mask)))
         mask = jnp.broadcast_to(mask, residual.shape) > 0

@@ -53,6 +53,9 @@ def draw_samples(
 ) -> Samples:
     """`count` runs of a solver in one vmapped program.
 
+    It can be differentiated in arrays that are leaves of its arguments (`jax.tree_util.Partial` makes those of a
+    function so), not in what a function's closure holds; `reconstruct` under `vmap` can in both.
+
     >>> import jax.numpy as jnp, padis_jax as pj
     >>> from padis_jax.patches import frame_for
     >>> from padis_jax.prior import Prior
@@ -141,7 +144,7 @@ def _apart(
         (),
         posed(measurement, operator, prior, settings, start, noise_std, along),
         noises(sigmas, inner),
-        start_noise,
+        bool(start_noise),
         on_memory=on_memory,
     )
     evaluations = len(chains) * len(sigmas) * inner * method.evaluations(settings) * prior.tilings
