@@ -3,6 +3,7 @@
     python -m studies.auto --problem ct20 --scan.protocol paper --image.index 73
     python -m studies.auto --blind                              with the noise taken as unknown
     python -m studies.auto --astray 8                           the search begins at 8 times the preset's weight
+    python -m studies.auto --levels                             first and last level are chosen, too
     python -m studies.auto --table                              the table of all that was run
 
 Other flags are those of sample.py. A run appends a line to --out: PSNR of the preset, of what --auto chose with as many
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--blind", action="store_true", help="take the noise as unknown")
     parser.add_argument("--iterations", type=int, default=25, help="of the preset, and at most of what is chosen")
     parser.add_argument("--astray", type=float, default=1.0, help="times the preset's weight, where the search begins")
+    parser.add_argument("--levels", action="store_true", help="choose first and last level, too")
     parser.add_argument("--table", action="store_true", help="print what --out holds")
     args, rest = parser.parse_known_args(argv)
     if args.table:
@@ -51,13 +53,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     if base.auto or "weight" in base.solver.settings or base.solver.levels is not None:
         raise UserError("studies.auto: leave out --auto, --solver.weight and --solver.levels, which it sets itself")
-    found = measured(base, args.iterations, blind=args.blind, astray=args.astray)
+    found = measured(base, args.iterations, blind=args.blind, astray=args.astray, levels=args.levels)
     lines = [*read_records(args.out)] if args.out.exists() else []
     write_bytes(args.out, "".join(json_text(line) + "\n" for line in [*lines, found]).encode())
     print(markdown([found]))
 
 
-def measured(config: Experiment, iterations: int, *, blind: bool = False, astray: float = 1.0) -> dict[str, Any]:
+def measured(
+    config: Experiment, iterations: int, *, blind: bool = False, astray: float = 1.0, levels: bool = False
+) -> dict[str, Any]:
     """One line: the preset's PSNR, that of the choice, and the trials."""
     images, weights = read_images(config.image.path), load_weights(config.weights)
     case = with_prior(config, simulated_case(config, images), weights)
@@ -72,6 +76,7 @@ def measured(config: Experiment, iterations: int, *, blind: bool = False, astray
         case,
         tuned._replace(settings=settings),
         blind=blind,
+        levels=levels,
         watch=lambda trial, image: seen.append(score("", image, case).psnr),
     )
     psnr["auto"] = score("", run_solver(config, case, choice.plan, tv).image, case).psnr
@@ -80,7 +85,13 @@ def measured(config: Experiment, iterations: int, *, blind: bool = False, astray
         "protocol": case.measurement.protocol,
         "image": case.name,
     }
-    about |= {"seed": config.seed, "noise": float(case.measurement.noise_sigma), "blind": blind, "astray": astray}
+    about |= {
+        "seed": config.seed,
+        "noise": float(case.measurement.noise_sigma),
+        "blind": blind,
+        "astray": astray,
+        "levels": levels,
+    }
     trials = [trial._asdict() | {"psnr": value} for trial, value in zip(choice.trials, seen, strict=True)]
     plan = {"preset": tuned.described(), "auto": choice.plan.described()}
     return {**about, "psnr": psnr, "rule": choice.rule, "trials": trials, "evaluations": choice.evaluations, **plan}
@@ -96,6 +107,7 @@ def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
 def _row(line: Mapping[str, Any]) -> tuple[str, ...]:
     counts = ", counts" if line["protocol"] == "honest" else ""
     start = f", from {line['astray']:g} times" if line["astray"] != 1 else ""
+    start += ", levels too" if line.get("levels") else ""
     cells = [f"{line['problem']}{counts}", str(line["image"]), line["rule"] + start, f"{line['psnr']['tv']:.2f}"]
     for name in ("preset", "auto"):
         plan = line[name]

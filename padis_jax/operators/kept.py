@@ -35,7 +35,9 @@ def kept(build: Build) -> Build:
         if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):  # built within a trace, of which they are parts
             return made
         table[key] = made
-        while len(table) > COUNT or (_bytes() > BYTES and len(table) > 1) or (len(table) == 1 and _large(made)):
+        while (
+            len(table) > COUNT or (_bytes() > BYTES and len(table) > 1) or (len(table) == 1 and _size(made) > LARGEST)
+        ):
             table.popitem(last=False)
         return made
 
@@ -48,10 +50,6 @@ def _key(arguments: tuple[Hashable, ...]) -> Hashable:
 
 def _deleted(made: Any) -> bool:
     return any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(made))
-
-
-def _large(made: Any) -> bool:
-    return _size(made) > LARGEST
 
 
 def forget() -> None:

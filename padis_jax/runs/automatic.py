@@ -25,7 +25,9 @@ def chosen_plan(plan: Plan, shown: Mapping[str, Any]) -> Plan:
     return plan._replace(settings=dataclasses.replace(plan.settings, **settings), levels=shown["levels"])
 
 
-def choice_of(config: Experiment, case: Case, plan: Plan, *, blind: bool = False, watch: Watch | None = None) -> Choice:
+def choice_of(
+    config: Experiment, case: Case, plan: Plan, *, blind: bool = False, levels: bool = False, watch: Watch | None = None
+) -> Choice:
     """What the measurement of a case chooses; the truth is not looked at.
 
     The noise of a simulation is known, and that of a measured scan where `measurement.noise` names it; an estimate from
@@ -36,6 +38,7 @@ def choice_of(config: Experiment, case: Case, plan: Plan, *, blind: bool = False
       case: with its prior.
       plan: that of a run without --auto.
       blind: take the noise as unknown.
+      levels: whether the levels are chosen, too.
       watch: called with every trial and its image.
 
     Raises:
@@ -58,6 +61,7 @@ def choice_of(config: Experiment, case: Case, plan: Plan, *, blind: bool = False
             views=case.problem.tomography,
             axis=case.views_axis,
             short=short._replace(settings=settings),
+            levels=levels,
             tv=case.smoothed_by(tv_of(config, case.kind, case.problem, case.evenness)),
             **case.ties,
             watch=watch,

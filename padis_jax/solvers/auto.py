@@ -39,6 +39,7 @@ from padis_jax.keys import root_key
 from padis_jax.operators.weighting import weighted
 from padis_jax.prior import Prior
 from padis_jax.solvers.checks import checked_noise
+from padis_jax.solvers.held_out import held_out, measured_entries
 from padis_jax.solvers.level_range import Errors, bootstrap_errors, range_of
 from padis_jax.solvers.line_search import crossing, lowest
 from padis_jax.solvers.presets import Kind, Plan, preset, tv_preset
@@ -49,7 +50,6 @@ from padis_jax.solvers.volume_tv import for_volumes
 from padis_jax.solvers.volumes import Along
 from padis_jax.volume_prior import VolumePrior
 
-SHARE = 0.05  # of the measurement that is held out
 FLAT = 0.05  # errors of what is held out that differ by less are alike; docs/studies/auto.md
 
 Rule = Literal["discrepancy", "held out"]
@@ -166,7 +166,7 @@ def choose(
     if levels:
         found = range_of(trial.errors(jax.random.fold_in(key, 1), short, settings))
         plan, short = (_between(each, *found) for each in (plan, short))
-        spent = 2 * short.levels * short.row.evaluations(short.settings)
+        spent = 2 * short.levels * short.inner * short.row.evaluations(short.settings)
     choice = search(trial, plan, short=short, rule="discrepancy" if known else "held out")
     return choice._replace(levels=found, evaluations=choice.evaluations + spent)
 
@@ -243,43 +243,8 @@ def search(trial: Callable[[Plan], float], plan: Plan, *, short: Plan | None = N
         best = min(done, key=lambda t: t.value) if weight != first else next(t for t in done if t.weight == first)
         if plan.levels > short.levels and value(best.weight, plan) < best.value:
             chosen = plan
-    evaluations = sum(t.levels for t in done) * plan.row.evaluations(plan.settings)
+    evaluations = sum(t.levels for t in done) * plan.inner * plan.row.evaluations(plan.settings)
     return Choice(weighed(weight, chosen), rule, tuple(done), evaluations)
-
-
-def measured_entries(operator: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Boolean, in the shape of y: what the operator measures."""
-    mask = getattr(operator, "measured", None)
-    if mask is None:
-        return np.ones(shape, bool)
-    return np.broadcast_to(np.asarray(mask).reshape(np.shape(mask) + (1,) * (len(shape) - np.ndim(mask))), shape) > 0
-
-
-def held_out(measured: np.ndarray, *, views: bool, axis: int = 0, share: float = SHARE, seed: int = 0) -> np.ndarray:
-    """Boolean, in the shape of y: `share` of the measured entries, at least one of them.
-
-    Args:
-      measured: what is measured.
-      views: take rows of an axis, evenly spread over those in which anything is measured; else entries at random, of
-        all channels alike.
-      axis: that axis.
-      share: how much.
-      seed: of the entries.
-    """
-    chosen = np.zeros(measured.shape, bool)
-    if views:
-        rows = np.flatnonzero(np.moveaxis(measured, axis, 0).reshape(measured.shape[axis], -1).any(-1))
-        count = max(1, round(share * len(rows)))
-        np.moveaxis(chosen, axis, 0)[rows[((np.arange(count) + 0.5) * len(rows) / count).astype(int)]] = True
-    else:
-        pixels = measured.reshape(*measured.shape[:2], -1).any(-1) if measured.ndim > 1 else measured
-        places = np.flatnonzero(pixels)
-        count = max(1, round(share * len(places)))
-        picked = np.random.default_rng(seed).choice(places, count, replace=False)
-        flat = np.zeros(pixels.size, bool)
-        flat[picked] = True
-        chosen |= flat.reshape(pixels.shape + (1,) * (measured.ndim - pixels.ndim))
-    return chosen & measured
 
 
 class _Trials:

@@ -16,6 +16,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from padis_jax.fields import check_count
+from padis_jax.keys import root_key
 from padis_jax.prior import Prior
 from padis_jax.solvers.chain import Chain, begin
 from padis_jax.solvers.checks import check_operator, check_prior, checked
@@ -102,7 +103,7 @@ def reconstruct_batch(
     for number in range(average):
         found.append(
             run_side_by_side(
-                jax.vmap(lambda key, number=number: keys_of_chain(key, number, method))(keys),
+                jax.vmap(lambda key, number=number: keys_of_chain(root_key(key), number, method))(keys),
                 _begin,
                 tuple(own),
                 (as_pytree(operator), prior),

@@ -9,6 +9,8 @@ average = K. What a solver draws is the solver's: whether its spread says anythi
 
 from __future__ import annotations
 
+import inspect
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -24,10 +26,9 @@ from padis_jax.solvers.checks import check_prior
 from padis_jax.solvers.ladder import sigmas_of
 from padis_jax.solvers.problem import as_pytree
 from padis_jax.solvers.reconstruct import keys_of_chain, method_and_settings, of_levels, posed, reconstruct
-from padis_jax.solvers.registry import Settings, find_method, name_of
-from padis_jax.solvers.sampling import Noise, OnMemory, noises
+from padis_jax.solvers.registry import find_method, name_of
+from padis_jax.solvers.sampling import Noise, noises
 from padis_jax.solvers.side_by_side import run_side_by_side
-from padis_jax.solvers.volumes import Along
 
 
 class Samples(NamedTuple):
@@ -92,7 +93,7 @@ def draw_samples(
     given = (key, first, measurement, as_pytree(operator), prior, options)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(given)):
         return _samples(*_traced(key, measurement, operator, prior, first + jnp.arange(count), options))
-    return _samples(*_apart(key, measurement, operator, prior, first + jnp.arange(count), **options))
+    return _samples(*_apart(key, measurement, operator, prior, first + jnp.arange(count), options))
 
 
 def _samples(images: Array, residual: Array, evaluations: int) -> Samples:
@@ -115,40 +116,26 @@ def _traced(
 
 
 def _apart(
-    key: Array,
-    measurement: ArrayLike,
-    operator: Any,
-    prior: Any,
-    chains: Array,
-    *,
-    solver: str | Settings = "dds",
-    settings: Settings | None = None,
-    levels: int = 100,
-    inner: int = 1,
-    sigma_max: float | None = None,
-    sigma_min: float | None = None,
-    ladder: Any = "geometric",
-    start: Any = "noise",
-    start_noise: bool = True,
-    noise_std: ArrayLike | None = None,
-    along: Along | None = None,
-    on_memory: OnMemory | None = None,
+    key: Array, measurement: ArrayLike, operator: Any, prior: Any, chains: Array, options: dict[str, Any]
 ) -> tuple[Array, Array, int]:
     """By a program of any number of levels."""
+    bound = inspect.signature(reconstruct).bind(key, measurement, operator, prior, **options)
+    bound.apply_defaults()
+    given = SimpleNamespace(**bound.arguments)
     check_prior(prior)
-    method, settings = method_and_settings(solver, settings)
-    sigmas = sigmas_of(ladder, levels, inner, sigma_max, sigma_min, method)
+    method, settings = method_and_settings(given.solver, given.settings)
+    sigmas = sigmas_of(given.ladder, given.levels, given.inner, given.sigma_max, given.sigma_min, method)
     images, residuals = run_side_by_side(
         jax.vmap(lambda chain: keys_of_chain(key, chain, method))(chains),
         _begin,
         (),
-        posed(measurement, operator, prior, settings, start, noise_std, along),
-        noises(sigmas, inner),
-        bool(start_noise),
-        on_memory=on_memory,
+        posed(measurement, operator, prior, settings, given.start, given.noise_std, given.along),
+        noises(sigmas, given.inner),
+        bool(given.start_noise),
+        on_memory=given.on_memory,
     )
-    evaluations = len(chains) * len(sigmas) * inner * method.evaluations(settings) * prior.tilings
-    return images, of_levels(residuals, inner), evaluations
+    evaluations = len(chains) * len(sigmas) * given.inner * method.evaluations(settings) * prior.tilings
+    return images, of_levels(residuals, given.inner), evaluations
 
 
 def _begin(key: Array | None, own: Any, shared: Any, noises: Noise, start_noise: bool) -> Chain:
