@@ -104,6 +104,7 @@ def test_arrays_that_were_given_away_are_built_again():
 
 
 def test_the_newest_is_kept_though_it_is_large(monkeypatch):
+    forget()
     monkeypatch.setattr(kept, "BYTES", 0)
     first = parallel()
     assert parallel() is first
