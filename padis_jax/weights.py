@@ -174,7 +174,7 @@ def load_weights(path: str | Path, *, volumes: bool = False) -> Weights:
         hold the network that its own metadata describes; for a network of slabs, unless `volumes`.
     """
     path = locate(path)
-    stored = read_header(path, "no such weights file; train one with train.py, or name it with --weights")
+    stored = read_header(path, "no such weights file; check the path, or train one with train.py")
     if missing := [name for name in _METADATA if name not in stored.metadata]:
         raise UserError(
             f"{path}: its metadata has no {missing[0]!r}; it was not written by padis_jax.weights.save_weights"

@@ -35,7 +35,7 @@ def test_a_prior_by_name_is_that_of_the_path():
 def test_an_unknown_name_lists_what_there_is():
     with pytest.raises(UserError, match="'phots'.*names are head_ct, .*photos"):
         load_weights("phots")
-    with pytest.raises(UserError, match="no such weights file; train one"):  # a path
+    with pytest.raises(UserError, match="no such weights file; check the path"):  # a path
         load_weights("phots.safetensors")
 
 

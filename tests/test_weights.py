@@ -101,7 +101,7 @@ CASES = {
     "empty": (lambda good, path: path.write_bytes(b""), "damaged or truncated"),
     "text": (lambda good, path: path.write_text("hello, these are no weights\n"), "damaged or truncated"),
     "a folder": (lambda good, path: path.mkdir(), "damaged or truncated"),
-    "missing": (lambda good, path: None, "no such weights file; train one with train.py, or name it with --weights"),
+    "missing": (lambda good, path: None, "no such weights file; check the path, or train one with train.py"),
     "foreign": (
         lambda good, path: path.write_bytes(safetensors.numpy.save({"a": np.zeros(3, np.float32)})),
         "metadata has no 'network'",

@@ -32,8 +32,8 @@ from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import check_bucket, json_text
 from padis_jax.images.layouts import located
 from padis_jax.lock import locked
-from padis_jax.runs.training import check_folder, train
-from padis_jax.runs.training_data import check_resumed, load_data
+from padis_jax.runs.training import check_folder, first_step, train
+from padis_jax.runs.training_data import load_data
 from padis_jax.serialization import from_json
 
 HELP = Page(
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = dataclasses.replace(config, data=located(config.data))
     check_folder(config, workdir)
     if output.dry_run or output.verbose:
-        _plan(config, workdir, start, output, saved)
+        _plan(config, workdir, start, output)
     if output.dry_run:
         return
     silent = output.quiet or output.json or not is_leader()
@@ -88,10 +88,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{weights} written; reconstruct with: {sample_command(weights, config)}", file=sys.stderr)
 
 
-def _plan(config: Config, workdir: str, start: int, output: OutputOptions, saved: Mapping[str, Any] | None) -> None:
-    """Prints what would be done, and what it takes."""
+def _plan(config: Config, workdir: str, start: int, output: OutputOptions) -> None:
+    """Prints what would be done, and what it takes; a dry run refuses what the run would."""
     data = load_data(config)
-    check_resumed(saved, data, workdir)
+    if output.dry_run:
+        start = first_step(config, data, workdir)
     images = len(data.padded)
     estimate = plan_training(config, data.frame, max(config.run.steps - start, 0), timed=output.estimate)
     about = {"data": config.data.path, "training_images": images, "workdir": workdir, "from_step": start}

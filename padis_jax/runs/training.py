@@ -137,6 +137,18 @@ def train(config: Config, workdir: str | Path, *, silent: bool = False, lock: bo
     return path, int(state.step)
 
 
+def first_step(config: Config, data: TrainingData, workdir: str | Path) -> int:
+    """The number of steps that `train` would begin after. Raises what it would before that, and writes nothing."""
+    mesh = make_mesh(config.run.devices)
+    check_batch(mesh, config.patches)
+    if not checkpoint.folder(workdir).is_dir():
+        return int(begin(config, data.frame, mesh)[0].step)
+    with checkpoint.open_checkpoints(workdir, reading=True) as manager:
+        state, _ = begin(config, data.frame, mesh, manager, aside=False)
+        check_resumed(checkpoint.saved_config(manager), data, workdir)
+    return int(state.step)
+
+
 def provenance(config: Config, state: TrainState, origin: Mapping[str, Any] | None) -> dict[str, Any]:
     """What a weights file says of its run; `origin`: SHA-256 and provenance of the weights that it started from."""
     begun = Path(config.run.start_weights).name
@@ -152,14 +164,17 @@ def provenance(config: Config, state: TrainState, origin: Mapping[str, Any] | No
 
 
 def begin(
-    config: Config, frame: Frame, mesh: Mesh, manager: ocp.CheckpointManager | None = None
+    config: Config, frame: Frame, mesh: Mesh, manager: ocp.CheckpointManager | None = None, *, aside: bool = True
 ) -> tuple[TrainState, Callable[..., tuple[TrainState, Metrics]]]:
-    """The state to train from, the newest checkpoint's if there is one, and the step for `fit`, both on the mesh."""
+    """The state to train from, the newest checkpoint's if there is one, and the step for `fit`, both on the mesh.
+
+    `aside`: as of `checkpoint.restore`.
+    """
     shapes = state_shapes(config.network, config.optimiser)
     sharding = state_sharding(shapes, mesh, shard_parameters=config.run.shard_parameters)
     loss = DenoisingLoss(config.network, config.noise)
     step = functools.partial(step_on_mesh(mesh, sharding), loss, config.optimiser, config.run.steps)
-    state = checkpoint.restore(manager, shapes, sharding) if manager else None
+    state = checkpoint.restore(manager, shapes, sharding, aside=aside) if manager else None
     return put(first_state(config, frame), sharding) if state is None else state, step
 
 
