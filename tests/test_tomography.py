@@ -1,5 +1,6 @@
 """The projector against ASTRA, against a plain Joseph projector in float64, and against its own transpose."""
 
+import warnings
 from pathlib import Path
 
 import chex
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from padis_jax.operators import ParallelBeam, dot_test
+from padis_jax.operators import ConeBeam, FanBeam, ParallelBeam, dot_test
 
 FIXTURES = Path(__file__).parent / "fixtures"
 AWKWARD = {
@@ -214,6 +215,22 @@ def test_norm_and_pseudo_inverse_against_the_dense_matrix():
 def test_impossible_geometry_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         ParallelBeam(**(dict(image_shape=(8, 8), angles=[0.1], detector_count=8) | change))
+
+
+@pytest.mark.parametrize("scan", [ParallelBeam, FanBeam, ConeBeam])
+def test_angles_that_look_like_degrees_are_warned_of(scan):
+    about = dict(image_shape=(8, 8), detector_count=8)
+    if scan is ConeBeam:
+        about = dict(volume_shape=(2, 8, 8), detector_shape=(4, 8), slice_spacing=1.0)
+    if scan is not ParallelBeam:
+        about |= dict(source_distance=40.0, detector_distance=10.0)
+    degrees = np.arange(0.0, 180.0, 45.0)
+    with pytest.warns(UserWarning, match=rf"{scan.__name__}: the angles span 135 radians: are they degrees\?") as seen:
+        scan(angles=degrees, **about)
+    assert seen[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scan(angles=np.radians(degrees), **about)
 
 
 def test_wrong_shapes_are_refused():

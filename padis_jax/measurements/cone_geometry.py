@@ -17,7 +17,7 @@ import numpy as np
 from padis_jax.devices.memory import free_memory
 from padis_jax.errors import UserError
 from padis_jax.fields import check_length
-from padis_jax.measurements.geometry import ScanGeometry, astra_number, astra_numbers
+from padis_jax.measurements.geometry import ScanGeometry, astra_number, astra_numbers, check_angles
 from padis_jax.operators.cone import ConeBeam, ConeTransform
 from padis_jax.operators.cone_geometry import ConeGeometry, circular
 from padis_jax.operators.working_memory import working_memory
@@ -70,10 +70,7 @@ class ConeScan:
             if given := [name for name in lengths if getattr(self, name)]:
                 raise ValueError(f"vectors_mm say where all is, so leave out {given[0]}")
             return
-        if not all(map(math.isfinite, self.angles)):
-            raise ValueError("angles: all must be finite")
-        if len(self.angles) > 1 and len(set(self.angles)) == 1:
-            raise ValueError(f"angles: all {len(self.angles)} are {self.angles[0]:g}: give one for each view")
+        check_angles(self.angles)
         for name in lengths:
             value, positive = getattr(self, name), name.startswith(("row_sp", "column_sp", "source"))
             if not math.isfinite(value) or (positive and not value > 0):

@@ -17,6 +17,7 @@ import numpy as np
 from padis_jax.errors import UserError, cut
 from padis_jax.fields import check_length
 from padis_jax.files import read_text, write_json
+from padis_jax.operators.scan_checks import MANY
 from padis_jax.operators.shares import full_turn
 from padis_jax.operators.tomography import FanBeam, ParallelBeam, RayTransform
 from padis_jax.serialization import MAX_TEXT, from_json, parse_json
@@ -58,10 +59,9 @@ class ScanGeometry:
     detector_distance_mm: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.angles or not all(map(math.isfinite, self.angles)):
-            raise ValueError("angles: at least one is needed, and all must be finite")
-        if len(self.angles) > 1 and len(set(self.angles)) == 1:
-            raise ValueError(f"angles: all {len(self.angles)} are {self.angles[0]:g}: give one for each view")
+        if not self.angles:
+            raise ValueError("angles: at least one is needed")
+        check_angles(self.angles)
         if self.bins < 1 or not 0 < self.spacing_mm < math.inf:
             raise ValueError(f"bins {self.bins} and spacing_mm {self.spacing_mm} must be positive")
         if not math.isfinite(self.offset_mm):
@@ -192,12 +192,20 @@ def _beside(value: Mapping[str, Any], angles: tuple[float, ...] | None, unit: st
     return {"angles": angles, "angle_unit": unit or value["angle_unit"]}
 
 
+def check_angles(angles: tuple[float, ...]) -> None:
+    """ValueError unless they are finite, and not all the same."""
+    if not all(map(math.isfinite, angles)):
+        raise ValueError("angles: all must be finite")
+    if len(angles) > 1 and len(set(angles)) == 1:
+        raise ValueError(f"angles: all {len(angles)} are {angles[0]:g}: give one for each view")
+
+
 def unit_note(angles: tuple[float, ...], unit: str) -> str:
     """A note where the angles look as if they were in the other unit, or ""."""
     span = float(np.ptp(angles)) if angles else 0.0
     if unit == "degrees" and 2 < span < 6.3 and len(angles) >= FEW:
         return f"the angles span {span:.3g} degrees only: are they radians?"
-    if unit == "radians" and span > 90:
+    if unit == "radians" and span > MANY:
         return f"the angles span {span:.4g} radians: are they degrees?"
     return ""
 

@@ -23,7 +23,7 @@ from padis_jax.operators.kept import kept
 from padis_jax.operators.least_squares import conjugate_gradient, pseudo_inverse
 from padis_jax.operators.norm import lanczos_norm
 from padis_jax.operators.per_channel import at_least_single, check_shape, leaf, whole
-from padis_jax.operators.scan_checks import FARTHEST, check_numbers, check_sizes, checked_angles
+from padis_jax.operators.scan_checks import FARTHEST, check_numbers, check_sizes, checked_angles, warn_of_degrees
 
 BASIS = 4  # volumes that the search for the norm keeps
 STEPS = 8  # of conjugate gradients, for a first volume of views that are no circular orbit
@@ -195,8 +195,10 @@ def ConeBeam(  # noqa: N802 (a factory named like the object it makes)
         check_sizes("ConeBeam", lengths | places, min(rows, columns))
         if detector_distance < 0:
             raise ValueError(f"ConeBeam: detector_distance must not be negative, got {detector_distance}")
+        theta = checked_angles("ConeBeam", angles)
+        warn_of_degrees("ConeBeam", theta)
         vectors = circular(
-            checked_angles("ConeBeam", angles),
+            theta,
             spacing=(rows, columns),
             source_distance=float(source_distance),
             detector_distance=float(detector_distance),

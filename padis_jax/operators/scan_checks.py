@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from jax import Array
 from padis_jax.operators.per_channel import checked_size, real, whole
 
 TURNED = 1e6  # radians
+MANY = 90.0  # radians that a scan seldom spans, and degrees often
 WIDEST, FARTHEST = 1e4, 1e12  # of pixels and offsets, and of distances, in bins: tables grow with the first
 
 
@@ -22,6 +24,15 @@ def checked_angles(name: str, angles: Sequence[float] | np.ndarray | Array) -> n
             f"{name}: angles must be a non-empty list of radians of at most {TURNED:g}, got {theta.dtype}{theta.shape}"
         )
     return theta.astype(np.float64)
+
+
+def warn_of_degrees(name: str, angles: Sequence[float] | np.ndarray | Array) -> None:
+    """A warning, at the line that called the factory, where angles in radians span what angles in degrees do."""
+    span = float(np.ptp(np.asarray(angles, np.float64)))
+    if span > MANY:
+        warnings.warn(
+            f"{name}: the angles span {span:.4g} radians: are they degrees? Then give np.radians(angles)", stacklevel=3
+        )
 
 
 def check_numbers(name: str, lengths: Mapping[str, Any], places: Mapping[str, Any]) -> None:

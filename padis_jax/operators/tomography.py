@@ -25,7 +25,7 @@ from padis_jax.operators.least_squares import pseudo_inverse
 from padis_jax.operators.norm import lanczos_norm, operator_norm
 from padis_jax.operators.parallel import ParallelGeometry, ParallelRays
 from padis_jax.operators.per_channel import checked, leaf, per_channel
-from padis_jax.operators.scan_checks import checked_scan
+from padis_jax.operators.scan_checks import checked_scan, warn_of_degrees
 from padis_jax.operators.slices import SliceTransform, shape_of_slices
 
 Geometry = ParallelGeometry | FanGeometry
@@ -169,6 +169,7 @@ def ParallelBeam(  # noqa: N802 (a factory named like the object it makes)
     lengths["pixel_aspect"] = pixel_aspect
     offsets = {"detector_offset": detector_offset, "rotation_offset": rotation_offset}
     scan = checked_scan(name, plane, angles, detector_count, lengths, offsets)
+    warn_of_degrees(name, angles)
     return _of_slices(ray_transform(ParallelGeometry(**scan)), depth)
 
 
@@ -251,6 +252,7 @@ def FanBeam(  # noqa: N802 (a factory named like the object it makes)
     offsets |= {"detector_distance": detector_distance}
     plane, depth = shape_of_slices("FanBeam", image_shape, volume_shape)
     scan = checked_scan("FanBeam", plane, angles, detector_count, lengths, offsets)
+    warn_of_degrees("FanBeam", angles)
     if detector_distance < 0:
         raise ValueError(f"FanBeam: detector_distance must not be negative, got {detector_distance}")
     height = pixel_size * pixel_aspect
