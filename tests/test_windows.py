@@ -24,8 +24,9 @@ BYTES = np.random.default_rng(1).integers(0, 256, (2, 8, 8), np.uint8)
 )
 def test_a_volume_that_is_not_in_hounsfield_units_needs_a_window(tmp_path, volume, window, words):
     np.savez(tmp_path / "x.npz", volume=volume)
-    for fit in (None, HOUNSFIELD):
-        with pytest.raises(UserError, match=f"x.npz: `volume` {words}; give a window"):
+    remedy = r"give a window \(train.py: --data.low and --data.high; "
+    for fit, then in ((None, remedy), (HOUNSFIELD, "the weights take values of -1000 to 1000 HU: store such ones")):
+        with pytest.raises(UserError, match=f"x.npz: `volume` {words}; {then}"):
             read_images(tmp_path / "x.npz", fit=fit)
     read = read_images(tmp_path / "x.npz", window=window)
     np.testing.assert_allclose(read.images[..., 0], volume / window.high, atol=1e-7)

@@ -87,7 +87,7 @@ class Source:
         if window is not None:
             return window, window
         if self.doubt:
-            raise UserError(f"{self.doubt}; give a window (low, high), or store `unit` beside it, such as 1")
+            raise UserError(f"{self.doubt}; {_remedy(fit)}")
         if self.other and fit is not None and fit.unit == HOUNSFIELD.unit:
             raise UserError(f"{self.path}: values {self.other} are not in HU, as those of the weights; use others")
         if fit is not None and fit != PLAIN and fit.unit == PLAIN.unit and self.unit is None and self.dtype.kind != "f":
@@ -101,7 +101,7 @@ class Source:
         if self.unit == HOUNSFIELD.unit:
             return HOUNSFIELD, HOUNSFIELD
         if self.unit is not None:
-            raise UserError(f"{self.path}: values in {self.unit!r} have no default range; give a window (low, high)")
+            raise UserError(f"{self.path}: values in {self.unit!r} have no default range; {_remedy(fit)}")
         if self.dtype.kind == "f":
             if fit is None or fit == PLAIN:
                 return PLAIN, PLAIN
@@ -110,7 +110,7 @@ class Source:
             return (PLAIN, PLAIN) if plain else (fit, fit)
         if fit is not None and fit.unit != PLAIN.unit:
             return fit, fit
-        raise UserError(f"{self.path}: values of type {self.dtype} have no known range; give a window (low, high)")
+        raise UserError(f"{self.path}: values of type {self.dtype} have no known range; {_remedy(fit)}")
 
     def scaled(self, index: int, window: Window, *, strict: bool) -> np.ndarray:
         """Slice `index` as float32 [H, W, C] in [0, 1].
@@ -136,12 +136,22 @@ class Source:
             low, high = float(values.min()), float(values.max())
             if low < window.low or high > window.high:
                 raise UserError(
-                    f"{where} has values {low:.9g} to {high:.9g}, not within [0, 1]; give a window (low, high)"
+                    f"{where} has values {low:.9g} to {high:.9g}, not within [0, 1]; {_remedy(None)}"
                 )
         image = values.astype(np.float32)  # as Window.to_unit, without further copies
         image -= np.float32(window.low)
         image /= np.float32(window.high - window.low)
         return np.clip(image, 0.0, 1.0, out=image)
+
+
+def _remedy(fit: Window | None) -> str:
+    """What to do about values of which nobody says how they become 0 to 1; `fit`: the window of the weights."""
+    if fit is None:
+        return (
+            "give a window (train.py: --data.low and --data.high; padis-data: --low and --high; Python: window=), or "
+            "store values from 0 to 1"
+        )
+    return f"the weights take values of {fit}: store such ones in an .npz, with {fit.unit!r} as `unit` beside them"
 
 
 def clipping(what: str, count: int, size: int, window: Window) -> list[str]:
