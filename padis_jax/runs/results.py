@@ -13,6 +13,7 @@ import numpy as np
 
 import padis_jax
 from padis_jax.display import check_displays, displays_of
+from padis_jax.errors import UserError
 from padis_jax.figures import comparison, images_row, maps, save_figure, step_png
 from padis_jax.files import check_writable, write_json, write_npz
 from padis_jax.images import ImageSet, Window
@@ -169,7 +170,12 @@ def check_save(config: Experiment, workdir: Path, case: Case) -> list[str]:
 def saved_names(config: Experiment, workdir: Path, source: ImageSet, window: Window) -> list[str]:
     """The files of --save-as, within the folder; UserError for a format that needs what the source does not tell."""
     blank = result(np.zeros(source.images.shape, np.float32), source, "", window=window, anonymise=config.anonymise)
-    paths = [p for kind in config.save_as for stem in _stems(config, workdir) for p in check_format(stem, kind, blank)]
+    paths = []
+    for kind in config.save_as:
+        try:
+            paths += [path for stem in _stems(config, workdir) for path in check_format(stem, kind, blank)]
+        except UserError as error:
+            raise UserError(f"--save-as {kind}: {error}") from error
     return [str(path.relative_to(workdir)) for path in paths]
 
 
