@@ -144,6 +144,7 @@ def test_what_was_done_is_written_down(results, folder):
     assert about["seed"] == about["experiment"]["seed"] == 5
     assert about["weights_sha256"] == file_hash(folder / "w.safetensors")
     assert about["experiment"]["solver"]["levels"] == 3 and about["experiment"]["scan"]["protocol"] == "paper"
+    assert about["experiment"]["tv"] == {"weight": 0.1, "iterations": 5}
 
 
 def test_metrics_are_finite_and_complete(results):

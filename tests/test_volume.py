@@ -28,6 +28,7 @@ from padis_jax.measurements.geometry import ScanGeometry
 from padis_jax.operators import ParallelBeam
 from padis_jax.runs import solve, solve_slices
 from padis_jax.runs.volume_results import summary
+from padis_jax.solvers.presets import tv_preset
 
 QUICK = "--scan.views 5 --scan.bins 24 --tv.weight 0.01 --tv.iterations 4 --solver.levels 2".split()
 SHAPE = (15, 17)  # which the patch does not divide
@@ -239,6 +240,9 @@ def test_the_rows_of_a_measured_scan_are_a_volume(tmp_path, capsys):
     main([str(a) for a in (*given, *alone)])
     np.testing.assert_array_equal(arrays(tmp_path / "one")["PnP-ADMM"], found["PnP-ADMM"][3])
     assert json.loads((tmp_path / "one" / "config.json").read_text())["experiment"]["image"]["index"] == 3
+    for name in ("one", "out"):
+        saved = json.loads((tmp_path / name / "config.json").read_text())["experiment"]["tv"]
+        assert saved == {"weight": tv_preset("counts").weight, "iterations": 4}
 
 
 def test_a_bad_row_fails_alone_and_the_rest_is_kept(tmp_path, capsys):

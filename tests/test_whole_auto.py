@@ -112,8 +112,10 @@ def test_the_choice_is_kept_and_the_solver_has_it(folder, tmp_path, capsys, monk
     about = json.loads((out / "metrics.json").read_text())
     assert [row["method"] for row in about["rows"]] == ["FBP", "TV", "PnP-ADMM"]
     assert about["rows"][-1]["evaluations"] == 2 and about["auto"]["weight"] == 0.0123
-    saved = json.loads((out / "config.json").read_text())["experiment"]["solver"]
+    experiment = json.loads((out / "config.json").read_text())["experiment"]
+    saved = experiment["solver"]
     assert saved["settings"]["weight"] == 0.0123 and saved["levels"] == 2
+    assert experiment["tv"]["iterations"] == 5 and experiment["tv"]["weight"] > 0
     with np.load(out / "rows" / "pnp_admm.npz") as file:
         image = file["PnP-ADMM"]
     (out / "rows" / "pnp_admm.npz").write_bytes(b"cut")

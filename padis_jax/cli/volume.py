@@ -26,7 +26,7 @@ from padis_jax.files import json_text
 from padis_jax.images.choice import described
 from padis_jax.patches import Frame
 from padis_jax.runs.config import Experiment, check_defaults
-from padis_jax.runs.defaults import kind_named, plan_of
+from padis_jax.runs.defaults import kind_named, plan_of, tv_of
 from padis_jax.runs.doubts import without_blocks
 from padis_jax.runs.job import check_job, read_manifest, run_job, settings_of
 from padis_jax.runs.prior import build_prior
@@ -63,7 +63,8 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     weights = load_weights(config.weights).computing(config.compute)
     volume, window = open_volume(config, weights), weights.window
     check_host(config, volume)
-    plan = plan_of(config, kind_named(config))
+    kind = kind_named(config)
+    plan = plan_of(config, kind)
     frame = frame_of(weights, volume.source.images.shape[1:])
     mesh = make_mesh(config.devices, local=True)
     size = batch_size(config, plan, weights, frame, len(volume.numbers), mesh.size)
@@ -82,7 +83,8 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     _refuse_failed(volume, chosen, workdir)
     with results_folder(workdir, names, config, lock=not output.no_lock):
         stacked = found_slices(workdir, volume, window, chosen)
-        files = write_volume(workdir, config, volume, window, plan, weights.digest, stacked)
+        smooth = tv_of(config, kind, volume.problem)
+        files = write_volume(workdir, config, volume, window, plan, smooth, weights.digest, stacked)
     found = summary(chosen)
     if output.json:
         about = {"workdir": str(workdir), "unit": window.unit, "choice": volume.choice, **counts}

@@ -29,7 +29,7 @@ from padis_jax.measurements.cone_geometry import ConeScan
 from padis_jax.patches import frame_for
 from padis_jax.runs.automatic import chosen_plan
 from padis_jax.runs.config import Experiment, check_defaults
-from padis_jax.runs.defaults import plan_of
+from padis_jax.runs.defaults import plan_of, tv_of
 from padis_jax.runs.doubts import without_blocks
 from padis_jax.runs.job import Done, Item, check_job, read_manifest, run_job, settings_of
 from padis_jax.runs.prior import mirrored
@@ -63,7 +63,8 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     volume = open_whole(config, weights)
     config, window = volume.config, weights.window
     counted = bool(config.measurement.path) or config.scan.protocol == "honest"
-    plan = plan_of(config, kind_of(volume.problem.kind, counts=counted))
+    kind = kind_of(volume.problem.kind, counts=counted)
+    plan = plan_of(config, kind)
     shape, measured = tuple(volume.source.images.shape[:3]), measured_shape(volume)
     frame = weights.frame_for(shape[1:]) or frame_for(shape[1:], weights.frame.patch)
     prior = volume_prior_of(
@@ -108,7 +109,8 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         found.metrics["auto"] = lines[placed[AUTO]]["auto"]
         plan = chosen_plan(plan, found.metrics["auto"])
     with results_folder(workdir, names, config, lock=not output.no_lock):
-        files = write_volume(workdir, config, volume, window, plan, weights.digest, found)
+        smooth = tv_of(config, kind, volume.problem)
+        files = write_volume(workdir, config, volume, window, plan, smooth, weights.digest, found)
     if output.json:
         about = {"workdir": str(workdir), "unit": window.unit, "choice": volume.choice, **counts}
         about |= {"warnings": found.warnings} if found.warnings else {}

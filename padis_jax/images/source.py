@@ -135,9 +135,7 @@ class Source:
         if strict:
             low, high = float(values.min()), float(values.max())
             if low < window.low or high > window.high:
-                raise UserError(
-                    f"{where} has values {low:.9g} to {high:.9g}, not within [0, 1]; {_remedy(None)}"
-                )
+                raise UserError(f"{where} has values {low:.9g} to {high:.9g}, not within [0, 1]; {_remedy(None)}")
         image = values.astype(np.float32)  # as Window.to_unit, without further copies
         image -= np.float32(window.low)
         image /= np.float32(window.high - window.low)

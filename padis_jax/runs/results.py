@@ -22,11 +22,13 @@ from padis_jax.measurements.geometry import ScanGeometry, write_geometry
 from padis_jax.outputs import check_outputs, claimed, has_field
 from padis_jax.runs.case import Case
 from padis_jax.runs.config import Experiment
+from padis_jax.runs.defaults import tv_of
 from padis_jax.runs.html_report import write_report
 from padis_jax.runs.outcome import Outcome
 from padis_jax.runs.score import cells, held_lines
 from padis_jax.solvers.presets import Plan
 from padis_jax.solvers.samples import Samples
+from padis_jax.solvers.tv import TV
 from padis_jax.split import spread
 from padis_jax.writers import check_format, result, write_result
 
@@ -82,7 +84,8 @@ def write_results(
         **outcome.more,
     }
     write_json(workdir / "metrics.json", metrics)
-    about = write_config(workdir, config, digest, plan)
+    smooth = tv_of(config, case.kind, case.problem, case.evenness)
+    about = write_config(workdir, config, digest, plan, smooth)
     files = [*(path.name for path in pictures.values()), "reconstruction.npz", "metrics.json", "config.json"]
     if geometry is not None:
         write_geometry(workdir / "geometry.json", geometry)
@@ -136,11 +139,18 @@ def _drawn(path: Path, figure: Any) -> Path:
     return path
 
 
-def write_config(workdir: Path, config: Experiment, digest: str, plan: Plan | None = None) -> dict[str, Any]:
-    """config.json: resolved settings, seed, hash of the weights, versions; returns what it holds."""
+def write_config(
+    workdir: Path, config: Experiment, digest: str, plan: Plan | None = None, smooth: TV | None = None
+) -> dict[str, Any]:
+    """config.json: settings, those of the solver and of total variation resolved, seed, hash of the weights, versions.
+
+    Returns what it holds.
+    """
     experiment = dataclasses.asdict(config)
     if plan is not None:
         experiment["solver"] = plan.described()
+    if smooth is not None:
+        experiment["tv"] = {name: getattr(smooth, name) for name in experiment["tv"]}
     about = {"experiment": experiment, "seed": config.seed, "weights_sha256": digest}
     about |= {"padis_jax": padis_jax.__version__, "jax": jax.__version__}
     write_json(workdir / "config.json", about)

@@ -23,6 +23,7 @@ from padis_jax.runs.results import STEPS, check_folder, save_images, saved_names
 from padis_jax.runs.score import cells, headings, held_lines
 from padis_jax.runs.volume import Volume, item_name
 from padis_jax.solvers.presets import Plan
+from padis_jax.solvers.tv import TV
 from padis_jax.split import spread
 
 SCORES = ("psnr", "ssim", "ssim_gaussian", "rmse", "residual", "seconds")
@@ -129,6 +130,7 @@ def write_volume(
     volume: Volume,
     window: Window,
     plan: Plan,
+    smooth: TV,
     digest: str,
     found: Found,
 ) -> list[str]:
@@ -142,6 +144,7 @@ def write_volume(
       volume: what was reconstructed.
       window: of its values.
       plan: of the solver.
+      smooth: settings of total variation, of noise that is equal everywhere.
       digest: of the weights.
       found: by the job.
     """
@@ -171,7 +174,7 @@ def write_volume(
     if found.warnings:
         metrics["warnings"] = found.warnings
     write_json(workdir / "metrics.json", metrics)
-    settings = write_config(workdir, config, digest, plan)
+    settings = write_config(workdir, config, digest, plan, smooth)
     files = ["reconstruction.npz", "metrics.json", "config.json"]
     if volume.geometry is not None:
         write_geometry(workdir / "geometry.json", volume.geometry)
