@@ -3,19 +3,21 @@
 import math
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import NETWORK
 
 from padis_jax.cli.whole import sharers
-from padis_jax.operators import from_functions
+from padis_jax.operators import ParallelBeam, from_functions
 from padis_jax.patches import frame_for
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import plan_of
 from padis_jax.runs.solver_config import SolverConfig
-from padis_jax.runs.volume_memory import data_bytes
+from padis_jax.runs.volume_memory import data_bytes, trial_bytes
 from padis_jax.slabs import VolumeFrame
+from padis_jax.solvers.auto import choose
 from padis_jax.solvers.plug_and_play import PlugAndPlay
 from padis_jax.solvers.presets import KINDS
 from padis_jax.solvers.reconstruct import reconstruct
@@ -43,6 +45,22 @@ def test_the_estimate_is_within_a_quarter_of_what_xla_plans(method, beam):
     operator = volume_memory.operator_of(beam, (48, 48, 48))
     row = volume_memory.measured(operator, beam, method, NETWORK, 16, run=False, patch_batch=4)
     assert row.estimate == pytest.approx(row.planned, rel=0.25) and row.data > 0.5 * row.planned
+
+
+def test_a_trial_holds_what_the_estimate_says():
+    """As the arrays that live after a trial, but for tables: the image of the run, which its state counts, and these."""
+    frame = VolumeFrame(frame_for((16, 16), 8), 16, 1)
+    prior = VolumePrior(lambda key, volume, sigma: volume * 0.5, frame)
+    operator = ParallelBeam(volume_shape=(16, 16, 16), angles=np.arange(6) * np.pi / 6, detector_count=24)
+    y, held = operator(jnp.full((16, 16, 16), 0.2)), []
+
+    def living():
+        return sum(array.nbytes for array in jax.live_arrays() if array.size >= y.size)
+
+    before, volume = living(), 4 * 16**3
+    few_levels = plan("pnp_admm", cg_steps=1)._replace(levels=2)
+    choose(0, y, operator, prior, few_levels, views=True, axis=1, watch=lambda *_: held.append(living() - before))
+    assert max(held) - volume == trial_bytes(frame, y.shape)
 
 
 @pytest.mark.parametrize("slab", [1, 3])

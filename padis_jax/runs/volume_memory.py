@@ -12,7 +12,8 @@ so that it counts once. XLA's plan for a CPU hardly shares memory between the ne
     the others               P                    6 P + 3 V, a projection        their noise is drawn at once
 
 Plug-and-play keeps one volume more for `momentum`, one for `averaging`, and two for `spectral`. A projection is that of
-the operator: `working_memory` of a cone beam; of slices one by one V + 2 m.
+the operator: `working_memory` of a cone beam; of slices one by one V + 2 m. A trial of --auto holds beside these its start,
+V, and, where a part of the measurement is held out, the weights that say which and what is left of y, 2 m.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def estimate_whole(
         gradient=plan.row.gradient,
         timed=timed,
     )
-    return found, found.bytes + data_bytes(plan, frame, measured, cone=cone)
+    trial = trial_bytes(frame, measured) if config.auto else 0
+    return found, found.bytes + data_bytes(plan, frame, measured, cone=cone) + trial
 
 
 def data_bytes(plan: Plan, frame: VolumeFrame, measured: tuple[int, ...], *, cone: bool) -> int:
@@ -85,6 +87,11 @@ def data_bytes(plan: Plan, frame: VolumeFrame, measured: tuple[int, ...], *, con
     wide, narrow = STEPS.get(plan.method, OTHERS)
     projection = max(working_memory(frame.image_shape, measured)) if cone else volume + 2 * rays
     return state + rays + wide * padded + narrow * volume + projection
+
+
+def trial_bytes(frame: VolumeFrame, measured: tuple[int, ...]) -> int:
+    """Bytes that a trial of --auto holds beside those of its run: at most, whatever the rule."""
+    return BYTES * (math.prod(frame.image_shape) + 2 * math.prod(measured))
 
 
 def slab_evaluations(frame: VolumeFrame, plan: Plan) -> int:
