@@ -48,7 +48,7 @@ def test_the_estimate_is_within_a_quarter_of_what_xla_plans(method, beam):
 
 
 def test_a_trial_holds_what_the_estimate_says():
-    """As the arrays that live after a trial, but for tables: the image of the run, which its state counts, and these."""
+    """As the arrays that live after a trial, but for tables: the run's image, which its state counts, and these."""
     frame = VolumeFrame(frame_for((16, 16), 8), 16, 1)
     prior = VolumePrior(lambda key, volume, sigma: volume * 0.5, frame)
     operator = ParallelBeam(volume_shape=(16, 16, 16), angles=np.arange(6) * np.pi / 6, detector_count=24)

@@ -17,6 +17,27 @@ from padis_jax.cli.arguments import OutputOptions
 from padis_jax.devices import compile_cache
 
 
+class _Compilation:
+    """Takes the time that compiling takes out of a bar's, and puts its name in the place of `_waiting`."""
+
+    def __init__(self, bar: tqdm, name: str, what: str) -> None:
+        self._bar, self._name, self._what = bar, name, what
+        self._before, self._first = compile_cache.spent(), True
+
+    def passed(self) -> None:
+        """Whatever has been compiled since the last call; after the first the bar counts."""
+        spent, before = compile_cache.spent(), self._before
+        seconds, self._before = spent.seconds - before.seconds, spent
+        if self._first and spent.loaded == before.loaded:
+            compile_cache.remember(self._what, seconds)
+        if not self._bar.disable:
+            if self._first:
+                self._bar.set_description(self._name, refresh=False)
+            self._bar.start_t += seconds
+            self._bar.last_print_t += seconds
+        self._first = False
+
+
 class Progress:
     """To be called by a solver with (steps done, steps in all, info); `done` of `total` steps are behind it.
 
@@ -24,8 +45,8 @@ class Progress:
     """
 
     def __init__(self, bar: tqdm, total: int, name: str, what: str = "") -> None:
-        self.done, self.total, self._bar, self._name, self._what = 0, total, bar, name, what or name
-        self._before = compile_cache.spent()
+        self.done, self.total, self._bar = 0, total, bar
+        self._compilation = _Compilation(bar, name, what or name)
 
     def __call__(self, done: int, total: int, info: Any) -> None:
         """Moves the bar."""
@@ -38,14 +59,7 @@ class Progress:
 
     def compiled(self) -> None:
         """Everything is: from here on the bar counts."""
-        spent = compile_cache.spent()
-        seconds = spent.seconds - self._before.seconds
-        if spent.loaded == self._before.loaded:
-            compile_cache.remember(self._what, seconds)
-        if not self._bar.disable:
-            self._bar.set_description(self._name, refresh=False)
-            self._bar.start_t += seconds
-            self._bar.last_print_t += seconds
+        self._compilation.passed()
 
 
 @contextlib.contextmanager
@@ -97,8 +111,7 @@ class SliceProgress:
     """A bar over the slices of a volume, with the time left; what is compiled for the first of them does not count."""
 
     def __init__(self, bar: tqdm, name: str, what: str) -> None:
-        self._bar, self._name, self._what = bar, name, what
-        self._before, self._first = compile_cache.spent(), True
+        self._bar, self._compilation = bar, _Compilation(bar, name, what)
 
     def kept(self, count: int) -> None:
         """Of slices that are done from before."""
@@ -107,16 +120,8 @@ class SliceProgress:
 
     def line(self, record: dict[str, Any]) -> None:
         """Moves the bar by a slice: a line of the manifest."""
+        self._compilation.passed()
         if not self._bar.disable:
-            spent, before = compile_cache.spent(), self._before
-            seconds, self._before = spent.seconds - before.seconds, spent
-            if self._first:
-                self._bar.set_description(self._name, refresh=False)
-                if spent.loaded == before.loaded:
-                    compile_cache.remember(self._what, seconds)
-            self._first = False
-            self._bar.start_t += seconds
-            self._bar.last_print_t += seconds
             if record["status"] == "failed":
                 self._bar.write(f"{record['item']}: failed: {record['reason']}", file=sys.stderr)
             else:

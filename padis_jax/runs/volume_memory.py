@@ -12,8 +12,9 @@ so that it counts once. XLA's plan for a CPU hardly shares memory between the ne
     the others               P                    6 P + 3 V, a projection        their noise is drawn at once
 
 Plug-and-play keeps one volume more for `momentum`, one for `averaging`, and two for `spectral`. A projection is that of
-the operator: `working_memory` of a cone beam; of slices one by one V + 2 m. A trial of --auto holds beside these its start,
-V, and, where a part of the measurement is held out, the weights that say which and what is left of y, 2 m.
+the operator: `working_memory` of a cone beam; of slices one by one V + 2 m. A trial of --auto holds its start besides
+(V) and, where a part of the measurement is held out, the weights that say which and what is left of
+y (2 m).
 """
 
 from __future__ import annotations
