@@ -2,14 +2,13 @@
 
     python -m studies.evaluations curves --problems ct20            2 to 100 evaluations, four methods
     python -m studies.evaluations curves --budgets 2 5 10 --most 12
-    python -m studies.evaluations momentum                          plug-and-play's best range, with momentum
-    python -m studies.evaluations search --budgets 2 5 10           levels by coordinate search from there
+    python -m studies.evaluations search --budgets 2 5 10           levels by coordinate search from the best range
     python -m studies.evaluations table                             of whatever there is
     python -m studies.evaluations figure
 
 A method is run with the ranges of noise levels that `WAYS` lists and the best of them counts, on the validation image,
-which it is chosen on. Every cell has a file in --out: rerun the same command to resume. `momentum` and `search` begin
-at what `curves` found.
+which it is chosen on. Every cell has a file in --out: rerun the same command to resume. `search` begins at what
+`curves` found. All other settings are the preset's for so many evaluations, momentum and averaging included.
 """
 
 from __future__ import annotations
@@ -45,13 +44,13 @@ WAYS: dict[str, tuple[str, tuple[tuple[float, float], ...]]] = {
     "DDS": ("dds", ((0.2, 0.003), (0.2, 0.02), (0.05, 0.01))),
     "DPS": ("dps", ((0.2, 0.003), (0.2, 0.02), (0.05, 0.01))),
 }
-FALLING, MOMENTUM = "plug-and-play, falling", (0.25, 0.5)
+FALLING = "plug-and-play, falling"
 TRIALS = 24  # runs of a search, at most
 FACTOR = 2.0  # of its first steps
 
 
 class Cell(NamedTuple):
-    """A run: problem, way, image, seed, evaluations, first and last level, momentum."""
+    """A run: problem, way, image, seed, evaluations, first and last level."""
 
     problem: str
     way: str
@@ -60,7 +59,6 @@ class Cell(NamedTuple):
     budget: int
     first: float
     last: float
-    momentum: float = 0.0
 
     @property
     def name(self) -> str:
@@ -76,7 +74,7 @@ Found = dict[Cell, dict[str, Any]]
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs one part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("curves", "momentum", "search", "table", "figure"))
+    parser.add_argument("part", choices=("curves", "search", "table", "figure"))
     parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=PROBLEMS)
     parser.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=tuple(WAYS))
     parser.add_argument("--budgets", nargs="+", type=int, default=BUDGETS, help="evaluations, 2 or more")
@@ -88,8 +86,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--budgets {args.budgets}: a range of levels needs 2 evaluations or more")
     if args.part == "curves":
         measure(curve_cells(args), args.out, args.most)
-    elif args.part == "momentum":
-        measure(momentum_cells(read(args.out), args), args.out, args.most)
     elif args.part == "search":
         for problem, budget, seed in itertools.product(args.problems, args.budgets, args.seeds):
             searched(problem, budget, seed, args.out)
@@ -106,21 +102,14 @@ def curve_cells(args: argparse.Namespace) -> list[Cell]:
     return [Cell(p, w, validation(p), s, b, *ends) for s, p, b, w in grid for ends in WAYS[w][1]]
 
 
-def momentum_cells(found: Found, args: argparse.Namespace) -> list[Cell]:
-    """Plug-and-play's best range of each budget, with each momentum."""
-    grid = itertools.product(args.seeds, args.problems, sorted(args.budgets))
-    middles = [best_of(found, problem, FALLING, budget, seed) for seed, problem, budget in grid]
-    return [middle._replace(momentum=momentum) for middle in middles for momentum in MOMENTUM]
-
-
-def best_of(found: Found, problem: str, way: str, budget: int, seed: int, momentum: float = 0.0) -> Cell:
+def best_of(found: Found, problem: str, way: str, budget: int, seed: int) -> Cell:
     """The cell of the highest PSNR.
 
     Raises:
       UserError: where `curves` has not been run.
     """
     wanted = (problem, way, validation(problem), seed, budget)
-    own = [c for c in found if c[:5] == wanted and c.momentum == momentum]
+    own = [c for c in found if c[:5] == wanted]
     if not own:
         flags = f"--problems {problem} --budgets {budget} --seeds {seed}"
         raise UserError(f"no {way} at {budget}: run `python -m studies.evaluations curves {flags}` first")
@@ -128,13 +117,13 @@ def best_of(found: Found, problem: str, way: str, budget: int, seed: int, moment
 
 
 def plan_of(cell: Cell, given: Task) -> Plan:
-    """The preset of the cell's way, with its one level if it has one, and its momentum."""
+    """The preset of the cell's way, with its one level if it has one."""
     plan = preset(WAYS[cell.way][0], given.kind, cell.budget)
     if plan.method != "pnp_admm":
         return plan
-    changed: dict[str, Any] = {"sigma": 0.0, "momentum": cell.momentum}
+    changed: dict[str, Any] = {"sigma": 0.0}
     if cell.first == cell.last:
-        changed |= {"sigma": cell.first, "weight": FIXED_WEIGHT[given.kind]}
+        changed = {"sigma": cell.first, "weight": FIXED_WEIGHT[given.kind]}
     return plan._replace(settings=dataclasses.replace(plan.settings, **changed))
 
 
@@ -214,13 +203,10 @@ def rows(out: Path) -> dict[str, dict[str, dict[int, tuple[float, str]]]]:
     found = read(out)
     table: dict[str, dict[str, dict[int, list[tuple[float, str]]]]] = {}
     for problem, way, budget, seed in dict.fromkeys((c.problem, c.way, c.budget, c.seed) for c in found):
-        own = table.setdefault(problem, {})
-        wanted = (problem, way, validation(problem), seed, budget)
-        for momentum in sorted({c.momentum for c in found if c[:5] == wanted}):
-            cell = best_of(found, problem, way, budget, seed, momentum)
-            name = way + (f", momentum {momentum:g}" if momentum else "")
-            what = f"{cell.first:g}" + (f" to {cell.last:g}" if cell.first > cell.last else "")
-            own.setdefault(name, {}).setdefault(budget, []).append((found[cell]["psnr"], what))
+        cell = best_of(found, problem, way, budget, seed)
+        what = f"{cell.first:g}" + (f" to {cell.last:g}" if cell.first > cell.last else "")
+        own = table.setdefault(problem, {}).setdefault(way, {})
+        own.setdefault(budget, []).append((found[cell]["psnr"], what))
     for file in sorted((out / "search").glob("*.json")):
         problem, evaluations, _ = file.stem.rsplit("_", 2)
         best = max(json.loads(file.read_text()), key=lambda row: row["psnr"])
@@ -251,14 +237,14 @@ def tables(out: Path) -> str:
 
 
 def figure(found: Found) -> Figure:
-    """A curve of each way for each problem, without momentum, of the first seed."""
+    """A curve of each way for each problem, of the first seed."""
     problems = list(dict.fromkeys(cell.problem for cell in found))
     if not problems:
         raise UserError("no cell is there yet: run `python -m studies.evaluations curves` first")
     drawn = Figure(figsize=(3.2 * len(problems), 2.8), layout="constrained")
     for ax, problem in zip(np.atleast_1d(drawn.subplots(1, len(problems))), problems, strict=True):
         for colour, way in zip(COLOURS, WAYS, strict=False):
-            own = sorted({(c.budget, c.seed) for c in found if (c.problem, c.way, c.momentum) == (problem, way, 0.0)})
+            own = sorted({(c.budget, c.seed) for c in found if (c.problem, c.way) == (problem, way)})
             best = [best_of(found, problem, way, budget, seed) for budget, seed in own if seed == own[0][1]]
             along = [cell.budget for cell in best]
             ax.plot(along, [found[cell]["psnr"] for cell in best], "o-", color=colour, label=way, markersize=3)

@@ -1,4 +1,4 @@
-"""studies.evaluations: the best of each way, momentum and searches that begin there, and the search itself."""
+"""studies.evaluations: the best of each way, searches that begin there, and the search itself."""
 
 import json
 
@@ -13,15 +13,14 @@ from studies.evaluations import coordinate_search
 
 @pytest.fixture
 def ran(monkeypatch):
-    """Runs, each of a PSNR that is highest at the levels 0.2 and 0.03 and grows with momentum."""
+    """Runs, each of a PSNR that is highest at the levels 0.2 and 0.03."""
     seen = []
 
     def solve(given, plan, ladder):
         seen.append((plan, tuple(map(float, ladder))))
         away = abs(np.log(ladder[0] / 0.2)) + abs(np.log(ladder[-1] / 0.03))
         away = abs(plan.settings.sigma - 0.03) if getattr(plan.settings, "sigma", 0) else away
-        better = getattr(plan.settings, "momentum", 0.0)
-        return tasks.Solved(np.zeros((4, 4, 1)), 30 - away + better, [0.5] * len(ladder), 2.0)
+        return tasks.Solved(np.zeros((4, 4, 1)), 30 - away, [0.5] * len(ladder), 2.0)
 
     monkeypatch.setattr(evaluations, "task", still("ct"))
     monkeypatch.setattr(evaluations, "solve", solve)
@@ -30,22 +29,17 @@ def ran(monkeypatch):
 
 def test_the_parts_begin_at_the_best_of_the_curves(tmp_path, ran, capsys):
     words = ("--problems", "ct20", "--budgets", "2", "--out", str(tmp_path))
-    assert "curves --problems ct20 --budgets 2 --seeds 0` first" in refused(
-        evaluations.main, ["momentum", *words], capsys
-    )
+    message = refused(evaluations.main, ["search", *words], capsys)
+    assert "curves --problems ct20 --budgets 2 --seeds 0` first" in message
     evaluations.main(["curves", *words, "--most", "5"])
     assert len(ran) == 5 and "12 cells to run, 24 evaluations" in capsys.readouterr().out
     evaluations.main(["curves", *words])
     assert len(ran) == 12 and "7 cells to run, 14 evaluations, 1.0 s each" in capsys.readouterr().out
     fixed = [plan for plan, _ in ran if getattr(plan.settings, "sigma", 0)]
     assert [plan.settings.sigma for plan in fixed] == [0.02, 0.03, 0.05] and fixed[0].settings.weight == 0.003
-    evaluations.main(["momentum", *words])
-    assert [(plan.settings.momentum, levels) for plan, levels in ran[12:]] == [
-        (momentum, pytest.approx((0.3, 0.03))) for momentum in (0.25, 0.5)
-    ]
     evaluations.main(["search", *words])
     kept = json.loads((tmp_path / "search" / "ct20_2_0.json").read_text())
-    assert ran[14][1] == pytest.approx((0.3, 0.03)) and len(kept) == len(ran) - 14 <= evaluations.TRIALS
+    assert ran[12][1] == pytest.approx((0.3, 0.03)) and len(kept) == len(ran) - 12 <= evaluations.TRIALS
     assert max(row["psnr"] for row in kept) > 29.9
     count = len(ran)
     evaluations.main(["search", *words])
@@ -54,7 +48,6 @@ def test_the_parts_begin_at_the_best_of_the_curves(tmp_path, ran, capsys):
     evaluations.main(["table", "--out", str(tmp_path)])
     text = capsys.readouterr().out
     assert "| plug-and-play, falling | 29.59 (0.3 to 0.03) |" in text
-    assert "| plug-and-play, falling, momentum 0.5 | 30.09 (0.3 to 0.03) |" in text
     assert "| plug-and-play, one level | 30.00 (0.03) |" in text and "| plug-and-play, searched |" in text
     evaluations.main(["figure", "--out", str(tmp_path)])
     assert (tmp_path / "curves.png").read_bytes()[1:4] == b"PNG"
