@@ -10,9 +10,7 @@ the operator (solvers/dps.py); tilings are not mirrored. First level and step si
         --solver.average 1 --solver.start noise --vary solver.sigma-max 10 1 --vary solver.zeta 0.5 1 1.7
 """
 
-from padis_jax.runs.config import Experiment
-from padis_jax.runs.scan_config import ScanConfig
-from padis_jax.runs.solver_config import SolverConfig
+from padis_jax.experiment import Experiment, ScanConfig, SolverConfig
 
 config = Experiment(
     scan=ScanConfig(protocol="paper"),

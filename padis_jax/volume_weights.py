@@ -29,7 +29,7 @@ def load_volume_prior(
     ((7, 256, 256), 1)
 
     Args:
-      path: the weights file.
+      path: the weights file, or the name of one that comes with the program.
       depth: slices of the volume.
       first: number of its slice 0 in the volume that was trained on, or in one that is cut alike, for a network that
         knows z; None for a whole volume of as many slices.

@@ -45,7 +45,7 @@ from padis_jax.measurements.simulate import Measurement, paper_measurement
 from padis_jax.measurements.simulate_cone import cone_measurement
 from padis_jax.operators.cone import ConeTransform
 from padis_jax.shipped import file_hash, locate
-from padis_jax.solvers.presets import Kind, preset, tv_preset
+from padis_jax.solvers.presets import Kind, Plan, preset, tv_preset
 from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.solvers.tv import total_variation
 from padis_jax.solvers.volume_tv import for_volumes
@@ -67,7 +67,6 @@ class Scene(NamedTuple):
     slab: slice
     operator: ConeTransform
     measurement: Measurement
-    kind: Kind
     flatness: float
 
 
@@ -113,11 +112,25 @@ def described(args: argparse.Namespace, name: str) -> dict[str, Any]:
     about: dict[str, Any] = {key: getattr(args, key) for key in keys} | {"volume": file_hash(args.path)}
     about |= {"shape": list(args.shape)}
     if name != "fdk":
-        about["tv_iterations"] = args.tv_iterations  # all others start there
+        about |= {
+            "tv_iterations": args.tv_iterations,
+            "tv_weight": tv_preset(kind_of(args)).weight,
+        }  # all others start there
     if name not in ("fdk", "tv"):
         used = args.slab_weights if name.startswith("slab") else args.weights
-        about |= {"evaluations": args.evaluations, "weights": file_hash(locate(used))}
+        about |= {"plan": plan_of(name, args).described(), "weights": file_hash(locate(used)), "mirror": False}
     return about | ({"along_tv": args.along_tv} if name.endswith("_tv") else {})
+
+
+def kind_of(args: argparse.Namespace) -> Kind:
+    """The kind of preset."""
+    return "counts" if args.photons else "ct"
+
+
+def plan_of(name: str, args: argparse.Namespace) -> Plan:
+    """How the solver of a row runs."""
+    solver = SOLVERS[name.removeprefix("slab_").removesuffix("_tv")]
+    return preset(solver, kind_of(args), args.evaluations)
 
 
 def measured(args: argparse.Namespace) -> Scene:
@@ -154,9 +167,8 @@ def measured(args: argparse.Namespace) -> Scene:
         )
     else:
         found = paper_measurement(key, jnp.asarray(truth), operator)  # type: ignore[arg-type]
-    kind: Kind = "counts" if args.photons else "ct"
     slab = slice(scored[0] - first, scored[-1] - first + 1)
-    return Scene(truth, first, slab, operator, found, kind, pixel / between)
+    return Scene(truth, first, slab, operator, found, pixel / between)
 
 
 def orbit(shape: tuple[int, ...], pixel: float, between: float, views: int) -> ConeScan:
@@ -203,7 +215,7 @@ def solved(name: str, args: argparse.Namespace, scene: Scene, options: dict[str,
     if name == "fdk":
         return operator.start(y)
     if name == "tv":
-        settings = dataclasses.replace(for_volumes(tv_preset(scene.kind)), iterations=args.tv_iterations)
+        settings = dataclasses.replace(for_volumes(tv_preset(kind_of(args))), iterations=args.tv_iterations)
         settings = dataclasses.replace(settings, depth=scene.flatness)
         return total_variation(y, operator, settings=settings).image
     depth = len(scene.truth)
@@ -212,8 +224,7 @@ def solved(name: str, args: argparse.Namespace, scene: Scene, options: dict[str,
         prior = load_volume_prior(args.slab_weights, depth=depth, first=scene.first, mirror=False)
     else:
         prior = load_volume_prior(args.weights, depth=depth, mirror=False)
-    solver = SOLVERS[name.removeprefix("slab_").removesuffix("_tv")]
-    plan = preset(solver, scene.kind, args.evaluations)
+    plan = plan_of(name, args)
     options = {"solver": plan.settings, **plan.options(), **options}
     if args.photons:
         options["noise_std"] = scene.measurement.noise_sigma

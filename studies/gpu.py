@@ -7,7 +7,7 @@
 Training takes --train seconds of wall time, compilation included, in bfloat16, on batches that the device draws itself,
 --factor times those of the config, --inner steps a call. The learning rate follows the time instead of the step: it
 rises over the first 2 % and falls as a half cosine. weights.safetensors (the average) is written every --write-every
-seconds and can be used at any time; a checkpoint follows every two minutes, from which the same command goes on.
+seconds and can be used at any time; a checkpoint follows every two minutes, from which the same command continues.
 
 Then, while --seconds last, inference and training step of the paper's network (configs/aapm_ct.py, bfloat16, random
 patches) are timed: FLOP as XLA counts them before it optimises, their share of the device's peak (peaks.py, or --peak),

@@ -119,10 +119,12 @@ def described(args: argparse.Namespace, name: str) -> dict[str, Any]:
     """What a row depends on."""
     keys = ("slice", "around", "views", "photons", "seed")
     about: dict[str, Any] = {key: getattr(args, key) for key in keys} | {"volume": file_hash(args.path)}
+    kind = kind_of("ct", counts=bool(args.photons))
+    about |= {} if name == "fbp" else {"tv": dataclasses.asdict(tv_preset(kind))}  # all other rows start there
     if name.split("_")[0] in ("slices", "volume", "slab"):
         used = args.slab_weights if name.startswith("slab") else args.weights
-        plan = plan_of(args, name.split("_")[1], kind_of("ct", counts=bool(args.photons)))
-        about |= {"plan": plan.described(), "weights": file_hash(locate(used))}
+        plan = plan_of(args, name.split("_")[1], kind)
+        about |= {"plan": plan.described(), "weights": file_hash(locate(used)), "mirror": False}
     about |= {"skip": args.skip} if name.endswith("_skip") else {}
     return about | ({"along_tv": args.along_tv} if name.endswith("_tv") else {})
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "weights" / "README.md", ROOT / "data" / "README.md", *ROOT.glob("docs/**/*.md")]
+PAGES = [*ROOT.glob("*.md"), ROOT / "weights" / "README.md", ROOT / "data" / "README.md", *ROOT.glob("docs/**/*.md")]
 FILE = r"\b(?:configs|data|docs|padis_jax|studies|tests|weights)/[\w./-]+\.(?:jsonl|json|md|npz|png|py|safetensors)\b"
 
 

@@ -1,4 +1,4 @@
-"""Tilings that are mirrored left to right at random: M D(M x) in the place of D(x), for a network trained on both."""
+"""Tilings that are mirrored left to right at random: M D(M x) instead of D(x), for a network trained on both."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Looks into image files, as the programs would read them, and lists the weights that come along.
+"""Inspects image files as the programs would read them, and lists the shipped weights.
 
     padis-data inspect series/                            a DICOM series: size, range, spacing
     padis-data inspect scan.nii.gz --low -160 --high 240 --unit HU

@@ -18,7 +18,7 @@ from padis_jax.devices import compile_cache
 
 
 class _Compilation:
-    """Takes the time that compiling takes out of a bar's, and puts its name in the place of `_waiting`."""
+    """Takes the time that compiling takes out of a bar's, and shows its name instead of `_waiting`."""
 
     def __init__(self, bar: tqdm, name: str, what: str) -> None:
         self._bar, self._name, self._what = bar, name, what

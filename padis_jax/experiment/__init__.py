@@ -1,4 +1,4 @@
-"""Names that config files of users import: `padis_jax.runs.config` as it was called before."""
+"""Names that a config file of sample.py imports: docs/settings.md."""
 
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.image_config import ImageConfig

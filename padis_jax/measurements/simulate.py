@@ -18,7 +18,7 @@ A x, image value times the operator's length.
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,12 +45,12 @@ class Measurement(NamedTuple):
       y: in the unit of A x.
       noise_std: standard deviation of every entry, same shape and unit; from the counts alone where there are counts,
         0 where nothing is measured.
-      protocol: "paper" or "honest".
+      protocol: "paper" or "honest" of a simulation; "measured" of a scan.
     """
 
     y: Array
     noise_std: Array
-    protocol: str
+    protocol: Literal["paper", "honest", "measured"]
 
     @property
     def noise_sigma(self) -> Array:

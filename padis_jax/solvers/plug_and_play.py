@@ -10,7 +10,7 @@
 
 With `momentum` m the denoiser is given what is extrapolated from its last argument,
 
-    z <- (ADMM) x + u   or   (RED) x,      D(z + m (z - z_last), sigma)   in the place of   D(z, sigma)
+    z <- (ADMM) x + u   or   (RED) x,      D(z + m (z - z_last), sigma)   instead of   D(z, sigma)
 
 and in ADMM's last line z + m (z - z_last) stands for u + x. The dual in z_last is scaled by rho / rho', as u is, so
 that both are in the same units where levels fall. At one level, where ADMM's z is the variable of
@@ -25,7 +25,7 @@ see it.
 
 With `spectral` s the denoiser is given noise where the data have left little: w is white and
 
-    n = s sigma (w - rho (A*A + rho)^-1 w),      D(z + n, sigma)   in the place of   D(z, sigma)
+    n = s sigma (w - rho (A*A + rho)^-1 w),      D(z + n, sigma)   instead of   D(z, sigma)
 
 in both forms; u does not see n. In a direction in which A*A has the eigenvalue l, the data step leaves the share
 rho / (l + rho) of the error, and n has the share l / (l + rho) of w: noise where there is least of it, since the

@@ -28,7 +28,8 @@ class Fit(NamedTuple):
     """What a step reports.
 
     Attributes:
-      residual: ||y - A D|| / ||y|| of the denoised image D, without the quotient where y is 0; not weighted.
+      residual: ||y - A D|| / ||y||, without the quotient where y is 0; not weighted. D is the denoised image; of
+        plug-and-play its result so far, of RED-diff mu before the step.
     """
 
     residual: Array

@@ -40,8 +40,8 @@ class Reconstruction(NamedTuple):
 
     Attributes:
       image: [H, W, C], in the prior's image units, not clipped; of a prior of volumes [D, H, W].
-      residual: [levels], ||y - A D|| / ||y|| of the denoised image in the last step of each level (mean over chains),
-        not weighted, whatever the noise.
+      residual: [levels], ||y - A D|| / ||y|| in the last step of each level (mean over chains), not weighted, whatever
+        the noise. D is the denoised image; of plug-and-play its result so far, of RED-diff mu before the step.
       sigmas: [levels], the ladder.
       evaluations: network evaluations of the whole image.
     """

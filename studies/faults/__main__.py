@@ -154,7 +154,7 @@ def fuzzed(kinds: list[str]) -> Iterator[tuple[str, Counter[str], float]]:
 
 
 def killed() -> Counter[str]:
-    """30 kills of a training, each a case: it goes on from a checkpoint, and ends with the same parameters."""
+    """30 kills of a training, each a case: it continues from a checkpoint, and ends with the same parameters."""
     with tempfile.TemporaryDirectory() as base:
         counts = campaign(Path(base), 30, 800)
     wrong = counts.kills if not counts.equal else counts.failures

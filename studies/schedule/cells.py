@@ -24,7 +24,7 @@ LEVELS = 25
 METHODS = ("pnp_admm", "dds", "dps")
 MAPPED = {"problems": ("ct20", "deblur9"), "methods": METHODS[:2]}
 RULED = ("ct20", "deblur9", "ct8", "ct60", "limited120", "sr4", "inpaint_random", "denoise")
-PRESET, RULE = "preset", "rule"  # in the place of a spacing: the preset as it is, and levels by the rule
+PRESET, RULE = "preset", "rule"  # instead of a spacing: the preset as it is, and levels by the rule
 NEAREST = {"ct20": "ct20", "ct8": "ct20", "deblur9": "deblur9", "sr4": "deblur9"}  # whose map the lines begin at
 
 

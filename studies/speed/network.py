@@ -95,7 +95,7 @@ def main() -> None:
     for name, way in ways.items():
         with way:
             begin = time.process_time()
-            calls[name] = jax.jit(lambda params: call(params)).lower(params).compile()  # traced anew
+            calls[name] = jax.jit(lambda params: call(params)).lower(params).compile()  # traced again
             compiling[name], best[name] = time.process_time() - begin, (np.inf, np.inf)
     work = flops_of(call, params) / 1e9
     print(f"jax {jax.__version__} on {jax.devices()[0].platform}; least of {arguments.rounds} rounds")

@@ -30,7 +30,7 @@ from studies.speed.peaks import Peak
 
 AIMS = {"inference": 0.5, "training step": 0.4}  # of the peak
 PATCHES = 64  # of an inference
-PLAIN = lambda _, plain, *arrays: plain(*arrays)  # noqa: E731 (in the place of `convolution._on_cpu`)
+PLAIN = lambda _, plain, *arrays: plain(*arrays)  # noqa: E731 (instead of `convolution._on_cpu`)
 Made = Callable[[Config], tuple[Callable[[], Any], float, Cost]]
 
 
@@ -124,5 +124,5 @@ def flops_of(function: Callable[..., Any], *args: Any) -> float:
     """
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), args)
     with mock.patch.object(convolution, "_on_cpu", PLAIN), jax.default_device(jax.local_devices(backend="cpu")[0]):
-        analysis: Any = jax.jit(lambda *args: function(*args)).lower(*shapes).cost_analysis()  # traced anew
+        analysis: Any = jax.jit(lambda *args: function(*args)).lower(*shapes).cost_analysis()  # traced again
     return float(analysis["flops"])

@@ -111,7 +111,7 @@ def members() -> Iterator[Member]:
         values = np.rint(50 * plane) if kind == "i2" else plane
         stored = (values.T if transposed else values).astype(kind if container != "mat 5" else kind.strip(">"))
         what = f"{container} of {kind}, {'bins by views' if transposed else 'views by bins'}"
-        if transposed:  # which the geometry tells, and a flag mends
+        if transposed:  # which the geometry tells, and a flag corrects
             yield one(f"{what}, no flag", {"sinogram": stored}, container, REFUSED)
         axes = {"axes": "bins,views"} if transposed else {}
         yield one(what, {"sinogram": stored}, container, expected(values), **axes)
