@@ -44,12 +44,13 @@ def test_settings_in_tutorials_are_the_presets():
     ladder = "sigma_max={0.sigma_max:g}", "sigma_min={0.sigma_min:g}"
     expected = {
         "sparse_view_ct": [
-            f"PlugAndPlay(weight={own.weight:g}, power={own.power:g}, damping={own.damping:g})",
+            f"PlugAndPlay(weight={own.weight:g}, power={own.power:g}, damping={own.damping:g}, "
+            f"momentum={own.momentum:g}, averaging={own.averaging:g})",
             f"TV(weight={tv_preset('counts').weight:.1f}",
             *(word.format(counts) for word in ladder),
         ],
         "photographs": [
-            f"PlugAndPlay(sigma={few.sigma:g}, weight={few.weight:g})",
+            f"PlugAndPlay(sigma={few.sigma:g}, weight={few.weight:g}, averaging={few.averaging:g})",
             f"TV(weight={tv_preset('small').weight:g})",
         ],
         "uncertainty": [word.format(dds) for word in ladder],
