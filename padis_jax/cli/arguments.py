@@ -78,7 +78,7 @@ class OutputOptions(NamedTuple):
 
 OUTPUT_HELP = [
     *table([*((flag(name), text) for name, text in attributes(OutputOptions).items()), VERSION]),
-    "Exit codes: 0 done, 2 a mistake in files or settings (one line on stderr), 130 stopped by Ctrl-C.",
+    "Exit codes: 0 done, 2 a mistake in files or settings (a line on stderr), 130 Ctrl-C, 143 SIGTERM.",
 ]
 RARE = ("--version", "--max-memory", "--no-compile-cache", "--no-lock")  # in --help-all only
 

@@ -62,7 +62,7 @@ HELP = Page(
     f"{__doc__}\n{cluster.__doc__}",
     Experiment,
     "weights=FILE image.path=PATH image.index=N|60:70|all scan.views=N scan.photons=X scan.protocol=honest|paper "
-    "problem=NAME measurement.path=FILE measurements=DIR samples=N save_as=FORMAT... anonymise display=WINDOW...",
+    "problem=NAME measurement.path=FILE measurements=DIR auto samples=N save_as=FORMAT... anonymise display=WINDOW...",
     own=(
         ("--config FILE", "Python file with `config`, an Experiment (examples in configs/)"),
         ("--workdir DIR", "folder for the results (default results)"),
