@@ -171,7 +171,7 @@ def searched(problem: str, budget: int, seed: int, out: Path) -> dict[str, Any]:
 
 
 def coordinate_search(
-    value: Callable[[tuple[float, ...]], float], start: tuple[float, ...], trials: int, factor: float = FACTOR
+    value: Callable[[tuple[float, ...]], float], start: tuple[float, ...], trials: int
 ) -> tuple[float, ...]:
     """Descending levels of a high value: one level at a time is multiplied or divided by a factor, if that is better.
 
@@ -181,9 +181,8 @@ def coordinate_search(
       value: of levels, to be made high.
       start: levels, descending.
       trials: calls of `value` at most, that of `start` included.
-      factor: of the first steps.
     """
-    best, top, left = start, value(start), trials - 1
+    best, top, left, factor = start, value(start), trials - 1, FACTOR
     while left > 0 and factor > 1.01:
         moved = False
         for index, power in itertools.product(range(len(start)), (1, -1)):

@@ -17,11 +17,12 @@ ELLIPSOIDS = (
     (0.1, 0.023, 0.023, 0.02, 0.0, -0.606, 0.0, 0),
     (0.1, 0.023, 0.046, 0.02, 0.06, -0.605, 0.0, 0),
 )
+FINE = 3  # samples of a voxel along each axis
 
 
-def shepp_logan(shape: tuple[int, int, int], fine: int = 3) -> np.ndarray:
-    """[D, H, W] float32 in a cube from -1 to 1: the mean of fine^3 samples of each voxel."""
-    axes = [(np.arange(n * fine) - (n * fine - 1) / 2) / (n * fine / 2) for n in shape]
+def shepp_logan(shape: tuple[int, int, int]) -> np.ndarray:
+    """[D, H, W] float32 in a cube from -1 to 1: the mean of FINE^3 samples of each voxel."""
+    axes = [(np.arange(n * FINE) - (n * FINE - 1) / 2) / (n * FINE / 2) for n in shape]
     z, y, x = np.meshgrid(axes[0], -axes[1], axes[2], indexing="ij")
     volume = np.zeros(z.shape)
     for value, a, b, c, x0, y0, z0, turn in ELLIPSOIDS:
@@ -30,4 +31,4 @@ def shepp_logan(shape: tuple[int, int, int], fine: int = 3) -> np.ndarray:
         along = (y - y0) * np.cos(t) - (x - x0) * np.sin(t)
         volume += value * ((across / a) ** 2 + (along / b) ** 2 + ((z - z0) / c) ** 2 <= 1)
     d, h, w = shape
-    return volume.reshape(d, fine, h, fine, w, fine).mean((1, 3, 5)).astype(np.float32)
+    return volume.reshape(d, FINE, h, FINE, w, FINE).mean((1, 3, 5)).astype(np.float32)

@@ -9,25 +9,21 @@ FACTOR = 4.0  # from one number to the next
 MOST = 6  # numbers that are tried
 
 
-def lowest(
-    value: Callable[[float], float], first: float, *, factor: float = FACTOR, most: int = MOST, flat: float = 0.0
-) -> float:
-    """Where a positive function of a positive number is lowest: first times powers of `factor`, and a parabola.
+def lowest(value: Callable[[float], float], first: float, *, flat: float = 0.0) -> float:
+    """Where a positive function of a positive number is lowest: first times powers of FACTOR, and a parabola.
 
     Args:
       value: with one minimum; infinite where it has none.
       first: the first number, and the answer where its value is less than 1 + flat times the lowest of the parabola.
-      factor: from one number to the next.
-      most: numbers that are tried, at least 3.
       flat: 0 for the lowest, however little lower it is.
     """
-    found = {power: value(first * factor**power) for power in (-1, 0, 1)}
-    while len(found) < most:
+    found = {power: value(first * FACTOR**power) for power in (-1, 0, 1)}
+    while len(found) < MOST:
         best = min(found, key=lambda power: found[power])
         if best - 1 in found and best + 1 in found:
             break
         new = best - 1 if best - 1 not in found else best + 1
-        found[new] = value(first * factor**new)
+        found[new] = value(first * FACTOR**new)
     best = min(found, key=lambda power: found[power])
     sides = [found.get(best + step, math.inf) for step in (-1, 0, 1)]
     shift, low = 0.0, found[best]
@@ -36,17 +32,17 @@ def lowest(
         bend = left - 2 * middle + right
         shift = max(-0.5, min(0.5, (left - right) / (2 * bend))) if bend > 0 else 0.0
         low = math.exp(middle - bend * shift**2 / 2)
-    return first if found[0] < (1 + flat) * low else first * factor ** (best + shift)
+    return first if found[0] < (1 + flat) * low else first * FACTOR ** (best + shift)
 
 
-def crossing(value: Callable[[float], float], first: float, *, factor: float = FACTOR, most: int = MOST) -> float:
-    """Where a positive function that rises with a positive number is 1: first times powers of `factor`, and a line.
+def crossing(value: Callable[[float], float], first: float) -> float:
+    """Where a positive function that rises with a positive number is 1: first times powers of FACTOR, and a line.
 
-    Where it does not come to 1 within `most` numbers, the last of them.
+    Where it does not come to 1 within MOST numbers, the last of them.
     """
     before, now = first, value(first)
-    step = factor if now < 1 else 1 / factor
-    for _ in range(most - 1):
+    step = FACTOR if now < 1 else 1 / FACTOR
+    for _ in range(MOST - 1):
         weight = before * step
         found = value(weight)
         if (found < 1) != (now < 1):

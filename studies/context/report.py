@@ -11,11 +11,11 @@ GAIN, LOSS = 0.5, 0.1  # dB: least on two of the first three problems, most at 2
 BASELINES, SLICE = "docs/benchmark_quick.jsonl", 41  # the supervised networks' figures, of this slice alone
 
 
-def supervised(path: str = BASELINES) -> dict[str, float]:
+def supervised() -> dict[str, float]:
     """problem -> PSNR of the network that was trained for it, of slice 41 (docs/studies/baselines.md)."""
     return {
         r["task"]: r["psnr"]
-        for r in read_records(path)
+        for r in read_records(BASELINES)
         if (r["method"], r["image"]) == ("supervised", f"slice {SLICE}")
     }
 

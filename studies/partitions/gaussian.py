@@ -22,6 +22,8 @@ import numpy as np
 
 from padis_jax.patches import Frame, tile
 
+DEVIATION = 0.25  # of a pixel
+
 
 class Errors(NamedTuple):
     """Mean squared errors of a pixel of denoised images, float.
@@ -39,11 +41,11 @@ class Errors(NamedTuple):
     variance: float
 
 
-def covariance(side: int, length: float, *, deviation: float = 0.25, smooth: bool = False) -> np.ndarray:
-    """C of images of side x side pixels, float64 [n, n]: deviation^2 exp(-d / length), or exp(-(d / length)^2 / 2)."""
+def covariance(side: int, length: float, *, smooth: bool = False) -> np.ndarray:
+    """C of images of side x side pixels, float64 [n, n]: DEVIATION^2 exp(-d / length), or exp(-(d / length)^2 / 2)."""
     grid = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="ij"), -1).reshape(-1, 2)
     d = np.linalg.norm(grid[:, None] - grid[None], axis=-1) / length
-    return np.asarray(deviation**2 * np.exp(-(d**2) / 2 if smooth else -d))
+    return np.asarray(DEVIATION**2 * np.exp(-(d**2) / 2 if smooth else -d))
 
 
 def blocks(frame: Frame) -> list[list[np.ndarray]]:
