@@ -99,6 +99,8 @@ def test_what_is_held_out_is_a_share_of_what_is_measured():
     found = held_out(measured, views=False)
     assert found.any(-1).sum() == 5 and (found.all(-1) == found.any(-1)).all() and not (found & ~measured).any()
     assert held_out(np.ones(7, bool), views=False).sum() == 1
+    entries = held_out(np.ones((6, 10, 12), bool), views=False, channels=False)
+    assert entries.sum() == 36 and not entries.all(-1).any()
     assert held_out(np.arange(40).reshape(20, 2) % 2 == 0, views=True)[10].tolist() == [True, False]
 
 

@@ -1,6 +1,7 @@
 """What the closed forms of test_gaussian.py leave out: operators without a pseudo-inverse, floors, refusals."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +52,21 @@ def test_the_operators_own_pseudo_inverse_is_used_and_otherwise_converged_cg():
     for operator, factor in ((Bare(), 1), (Inverted(), 2)):
         problem = build_problem(operator, PRIOR.denoise, GAUSSIAN.y, PRIOR.frame, channels=1)
         assert relative(jax.jit(lambda p: p.pinv(p.measurement, tolerance=1e-6))(problem), factor * expected) < 1e-4
+
+
+@pytest.mark.parametrize("sigma", [0.2, 0.015, 0.005])
+def test_the_levels_of_the_ode_of_daps_fall(sigma):
+    seen = []
+
+    def denoise(key, plane, level):
+        jax.debug.callback(lambda at: seen.append(float(at)), level, ordered=True)
+        return plane / 2
+
+    problem = dataclasses.replace(PROBLEM, denoise=denoise)
+    daps.flow(DAPS(ode_steps=4, ode_end=0.01), problem, same_key(), X, jnp.float32(sigma))
+    jax.effects_barrier()
+    assert len(seen) == 4 and seen[0] == pytest.approx(sigma) and all(a > b > 0 for a, b in itertools.pairwise(seen))
+    assert seen[-1] == pytest.approx(min(0.01, sigma / 2))
 
 
 @pytest.mark.slow

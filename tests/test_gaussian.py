@@ -112,7 +112,7 @@ def daps_flow(settings, sigma):
     """The end of the ODE, c = f x + o."""
     f, o = EYE, np.zeros(N)
     n = settings.ode_steps
-    end = min(settings.ode_end, sigma)
+    end = min(settings.ode_end, sigma / 2)
     levels = [(sigma ** (1 / 7) + k / max(n - 1, 1) * (end ** (1 / 7) - sigma ** (1 / 7))) ** 7 for k in range(n)] + [0]
     for now, after in zip(levels, levels[1:], strict=False):
         one = g_mix(GAUSSIAN.wiener(now), after / now)

@@ -6,10 +6,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from padis_jax.operators import Blur, FanBeam, ParallelBeam, conjugate_gradient, dot_test, from_functions, operator_norm
+from padis_jax.operators import (
+    Blur,
+    FanBeam,
+    Inpaint,
+    ParallelBeam,
+    conjugate_gradient,
+    dot_test,
+    from_functions,
+    operator_norm,
+    stack,
+)
 from padis_jax.operators.least_squares import pseudo_inverse
 from padis_jax.operators.linear import Operator
 from padis_jax.operators.norm import lanczos_norm
+from padis_jax.operators.weighting import weigh
 
 MATRIX = np.random.default_rng(0).standard_normal((12, 20)).astype(np.float32)  # more unknowns than equations
 
@@ -156,6 +167,18 @@ def test_the_norm_is_right_where_singular_values_crowd():
     values = jnp.linspace(0.9, 1.0, 400)  # power iteration is slowest here
     norm = operator_norm(lambda x: values * x, lambda y: values * y, image_shape=(400,))
     assert abs(float(norm) - 1) < 1e-3
+
+
+@pytest.mark.parametrize("gain", [1.02, 1.3])
+def test_the_norm_is_right_where_one_pixel_stands_out(gain):
+    """A random image of 128 x 128 hardly holds it: of functions, of what is put together, and of weights."""
+    gains = jnp.ones((128, 128)).at[20, 35].set(gain)
+    whole = Inpaint(mask=np.ones((128, 128)))
+    operator = from_functions(lambda x: gains * x, image_shape=(128, 128))
+    np.testing.assert_allclose(operator.norm, gain, rtol=1e-3)
+    np.testing.assert_allclose(stack([operator, whole]).norm, np.hypot(gain, 1), rtol=1e-3)
+    weighted, _, _ = weigh(whole, jnp.zeros((128, 128)), 0.1 / gains, (128, 128))
+    np.testing.assert_allclose(weighted.norm, weighted.root.max(), rtol=1e-2 if gain < 1.1 else 1e-3)
 
 
 def test_the_norm_of_nothing_is_zero():

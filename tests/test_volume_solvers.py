@@ -109,20 +109,20 @@ def test_dds_of_a_gaussian_volume(along):
 
 @pytest.mark.parametrize("along", [None, Along(tv=2e-3, knee=0.05)], ids=["alone", "tied"])
 def test_the_data_step_of_plug_and_play(along):
-    """x of the first iteration solves (A*A + rho + tie) x = A*y + rho v."""
+    """x solves (A*A + rho + tie) x = A*y + rho (v - u), where the tie is that at v: there x and v meet."""
     g, settings = GAUSSIAN, plug_and_play.PlugAndPlay(weight=0.05, cg_steps=60)
-    start = np.random.default_rng(3).random(FRAME.image_shape).astype(np.float32)
+    start, dual = np.random.default_rng(3).random((2, *FRAME.image_shape)).astype(np.float32)
     state, _ = jax.jit(plug_and_play.step)(
         settings,
         problem(along, "pnp_admm"),
         jax.random.key(0),
-        plug_and_play.begin(settings, jnp.asarray(start)),
+        (*plug_and_play.begin(settings, jnp.asarray(start))[:2], jnp.asarray(dual)),
         Noise(jnp.float32(0.1), jnp.float32(0.05)),
     )
     v, rho = start.ravel().astype(float), 0.05 * np.linalg.norm(g.matrix, 2) ** 2
     system = g.matrix.T @ g.matrix + rho * np.eye(len(v))
     system = system if along is None else system + variation(g, v, along)
-    expected = np.linalg.solve(system, g.matrix.T @ g.y + rho * v)
+    expected = np.linalg.solve(system, g.matrix.T @ g.y + rho * (v - dual.ravel()))
     assert relative(np.asarray(state[0]).ravel(), expected) < 1e-4
 
 

@@ -11,6 +11,7 @@ from linear_problem import FRAME, PLANE, make, relative
 from test_reconstruct import Matrix
 
 from padis_jax.errors import UserError
+from padis_jax.measurements.simulate import paper_measurement
 from padis_jax.operators import Blur, Downsample, Inpaint, ParallelBeam, dot_test, from_functions, stack, uniform_kernel
 from padis_jax.operators.weighting import Weighted, root_weights, weigh, weighted
 from padis_jax.patches import frame_for
@@ -260,6 +261,50 @@ def test_equal_noise_is_one_number_bit_for_bit_and_zero_is_none():
     for std in (0.3, np.full(7, 0.3), np.zeros(7)):
         found = total_variation(Y, A, settings=settings, noise_std=std).image
         np.testing.assert_array_equal(found, expected)
+
+
+def test_equal_noise_that_is_traced_keeps_an_inverse_in_closed_form():
+    """DDNM takes A+; that of a blur is its own, which drops the frequencies that hardly pass."""
+    operator, truth = Blur(image_shape=SHAPE, kernel=uniform_kernel(3)), image(*SHAPE, 1)
+    prior = tiled_prior(lambda patches, positions, sigma: 0.9 * patches, frame_for(SHAPE, 4))
+    y = operator(truth) + 0.1 * image(*SHAPE, 1, seed=1)
+
+    def solved(std):
+        return reconstruct(0, y, operator, prior, solver="ddnm", noise_std=std, **SHORT).image
+
+    traced = jax.jit(solved)
+    np.testing.assert_allclose(traced(jnp.full((*SHAPE, 1), 0.1)), solved(0.1), atol=2e-4)
+    uneven = 0.1 + 0.1 * MASK[..., None].astype(np.float32)
+    np.testing.assert_allclose(traced(uneven), solved(uneven), atol=2e-3)
+
+
+def test_complex_noise_is_told_as_that_of_the_whole_number():
+    """E|n|^2 = s^2, as `paper_measurement` draws it: Bayes' rule for it as a real problem of twice the size."""
+    rng, k, sigma, s = np.random.default_rng(1), GAUSSIAN.crop, 0.8, 2.0
+    matrix = 2 * (rng.standard_normal((7, 12)) + 1j * rng.standard_normal((7, 12)))
+    wide = jnp.asarray(matrix, jnp.complex64)
+    operator = from_functions(lambda x: wide @ x.ravel().astype(jnp.complex64), image_shape=(3, 4, 1))
+    truth = jnp.asarray((k @ GAUSSIAN.mean).reshape(3, 4, 1), jnp.float32)
+    y = paper_measurement(jax.random.key(3), truth, operator, sigma=s).y
+    start = rng.random((3, 4, 1)).astype(np.float32)
+    x = k.T @ start.ravel()
+    denoised = k @ (GAUSSIAN.mean + GAUSSIAN.wiener(sigma) @ (x - GAUSSIAN.mean))
+    rows, values = np.concatenate([matrix.real, matrix.imag]), np.concatenate([np.real(y), np.imag(y)])
+    precision = rows.T @ rows / (s**2 / 2) + np.eye(12) / sigma**2
+    expected = np.linalg.solve(precision, rows.T @ values / (s**2 / 2) + denoised / sigma**2)
+    for std in (s, np.full(7, s)):
+        found = reconstruct(
+            0,
+            y,
+            operator,
+            PRIOR,
+            solver=dds.DDS(consistency=0.0, cg_steps=30),
+            ladder=[sigma],
+            start=start,
+            start_noise=False,
+            noise_std=std,
+        )
+        assert relative(np.asarray(found.image).ravel(), expected) < 1e-4
 
 
 def test_a_pixel_that_is_not_measured_weighs_nothing():

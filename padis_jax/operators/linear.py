@@ -19,7 +19,7 @@ from jax import Array
 
 from padis_jax.operators.algebra import FLOAT, Composable
 from padis_jax.operators.least_squares import Map, pseudo_inverse
-from padis_jax.operators.norm import operator_norm
+from padis_jax.operators.norm import leading_image
 from padis_jax.operators.per_channel import check_shape, whole
 
 
@@ -138,7 +138,8 @@ def from_functions(
             f"operator: forward is not linear, or transpose is not its transpose (dot test {mismatch:.1e}, "
             "wanted < 1e-3); leave transpose out to have it derived"
         )
-    norm = operator_norm(forward, adjoint, image_shape=image_shape, dtype=dtype)
+    leading = leading_image(forward, adjoint, image_shape=image_shape, dtype=dtype)
+    norm = jnp.linalg.norm(forward(leading).ravel())
     return LinearOperator(forward, adjoint, image_shape, tuple(measured.shape), norm, template.dtype)
 
 

@@ -15,6 +15,8 @@ from padis_jax.operators.least_squares import Map, as_partial
 from padis_jax.operators.unit import length
 
 TOLERANCE = 1e-3  # of a norm
+ROUNDING = 1e-6  # of a product
+LARGE = 2**24  # pixels of an image of which ten are too many to keep
 TIGHT = 1e-4  # of a norm of operators that are put together, of whose eigenvalues nothing is known
 LanczosState = tuple[Array, Array, Array, Array, Array, Array]  # count, basis, matrix, next vector, value, residual
 
@@ -29,31 +31,31 @@ def operator_norm(
 ) -> Array:
     """||A|| by power iteration on A'A from a fixed random image; a real scalar.
 
-    Stops when ||A'A v - s v|| <= 2 TOLERANCE s, which puts an eigenvalue of A'A so close to s that the norm is right
-    to TOLERANCE; the change between two iterations would say nothing of the kind where eigenvalues crowd.
+    Stops when ||A'A v - s v|| <= 2 TOLERANCE s, which puts an eigenvalue of A'A so close to s that its root is right
+    to TOLERANCE; the change between two iterations would say nothing of the kind where eigenvalues crowd. That it is
+    the largest takes a start that holds enough of its image, as those of projectors and blurs do; of other operators
+    use `leading_image`.
     """
-    return _power(forward, adjoint, image_shape, dtype, max_iterations)[1]
+    start = jax.random.normal(jax.random.key(0), image_shape, dtype)
+    return _compiled(_iterate, forward, adjoint, max_iterations)(start)[1]
 
 
 def leading_image(forward: Map, adjoint: Map, *, image_shape: tuple[int, ...], dtype: jnp.dtype | type) -> Array:
-    """A unit image v with ||A v|| = ||A|| to `TIGHT`, by Lanczos' method from a fixed random image."""
+    """A unit image v with ||A v|| = ||A|| to `TIGHT`, by Lanczos' method from a fixed random image.
+
+    A full basis is used unless what is left is rounding: where nearly all singular values are equal and a few pixels
+    have larger ones, a random image hardly holds these, and looks like the answer.
+    """
     start = jax.random.normal(jax.random.key(0), image_shape, dtype).ravel()
-    found = _compiled(_lanczos_image, forward, adjoint, image_shape, TIGHT, 300, 10)
+    basis = 10 if start.size < LARGE else 4
+    found = _compiled(_lanczos_image, forward, adjoint, image_shape, TIGHT, 300, basis, basis)
     return found(start / jnp.linalg.norm(start).astype(dtype))
 
 
-def power_image(forward: Map, adjoint: Map, *, image_shape: tuple[int, ...], dtype: jnp.dtype | type) -> Array:
-    """A unit image v with ||A v|| = ||A||, found like `operator_norm`; 0 if A is."""
-    w = _power(forward, adjoint, image_shape, dtype)[0]
+def power_image(forward: Map, adjoint: Map, start: Array) -> Array:
+    """A unit image v with ||A v|| = ||A||, found like `operator_norm` from an image; 0 if A is."""
+    w = _compiled(_iterate, forward, adjoint, 1000)(start)[0]
     return w / jnp.maximum(length(w), jnp.finfo(w.dtype).tiny).astype(w.dtype)
-
-
-def _power(
-    forward: Map, adjoint: Map, image_shape: tuple[int, ...], dtype: Any, max_iterations: int = 1000
-) -> tuple[Array, Array]:
-    """(A'A v, ||A v||) of the last unit image v."""
-    start = jax.random.normal(jax.random.key(0), image_shape, dtype)
-    return _compiled(_iterate, forward, adjoint, max_iterations)(start)
 
 
 def _compiled(method: Callable[..., Any], forward: Map, adjoint: Map, *numbers: Any) -> Callable[[Array], Any]:
@@ -73,6 +75,8 @@ def _shared(method: Callable[..., Any], numbers: tuple[Any, ...], forward: Map, 
 
 
 def _iterate(forward: Map, adjoint: Map, v: Array, max_iterations: int) -> tuple[Array, Array]:
+    """(A'A v, ||A v||) of the last unit image v."""
+
     def normal(v: Array) -> tuple[Array, Array, Array]:
         w = adjoint(forward(v)).astype(v.dtype)
         s = jnp.real(jnp.vdot(v, w))
@@ -130,10 +134,14 @@ def _lanczos_loop(
     tolerance: float,
     max_iterations: int,
     basis: int,
+    least: int = 0,
 ) -> LanczosState:
+    """The last state; of `least` products, unless what is left before is rounding."""
+
     def unfinished(state: LanczosState) -> Array:
         i, _, _, _, s, residual = state
-        return (residual > 2 * tolerance * s) & (i < max_iterations)
+        bound = jnp.where(i < least, ROUNDING, 2 * tolerance)
+        return (residual > bound * s) & (i < max_iterations)
 
     def step(state: LanczosState) -> LanczosState:
         i, vectors, matrix, v, _, _ = state
@@ -149,6 +157,8 @@ def _lanczos_loop(
         full = j + 1 == basis
         ritz = parts[:, -1] @ vectors
         following = w / jnp.maximum(left, jnp.finfo(w.dtype).tiny).astype(w.dtype)
+        if least:  # w may be hardly more than rounding, and its direction not orthogonal
+            following = following - (vectors.conj() @ following) @ vectors
         following = jnp.where(full, ritz / jnp.linalg.norm(ritz).astype(w.dtype), following)
         vectors, matrix = jnp.where(full, 0, vectors), jnp.where(full, 0, matrix)
         return i + 1, vectors, matrix, following, values[-1], left * jnp.abs(parts[j, -1])

@@ -22,6 +22,9 @@ from padis_jax.operators.algebra import Composable
 from padis_jax.operators.least_squares import pseudo_inverse
 from padis_jax.operators.norm import power_image
 from padis_jax.operators.per_channel import check_shape
+from padis_jax.operators.unit import length
+
+HEAVY = 256  # power of the weights in the start of the power iteration
 
 
 @functools.partial(
@@ -149,15 +152,23 @@ def weighted(operator: Any, root: Array, image_shape: tuple[int, ...]) -> Weight
 def _norm(operator: Weighted) -> Array:
     def found(operator: Weighted) -> Array:
         fixed = jax.tree.map(lax.stop_gradient, operator)
-        v = power_image(
-            fixed, functools.partial(_real_adjoint, fixed), image_shape=fixed.image_shape, dtype=jnp.float32
-        )
+        v = power_image(fixed, functools.partial(_real_adjoint, fixed), _start(fixed))
         return jnp.linalg.norm(operator(v).ravel()).astype(jnp.float32)
 
     def known(operator: Weighted) -> Array:
         return jnp.asarray(operator.operator.norm, jnp.float32).reshape(())
 
     return lax.cond(jnp.all(operator.root == 1), known, found, operator)
+
+
+def _start(operator: Weighted) -> Array:
+    """A random image, and as much of what the entries of the largest weights see: it may be a single one of them."""
+    image = jax.random.normal(jax.random.key(0), operator.image_shape, jnp.float32)
+    heavy = (operator.root / jnp.maximum(jnp.max(operator.root), jnp.finfo(jnp.float32).tiny)) ** HEAVY
+    y = operator(jnp.ones_like(image))
+    seen = _real_adjoint(operator, heavy.astype(y.dtype) * y)
+    image, seen = (v / jnp.maximum(length(v), jnp.finfo(jnp.float32).tiny) for v in (image, seen))
+    return image + seen
 
 
 def _real_adjoint(operator: Weighted, measurement: Array) -> Array:

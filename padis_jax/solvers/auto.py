@@ -155,7 +155,8 @@ def choose(
     std = checked_noise(noise_std, problem.measurement.shape, operator)
     measured = measured_entries(operator, problem.measurement.shape)
     known = std is not None and bool(jnp.any(std > 0))
-    held = np.zeros_like(measured) if known else held_out(measured, views=views, axis=axis)
+    channels = isinstance(prior, Prior) and measured.shape[-1] == prior.channels
+    held = np.zeros_like(measured) if known else held_out(measured, views=views, axis=axis, channels=channels)
     if not (measured & ~held).any():
         what = "one view" if views else "one entry"
         raise UserError(f"auto: the measurement has {what}, and nothing is left when it is held out: give noise_std")

@@ -3,7 +3,8 @@
 At each noise level sigma
 
     c = the end of the probability-flow ODE from x, a few Euler steps s_0 = sigma > s_1 > ... > 0 of
-        x <- D(x, s_k) + s_{k+1} / s_k (x - D(x, s_k)),     s_k evenly spaced in s^(1/7) from sigma to ode_end, then 0
+        x <- D(x, s_k) + s_{k+1} / s_k (x - D(x, s_k)),     s_k evenly spaced in s^(1/7) from sigma to
+                                                    min(ode_end, sigma / 2), then 0
     u ~ exp(-||u - c||^2 / (2 sigma^2) - ||y - A u||^2 / (2 s^2))             s: the noise of y
     x = u + sigma_next z                                                      (transitions.renoise)
 
@@ -52,7 +53,7 @@ class DAPS:
 
     Attributes:
       ode_steps: Euler steps from a noise level to 0; with 1, c is D.
-      ode_end: the last level of the ODE before 0, in image units.
+      ode_end: the last level of the ODE before 0, in image units; at most half the first.
       sampler: "langevin" or "cg"; see above.
       step: Langevin step relative to the largest curvature, below 2.
       mcmc_steps: Langevin steps per level.
@@ -95,7 +96,7 @@ def step(settings: DAPS, problem: Problem, key: Array, x: Array, noise: Noise) -
 def flow(settings: DAPS, problem: Problem, key: Array, x: Array, sigma: Array) -> Array:
     """The plane at the end of the probability-flow ODE from the plane x at level sigma."""
     n = settings.ode_steps
-    end = jnp.minimum(settings.ode_end, sigma)
+    end = jnp.minimum(settings.ode_end, sigma / 2)
     root = sigma ** (1 / RHO) + jnp.arange(n, dtype=jnp.float32) / max(n - 1, 1) * (
         end ** (1 / RHO) - sigma ** (1 / RHO)
     )

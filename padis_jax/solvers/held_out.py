@@ -17,27 +17,26 @@ def measured_entries(operator: Any, shape: tuple[int, ...]) -> np.ndarray:
     return np.broadcast_to(np.asarray(mask).reshape(np.shape(mask) + (1,) * (len(shape) - np.ndim(mask))), shape) > 0
 
 
-def held_out(measured: np.ndarray, *, views: bool, axis: int = 0, share: float = SHARE, seed: int = 0) -> np.ndarray:
-    """Boolean, in the shape of y: `share` of the measured entries, at least one of them.
+def held_out(measured: np.ndarray, *, views: bool, axis: int = 0, channels: bool = True) -> np.ndarray:
+    """Boolean, in the shape of y: SHARE of the measured entries, at least one of them.
 
     Args:
       measured: what is measured.
       views: take rows of an axis, evenly spread over those in which anything is measured; else entries at random, of
         all channels alike.
       axis: that axis.
-      share: how much.
-      seed: of the entries.
+      channels: whether the third axis, if there is one, is that of channels.
     """
     chosen = np.zeros(measured.shape, bool)
     if views:
         rows = np.flatnonzero(np.moveaxis(measured, axis, 0).reshape(measured.shape[axis], -1).any(-1))
-        count = max(1, round(share * len(rows)))
+        count = max(1, round(SHARE * len(rows)))
         np.moveaxis(chosen, axis, 0)[rows[((np.arange(count) + 0.5) * len(rows) / count).astype(int)]] = True
     else:
-        pixels = measured.reshape(*measured.shape[:2], -1).any(-1) if measured.ndim > 1 else measured
+        pixels = measured.reshape(*measured.shape[:2], -1).any(-1) if channels and measured.ndim > 1 else measured
         places = np.flatnonzero(pixels)
-        count = max(1, round(share * len(places)))
-        picked = np.random.default_rng(seed).choice(places, count, replace=False)
+        count = max(1, round(SHARE * len(places)))
+        picked = np.random.default_rng(0).choice(places, count, replace=False)
         flat = np.zeros(pixels.size, bool)
         flat[picked] = True
         chosen |= flat.reshape(pixels.shape + (1,) * (measured.ndim - pixels.ndim))

@@ -137,7 +137,7 @@ def step(settings: PlugAndPlay, problem: Problem, key: Array, state: State, nois
     (x, v, u), last = state[:3], state[3 : 4 if settings.momentum else 3]
     scale = (noise.sigma_next / noise.sigma) ** settings.power
     if settings.method == "admm":
-        x = _nearest(settings, problem, x, v - u, noise.sigma)
+        x = _nearest(settings, problem.about(v), x, v - u, noise.sigma)
         z = x + u
         given = _extrapolated(settings, z, last)
         v = _denoised(settings, problem, key, given, noise.sigma)
@@ -145,7 +145,8 @@ def step(settings: PlugAndPlay, problem: Problem, key: Array, state: State, nois
         u = settings.damping * scale * (given - v)
     else:
         given, kept = _extrapolated(settings, x, last), (x,) if last else ()
-        x = v = _nearest(settings, problem, x, _denoised(settings, problem, key, given, noise.sigma), noise.sigma)
+        d = _denoised(settings, problem, key, given, noise.sigma)
+        x = v = _nearest(settings, problem.about(d), x, d, noise.sigma)
     result: Array = v
     mean: State = ()
     if settings.averaging:
@@ -171,7 +172,7 @@ def _denoised(settings: PlugAndPlay, problem: Problem, key: Array, image: Array,
 
 def _nearest(settings: PlugAndPlay, problem: Problem, x: Array, target: Array, sigma: Array) -> Array:
     """The minimum of ||y - A x||^2 + rho ||x - target||^2, by CG from x."""
-    weight, problem = _weight(settings, problem, sigma), problem.about(target)
+    weight = _weight(settings, problem, sigma)
     right = problem.adjoint(problem.measurement) + weight * target
     return solve_weighted(problem, right, x, weight, settings.cg_steps)
 

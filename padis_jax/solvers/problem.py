@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -106,6 +107,13 @@ class Problem:
         CG stops when ||A*(y - A x)|| <= tolerance ||A* m||, m the measurement: where y is a residual of m, a tolerance
         relative to y itself would ask for digits that neither m nor float32 has.
         """
+        if isinstance(self.operator, Weighted) and not getattr(self.operator.operator, "iterative", True):
+            alike = dataclasses.replace(self, operator=self.operator.operator)  # whose weights may all be 1, traced
+            solves = [functools.partial(each._pinv, tolerance=tolerance) for each in (alike, self)]
+            return lax.cond(jnp.all(self.operator.root == 1), *solves, y)
+        return self._pinv(y, tolerance=tolerance)
+
+    def _pinv(self, y: Array, *, tolerance: float | Array) -> Array:
         own = getattr(self.operator, "pinv", None)
         if own is None or getattr(self.operator, "iterative", False):
             scale = lax.stop_gradient(length(self.adjoint(self.measurement)))

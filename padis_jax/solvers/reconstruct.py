@@ -107,8 +107,9 @@ def reconstruct(
         total variation; or an image [H, W] or [H, W, C], or a volume.
       start_noise: whether noise of deviation sigma_max is added to the start; never in plug-and-play.
       noise_std: standard deviation of the noise of y, in its units: one number, or one for each entry, by which the
-        solver and the start "tv" weigh the entries (operators/weighting.py). Methods that have a setting `noise` take
-        it from here, and it must be 0 there. 0 for no noise; entries that are not measured (`operator.measured`)
+        solver and the start "tv" weigh the entries (operators/weighting.py). Of a complex y it is that of the whole
+        number, E|n|^2 = noise_std^2. Methods that have a setting `noise`, the deviation of a real number, take it from
+        here, and it must be 0 there. 0 for no noise; entries that are not measured (`operator.measured`)
         weigh 0. Where all measured entries have the same, the image is bit for bit that of one number; so it is, but
         for rounding, where the values are traced, in which zeros beside positive values count as not measured.
       average: independent chains, whose mean is returned. The mean of many chains has half the squared error of one.
@@ -229,6 +230,8 @@ def _told(settings: Settings, problem: Problem, noise_std: Array) -> tuple[Setti
     """The settings with the noise, and the problem weighted where entries differ in it."""
     if noise_std.ndim:
         problem, noise_std = problem.weighted(noise_std)
+    if jnp.iscomplexobj(problem.measurement):  # half of the variance is that of the real part
+        noise_std = noise_std / jnp.sqrt(jnp.asarray(2, noise_std.dtype))
     return dataclasses.replace(settings, noise=noise_std) if hasattr(settings, "noise") else settings, problem
 
 

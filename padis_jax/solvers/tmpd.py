@@ -5,7 +5,7 @@ At each noise level
 
     D = denoise(x, sigma)
     C = sigma^2 dD/dx                                        the covariance of the clean image given x (Tweedie)
-    u = D + C A* (A C A* + s^2)^-1 (y - A D)                 s the deviation of the noise of y
+    u = D + C A* (A C A* + s^2)^-1 (y - A D)                 s^2 = noise^2 + (floor ||A|| sigma)^2
     x = pad(u) + sigma_next z                                (transitions.renoise)
 
 The first two moments of the clean image given x are D and C, so u is its mean given x and y wherever the clean images
@@ -48,8 +48,8 @@ class TMPD:
     2
 
     Attributes:
-      noise: s, the standard deviation of the noise of y, in the units of y.
-      floor: least s, relative to ||A|| sigma: what of the denoiser's error its derivative does not tell.
+      noise: standard deviation of the noise of y, in the units of y.
+      floor: what of the denoiser's error its derivative does not tell, relative to ||A|| sigma; its square adds to s^2.
       cg_steps: CG steps per level.
       low: u is clipped at this value from below.
       high: and at this from above.
