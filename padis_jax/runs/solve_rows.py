@@ -96,7 +96,7 @@ def rows_solver(
 
         def sample(done: Mapping[str, Array]) -> Solved:
             chain, steps = samples.index(label), plan.levels * plan.inner
-            shifted = None if progress is None else _shifted(progress, chain * steps, len(samples) * steps)
+            shifted = None if progress is None else sampling.shifted(progress, chain * steps, len(samples) * steps)
             return run_sample(config, case, plan, done.get(TV_ROW), chain, progress=shifted, on_memory=on_memory)
 
         def search() -> Done:
@@ -139,10 +139,6 @@ def samples_of(images: Sequence[np.ndarray], lines: Sequence[Mapping[str, Any]])
     evaluations = sum(line["rows"][0]["evaluations"] for line in lines)
     found: Any = (np.stack(images), mean.astype(np.float32), deviation.astype(np.float32), residual, evaluations)
     return Samples(*found)
-
-
-def _shifted(progress: sampling.Progress, done: int, total: int) -> sampling.Progress:
-    return lambda steps, _, info: progress(done + steps, total, info)
 
 
 def found_rows(

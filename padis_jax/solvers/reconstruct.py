@@ -148,7 +148,7 @@ def reconstruct(
             chain.noises,
             owned=start_noise and method.begin is None,
             chunk=chunk,
-            progress=None if progress is None else _shifted(progress, number * len(sigmas) * inner, total),
+            progress=None if progress is None else sampling.shifted(progress, number * len(sigmas) * inner, total),
             on_memory=on_memory if number == 0 else None,
         )
         images.append(chain.image(x))
@@ -275,7 +275,3 @@ def quick_image(operator: Any, measurement: Array) -> Array:
 @jax.jit
 def _quick_image(operator: Any, measurement: Array) -> Array:
     return single(jnp.real(operator.start(measurement)))
-
-
-def _shifted(progress: sampling.Progress, done: int, total: int) -> sampling.Progress:
-    return lambda steps, _, info: progress(done + steps, total, info)

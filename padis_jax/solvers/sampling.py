@@ -147,6 +147,11 @@ def run(
     return state, jax.tree.map(lambda a: a[:steps], infos)
 
 
+def shifted(progress: Progress, done: int, total: int) -> Progress:
+    """The progress of a part of a run of `total` steps, before which `done` others are finished."""
+    return lambda steps, _, info: progress(done + steps, total, info)
+
+
 def at(arrays: Any, i: Any) -> Any:
     """Entry i of each array."""
     return jax.tree.map(lambda a: a[i], arrays)
