@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import io
 import json
 import math
@@ -192,6 +193,12 @@ def check_file(path: str | Path) -> None:
     """
     if not in_bucket(path) and Path(path).exists() and not Path(path).is_file():
         raise UserError(f"{path}: is no file, but a folder, a pipe or a device")
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_text(path: str | Path, most: int | None = None) -> str:

@@ -7,11 +7,11 @@ trained, its limits.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
 from padis_jax.errors import UserError, check_path, quoted
+from padis_jax.files import file_hash
 
 
 class Card(NamedTuple):
@@ -100,9 +100,3 @@ def locate(path: str | Path) -> Path:
         raise UserError(f"{file}: damaged, or not the file that {name} stands for (another SHA-256); restore it from "
                         "the repository, or give its path to use it as it is")  # fmt: skip
     return file
-
-
-def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -24,11 +24,11 @@ from padis_jax.conversion.state_dict import import_state_dict
 from padis_jax.conversion.stored import read_header, read_params
 from padis_jax.conversion.unet_shapes import unet_shapes
 from padis_jax.errors import UserError, quoted
-from padis_jax.files import json_text, write_bytes
+from padis_jax.files import file_hash, json_text, write_bytes
 from padis_jax.patches import Frame, frame_for
 from padis_jax.prior import Prior, TilingName, patch_prior
 from padis_jax.serialization import from_json, parse_json
-from padis_jax.shipped import file_hash, locate
+from padis_jax.shipped import locate
 from padis_jax.unet import NetworkConfig, Params
 from padis_jax.window import Window
 

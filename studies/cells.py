@@ -12,8 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from padis_jax.errors import UserError
-from padis_jax.files import write_json
-from padis_jax.shipped import file_hash, locate
+from padis_jax.files import file_hash, write_json
+from padis_jax.shipped import locate
 
 C = TypeVar("C", bound=tuple)  # a NamedTuple with a `name`
 

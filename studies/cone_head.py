@@ -37,14 +37,14 @@ import numpy as np
 
 from padis_jax.devices.memory import Memory
 from padis_jax.errors import UserError, one_line_errors
-from padis_jax.files import write_bytes, write_npz
+from padis_jax.files import file_hash, write_bytes, write_npz
 from padis_jax.images import read_images
 from padis_jax.measurements.attenuation import linear_attenuation
 from padis_jax.measurements.cone_geometry import ConeScan
 from padis_jax.measurements.simulate import Measurement, paper_measurement
 from padis_jax.measurements.simulate_cone import cone_measurement
 from padis_jax.operators.cone import ConeTransform
-from padis_jax.shipped import file_hash, locate
+from padis_jax.shipped import locate
 from padis_jax.solvers.presets import Kind, Plan, preset, tv_preset
 from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.solvers.tv import total_variation

@@ -39,9 +39,8 @@ import numpy as np
 from tqdm import tqdm
 
 from padis_jax.errors import UserError, one_line_errors
-from padis_jax.files import write_bytes, write_npy, write_npz
+from padis_jax.files import file_hash, write_bytes, write_npy, write_npz
 from padis_jax.operators import ParallelBeam
-from padis_jax.shipped import file_hash
 from padis_jax.solvers.classical import cgls, sirt
 from padis_jax.solvers.presets import preset
 from padis_jax.solvers.reconstruct import reconstruct

@@ -40,13 +40,13 @@ from scipy import ndimage
 
 from padis_jax.devices.memory import Memory
 from padis_jax.errors import UserError, one_line_errors
-from padis_jax.files import write_bytes
+from padis_jax.files import file_hash, write_bytes
 from padis_jax.images import read_images
 from padis_jax.keys import root_key
 from padis_jax.measurements.simulate import honest_measurement, paper_measurement
 from padis_jax.metrics import psnr, ssim
 from padis_jax.operators import ParallelBeam
-from padis_jax.shipped import file_hash, locate
+from padis_jax.shipped import locate
 from padis_jax.solvers.presets import Kind, Plan, kind_of, preset, tv_preset
 from padis_jax.solvers.reconstruct import reconstruct
 from padis_jax.solvers.tv import total_variation

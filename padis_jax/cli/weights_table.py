@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from padis_jax.shipped import CARDS, file_hash, find
+from padis_jax.files import file_hash
+from padis_jax.shipped import CARDS, find
 from padis_jax.weights import load_weights
 
 COLUMNS = {"name": "name", "megabytes": "MB", "licence": "licence", "images": "images", "window": "window",

@@ -32,7 +32,7 @@ from typing import NamedTuple
 import jax
 from jax import monitoring
 
-from padis_jax.files import write_json
+from padis_jax.files import file_hash, write_json
 
 VARIABLE = "PADIS_JAX_COMPILE_CACHE"
 LIMIT = 2**30  # bytes
@@ -98,7 +98,7 @@ def keep(folder: Path, staging: Path) -> None:
         known = {path.stem for path in _entries(folder)}
         for path in staging.glob("*-cache"):
             if path.name not in known:
-                os.replace(path, folder / f"{path.name}.{_digest(path)}")
+                os.replace(path, folder / f"{path.name}.{file_hash(path)}")
             elif path.stat().st_atime > 0:  # read since `_link`
                 os.utime(path)
         every = [path for other in _folders(folder) for path in _entries(other)]
@@ -189,7 +189,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _link(path: Path, staging: Path) -> None:
-    if _digest(path) != path.suffix[1:]:
+    if file_hash(path) != path.suffix[1:]:
         path.unlink(missing_ok=True)
         return
     os.utime(path, (0, path.stat().st_mtime))
@@ -197,11 +197,6 @@ def _link(path: Path, staging: Path) -> None:
         os.link(path, staging / path.stem)
     except OSError:  # a file system without links
         shutil.copy2(path, staging / path.stem)
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _on_duration(event: str, duration_secs: float, **kwargs: str | int) -> None:

@@ -20,14 +20,13 @@ from padis_jax.batches import draw_batch
 from padis_jax.config import Config, load_config_file
 from padis_jax.conversion.unet_shapes import unet_shapes
 from padis_jax.errors import UserError
-from padis_jax.files import json_text, write_json
+from padis_jax.files import file_hash, json_text, write_json
 from padis_jax.keys import root_key
 from padis_jax.loss import DenoisingLoss
 from padis_jax.patches import Frame
 from padis_jax.prior import Prior, patch_prior
 from padis_jax.runs.training_data import TrainingData, load_data
 from padis_jax.serialization import from_json, parse_json
-from padis_jax.shipped import file_hash
 from padis_jax.training import Loss, Metrics, TrainState, init_state, train_step
 from padis_jax.training_loop import Hook, every, fit
 from padis_jax.unet import NetworkConfig, init_network
