@@ -28,7 +28,7 @@ from jax import Array
 
 from padis_jax.fields import single
 from padis_jax.operators.linear import Operator
-from padis_jax.operators.per_channel import per_channel
+from padis_jax.operators.per_channel import per_channel, with_channels
 from padis_jax.operators.tomography import RayTransform
 
 MU_WATER = 0.02  # per mm, at about 70 keV
@@ -103,7 +103,7 @@ def paper_measurement(key: Array, image: Array, operator: Operator, *, sigma: fl
     noise_std = jnp.full(sinogram.shape, sigma, sinogram.dtype)
     measured = getattr(operator, "measured", None)
     if measured is not None:
-        noise_std *= measured.reshape(measured.shape + (1,) * (sinogram.ndim - measured.ndim)).astype(sinogram.dtype)
+        noise_std *= with_channels(measured, sinogram.shape).astype(sinogram.dtype)
     if sigma > 0:
         sinogram = sinogram + noise_std * jax.random.normal(key, sinogram.shape, sinogram.dtype)
     return Measurement(sinogram, noise_std, "paper")

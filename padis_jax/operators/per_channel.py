@@ -87,6 +87,12 @@ def at_least_single(dtype: jnp.dtype) -> jnp.dtype:
         return jnp.promote_types(dtype, jnp.float32)
 
 
+def with_channels(mask: Any, shape: Sequence[int]) -> Any:
+    """A mask, NumPy's or JAX's, in a shape that has more axes behind its own (channels): the same for all of them."""
+    xp: Any = np if isinstance(mask, np.ndarray) else jnp
+    return xp.broadcast_to(mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim)), shape)
+
+
 def per_channel(function: Map, array: Array) -> Array:
     """Apply a real linear map of planes to [a, b], or to every channel of [a, b, C]."""
     if jnp.iscomplexobj(array):

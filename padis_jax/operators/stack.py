@@ -20,7 +20,7 @@ from jax import Array
 
 from padis_jax.operators.algebra import FLOAT, Composable, Scaled, Shape, fits, gives_real, with_norm
 from padis_jax.operators.least_squares import pseudo_inverse
-from padis_jax.operators.per_channel import check_shape
+from padis_jax.operators.per_channel import check_shape, with_channels
 
 
 @functools.partial(
@@ -70,11 +70,8 @@ class Stack(Composable):
         """That of the parts, 1 for those without; not there where no part has it."""
         if not any(hasattr(part, "measured") for part in self.parts):
             raise AttributeError("measured")
-        masks = []
-        for part, shape in zip(self.parts, self.shapes, strict=True):
-            mask = getattr(part, "measured", jnp.ones(shape))
-            masks.append(jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim)), shape))
-        return self._joined(masks)
+        pairs = zip(self.parts, self.shapes, strict=True)
+        return self._joined([with_channels(getattr(part, "measured", jnp.ones(shape)), shape) for part, shape in pairs])
 
     @property
     def _flat(self) -> bool:

@@ -21,7 +21,7 @@ from jax import Array, lax
 from padis_jax.operators.algebra import Composable
 from padis_jax.operators.least_squares import pseudo_inverse
 from padis_jax.operators.norm import power_image
-from padis_jax.operators.per_channel import check_shape
+from padis_jax.operators.per_channel import check_shape, with_channels
 from padis_jax.operators.unit import length
 
 HEAVY = 256  # power of the weights in the start of the power iteration
@@ -107,9 +107,7 @@ def root_weights(noise_std: Array, measured: Array | None = None) -> tuple[Array
     """
     live = noise_std > 0
     if measured is not None:
-        live &= (
-            jnp.broadcast_to(jnp.reshape(measured, measured.shape + (1,) * (live.ndim - measured.ndim)), live.shape) > 0
-        )
+        live &= with_channels(measured, live.shape) > 0
     noisy = jnp.any(live)
     safe = jnp.where(live, noise_std, 1)
     least = jnp.min(jnp.where(live, noise_std, jnp.inf))

@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 
 from padis_jax.errors import UserError, cut
 from padis_jax.fields import LARGEST, check_fields, single
+from padis_jax.operators.per_channel import with_channels
 
 Kind = TypeVar("Kind", bound=type)
 
@@ -96,8 +97,7 @@ def checked_noise(noise_std: ArrayLike | None, shape: tuple[int, ...], operator:
     if not host.ndim or isinstance(mask, jax.core.Tracer):
         return std
     if mask is not None:
-        mask = np.asarray(mask).reshape(np.shape(mask) + (1,) * (host.ndim - np.ndim(mask)))
-        host = host[np.broadcast_to(mask > 0, host.shape)]
+        host = host[with_channels(np.asarray(mask), host.shape) > 0]
     if host.size and host.min() == host.max():
         return jnp.asarray(host.ravel()[0])
     if bad := int(np.count_nonzero(host == 0)):

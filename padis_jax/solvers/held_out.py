@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from padis_jax.operators.per_channel import with_channels
+
 SHARE = 0.05  # of the measurement
 
 
@@ -14,7 +16,8 @@ def measured_entries(operator: Any, shape: tuple[int, ...]) -> np.ndarray:
     mask = getattr(operator, "measured", None)
     if mask is None:
         return np.ones(shape, bool)
-    return np.broadcast_to(np.asarray(mask).reshape(np.shape(mask) + (1,) * (len(shape) - np.ndim(mask))), shape) > 0
+    entries: np.ndarray = with_channels(np.asarray(mask), shape) > 0
+    return entries
 
 
 def held_out(measured: np.ndarray, *, views: bool, axis: int = 0, channels: bool = True) -> np.ndarray:

@@ -21,6 +21,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from padis_jax.keys import root_key
+from padis_jax.operators.per_channel import with_channels
 from padis_jax.operators.weighting import Weighted
 from padis_jax.prior import Prior
 from padis_jax.solvers.checks import checked_noise
@@ -103,8 +104,7 @@ def _spread(problem: Problem, clean: Array) -> Array:
     if isinstance(problem.operator, Weighted):  # of which a part may be held out
         mask = problem.operator.root
     if mask is not None:
-        mask = jnp.asarray(mask).reshape(jnp.shape(mask) + (1,) * (residual.ndim - jnp.ndim(mask)))
-        mask = jnp.broadcast_to(mask, residual.shape) > 0
+        mask = with_channels(jnp.asarray(mask), residual.shape) > 0
     return jnp.sqrt(jnp.mean(jnp.square(residual), where=mask))
 
 
