@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from padis_jax.measurements.sinogram_files import Measured
+
 
 class LineIntegrals(NamedTuple):
     """Line integrals [views, bins].
@@ -62,6 +64,29 @@ def line_integrals(
         for filled in (lines, through):
             filled[view, bad[view]] = np.interp(bins[bad[view]], bins[~bad[view]], filled[view, ~bad[view]])
     return LineIntegrals(lines.astype(np.float32), int(bad.sum()), (1 / np.sqrt(through)).astype(np.float32))
+
+
+def integrals_of(
+    measured: Measured, flat: float, dark: float, *, counts: bool
+) -> tuple[np.ndarray, int, np.ndarray | None]:
+    """(line integrals of what a file holds, float32; how many had to be repaired; `relative_std`, of counts only).
+
+    Args:
+      measured: of the file.
+      flat: for a file without a flat field; 0 for none.
+      dark: likewise.
+      counts: whether it holds counts, else line integrals.
+
+    Raises:
+      ValueError: for counts without a flat field, and what `line_integrals` refuses.
+    """
+    if not counts:
+        return np.ascontiguousarray(measured.sinogram, np.float32), 0, None
+    if measured.flat is None and not flat:
+        raise ValueError("counts need a flat field: store it as `flat`, or give --measurement.flat")
+    bright, black = (given if held is None else held for held, given in ((measured.flat, flat), (measured.dark, dark)))
+    values, repaired, std = line_integrals(measured.sinogram, bright, black)
+    return np.ascontiguousarray(values, np.float32), repaired, std
 
 
 def _field(name: str, field: np.ndarray | float, bins: int) -> np.ndarray:

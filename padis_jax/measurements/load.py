@@ -11,7 +11,7 @@ from padis_jax.errors import UserError
 from padis_jax.images.choice import Choice, check_choice, one_number
 from padis_jax.measurements.geometry import ScanGeometry, read_geometry, unit_note
 from padis_jax.measurements.geometry_check import check_shape, check_size, find_offset
-from padis_jax.measurements.line_integrals import line_integrals
+from padis_jax.measurements.line_integrals import integrals_of
 from padis_jax.measurements.sinogram_files import AXES, Held, Measured, open_sinogram
 
 LARGEST = 1000  # whole numbers beyond it are no line integrals
@@ -173,18 +173,10 @@ def load_scan(config: MeasurementConfig, opened: OpenScan | None = None, *, plan
     opened = opened or open_scan(config)
     held, geometry = opened.held, opened.geometry
     found = held.read(opened.order, row=config.number)
-    values, repaired, relative, offset = found.sinogram, 0, None, None
+    offset = None
     try:
         counts, kind_note = told_counts(config, found)
-        if counts:
-            flat = found.flat if found.flat is not None else config.flat
-            if flat is config.flat and not config.flat:
-                raise UserError(
-                    f"{config.path}: counts need a flat field; store it as `flat`, or give --measurement.flat"
-                )
-            dark = found.dark if found.dark is not None else config.dark
-            values, repaired, relative = line_integrals(values, flat, dark)
-        values = np.ascontiguousarray(values, np.float32)
+        values, repaired, relative = integrals_of(found, config.flat, config.dark, counts=counts)
         check_shape(geometry, values, air=row_of_volume)
         if config.find_centre:
             offset = find_offset(geometry, values, plan=plan)

@@ -19,7 +19,7 @@ from padis_jax.images.guard import decoding
 from padis_jax.measurements.cone_geometry import ConeScan, check_memory, cone_from_astra
 from padis_jax.measurements.containers import Stored
 from padis_jax.measurements.geometry import ScanGeometry, read_geometry, unit_note
-from padis_jax.measurements.line_integrals import line_integrals
+from padis_jax.measurements.line_integrals import integrals_of
 from padis_jax.measurements.sinogram_files import AXES, Held, Measured, open_sinogram
 from padis_jax.operators.slices import SliceTransform, of_slices
 from padis_jax.serialization import MAX_TEXT, from_json, parse_json
@@ -141,7 +141,7 @@ def read_volume(
     for row in range(rows):
         measured = held.read(order, row=row)
         try:
-            plane, filled, std = _integrals(measured, counts, flat, dark)
+            plane, filled, std = integrals_of(measured, flat, dark, counts=counts)
         except ValueError as error:
             raise UserError(f"{path}: row {row}: {error}") from error
         found.append(plane)
@@ -228,18 +228,6 @@ def _in_memory(held: Held) -> Held:
 
     fields = {name: read(stored) for name, stored in held.beside.items() if len(stored.shape) > 1}
     return held._replace(stored=read(held.stored), beside={**held.beside, **fields})
-
-
-def _integrals(measured: Measured, counts: bool, flat: float, dark: float) -> tuple[np.ndarray, int, np.ndarray | None]:
-    """(line integrals, how many were filled, their deviation up to a factor or None)."""
-    values: np.ndarray = measured.sinogram
-    if not counts:
-        return np.ascontiguousarray(values, np.float32), 0, None
-    field = measured.flat if measured.flat is not None else flat
-    if measured.flat is None and not flat:
-        raise ValueError("counts need a flat field: store it as `flat`, or give one (--measurement.flat)")
-    values, repaired, std = line_integrals(values, field, measured.dark if measured.dark is not None else dark)
-    return np.ascontiguousarray(values, np.float32), repaired, std
 
 
 def _air_note(stacked: np.ndarray, name: str) -> str:
