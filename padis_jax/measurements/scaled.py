@@ -16,6 +16,7 @@ from jax import Array
 
 from padis_jax.errors import UserError
 from padis_jax.measurements.attenuation import attenuation_window, rescale_attenuation
+from padis_jax.measurements.cone_geometry import ConeScan
 from padis_jax.measurements.geometry import ScanGeometry
 from padis_jax.measurements.load import MeasuredScan, MeasurementConfig
 from padis_jax.measurements.simulate import MU_WATER, Measurement
@@ -92,8 +93,8 @@ def scaled_lines(
     return ScaledScan(operator, Measurement(y, std, "measured"), pixel, attenuation)
 
 
-def pixel_of(config: MeasurementConfig, geometry: ScanGeometry, image_shape: tuple[int, int]) -> float:
-    """Side of a pixel in mm."""
+def pixel_of(config: MeasurementConfig, geometry: ScanGeometry | ConeScan, image_shape: tuple[int, int]) -> float:
+    """Side of a pixel in mm: what the settings say, else that which fits the field of view into the image."""
     return config.pixel_mm or geometry.field_mm / max(image_shape)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from padis_jax.errors import UserError
 from padis_jax.measurements.cone_geometry import ConeScan
+from padis_jax.measurements.scaled import pixel_of
 from padis_jax.runs.config import Experiment
 from padis_jax.weights import Weights
 
@@ -41,7 +42,7 @@ def grid_of(config: Experiment, geometry: ConeScan, weights: Weights) -> Grid:
       UserError: for a missing shape, slices that the weights do not know, and a size that the scan does not tell.
     """
     plane = weights.frame.image_shape if config.volume.shape is None else config.volume.shape[1:]
-    pixel = config.measurement.pixel_mm or geometry.field_mm / max(plane)
+    pixel = pixel_of(config.measurement, geometry, plane)
     if not pixel > 0:
         raise UserError(
             f"{config.measurement.geometry}: no place is seen by every view of this detector: correct its offset, or "

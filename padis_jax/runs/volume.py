@@ -22,6 +22,7 @@ from padis_jax.images.choice import chosen
 from padis_jax.measurements.cone_geometry import ConeScan
 from padis_jax.measurements.geometry import ScanGeometry
 from padis_jax.measurements.load import MeasuredScan, load_scan, open_scan
+from padis_jax.measurements.scaled import pixel_of
 from padis_jax.problems.registry import NamedProblem
 from padis_jax.runs.case import (
     Case,
@@ -208,7 +209,7 @@ def _measured(config: Experiment, weights: Weights) -> Volume:
     middle = scan(numbers[len(numbers) // 2])  # what is wrong with all of them is said at once
     notes += middle.notes
     geometry, (height, width), between = opened.geometry, weights.frame.image_shape, config.measurement.row_mm
-    pixel = config.measurement.pixel_mm or geometry.field_mm / max(height, width)
+    pixel = pixel_of(config.measurement, geometry, (height, width))
     if not between:
         between = geometry.spacing_mm / geometry.magnification
         notes.append(f"rows are taken to be {between:g} mm apart, as the bins are; --measurement.row-mm says otherwise")
