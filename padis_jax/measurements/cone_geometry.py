@@ -178,6 +178,11 @@ def check_memory(volume_shape: tuple[int, ...], measurement_shape: tuple[int, ..
         )
 
 
+def says_cone(value: Any) -> bool:
+    """Whether JSON is the geometry of a cone beam, ours or ASTRA's."""
+    return isinstance(value, Mapping) and (value.get("beam") == "cone" or str(value.get("type")).startswith("cone"))
+
+
 def cone_from_astra(geometry: Mapping[str, Any], *, mm_per_unit: float = 1.0) -> ConeScan:
     """The scan of an ASTRA projection geometry of type cone or cone_vec.
 

@@ -6,14 +6,13 @@ XML, which leaves out how far the detector's pixels are apart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from padis_jax.errors import UserError
 from padis_jax.files import read_text
-from padis_jax.measurements.cone_geometry import ConeScan
+from padis_jax.measurements.cone_geometry import ConeScan, says_cone
 from padis_jax.measurements.load import MeasurementConfig, told_counts
 from padis_jax.measurements.rtk_geometry import LARGEST, read_rtk
 from padis_jax.measurements.sinogram_files import Held, open_sinogram
@@ -27,10 +26,9 @@ def is_cone(path: str) -> bool:
         text = read_text(path, LARGEST).lstrip()
         if text.startswith("<"):
             return True
-        value = parse_json(text, path)
+        return says_cone(parse_json(text, path))
     except (OSError, ValueError):
         return False
-    return isinstance(value, Mapping) and (value.get("beam") == "cone" or str(value.get("type")).startswith("cone"))
 
 
 class OpenVolume(NamedTuple):

@@ -7,7 +7,7 @@ Files hold [views, rows, bins] or another order that is named. Of a parallel or 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 from padis_jax.errors import UserError
 from padis_jax.files import read_text
 from padis_jax.images.guard import decoding
-from padis_jax.measurements.cone_geometry import ConeScan, check_memory, cone_from_astra
+from padis_jax.measurements.cone_geometry import ConeScan, check_memory, cone_from_astra, says_cone
 from padis_jax.measurements.containers import Stored
 from padis_jax.measurements.geometry import ScanGeometry, read_geometry, unit_note
 from padis_jax.measurements.line_integrals import integrals_of
@@ -58,9 +58,7 @@ def read_scan_geometry(path: str | Path, **beside: Any) -> ScanGeometry | ConeSc
         value = parse_json(read_text(path, 4 * MAX_TEXT), f"{path}: the geometry")
     except (OSError, UnicodeDecodeError):
         return read_geometry(path, **beside)  # which says what is wrong with it
-    if not isinstance(value, Mapping) or (
-        value.get("beam") != "cone" and not str(value.get("type")).startswith("cone")
-    ):
+    if not says_cone(value):
         return read_geometry(path, **beside)
     try:
         if "beam" not in value:
