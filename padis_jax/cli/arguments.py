@@ -7,7 +7,7 @@ import contextlib
 import io
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -74,6 +74,18 @@ class OutputOptions(NamedTuple):
         """Says what a solver's loop will take, before it runs."""
         if not self.silent:
             print(memory.text(), file=sys.stderr)
+
+
+def once(report: Callable[[Memory], None]) -> Callable[[Memory], None]:
+    """`report` of the first of several loops that are one program; the others say nothing."""
+    told: list[Memory] = []
+
+    def first(memory: Memory) -> None:
+        if not told:
+            report(memory)
+        told.append(memory)
+
+    return first
 
 
 OUTPUT_HELP = [

@@ -22,8 +22,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from padis_jax.cli.arguments import OutputOptions
-from padis_jax.devices.memory import Memory
+from padis_jax.cli.arguments import OutputOptions, once
 from padis_jax.devices.mesh import make_mesh
 from padis_jax.devices.plan import plan_sampling
 from padis_jax.errors import UserError
@@ -79,12 +78,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
             return Item(case, about | {"noise_sigma": float(case.measurement.noise_sigma)})
         return Item(case)
 
-    told: list[Memory] = []
-
-    def on_memory(memory: Memory) -> None:
-        if not told:  # all batches run the same program
-            output.on_memory(memory)
-        told.append(memory)
+    on_memory = once(output.on_memory)  # all batches run the same program
 
     def solve(numbers: Sequence[int], items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
         found = run_batch(
@@ -98,10 +92,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
             if weights.blocks is not None and (distance := unlike(weights.blocks, image)) is not None:
                 text = unlike_text(config.weights, weights.blocks, distance)
                 print(f"warning: {item.case.source.names[0]}: {text}", file=sys.stderr)
-        images = np.asarray(weights.window.from_unit(np.asarray(found.images)))
-        if lock is not None:
-            lock.check()
-        return images, np.asarray(found.residual[:, -1])
+        return np.asarray(weights.window.from_unit(np.asarray(found.images))), np.asarray(found.residual[:, -1])
 
     reasons: list[str] = []
 
@@ -113,7 +104,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
 
     try:
         with results_folder(workdir, names, config, lock=not output.no_lock) as lock:
-            counts = batch_job.run(job.items, workdir, read, solve, about, batch=config.batch, report=report)
+            counts = batch_job.run(job.items, workdir, read, solve, about, batch=config.batch, lock=lock, report=report)
     except ValueError as error:
         raise UserError(str(error)) from error
     except KeyboardInterrupt:

@@ -16,9 +16,9 @@ from typing import Any
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from padis_jax.cli.arguments import OutputOptions
+from padis_jax.cli.arguments import OutputOptions, once
 from padis_jax.cli.progress import slice_progress
-from padis_jax.devices.memory import Memory, available
+from padis_jax.devices.memory import available
 from padis_jax.devices.mesh import make_mesh
 from padis_jax.devices.plan import Estimate
 from padis_jax.errors import UserError
@@ -116,27 +116,15 @@ def _solve(
 ) -> dict[str, int]:
     """The job; returns its counts."""
     config = volume.config
-    told: list[Memory] = []
     many = mesh if mesh.size > 1 else None
     if size == 1:
         prior = build_prior(config, weights, frame, mesh)
     else:
         prior = build_prior(config, weights, frame, images=-(-size // mesh.size))
 
-    def on_memory(memory: Memory) -> None:
-        if not told:  # all slices run the same program
-            output.on_memory(memory)
-        told.append(memory)
-
+    on_memory = once(output.on_memory)  # all slices run the same program
     alone = None if size == 1 else many
-    solver = slices_solver(config, prior, size=size, mesh=alone, on_memory=on_memory, blocks=weights.blocks)
-
-    def solve(numbers: Any, items: Any) -> Any:
-        found = solver(numbers, items)
-        if lock is not None:
-            lock.check()
-        return found
-
+    solve = slices_solver(config, prior, size=size, mesh=alone, on_memory=on_memory, blocks=weights.blocks)
     try:
         with (
             results_folder(workdir, names, config, lock=not output.no_lock) as lock,
@@ -148,6 +136,7 @@ def _solve(
                 solve,
                 _about(volume, plan, weights),
                 batch=size,
+                lock=lock,
                 on_kept=progress.kept,
                 report=progress.line,
             )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from padis_jax.runs.automatic import chosen_plan
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import plan_of, tv_of
 from padis_jax.runs.doubts import without_blocks
-from padis_jax.runs.job import Done, Item, check_job, read_manifest, run_job, settings_of
+from padis_jax.runs.job import check_job, read_manifest, run_job, settings_of
 from padis_jax.runs.prior import mirrored
 from padis_jax.runs.results import results_folder
 from padis_jax.runs.score import aligned, held_lines
@@ -192,18 +191,11 @@ def _solve(
                 plan.levels * plan.inner * config.samples or plan.steps, plan.row.label, output, of="volume"
             ) as progress,
         ):
-            solver = rows_solver(
+            solve = rows_solver(
                 single_run(volume), prior, placed, workdir, progress=progress, on_memory=output.on_memory
             )
-
-            def solve(numbers: Sequence[int], items: Sequence[Item]) -> Sequence[Done]:
-                found = solver(numbers, items)
-                if lock is not None:
-                    lock.check()
-                return found
-
             entries, about = rows_of_job(volume, labels), _about(volume, plan, weights)
-            return run_job(entries, workdir, solve, about, batch=1, report=report)
+            return run_job(entries, workdir, solve, about, batch=1, lock=lock, report=report)
     except KeyboardInterrupt:
         finished = {line["item"] for line in read_manifest(workdir) if line["status"] == "done"}
         done = ", ".join(label for label in labels if placed[label] in finished) or "nothing"

@@ -19,6 +19,7 @@ from padis_jax.errors import UserError
 from padis_jax.files import check_file
 from padis_jax.images.arrays import check_array, header
 from padis_jax.images.guard import decoding
+from padis_jax.lock import Lock
 from padis_jax.runs.job import Done, Entry, Item, read_manifest, run_job
 from padis_jax.solvers.checks import checked_noise
 from padis_jax.weights import file_hash
@@ -101,6 +102,7 @@ def run(
     about: dict[str, Any],
     *,
     batch: int,
+    lock: Lock | None = None,
     report: Callable[[dict[str, Any]], None] = lambda record: None,
 ) -> dict[str, int]:
     """Does what is not done yet.
@@ -113,6 +115,7 @@ def run(
         each, make random keys that do not depend on the batches.
       about: settings, fit for JSON; a job is only resumed with the same.
       batch: items at a time; the last batch is filled up with copies.
+      lock: of `workdir`, as in `run_job`.
       report: called with every new line of the manifest.
 
     Returns:
@@ -136,4 +139,4 @@ def run(
         name: Entry(path.name, functools.partial(file_hash, path), functools.partial(read, path))
         for name, path in items.items()
     }
-    return run_job(entries, workdir, done, about, batch=batch, report=report)
+    return run_job(entries, workdir, done, about, batch=batch, lock=lock, report=report)

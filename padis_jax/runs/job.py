@@ -28,6 +28,7 @@ import numpy as np
 import padis_jax
 from padis_jax.errors import UserError, cut, printable
 from padis_jax.files import json_text, read_records, read_text, write_bytes, write_json, write_npz
+from padis_jax.lock import Lock
 from padis_jax.runs.case import Case
 from padis_jax.runs.config import Experiment
 from padis_jax.solvers.presets import Plan
@@ -95,6 +96,7 @@ def run_job(
     about: dict[str, Any],
     *,
     batch: int,
+    lock: Lock | None = None,
     on_kept: Callable[[int], None] = lambda count: None,
     report: Callable[[dict[str, Any]], None] = lambda record: None,
 ) -> dict[str, int]:
@@ -107,6 +109,7 @@ def run_job(
         not depend on the batches.
       about: settings, fit for JSON; a job is only resumed with the same.
       batch: items at a time.
+      lock: of `workdir`, looked at before anything is written.
       on_kept: called with the number of those that are done already, before the others begin.
       report: called with every new line of the manifest.
 
@@ -156,7 +159,7 @@ def run_job(
         except (UserError, OSError) as error:
             note(line | {"status": "failed", "reason": str(error)})
         if waiting and (len(waiting) == batch or position == len(due) - 1):
-            _solve_and_write(waiting, workdir, solve, note)
+            _solve_and_write(waiting, workdir, solve, lock, note)
             waiting = []
     return counts
 
@@ -168,10 +171,12 @@ class _Waiting(NamedTuple):
 
 
 def _solve_and_write(
-    waiting: list[_Waiting], workdir: Path, solve: Solve, note: Callable[[dict[str, Any]], None]
+    waiting: list[_Waiting], workdir: Path, solve: Solve, lock: Lock | None, note: Callable[[dict[str, Any]], None]
 ) -> None:
     begin = time.perf_counter()
     found = solve([w.number for w in waiting], [w.item for w in waiting])
+    if lock is not None:
+        lock.check()
     seconds = (time.perf_counter() - begin) / len(waiting)
     for (_, named, item), done in zip(waiting, found, strict=True):
         line: dict[str, Any] = named | dict(item.about)
