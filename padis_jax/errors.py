@@ -66,6 +66,17 @@ class Printable:
         return getattr(self.stream, name)
 
 
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """What is refused within, by a ValueError, becomes a UserError with the same text."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
 def _leave(message: str, code: int) -> SystemExit:
     print("error: " + printable(" ".join(message.split())), file=sys.stderr)
     return SystemExit(code)

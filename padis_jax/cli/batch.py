@@ -25,7 +25,7 @@ from tqdm import tqdm
 from padis_jax.cli.arguments import OutputOptions, once
 from padis_jax.devices.mesh import make_mesh
 from padis_jax.devices.plan import plan_sampling
-from padis_jax.errors import UserError
+from padis_jax.errors import UserError, user_errors
 from padis_jax.files import json_text
 from padis_jax.prior import Prior
 from padis_jax.runs import batch_job
@@ -103,10 +103,8 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
             print(f"{record['item']}: {record['status']}: {text}", file=sys.stderr, flush=True)
 
     try:
-        with results_folder(workdir, names, config, lock=not output.no_lock) as lock:
+        with user_errors(), results_folder(workdir, names, config, lock=not output.no_lock) as lock:
             counts = batch_job.run(job.items, workdir, read, solve, about, batch=config.batch, lock=lock, report=report)
-    except ValueError as error:
-        raise UserError(str(error)) from error
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"interrupted; what is finished is in {workdir}. Rerun the same command to resume"

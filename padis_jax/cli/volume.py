@@ -21,7 +21,7 @@ from padis_jax.cli.progress import slice_progress
 from padis_jax.devices.memory import available
 from padis_jax.devices.mesh import make_mesh
 from padis_jax.devices.plan import Estimate
-from padis_jax.errors import UserError
+from padis_jax.errors import UserError, user_errors
 from padis_jax.files import json_text
 from padis_jax.images.choice import described
 from padis_jax.patches import Frame
@@ -127,6 +127,7 @@ def _solve(
     solve = slices_solver(config, prior, size=size, mesh=alone, on_memory=on_memory, blocks=weights.blocks)
     try:
         with (
+            user_errors(),
             results_folder(workdir, names, config, lock=not output.no_lock) as lock,
             slice_progress(len(volume.numbers), plan.row.label, output, of=prior.frame.image_shape) as progress,
         ):
@@ -146,10 +147,6 @@ def _solve(
         raise KeyboardInterrupt(
             f"interrupted; {done} slices are finished and kept in {where}. Rerun the same command to resume"
         ) from None
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(str(error)) from error
 
 
 def _about(volume: Volume, plan: Plan, weights: Weights) -> dict[str, Any]:

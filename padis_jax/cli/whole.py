@@ -22,7 +22,7 @@ from padis_jax.cli.progress import solver_progress
 from padis_jax.cli.volume import FREE, check_host, host_bytes
 from padis_jax.devices.mesh import make_mesh
 from padis_jax.devices.plan import Estimate
-from padis_jax.errors import UserError
+from padis_jax.errors import UserError, user_errors
 from padis_jax.files import json_text
 from padis_jax.measurements.cone_geometry import ConeScan
 from padis_jax.patches import frame_for
@@ -186,6 +186,7 @@ def _solve(
 
     try:
         with (
+            user_errors(),
             results_folder(workdir, names, config, lock=not output.no_lock) as lock,
             solver_progress(
                 plan.levels * plan.inner * config.samples or plan.steps, plan.row.label, output, of="volume"
@@ -202,10 +203,6 @@ def _solve(
         raise KeyboardInterrupt(
             f"interrupted; {done} is finished and kept in {workdir / 'rows'}. Rerun the same command to resume"
         ) from None
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(str(error)) from error
 
 
 def _refuse_failed(volume: Volume, placed: dict[str, str], lines: list[dict[str, Any]], workdir: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from padis_jax.errors import UserError
+from padis_jax.errors import user_errors
 from padis_jax.runs.case import Case, image_key
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import plan_of, tv_of
@@ -50,7 +50,7 @@ def choice_of(
     short = plan_of(dataclasses.replace(config, solver=solver, auto=False), case.kind, case)
     settings = dataclasses.replace(short.settings, weight=plan.settings.weight)
     std = case.noise_std if known and bool(jnp.any(case.noise_std > 0)) else None
-    try:
+    with user_errors():
         return choose(
             jax.random.fold_in(image_key(config.seed, config.image.number), 3),
             case.measurement.y,
@@ -66,7 +66,3 @@ def choice_of(
             **case.ties,
             watch=watch,
         )
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(str(error)) from error

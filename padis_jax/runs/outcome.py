@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from padis_jax.errors import UserError
+from padis_jax.errors import user_errors
 from padis_jax.images import ImageSet
 from padis_jax.runs.case import Case, simulated_case
 from padis_jax.runs.config import Experiment
@@ -46,12 +46,8 @@ class Outcome:
           UserError: for what a method refuses, and an image that is not finite.
         """
         for name, run in rows.items():
-            try:
+            with user_errors():
                 solved, seconds = timed(run, self.images)
-            except UserError:
-                raise
-            except ValueError as error:
-                raise UserError(str(error)) from error
             refuse_divergence(name, solved.image)
             seconds = seconds if solved.seconds is None else solved.seconds
             self.rows.append(score(name, solved.image, case, evaluations=solved.evaluations, seconds=seconds))

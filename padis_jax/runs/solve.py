@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from padis_jax.errors import UserError
+from padis_jax.errors import user_errors
 from padis_jax.measurements.simulate import Measurement
 from padis_jax.prior import Prior
 from padis_jax.runs.case import Case, image_key
@@ -272,12 +272,8 @@ def traced_case(config: Experiment, build: Callable[[], Case]) -> tuple[Case, Pl
     def trace() -> tuple[Any, ...]:
         case = build()
         plan, tv = plan_of(config, case.kind, case), jnp.zeros(case.image_shape, jnp.float32)
-        try:
+        with user_errors():
             run_samples(config, case, plan, tv) if config.samples else _reconstructed(config, case, plan, tv)
-        except UserError:
-            raise
-        except ValueError as error:
-            raise UserError(str(error)) from error
         found.append((case, plan))
         return case.measurement[:2]
 
