@@ -21,12 +21,11 @@ from PIL import Image
 from tiny import refused, write_weights
 
 from padis_jax import files
-from padis_jax.cli import volume
 from padis_jax.cli.sample import main
 from padis_jax.images import HOUNSFIELD, PLAIN, read_images
 from padis_jax.measurements.geometry import ScanGeometry
 from padis_jax.operators import ParallelBeam
-from padis_jax.runs import solve, solve_slices
+from padis_jax.runs import solve, solve_slices, volume_memory
 from padis_jax.runs.volume_results import summary
 from padis_jax.solvers.presets import tv_preset
 
@@ -340,7 +339,7 @@ def test_a_batch_that_memory_cannot_hold_is_made_smaller(folder):
 
 
 def test_a_volume_that_memory_cannot_hold_is_refused_before_the_work(folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(volume, "available", lambda: 4 * 5 * 15 * 17 * 12 - 1)
+    monkeypatch.setattr(volume_memory, "available", lambda: 4 * 5 * 15 * 17 * 12 - 1)
     message = refused(main, words(folder, tmp_path / "o", "--image.index", "all", "--quiet"), capsys)
     assert "writing 5 slices takes about 6.12e-05 GB of memory, and 6.12e-05 GB are free" in message
     assert "choose fewer with --image.index" in message and not (tmp_path / "o").exists()

@@ -7,7 +7,6 @@ those that it needs from there.
 from __future__ import annotations
 
 import dataclasses
-import math
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -18,7 +17,6 @@ from tqdm import tqdm
 
 from padis_jax.cli.arguments import OutputOptions, once
 from padis_jax.cli.progress import slice_progress
-from padis_jax.devices.memory import available
 from padis_jax.devices.mesh import make_mesh
 from padis_jax.devices.plan import Estimate
 from padis_jax.errors import UserError, user_errors
@@ -34,7 +32,8 @@ from padis_jax.runs.results import results_folder
 from padis_jax.runs.score import aligned
 from padis_jax.runs.solve import traced_case
 from padis_jax.runs.solve_slices import batch_size, estimate_of, frame_of, slices_solver
-from padis_jax.runs.volume import Volume, first_case, item_name, one_of, open_volume, refused_slices
+from padis_jax.runs.volume import FREE, Volume, first_case, item_name, one_of, open_volume, refused_slices
+from padis_jax.runs.volume_memory import check_host, host_bytes
 from padis_jax.runs.volume_results import (
     found_slices,
     summary,
@@ -45,9 +44,6 @@ from padis_jax.runs.volume_results import (
 )
 from padis_jax.solvers.presets import Plan
 from padis_jax.weights import Weights, load_weights
-
-# Settings that change no slice, or which slices are done.
-FREE = ("devices", "batch", "save_as", "anonymise", "display")
 
 
 def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions()) -> list[dict[str, Any]]:  # noqa: B008 (frozen)
@@ -153,26 +149,6 @@ def _about(volume: Volume, plan: Plan, weights: Weights) -> dict[str, Any]:
     """The settings that every slice depends on, for job.json; not which slices are chosen."""
     about = settings_of(one_of(volume.config, 0), plan, weights, FREE) | {"slices_of": volume.path}
     return about if volume.geometry is None else about | {"geometry": dataclasses.asdict(volume.geometry)}
-
-
-def host_bytes(config: Experiment, volume: Volume) -> int:
-    """Of the machine's memory when the volumes are written: as read and in their unit, and what is encoded."""
-    arrays = 3 + len(config.classical) + volume.truth + 2 * bool(config.samples)  # start, TV, solver ...
-    return 4 * math.prod(volume.source.images.shape) * (2 * arrays + 4)
-
-
-def check_host(config: Experiment, volume: Volume, more: int = 0) -> None:
-    """Refuses volumes that the machine's memory cannot hold in the end, with `more` bytes beside them."""
-    try:
-        room = available()
-    except (OSError, ValueError, AttributeError):  # a system that does not tell
-        return
-    if (needed := host_bytes(config, volume) + more) > room:
-        flag = volume.choice.split()[0]
-        raise UserError(
-            f"{volume.path}: writing {len(volume.numbers)} slices takes about {needed / 1e9:.3g} GB of memory, and "
-            f"{room / 1e9:.3g} GB are free; choose fewer with {flag}"
-        )
 
 
 def _refuse_failed(volume: Volume, lines: list[dict[str, Any]], workdir: Path) -> None:

@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from padis_jax.cli.arguments import OutputOptions
 from padis_jax.cli.progress import solver_progress
-from padis_jax.cli.volume import FREE, check_host, host_bytes
 from padis_jax.devices.mesh import make_mesh
 from padis_jax.devices.plan import Estimate
 from padis_jax.errors import UserError, user_errors
@@ -28,7 +27,7 @@ from padis_jax.measurements.cone_geometry import ConeScan
 from padis_jax.patches import frame_for
 from padis_jax.runs.automatic import chosen_plan
 from padis_jax.runs.config import Experiment, check_defaults
-from padis_jax.runs.defaults import plan_of, tv_of
+from padis_jax.runs.defaults import counted, plan_of, tv_of
 from padis_jax.runs.doubts import without_blocks
 from padis_jax.runs.job import check_job, read_manifest, run_job, settings_of
 from padis_jax.runs.prior import mirrored
@@ -36,9 +35,9 @@ from padis_jax.runs.results import results_folder
 from padis_jax.runs.score import aligned, held_lines
 from padis_jax.runs.solve import traced_case
 from padis_jax.runs.solve_rows import AUTO, found_rows, labels_of, rows_solver, steps_of
-from padis_jax.runs.volume import Volume
+from padis_jax.runs.volume import FREE, Volume
 from padis_jax.runs.volume_case import with_volume_prior
-from padis_jax.runs.volume_memory import check_room, estimate_whole
+from padis_jax.runs.volume_memory import check_host, check_room, estimate_whole, host_bytes
 from padis_jax.runs.volume_results import volume_names, write_volume
 from padis_jax.runs.whole import open_whole, rows_of_job, single_run
 from padis_jax.solvers.presets import Plan, kind_of
@@ -61,8 +60,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     weights = load_weights(config.weights, volumes=True).computing(config.compute)
     volume = open_whole(config, weights)
     config, window = volume.config, weights.window
-    counted = bool(config.measurement.path) or config.scan.protocol == "honest"
-    kind = kind_of(volume.problem.kind, counts=counted)
+    kind = kind_of(volume.problem.kind, counts=counted(config))
     plan = plan_of(config, kind)
     shape, measured = tuple(volume.source.images.shape[:3]), measured_shape(volume)
     frame = weights.frame_for(shape[1:]) or frame_for(shape[1:], weights.frame.patch)

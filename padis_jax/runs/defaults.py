@@ -73,12 +73,15 @@ def tv_of(config: Experiment, kind: Kind, problem: NamedProblem, evenness: float
     return dataclasses.replace(chosen, weight=weight, iterations=config.tv.iterations)
 
 
+def counted(config: Experiment) -> bool:
+    """Whether a config's measurement is one of photon counts: measured, or simulated by the honest protocol."""
+    return config.scan.protocol == "honest" or bool(config.measurement.path or config.measurements)
+
+
 def kind_named(config: Experiment) -> Kind:
     """The kind of problem that a config names, before any file is read."""
-    counts = config.scan.protocol == "honest" or bool(config.measurement.path or config.measurements)
-    if not config.problem:
-        return kind_of("ct", counts=counts)
-    return kind_of(PROBLEMS[LIKE.get(config.problem, config.problem)].kind, counts=counts)
+    kind = PROBLEMS[LIKE.get(config.problem, config.problem)].kind if config.problem else "ct"
+    return kind_of(kind, counts=counted(config))
 
 
 def first_image(config: Experiment, args: Sequence[str]) -> Experiment:

@@ -42,6 +42,8 @@ from padis_jax.solvers.checks import check_numbers
 from padis_jax.split import spread
 from padis_jax.weights import Weights
 
+# Settings that change no slice, or which slices are done.
+FREE = ("devices", "batch", "save_as", "anonymise", "display")
 ROWS = 9  # of a measured scan that the attenuation of its bright parts is estimated from, at most
 
 

@@ -15,13 +15,15 @@ Plug-and-play keeps one volume more for `momentum`, one for `averaging`, and two
 the operator: `working_memory` of a cone beam; of slices one by one V + 2 m. A trial of --auto holds its start besides
 (V) and, where a part of the measurement is held out, the weights that say which and what is left of
 y (2 m).
+
+`host_bytes` is of any volume: what its results take when they are written.
 """
 
 from __future__ import annotations
 
 import math
 
-from padis_jax.devices.memory import free_memory
+from padis_jax.devices.memory import available, free_memory
 from padis_jax.devices.plan import Estimate, plan_sampling
 from padis_jax.errors import UserError
 from padis_jax.operators.working_memory import BYTES, working_memory
@@ -117,4 +119,24 @@ def check_room(volume: Volume, needed: int) -> None:
         raise UserError(
             f"{volume.path}: a volume of {shape} voxels takes about {needed / 1e9:.3g} GB of memory to be solved, and "
             f"{room / 1e9:.3g} GB are free: take fewer slices, or larger voxels with weights of smaller slices"
+        )
+
+
+def host_bytes(config: Experiment, volume: Volume) -> int:
+    """Of the machine's memory when the volumes are written: as read and in their unit, and what is encoded."""
+    arrays = 3 + len(config.classical) + volume.truth + 2 * bool(config.samples)  # start, TV, solver ...
+    return 4 * math.prod(volume.source.images.shape) * (2 * arrays + 4)
+
+
+def check_host(config: Experiment, volume: Volume, more: int = 0) -> None:
+    """Refuses volumes that the machine's memory cannot hold in the end, with `more` bytes beside them."""
+    try:
+        room = available()
+    except (OSError, ValueError, AttributeError):  # a system that does not tell
+        return
+    if (needed := host_bytes(config, volume) + more) > room:
+        flag = volume.choice.split()[0]
+        raise UserError(
+            f"{volume.path}: writing {len(volume.numbers)} slices takes about {needed / 1e9:.3g} GB of memory, and "
+            f"{room / 1e9:.3g} GB are free; choose fewer with {flag}"
         )
