@@ -168,11 +168,7 @@ def honest_measurement(
       ValueError: an image of the wrong shape, a setting that is not positive or too large for float32, or a background
         that is not finite.
     """
-    for name, value in (("photons", photons), ("pixel_mm", pixel_mm), ("attenuation", attenuation)):
-        if not 0 < value < HUGE:
-            raise ValueError(f"measurement: {name} must be positive and below {HUGE:g}, got {value}")
-    if not abs(background) < HUGE:
-        raise ValueError(f"measurement: background must be finite, got {background}")
+    check_counts(background, photons=photons, pixel_mm=pixel_mm, attenuation=attenuation)
     image = single(image)
     lines = fine_line_integrals(image, operator, refinement=refinement, rays=rays)
     # From the unit of A x to a pure number: operator length -> mm, image value -> mu.
@@ -182,6 +178,19 @@ def honest_measurement(
         through = fine_line_integrals(jnp.ones_like(image), operator, refinement=refinement, rays=rays)
         below = per_unit * background / attenuation * through
     return counted(key, lines, per_unit=per_unit, below=below, photons=photons)
+
+
+def check_counts(background: float, **positive: float) -> None:
+    """Refuses settings of the honest protocol.
+
+    Raises:
+      ValueError: for one of `positive` that is not, or too large for float32, and a background that is not finite.
+    """
+    for name, value in positive.items():
+        if not 0 < value < HUGE:
+            raise ValueError(f"measurement: {name} must be positive and below {HUGE:g}, got {value}")
+    if not abs(background) < HUGE:
+        raise ValueError(f"measurement: background must be finite, got {background}")
 
 
 def counted(key: Array, lines: Array, *, per_unit: float, below: Array | float, photons: float) -> Measurement:

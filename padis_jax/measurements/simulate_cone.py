@@ -11,7 +11,7 @@ from einops import reduce
 from jax import Array
 
 from padis_jax.fields import check_count, single
-from padis_jax.measurements.simulate import HUGE, Measurement, counted
+from padis_jax.measurements.simulate import Measurement, check_counts, counted
 from padis_jax.operators.cone import ConeTransform
 from padis_jax.operators.cone_rays import ConeRays
 from padis_jax.operators.per_channel import leaf
@@ -79,11 +79,7 @@ def cone_measurement(
     Raises:
       ValueError: a setting that is not positive or too large for float32, or a background that is not finite.
     """
-    for name, value in (("photons", photons), ("pixel_mm", pixel_mm), ("attenuation", attenuation)):
-        if not 0 < value < HUGE:
-            raise ValueError(f"measurement: {name} must be positive and below {HUGE:g}, got {value}")
-    if not abs(background) < HUGE:
-        raise ValueError(f"measurement: background must be finite, got {background}")
+    check_counts(background, photons=photons, pixel_mm=pixel_mm, attenuation=attenuation)
     volume = single(volume)
     fine = functools.partial(fine_cone_integrals, operator=operator, refinement=refinement, rays=rays)
     per_unit = attenuation * pixel_mm
