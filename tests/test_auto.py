@@ -19,12 +19,13 @@ from padis_jax.runs import automatic
 from padis_jax.runs.automatic import chosen_plan
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import plan_of
-from padis_jax.solvers.auto import choose, reconstruct_auto, search
+from padis_jax.solvers.auto import choose, reconstruct_auto
 from padis_jax.solvers.dds import DDS
 from padis_jax.solvers.held_out import held_out, measured_entries
 from padis_jax.solvers.line_search import crossing, lowest
 from padis_jax.solvers.plug_and_play import PlugAndPlay
 from padis_jax.solvers.presets import Plan, preset
+from padis_jax.solvers.search import search
 from padis_jax.solvers.tv import TV
 
 GAUSSIAN, PROBLEM, PRIOR = make()

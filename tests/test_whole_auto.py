@@ -20,10 +20,12 @@ from padis_jax.runs import solve_rows
 from padis_jax.runs.automatic import chosen_plan
 from padis_jax.slabs import VolumeFrame
 from padis_jax.solvers import auto
-from padis_jax.solvers.auto import Choice, Trial, choose, held_out
+from padis_jax.solvers.auto import choose
+from padis_jax.solvers.held_out import held_out
 from padis_jax.solvers.plug_and_play import PlugAndPlay
 from padis_jax.solvers.presets import Plan
 from padis_jax.solvers.reconstruct import Reconstruction
+from padis_jax.solvers.search import Choice, Trial
 from padis_jax.solvers.volume_tv import VolumeTV
 from padis_jax.solvers.volumes import Along
 from padis_jax.volume_prior import VolumePrior

@@ -13,8 +13,9 @@ from padis_jax.errors import user_errors
 from padis_jax.runs.case import Case, image_key
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import plan_of, tv_of
-from padis_jax.solvers.auto import Choice, Watch, choose, few
+from padis_jax.solvers.auto import Watch, choose
 from padis_jax.solvers.presets import Plan
+from padis_jax.solvers.search import Choice, few
 
 
 def chosen_plan(plan: Plan, shown: Mapping[str, Any]) -> Plan:

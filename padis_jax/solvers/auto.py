@@ -13,10 +13,10 @@ image of a trial:
 Trials of half the plan's iterations (of all of them up to 30), with the settings that suit so many, look for the
 weight, from the plan's own, by steps of a factor until the best one lies between two others (`line_search`); a
 parabola, or for the discrepancy a line, through the logarithms gives the value between. What is held out is a few per
-cent of the measurement, which do not tell weights apart whose errors differ by less than FLAT: among these the plan's
-own stands. By the discrepancy these iterations are the answer: at another number of them another weight comes to the
-noise. Where something is held out and the plan has more, one trial more has the best of these weights and all of the
-plan's iterations, which are taken if it is better.
+cent of the measurement, which do not tell weights apart whose errors differ by less than `search.FLAT`: among these the
+plan's own stands. By the discrepancy these iterations are the answer: at another number of them another weight comes to
+the noise. Where something is held out and the plan has more, one trial more has the best of these weights and all of
+the plan's iterations, which are taken if it is better.
 
 A volume is a problem like an image: a trial is a run on all of it, since its data step is one for all slices.
 """
@@ -24,9 +24,8 @@ A volume is a problem like an image: a trial is a run on all of it, since its da
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,74 +40,16 @@ from padis_jax.prior import Prior
 from padis_jax.solvers.checks import checked_noise
 from padis_jax.solvers.held_out import held_out, measured_entries
 from padis_jax.solvers.level_range import Errors, bootstrap_errors, range_of
-from padis_jax.solvers.line_search import crossing, lowest
 from padis_jax.solvers.presets import Kind, Plan, preset, tv_preset
 from padis_jax.solvers.problem import Problem
 from padis_jax.solvers.reconstruct import Reconstruction, problem_of, reconstruct
+from padis_jax.solvers.search import Choice, Trial, few, search
 from padis_jax.solvers.tv import TV, total_variation
 from padis_jax.solvers.volume_tv import for_volumes
 from padis_jax.solvers.volumes import Along
 from padis_jax.volume_prior import VolumePrior
 
-FLAT = 0.05  # errors of what is held out that differ by less are alike; docs/studies/auto.md
-
-Rule = Literal["discrepancy", "held out"]
-
-
-class Trial(NamedTuple):
-    """A run of the search.
-
-    Attributes:
-      weight: of the prior.
-      levels: iterations.
-      value: root mean square of (y - A v) / s over what is measured, or ||y - A v|| / ||y|| over what was held out.
-    """
-
-    weight: float
-    levels: int
-    value: float
-
-
 Watch = Callable[[Trial, Array], None]
-
-
-class Choice(NamedTuple):
-    """What `choose` returns.
-
-    Attributes:
-      plan: the plan with the levels, the weight and the iterations that were chosen.
-      rule: by what.
-      trials: in the order in which they were run.
-      evaluations: network evaluations of all trials, and of what the levels came from.
-      levels: first and last noise level, if the measurement chose them.
-    """
-
-    plan: Plan
-    rule: Rule
-    trials: tuple[Trial, ...]
-    evaluations: int
-    levels: tuple[float, float] | None = None
-
-    @property
-    def text(self) -> str:
-        """One line: what was chosen and why."""
-        few = min(t.levels for t in self.trials)  # of those that looked for the weight
-        values = ", ".join(f"{t.value:.4g} at {t.weight:.3g}" for t in sorted(self.trials) if t.levels == few)
-        what = "its residual in units of the noise" if self.rule == "discrepancy" else "the error of what was held out"
-        levels = "" if self.levels is None else f"levels {self.levels[0]:.3g} to {self.levels[1]:.3g}, "
-        return (
-            f"auto: {levels}weight {self.plan.settings.weight:.3g}, {self.plan.levels} iterations, by the {self.rule} "
-            f"rule: {what} was {values}; {len(self.trials)} trials, {self.evaluations} evaluations"
-        )
-
-    def shown(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        trials = [trial._asdict() for trial in self.trials]
-        found = {"weight": float(self.plan.settings.weight), "levels": self.plan.levels, "rule": self.rule}
-        found |= {"settings": self.plan.described()["settings"]}
-        if self.levels is not None:
-            found |= dict(zip(("sigma_max", "sigma_min"), self.levels, strict=True))
-        return {**found, "why": self.text, "evaluations": self.evaluations, "trials": trials}
 
 
 def choose(
@@ -205,47 +146,10 @@ def reconstruct_auto(
     return found, choice
 
 
-def few(plan: Plan) -> int:
-    """Iterations of the trials that look for the weight."""
-    return plan.levels // 2 if plan.levels > 30 else plan.levels
-
-
 def _between(plan: Plan, first: float, last: float) -> Plan:
     """The plan with these levels, also where it stayed at one."""
     settings = dataclasses.replace(plan.settings, sigma=0.0) if hasattr(plan.settings, "sigma") else plan.settings
     return plan._replace(settings=settings, sigma_max=first, sigma_min=last, ladder="geometric")
-
-
-def search(trial: Callable[[Plan], float], plan: Plan, *, short: Plan | None = None, rule: Rule) -> Choice:
-    """The search itself.
-
-    Args:
-      trial: plan -> value, as in `Trial`.
-      plan: where it begins.
-      short: as in `choose`.
-      rule: what the value is.
-    """
-    done: list[Trial] = []
-    short = (short or plan)._replace(levels=few(plan))
-
-    def weighed(weight: float, plan: Plan) -> Plan:
-        return plan._replace(settings=dataclasses.replace(plan.settings, weight=weight))
-
-    def value(weight: float, plan: Plan) -> float:
-        found = trial(weighed(weight, plan))
-        done.append(Trial(weight, plan.levels, found if math.isfinite(found) else math.inf))
-        return done[-1].value
-
-    first, chosen = float(plan.settings.weight), short
-    if rule == "discrepancy":
-        weight = crossing(lambda w: value(w, short), first)
-    else:
-        weight = lowest(lambda w: value(w, short), first, flat=FLAT)
-        best = min(done, key=lambda t: t.value) if weight != first else next(t for t in done if t.weight == first)
-        if plan.levels > short.levels and value(best.weight, plan) < best.value:
-            chosen = plan
-    evaluations = sum(t.levels for t in done) * plan.inner * plan.row.evaluations(plan.settings)
-    return Choice(weighed(weight, chosen), rule, tuple(done), evaluations)
 
 
 class _Trials:
