@@ -16,6 +16,7 @@ from padis_jax.measurements.cone_geometry import ConeScan
 from padis_jax.measurements.simulate import Measurement
 from padis_jax.metrics import coverage
 from padis_jax.problems.registry import parallel_scan
+from padis_jax.runs.job import Done
 from padis_jax.runs.score import held_lines, score_samples
 from padis_jax.runs.solve_rows import samples_of, steps_of
 from padis_jax.runs.volume_case import VolumeCase
@@ -115,7 +116,7 @@ def test_a_mean_wants_all_of_its_samples(folder, tmp_path, capsys, monkeypatch):
 
         def failing(numbers, items):
             if list(names)[numbers[0]] in ("DDS, one sample", "DDS, sample 2"):
-                return [whole.Done(reason="no luck")]
+                return [Done(reason="no luck")]
             return solve(numbers, items)
 
         return failing

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -132,14 +133,13 @@ class ScanGeometry:
             "detector_spacing": self.spacing_mm / pixel_mm,
             "detector_offset": self.offset_mm / pixel_mm,
         }
+        if self.beam == "fan":
+            about["source_distance"] = self.source_distance_mm / pixel_mm
+            about["detector_distance"] = self.detector_distance_mm / pixel_mm
         try:
-            if self.beam == "parallel":
-                return ParallelBeam(**about)
-            return FanBeam(
-                **about,
-                source_distance=self.source_distance_mm / pixel_mm,
-                detector_distance=self.detector_distance_mm / pixel_mm,
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of degrees: `unit_note` names the file, and a check tries both
+                return (ParallelBeam if self.beam == "parallel" else FanBeam)(**about)
         except ValueError as error:
             raise UserError(f"geometry: {error}") from error
 
