@@ -6,7 +6,7 @@
 
 A compiled program is machine code. So the folder must belong to the user and be closed to all others, or it is not
 used; a damaged entry is deleted and compiled again; entries appear whole, when the program that made them ends. Those
-that were used least recently go where those of all keys take more than a gigabyte.
+that were used least recently go where those of all keys take more than a gigabyte, or are more than 2000.
 
 PADIS_JAX_COMPILE_CACHE names another folder, or "off"; where JAX_COMPILATION_CACHE_DIR is set, JAX's own cache is used
 as it is. `off` (--no-compile-cache) turns off both.
@@ -36,7 +36,7 @@ from padis_jax.files import file_hash, write_json
 
 VARIABLE = "PADIS_JAX_COMPILE_CACHE"
 LIMIT = 2**30  # bytes
-LEAST_SECONDS = 0.2  # of compiling that are worth a file
+ENTRIES = 2000  # of all keys; each is read at every start
 ABANDONED = 7 * 24 * 3600  # seconds after which a program that has not ended is taken for killed
 TIMES = "seconds.json"
 _folder: list[Path] = []  # in use
@@ -79,7 +79,7 @@ def use() -> Path | None:
         print(f"note: compiled programs are not kept: {error}; {VARIABLE}=off ends this note", file=sys.stderr)
         return None
     jax.config.update("jax_compilation_cache_dir", str(staging))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # a start has a hundred small ones
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")  # whose settings would hold the folder's name
     warnings.filterwarnings("ignore", message=".*persistent compilation cache.*")  # what cannot be read is compiled
     atexit.register(keep, folder, staging)
@@ -104,8 +104,8 @@ def keep(folder: Path, staging: Path) -> None:
         every = [path for other in _folders(folder) for path in _entries(other)]
         sizes = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in every)
         total = sum(size for _, size, _ in sizes)
-        for _, size, path in sizes:
-            if total <= LIMIT:
+        for left, (_, size, path) in zip(range(len(sizes), 0, -1), sizes, strict=True):
+            if total <= LIMIT and left <= ENTRIES:
                 break
             path.unlink(missing_ok=True)
             total -= size
