@@ -308,7 +308,8 @@ def test_what_is_held_out_must_exist(folder, tmp_path, capsys):
     assert "there is no validation slice 6, the set has 6" in refused(main, [*start, "--data.validation", "6"], capsys)
     assert "none of 6 slices is left" in refused(main, [*start, "--data.validation-gap", "9"], capsys)
     assert "no.npy: no such file" in refused(main, [*start, "--data.path", "no.npy"], capsys)
-    assert "data.path is empty" in refused(main, [*start, "--data.path", ""], capsys)
+    (tmp_path / "none.py").write_text("from padis_jax.config import Config\nconfig = Config()\n")
+    assert "data.path is empty" in refused(main, ["--config", tmp_path / "none.py", *start[2:]], capsys)
 
 
 def test_where_to_work_must_be_said(folder, tmp_path, capsys):

@@ -82,7 +82,7 @@ class Experiment:
         positions are rescaled. Weights without positions need no flag.
       devices: devices that share the patches of the image, or the slices of a volume, or the files of `measurements`;
         0 for all available.
-      measurements: folder of measured scans to reconstruct, all of them. "" for none.
+      measurements: folder of measured scans to reconstruct, all of them.
       batch: measurements, or slices of a volume, reconstructed at a time; of slices fewer where memory is short.
     """
 
