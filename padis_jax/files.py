@@ -120,6 +120,12 @@ def resolved(path: str | Path) -> Path:
         raise UserError(f"{path}: is a link that leads back to itself; remove it, or choose another folder") from error
 
 
+def base_name(path: str | Path) -> str:
+    """The last part of a path; of `.` and `..` that of the folder they lead to."""
+    name = Path(path).name
+    return name if name not in ("", "..") else resolved(path).name
+
+
 def refuse_detour(path: str | Path) -> None:
     """Refuses `..` after a folder that is missing: once that is made, the path names another file than was looked at.
 
@@ -128,7 +134,7 @@ def refuse_detour(path: str | Path) -> None:
     """
     parts = Path(path).parts
     for index, part in enumerate(parts):
-        if part == ".." and not os.path.exists(missing := os.path.join(*parts[:index])):
+        if part == ".." and not (missing := Path(*parts[:index])).exists():
             raise UserError(f"{path}: leads through {missing}, which does not exist; name it without the way back")
 
 

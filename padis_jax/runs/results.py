@@ -15,7 +15,7 @@ import padis_jax
 from padis_jax.display import check_displays, displays_of
 from padis_jax.errors import UserError
 from padis_jax.figures import comparison, images_row, maps, save_figure, step_png
-from padis_jax.files import check_writable, write_json, write_npz
+from padis_jax.files import base_name, check_writable, write_json, write_npz
 from padis_jax.images import ImageSet, Window
 from padis_jax.lock import Lock
 from padis_jax.measurements.geometry import ScanGeometry, write_geometry
@@ -113,7 +113,7 @@ def write_results(
 def _title(config: Experiment, case: Case) -> str:
     """The file of the image or the measurement, and the image in it."""
     measured = config.measurement.path.partition("::")[0]
-    file = Path(measured or config.image.path.partition("::")[0]).name
+    file = base_name(measured or config.image.path.partition("::")[0])
     if measured:  # whose name has a digest, for DICOM's identifiers
         return f"{file}, row {config.measurement.number}" if config.measurement.number else file
     return case.name if not file or file in case.name else f"{file}, {case.name}"
