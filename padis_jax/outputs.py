@@ -110,8 +110,10 @@ def claimed(
     with locked(folder, lock=lock) as held:
         if is_leader():
             path = place(folder) / record
-            files = sorted(_listed(path, of) | {*names, record})
-            write_json(path, {"padis_jax": padis_jax.__version__, "of": of, "files": files})
+            before = _listed(path, of)
+            if not before.issuperset({*names, record}):  # else the list is as it would be
+                files = sorted(before | {*names, record})
+                write_json(path, {"padis_jax": padis_jax.__version__, "of": of, "files": files})
         yield held
 
 

@@ -172,9 +172,41 @@ def test_a_dry_run_refuses_what_the_run_would(run, folder, tmp_path, capsys):
     assert {path: before[path] for path in _contents(workdir)} == _contents(workdir)
 
 
-def test_a_finished_run_says_so(run, capsys):
-    main(["--workdir", str(run[0])])
-    assert "trained for 6 steps already; raise --run.steps to continue" in capsys.readouterr().err
+def test_a_finished_run_says_so_and_keeps_its_files(run, folder, capsys):
+    """Contents, times and inodes; of the folder itself the lock changes the time."""
+
+    def seen():
+        files = {path: path.stat() for path in run[0].rglob("*") if path.is_file()}
+        return {path: (path.read_bytes(), about.st_mtime_ns, about.st_ino) for path, about in files.items()}
+
+    before = seen()
+    assert len(before) > 10
+    for flags in (["--workdir", run[0]], ["--config", folder / "tiny.py", "--workdir", run[0], "--run.steps", "6"]):
+        main([str(flag) for flag in flags])
+        said = capsys.readouterr().err
+        assert "trained for 6 steps already; raise --run.steps to continue" in said
+        assert f"the weights are {run[0] / 'weights.safetensors'}; reconstruct with" in said
+        assert seen() == before
+
+
+def test_a_finished_run_refuses_other_settings(run, capsys):
+    before = _contents(run[0])
+    flags = ["--optimiser.learning-rate", "0.5", "--run.weights-dtype", "float16", "--run.steps", "3"]
+    for more in ([], ["--dry-run"]):
+        line = refused(main, ["--workdir", run[0], *flags, *more], capsys)
+        assert (
+            f"{run[0]}: is trained to the end, and optimiser.learning_rate is 0.001, not 0.5, "
+            "run.weights_dtype is float32, not float16; raise --run.steps"
+        ) in line
+    assert _contents(run[0]) == before
+
+
+def test_a_finished_run_with_weights_of_fewer_steps_writes_them(run, tmp_path, capsys):
+    """It was killed between its last checkpoint and its weights."""
+    workdir = shutil.copytree(run[0], tmp_path / "run")
+    (workdir / "weights.safetensors").write_bytes(run[1]["weights.safetensors"])
+    main(["--workdir", str(workdir), "--quiet"])
+    assert (workdir / "weights.safetensors").read_bytes() == (run[0] / "weights.safetensors").read_bytes()
 
 
 def test_a_finished_run_without_its_log_writes_its_weights(run, capsys, tmp_path):

@@ -32,7 +32,7 @@ from padis_jax.errors import UserError, one_line_errors
 from padis_jax.files import check_bucket, json_text
 from padis_jax.images.layouts import located
 from padis_jax.lock import locked
-from padis_jax.runs.training import check_folder, first_step, train
+from padis_jax.runs.training import changed, check_folder, first_step, train
 from padis_jax.runs.training_data import load_data
 from padis_jax.serialization import from_json
 
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if is_leader() and output.json:
         print(json_text({"workdir": workdir, "step": steps, "weights": str(weights)}))
     elif is_leader() and not output.quiet:
-        print(f"{weights} written; reconstruct with: {sample_command(weights, config)}", file=sys.stderr)
+        print(f"the weights are {weights}; reconstruct with: {sample_command(weights, config)}", file=sys.stderr)
 
 
 def _plan(config: Config, workdir: str, start: int, output: OutputOptions) -> None:
@@ -128,23 +128,12 @@ def _say_changed(given: Config, used: Config, workdir: str) -> None:
     """Names what a config file says and the checkpoint, whose settings are used, says otherwise."""
     if given.data.layout:  # whose folders have been named since
         given = dataclasses.replace(given, data=used.data)
-    if changed := _changed(dataclasses.asdict(given), dataclasses.asdict(used)):
+    if found := changed(dataclasses.asdict(given), dataclasses.asdict(used)):
         print(
-            f"note: {workdir}: the checkpoint's settings are used, not those of --config: {', '.join(changed)}; give "
+            f"note: {workdir}: the checkpoint's settings are used, not those of --config: {', '.join(found)}; give "
             "as flags what is to change",
             file=sys.stderr,
         )
-
-
-def _changed(given: Mapping[str, Any], used: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The settings of a config that are not the used ones, in words."""
-    found = []
-    for name, value in given.items():
-        if isinstance(value, Mapping):
-            found += _changed(value, used[name], f"{prefix}{name}.")
-        elif value != used[name]:
-            found.append(f"{prefix}{name} is {used[name]}, not {value}")
-    return found
 
 
 if __name__ == "__main__":
