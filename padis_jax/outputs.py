@@ -49,7 +49,7 @@ def check_outputs(
     if not in_bucket(folder):
         refuse_detour(folder)
         for read in filter(None, inputs):
-            if _mixes(where, names, read):
+            if mixes(where, names, read):
                 raise UserError(f"{read}: is read from, and results would mix with it; choose another --workdir")
         refuse_inputs([where / name for name in names], inputs)
     known = _listed(where / record, of) if not ours or (where / record).exists() else set(names)
@@ -63,6 +63,20 @@ def check_outputs(
                 f"{path}: is no result of an earlier run ({record} does not list it), and would be lost; move it, or "
                 "choose another --workdir"
             )
+
+
+def mixes(folder: Path, names: Sequence[str], read: str) -> bool:
+    """Whether reading `read`, a folder or a glob, again would find the files `names` in `folder`."""
+    own = resolved(folder)
+    if os.path.isdir(read):
+        if own == resolved(read):
+            return True
+        # Without files of its own it stands for the folders in it.
+        below = resolved(read) in own.parents
+        return below and not any(p.is_file() for p in Path(read).iterdir() if p.name[0] != ".")
+    pattern = resolved(read.partition("::")[0])
+    found = (own / (f"{name}x" if name.endswith("/") else name) for name in names)
+    return not os.path.exists(read) and any(file.match(str(pattern)) for file in found)
 
 
 def refuse_inputs(outputs: Sequence[Path], inputs: Iterable[str]) -> None:
@@ -145,20 +159,6 @@ def _listed(path: Path, of: str) -> set[str]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     raise UserError(f"{path}: is no list of results of this program; move it, or choose another --workdir")
-
-
-def _mixes(folder: Path, names: Sequence[str], read: str) -> bool:
-    """Whether reading `read`, a folder or a glob, again would find the files `names` in `folder`."""
-    own = resolved(folder)
-    if os.path.isdir(read):
-        if own == resolved(read):
-            return True
-        # Without files of its own it stands for the folders in it.
-        below = resolved(read) in own.parents
-        return below and not any(p.is_file() for p in Path(read).iterdir() if p.name[0] != ".")
-    pattern = resolved(read.partition("::")[0])
-    found = (own / (f"{name}x" if name.endswith("/") else name) for name in names)
-    return not os.path.exists(read) and any(file.match(str(pattern)) for file in found)
 
 
 def _in(folder: Path, path: Path, name: str) -> bool:

@@ -117,7 +117,7 @@ def test_what_an_earlier_run_left_is_named(run, tmp_path, capsys):
     folder, made = run
     workdir = shutil.copytree(made["dicom"][0], tmp_path / "out")
     given = ["--weights", folder / "w.safetensors", "--image.path", folder / "ct", "--workdir", workdir]
-    given = [str(a) for a in (*given, *FLAGS, "--dry-run")]
+    given = [str(a) for a in (*given, *FLAGS)]
     main([*given, "--save-as", "dicom", "nifti", "png"])
     said = "dds.npz, dds.tif, dds_deviation.npz and 1 more: of an earlier run, not of this one; delete what is not"
     assert f"note: {workdir}: {said} needed\n" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from padis_jax.devices.mesh import is_leader
 from padis_jax.errors import UserError
 from padis_jax.files import read_text
 from padis_jax.outputs import RECORD, written
@@ -24,8 +25,8 @@ def stale(workdir: Path, names: Collection[str]) -> list[str]:
 
 
 def say_stale(workdir: Path, names: Collection[str]) -> None:
-    """Names on stderr what this run will leave in the folder though it is not its own."""
-    if left := stale(workdir, names):
+    """At the end of a run: names on stderr what is in the folder and not of this run."""
+    if is_leader() and (left := stale(workdir, names)):
         print(f"note: {workdir}: {_named(left)}: of an earlier run, not of this one; delete what is not needed",
               file=sys.stderr)  # fmt: skip
 

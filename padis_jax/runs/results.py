@@ -13,7 +13,6 @@ import jax
 import numpy as np
 
 import padis_jax
-from padis_jax.devices.mesh import is_leader
 from padis_jax.display import check_displays, displays_of
 from padis_jax.errors import UserError
 from padis_jax.figures import comparison, images_row, maps, save_figure, step_png
@@ -25,7 +24,7 @@ from padis_jax.outputs import check_outputs, claimed, has_field
 from padis_jax.runs.case import Case
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import tv_of
-from padis_jax.runs.earlier import refuse_patient, remove_patient, say_stale
+from padis_jax.runs.earlier import refuse_patient, remove_patient
 from padis_jax.runs.html_report import write_report
 from padis_jax.runs.outcome import Outcome
 from padis_jax.runs.score import cells, held_lines
@@ -195,14 +194,12 @@ def saved_names(config: Experiment, workdir: Path, source: ImageSet, window: Win
 def check_folder(workdir: Path, names: list[str], config: Experiment) -> None:
     """Refuses, before the work, a folder that cannot be written to, and what `outputs.check_outputs` refuses.
 
-    Of what earlier runs have left there, an anonymous run refuses what names the patient; the rest is named on stderr.
+    Of what earlier runs have left there, an anonymous run refuses what names the patient.
     """
     check_writable(workdir)
     check_outputs(workdir, names, inputs(config), ours=_ours(workdir))
     if config.anonymise:
         refuse_patient(workdir, names)
-    if is_leader():
-        say_stale(workdir, names)
 
 
 def inputs(config: Experiment) -> list[str]:
