@@ -233,6 +233,13 @@ def test_what_a_changed_config_file_says_is_named(run, folder, capsys, tmp_path)
     assert "note:" not in capsys.readouterr().err
 
 
+def test_start_weights_of_a_run_that_has_begun(run, capsys):
+    flags = ["--run.start-weights", "other.safetensors", "--run.steps", "8"]
+    assert f"--run.start-weights: {run[0]} has checkpoints, which" in refused(
+        main, ["--workdir", run[0], *flags], capsys
+    )
+
+
 def test_another_architecture_in_the_work_folder(run, folder, capsys, tmp_path):
     before = _contents(run[0])
     message = refused(main, ["--workdir", run[0], "--network.model-channels", "12"], capsys)
@@ -290,6 +297,11 @@ def _with_nan(folder):
     return folder.with_suffix(".npy")
 
 
+def _one_row(folder):
+    np.save(folder.with_suffix(".npy"), np.full((6, 1, 14), 0.5, np.float32))
+    return folder.with_suffix(".npy")
+
+
 def _colour(folder):
     np.save(folder.with_suffix(".npy"), np.full((6, 12, 14, 3), 0.5, np.float32))
     return folder.with_suffix(".npy")
@@ -303,6 +315,20 @@ DATA = {
     "NaN": (_with_nan, "images 2 is nan at index (3, 4)"),
     "colour": (_colour, "images have 3 channels, but network.image_channels is 1; set it to 3"),
 }
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("--patches.sizes 0", "images of (1, 14) pixels: whole ones (patches.sizes 0) need 2 pixels a side"),
+        ("--data.resize 16384 16384", "images of (16384, 16384) pixels: frame: (4097, 4097) tiles of 4 pixels pad an"),
+    ],
+)
+def test_images_whose_size_no_frame_takes(folder, tmp_path, capsys, flags, expected):
+    path = _one_row(tmp_path / "images")
+    start = ["--config", folder / "tiny.py", "--workdir", tmp_path / "w", "--data.path", path]
+    line = refused(main, [*start, *flags.split()], capsys)
+    assert f"{path}: {expected}" in line and not list((tmp_path / "w").rglob("*.json*"))
 
 
 @pytest.mark.parametrize("case", DATA)

@@ -34,6 +34,7 @@ from padis_jax.images.layouts import located
 from padis_jax.lock import locked
 from padis_jax.runs.training import changed, check_folder, first_step, train
 from padis_jax.runs.training_data import load_data
+from padis_jax.runs.unused import check_training
 from padis_jax.serialization import from_json
 
 HELP = Page(
@@ -106,7 +107,9 @@ def _plan(config: Config, workdir: str, start: int, output: OutputOptions) -> No
 
 
 def _parse(args: Sequence[str], default: Config) -> Config:
-    return parse(Config, args, default=default, prog=called_as("train"), description=HELP.full())
+    config = parse(Config, args, default=default, prog=called_as("train"), description=HELP.full())
+    check_training(config, default)
+    return config
 
 
 def _resolve(given: Config | None, saved: Mapping[str, Any] | None, args: Sequence[str], workdir: str) -> Config:
@@ -115,7 +118,13 @@ def _resolve(given: Config | None, saved: Mapping[str, Any] | None, args: Sequen
         if given is None:
             raise UserError(f"{workdir} has no checkpoint to resume from: name the settings with --config FILE")
         return given
-    config = _parse(args, from_json(Config, saved.get("config"), f"{workdir}: the checkpoint's config"))
+    before = from_json(Config, saved.get("config"), f"{workdir}: the checkpoint's config")
+    config = _parse(args, before)
+    if config.run.start_weights != before.run.start_weights:
+        raise UserError(
+            f"--run.start-weights: {workdir} has checkpoints, which are gone on with; leave it out, or choose another "
+            "--workdir"
+        )
     if given is not None and given.network != config.network:
         raise UserError(
             f"{workdir} holds checkpoints of another network ({config.network}) than --config gives ({given.network}); "
