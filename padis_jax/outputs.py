@@ -16,7 +16,7 @@ from pathlib import Path
 import padis_jax
 from padis_jax.devices.mesh import is_leader
 from padis_jax.errors import UserError
-from padis_jax.files import in_bucket, place, read_text, refuse_detour, resolved, write_json
+from padis_jax.files import check_writable, in_bucket, place, read_text, refuse_detour, resolved, write_json
 from padis_jax.lock import Lock, locked
 
 RECORD = "results.json"
@@ -42,12 +42,12 @@ def check_outputs(
       ours: the folder is known to hold results of a version that kept no list.
 
     Raises:
-      UserError: if `folder` is one of the inputs, or a file to be written is one of them (links and hard links too), or
-        is there and no run has written it.
+      UserError: if `folder` takes no file or is one of the inputs, or a file to be written is one of them (links and
+        hard links too), or is there and no run has written it.
     """
     where, names = place(folder), [*names, record]
+    check_writable(folder)
     if not in_bucket(folder):
-        refuse_detour(folder)
         for read in filter(None, inputs):
             if mixes(where, names, read):
                 raise UserError(f"{read}: is read from, and results would mix with it; choose another --workdir")

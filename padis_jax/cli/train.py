@@ -29,7 +29,7 @@ from padis_jax.devices import cluster
 from padis_jax.devices.mesh import is_leader
 from padis_jax.devices.plan import plan_training
 from padis_jax.errors import UserError, one_line_errors
-from padis_jax.files import check_bucket, json_text
+from padis_jax.files import check_bucket, check_writable, json_text
 from padis_jax.images.layouts import located
 from padis_jax.lock import locked
 from padis_jax.runs.training import changed, check_folder, first_step, train
@@ -64,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not workdir:
         raise UserError("name the folder for results: --workdir DIR (and the settings: --config configs/NAME.py)")
     check_bucket(workdir)
+    check_writable(workdir)  # of a file it would be said that it has no checkpoint
     if given is None and not checkpoint.folder(workdir).is_dir():
         raise UserError(f"{workdir} has no checkpoint to resume from: name the settings with --config FILE")
     saved, start = None, 0

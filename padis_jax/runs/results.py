@@ -16,7 +16,7 @@ import padis_jax
 from padis_jax.display import check_displays, displays_of
 from padis_jax.errors import UserError
 from padis_jax.figures import comparison, images_row, maps, save_figure, step_png
-from padis_jax.files import base_name, check_writable, write_json, write_npz
+from padis_jax.files import base_name, write_json, write_npz
 from padis_jax.images import ImageSet, Window
 from padis_jax.lock import Lock
 from padis_jax.measurements.geometry import ScanGeometry, write_geometry
@@ -196,7 +196,6 @@ def check_folder(workdir: Path, names: list[str], config: Experiment) -> None:
 
     Of what earlier runs have left there, an anonymous run refuses what names the patient.
     """
-    check_writable(workdir)
     check_outputs(workdir, names, inputs(config), ours=_ours(workdir))
     if config.anonymise:
         refuse_patient(workdir, names)
