@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from tiny import refused
+from tiny import refused, write_weights
 
 from padis_jax.benchmark.__main__ import main as benchmark
 from padis_jax.benchmark.grid import Benchmark
@@ -74,3 +74,13 @@ def test_an_empty_argument_is_refused_and_an_empty_value_that_the_help_explains_
     assert "an argument: its value is empty" in refused(convert.main, ["", "x"], capsys)
     refuse_empty(["--compute", "", "--image.path", "a"], Experiment)
     refuse_empty(["--weights", "", "--lines="], Benchmark)
+
+
+@pytest.mark.parametrize("field", ["weights=''", "image=ImageConfig(path=' ')"])
+def test_an_empty_path_of_a_config_file_is_named(field, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if "image" in field:
+        field += f", weights={str(write_weights(tmp_path / 'w.safetensors'))!r}"
+    (tmp_path / "c.py").write_text(f"from padis_jax.experiment import *\nconfig = Experiment({field})\n")
+    name = "--image.path" if "image" in field else "--weights"
+    assert refused(sample.main, ["--config", "c.py"], capsys) == f"error: {name}: its value is empty; give one\n"

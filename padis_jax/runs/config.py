@@ -232,10 +232,12 @@ def missing_default(path: str, default: str, flag: str) -> UserError | None:
 
 
 def check_defaults(config: Experiment) -> None:
-    """Raises UserError where a default of the config is a file of a checkout, and this is no checkout."""
+    """Raises UserError where a file of the config is none, or of a checkout by default, and this is no checkout."""
     files = [(config.weights, DEFAULT_WEIGHTS, "--weights")]
     if not (config.measurement.path or config.measurements or config.generate):
         files.append((config.image.path, DEFAULT_IMAGE, "--image.path"))
     for path, default, flag in files:
+        if not path.strip():  # in a config file: flags are looked at before
+            raise UserError(f"{flag}: its value is empty; give one")
         if error := missing_default(path, default, flag):
             raise error
