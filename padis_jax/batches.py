@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from padis_jax.fields import check_fields
 from padis_jax.patches import Frame
 from padis_jax.positions import plane_positions
 from padis_jax.streamed import CroppedImages, StreamedImages
@@ -40,6 +41,7 @@ class PatchConfig:
     skips: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
+        check_fields(self, "patches.")
         if not self.sizes or not len(self.sizes) == len(self.probabilities) == len(self.batch):
             raise ValueError(
                 f"patches: sizes {self.sizes}, probabilities {self.probabilities} and batch {self.batch} "

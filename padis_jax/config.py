@@ -68,6 +68,7 @@ class DataConfig:
     layout: Literal["", "bsd100", "bsds500", "div2k"] = ""
 
     def __post_init__(self) -> None:
+        check_fields(self, "data.")
         if (self.low is None) != (self.high is None):
             raise UserError("data.low and data.high belong together: give both or neither")
         if not 0 <= self.memory_gb < math.inf:
@@ -112,6 +113,7 @@ class OptimiserConfig:
     ema_ramp: float = 0.05
 
     def __post_init__(self) -> None:
+        check_fields(self, "optimiser.")
         for name in ("learning_rate", "ema_half_life", "ema_ramp"):
             if not 1e-30 < getattr(self, name) < 1e30:
                 raise UserError(f"optimiser.{name} is {getattr(self, name)}: it must be positive and finite")
@@ -153,6 +155,7 @@ class RunConfig:
     shard_parameters: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self, "run.")
         for name in ("steps", "log_every", "checkpoint_every", "keep", "validate_every"):
             if not 1 <= getattr(self, name) < 2**31:
                 raise UserError(f"run.{name} is {getattr(self, name)}: it must be at least 1, below 2^31")

@@ -18,6 +18,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from jax.typing import ArrayLike
 
 from padis_jax.errors import UserError, quoted
 from padis_jax.metrics import head_mask
@@ -51,6 +52,23 @@ def check_displays(words: Sequence[str], window: Window | None = None) -> None:
             )
         if word not in CT_WINDOWS and word != AUTO:
             _ends(word, window)
+
+
+def as_plane(image: ArrayLike) -> np.ndarray:
+    """What a picture shows of an image: [H, W] of a grey one, [H, W, 3] of colour, other channels beside each other.
+
+    Args:
+      image: [H, W] or [H, W, C].
+
+    Raises:
+      ValueError: for another shape.
+    """
+    plane = np.asarray(image, np.float32)
+    if plane.ndim not in (2, 3) or 0 in plane.shape:
+        raise ValueError(f"a picture shows images [H, W] or [H, W, C], got {plane.shape}")
+    if plane.ndim == 2 or plane.shape[-1] == 3:
+        return plane
+    return np.concatenate([plane[..., channel] for channel in range(plane.shape[-1])], axis=1)
 
 
 def displays_of(words: Sequence[str], window: Window, images: np.ndarray) -> dict[str, Window]:

@@ -6,6 +6,7 @@
     Literal[...]       one of these
     X | None, X | Y    any of these
     tuple[X, ...]      each of them
+    a dataclass        an instance of it, whose fields are looked at, too
 
 Arrays are looked at where they hold values, not while tracing. Fields of other types are not looked at.
 """
@@ -32,7 +33,7 @@ LARGEST = 1e15  # of a number in float32 computing, where norms and squares are 
 
 
 def check_fields(settings: Any, prefix: str = "") -> None:
-    """Refuses the first field that is not of its type, of the dataclasses within too.
+    """Refuses the first field that is not of its type, of the dataclasses within too; lists become tuples.
 
     Args:
       settings: an instance of a dataclass.
@@ -44,10 +45,14 @@ def check_fields(settings: Any, prefix: str = "") -> None:
     kind: Any = type(settings)
     for field, hint in _hints(kind):
         value = getattr(settings, field.name)
+        if wanted := _wanted(hint, value, infinite=isinstance(field.default, float) and math.isinf(field.default)):
+            raise UserError(f"{prefix}{field.name} is {_short(value)}: {wanted}")
+        if isinstance(value, list) and tuple in [
+            typing.get_origin(h) for h in (hint, *typing.get_args(hint))
+        ]:  # to be hashed
+            object.__setattr__(settings, field.name, tuple(value))
         if dataclasses.is_dataclass(value):
             check_fields(value, f"{prefix}{field.name}.")
-        elif wanted := _wanted(hint, value, infinite=isinstance(field.default, float) and math.isinf(field.default)):
-            raise UserError(f"{prefix}{field.name} is {_short(value)}: {wanted}")
 
 
 def single(array: ArrayLike) -> Array:
@@ -103,6 +108,8 @@ def _wanted(hint: Any, value: Any, *, infinite: bool = False) -> str:
         kinds = options[:1] * len(value) if options[-1] is Ellipsis else options
         each = [_wanted(kind, item) for kind, item in zip(kinds, value, strict=False)]
         return next(filter(None, each), "" if len(kinds) == len(value) else f"it must have {len(kinds)} entries")
+    if dataclasses.is_dataclass(hint):
+        return "" if isinstance(value, hint) else f"it must be a {hint.__name__}"  # type: ignore[arg-type, union-attr]
     if hint is Array:
         return "" if _of_numbers(value) and _finite(value, infinite) else "it must be an array of finite numbers"
     if hint is int:

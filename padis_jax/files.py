@@ -88,6 +88,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         return
     refuse_detour(path)
     final = resolved(path)
+    _nearest(path, final.parent)
     temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -120,6 +121,12 @@ def resolved(path: str | Path) -> Path:
         raise UserError(f"{path}: is a link that leads back to itself; remove it, or choose another folder") from error
 
 
+def base_name(path: str | Path) -> str:
+    """The last part of a path; of `.` and `..` that of the folder they lead to."""
+    name = Path(path).name
+    return name if name not in ("", "..") else resolved(path).name
+
+
 def refuse_detour(path: str | Path) -> None:
     """Refuses `..` after a folder that is missing: once that is made, the path names another file than was looked at.
 
@@ -128,7 +135,7 @@ def refuse_detour(path: str | Path) -> None:
     """
     parts = Path(path).parts
     for index, part in enumerate(parts):
-        if part == ".." and not os.path.exists(missing := os.path.join(*parts[:index])):
+        if part == ".." and not (missing := Path(*parts[:index])).exists():
             raise UserError(f"{path}: leads through {missing}, which does not exist; name it without the way back")
 
 
@@ -136,19 +143,30 @@ def check_writable(folder: str | Path) -> None:
     """Refuses a folder that nothing can be written to, before any long work; nothing is left there.
 
     Raises:
-      UserError: if the folder, or where it is missing the nearest one above it, takes no file; what `refuse_detour`
-        refuses.
+      UserError: if the folder, or where it is missing the nearest one above it, takes no file or is one; what
+        `refuse_detour` refuses. Buckets are not looked at.
     """
+    if in_bucket(folder):
+        return
     refuse_detour(folder)
-    wanted = resolved(folder)
-    there = next(place for place in (wanted, *wanted.parents) if place.exists())
+    there = _nearest(folder, resolved(folder))
     try:
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be written to ({error.strerror or error}); choose another folder with --workdir"
-        ) from error
+        raise UserError(f"{folder}: cannot be written to ({error.strerror or error}); choose another folder") from error
+
+
+def _nearest(path: str | Path, folder: Path) -> Path:
+    """The folder, or where it is missing the nearest one above it; UserError, of `path`, if that is a file."""
+    try:
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+    except OSError as error:  # a name that is too long
+        raise UserError(f"{path}: cannot be written to ({error.strerror or error}); choose another folder") from error
+    if not there.is_dir():
+        named = "" if there == resolved(path) else f"{there} "
+        raise UserError(f"{path}: {named}is a file, not a folder; move it, or choose another folder")
+    return there
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

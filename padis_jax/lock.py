@@ -25,7 +25,7 @@ from jax.experimental import multihost_utils
 
 from padis_jax.devices.mesh import is_leader
 from padis_jax.errors import UserError, reason
-from padis_jax.files import check_file, in_bucket
+from padis_jax.files import check_file, in_bucket, resolved
 
 NAME = "lock.json"
 BEAT, STALE = 30.0, 300.0  # seconds
@@ -42,7 +42,7 @@ class Lock:
         self.folder = folder
         path = os.path.join(folder, NAME)
         check_file(path)
-        store = path if in_bucket(folder) else {"driver": "file", "path": os.path.normpath(path)}
+        store = path if in_bucket(folder) else {"driver": "file", "path": str(resolved(folder) / NAME)}
         self._guard, self._done, self._token = threading.Lock(), threading.Event(), secrets.token_hex(8)
         host, place, begun = _this_host()
         self._content = {"host": host, "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S"), "place": place}

@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from padis_jax.errors import UserError
-from padis_jax.fields import check_count, check_real
+from padis_jax.fields import check_count, check_fields, check_real
 
 RHO = 7.0
 SIGMA_RANGE = 1e-8, 1e8  # of noise levels, whose squares float32 can hold
@@ -41,6 +41,7 @@ class NoiseConfig:
     sigma_max: float = 40.0
 
     def __post_init__(self) -> None:
+        check_fields(self, "noise.")
         if not (0 < self.log_std <= 100 and abs(self.log_mean) <= 100):
             raise ValueError(
                 f"noise: log_mean {self.log_mean} and log_std {self.log_std}: within 100, and log_std positive"

@@ -16,7 +16,7 @@ from pathlib import Path
 import padis_jax
 from padis_jax.devices.mesh import is_leader
 from padis_jax.errors import UserError
-from padis_jax.files import in_bucket, place, read_text, refuse_detour, resolved, write_json
+from padis_jax.files import check_writable, in_bucket, place, read_text, refuse_detour, resolved, write_json
 from padis_jax.lock import Lock, locked
 
 RECORD = "results.json"
@@ -42,14 +42,14 @@ def check_outputs(
       ours: the folder is known to hold results of a version that kept no list.
 
     Raises:
-      UserError: if `folder` is one of the inputs, or a file to be written is one of them (links and hard links too), or
-        is there and no run has written it.
+      UserError: if `folder` takes no file or is one of the inputs, or a file to be written is one of them (links and
+        hard links too), or is there and no run has written it.
     """
     where, names = place(folder), [*names, record]
+    check_writable(folder)
     if not in_bucket(folder):
-        refuse_detour(folder)
         for read in filter(None, inputs):
-            if _mixes(where, names, read):
+            if mixes(where, names, read):
                 raise UserError(f"{read}: is read from, and results would mix with it; choose another --workdir")
         refuse_inputs([where / name for name in names], inputs)
     known = _listed(where / record, of) if not ours or (where / record).exists() else set(names)
@@ -63,6 +63,20 @@ def check_outputs(
                 f"{path}: is no result of an earlier run ({record} does not list it), and would be lost; move it, or "
                 "choose another --workdir"
             )
+
+
+def mixes(folder: Path, names: Sequence[str], read: str) -> bool:
+    """Whether reading `read`, a folder or a glob, again would find the files `names` in `folder`."""
+    own = resolved(folder)
+    if os.path.isdir(read):
+        if own == resolved(read):
+            return True
+        # Without files of its own it stands for the folders in it.
+        below = resolved(read) in own.parents
+        return below and not any(p.is_file() for p in Path(read).iterdir() if p.name[0] != ".")
+    pattern = resolved(read.partition("::")[0])
+    found = (own / (f"{name}x" if name.endswith("/") else name) for name in names)
+    return not os.path.exists(read) and any(file.match(str(pattern)) for file in found)
 
 
 def refuse_inputs(outputs: Sequence[Path], inputs: Iterable[str]) -> None:
@@ -110,8 +124,10 @@ def claimed(
     with locked(folder, lock=lock) as held:
         if is_leader():
             path = place(folder) / record
-            files = sorted(_listed(path, of) | {*names, record})
-            write_json(path, {"padis_jax": padis_jax.__version__, "of": of, "files": files})
+            before = _listed(path, of)
+            if not before.issuperset({*names, record}):  # else the list is as it would be
+                files = sorted(before | {*names, record})
+                write_json(path, {"padis_jax": padis_jax.__version__, "of": of, "files": files})
         yield held
 
 
@@ -143,20 +159,6 @@ def _listed(path: Path, of: str) -> set[str]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     raise UserError(f"{path}: is no list of results of this program; move it, or choose another --workdir")
-
-
-def _mixes(folder: Path, names: Sequence[str], read: str) -> bool:
-    """Whether reading `read`, a folder or a glob, again would find the files `names` in `folder`."""
-    own = resolved(folder)
-    if os.path.isdir(read):
-        if own == resolved(read):
-            return True
-        # Without files of its own it stands for the folders in it.
-        below = resolved(read) in own.parents
-        return below and not any(p.is_file() for p in Path(read).iterdir() if p.name[0] != ".")
-    pattern = resolved(read.partition("::")[0])
-    found = (own / (f"{name}x" if name.endswith("/") else name) for name in names)
-    return not os.path.exists(read) and any(file.match(str(pattern)) for file in found)
 
 
 def _in(folder: Path, path: Path, name: str) -> bool:

@@ -5,6 +5,7 @@ What a hostile file could make endless is bounded: nesting, digits, texts and li
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -88,7 +89,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is types.UnionType or origin is typing.Union:
         if value is None and type(None) in arguments:
             return None
-        return _convert(next(a for a in arguments if a is not type(None)), value, where)
+        options = [a for a in arguments if a is not type(None)]
+        for other in options[1:]:
+            with contextlib.suppress(UserError):
+                return _convert(other, value, where)
+        return _convert(options[0], value, where)  # last, since its refusal is the one that is told
     if origin is Literal:
         if not any(type(value) is type(a) and value == a for a in arguments):
             raise UserError(f"{where} is {quoted(value)}: use one of {arguments}")

@@ -6,6 +6,7 @@ Neighbouring slices of a volume look alike, so a slice that is left out takes it
 from __future__ import annotations
 
 import filecmp
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -160,7 +161,8 @@ def same_images(path: str | Path, other: str | Path) -> bool:
     tail, whole = (Path(str(name).partition("::")[0]) for name in (other, path))
     if tail.is_absolute():
         return whole.resolve() == tail.resolve()
-    return not others and whole.resolve().parts[-len(tail.parts) :] == tail.parts
+    named = tuple(part for part in Path(os.path.normpath(tail)).parts if part != "..")
+    return not others and whole.resolve().parts[-len(named) :] == named
 
 
 def _files(path: str | Path) -> list[Path]:

@@ -23,6 +23,7 @@ from einops import rearrange, reduce
 from jax import Array
 
 from padis_jax.convolution import conv_same, downsample, upsample
+from padis_jax.fields import check_fields
 
 Params = Any  # a nested dict of arrays
 _HALF = math.sqrt(0.5)
@@ -65,6 +66,7 @@ class NetworkConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
+        check_fields(self, "network.")
         for name, most in (("image_channels", 64), ("model_channels", 4096), ("num_blocks", 64)):
             if not 1 <= getattr(self, name) <= most:
                 raise ValueError(f"network.{name} is {getattr(self, name)}: it must be 1 to {most}")
@@ -93,11 +95,6 @@ class NetworkConfig:
         taps = self.resample_filter
         if len(taps) not in range(2, 17, 2) or not all(abs(t) <= 1e4 for t in taps) or not sum(taps) > 1e-4:
             raise ValueError(f"network.resample_filter is {taps}: use (1, 1), or another even number of taps")
-        for name, known in (("embedding", ("positional", "fourier")), ("encoder", ("standard", "residual"))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"network.{name} is {getattr(self, name)!r}: use one of {known}")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"network.dtype is {self.dtype!r}: use 'float32' or 'bfloat16'")
 
     @property
     def levels(self) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from padis_jax.errors import UserError
-from padis_jax.files import file_hash, write_json
+from padis_jax.files import check_writable, file_hash, write_json
 from padis_jax.shipped import locate
 
 C = TypeVar("C", bound=tuple)  # a NamedTuple with a `name`
@@ -40,6 +40,7 @@ def kept(path: Path, about: Mapping[str, Any], run: Callable[[], dict[str, Any]]
     """
     row = known(path, about)
     if row is None:
+        check_writable(path.parent)
         row = run()
         write_json(path, {"about": about, "row": row})
     return row
@@ -53,8 +54,9 @@ def belongs(out: Path, about: Mapping[str, Any]) -> None:
       about: what all its cells depend on beside their own names; anything JSON can hold.
 
     Raises:
-      UserError: for cells of something else, or that do not say of what.
+      UserError: for cells of something else, or that do not say of what, and a folder that nothing can be written to.
     """
+    check_writable(out)
     file, own = out / "settings.json", json.loads(json.dumps(about))
     saved = json.loads(file.read_text()) if file.exists() else None
     if saved is None and not any((out / "cells").glob("*.json")):
@@ -107,6 +109,7 @@ def measure(
     if not every:
         print("no cell is missing")
         return
+    check_writable(out)
     rates = [v["seconds"] / evaluations(c) for c, v in read(out, type(every[0])).items()]
     each = f", {np.median(rates):.1f} s each by those there are" if rates else ""
     print(f"{len(every)} cells to run, {sum(map(evaluations, every))} evaluations{each}", flush=True)

@@ -96,7 +96,7 @@ def test_size_0_draws_whole_planes():
         ({"sizes": (0, 4)}, r"or sizes \(0,\) for whole images"),
         ({"probabilities": (0.5, 0.6)}, "sum to 1"),
         ({"probabilities": (1.5, -0.5)}, "sum to 1"),
-        ({"probabilities": (float("nan"), 0.5)}, "sum to 1"),
+        ({"probabilities": (float("nan"), 0.5)}, "patches.probabilities is .nan, 0.5.: it must be a finite number"),
     ],
 )
 def test_impossible_settings_are_refused(change, message):

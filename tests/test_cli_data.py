@@ -70,6 +70,32 @@ def test_values_that_are_not_finite_are_counted(tmp_path, capsys):
     assert about["notes"] == ["2 values are not finite, the first in x 1 (image 1)"] and about["range"] == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("shape", [(3, 8, 9, 2), (3, 8, 9, 4), (3, 8, 9, 5), (2, 1, 9, 1), (2, 9, 1, 1), (2, 1, 1, 1)])
+def test_the_contact_sheet_of_other_channels_shows_them_beside_each_other(tmp_path, capsys, shape):
+    images = np.random.default_rng(0).random(shape, np.float32)
+    np.save(tmp_path / "x.npy", images)
+    found(capsys, tmp_path / "x.npy", "--sheet", tmp_path / "s.png")
+    with Image.open(tmp_path / "s.png") as picture:
+        sheet = np.asarray(picture) / 255
+    height, width, channels = shape[1:]
+    for channel in range(channels):
+        left = channel * (2 * width + 2)
+        np.testing.assert_allclose(sheet[:height, left : left + width], images[0, ..., channel], atol=3e-3)
+
+
+def test_the_contact_sheet_does_not_lie_among_the_images(tmp_path, capsys, monkeypatch):
+    """It would be one of them the next time."""
+    (tmp_path / "set" / "deep").mkdir(parents=True)
+    for name in ("set/a.png", "set/deep/a.png"):
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path / "set")
+    for path, sheet in ((".", "s.png"), ("*.png", "s.png"), ("../set", "s.png"), ("deep", "deep/s.png")):
+        line = refused(main, ["inspect", path, "--sheet", sheet], capsys)
+        assert f"--sheet {sheet}: lies where {path} finds images" in line and not (tmp_path / "set" / sheet).exists()
+    main(["inspect", "deep", "--sheet", "s.png", "--quiet"])
+    assert (tmp_path / "set" / "s.png").exists()
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_contact_sheet_shows_images_in_order(tmp_path, capsys, channels):
     levels = np.linspace(0, 1, 9, dtype=np.float32)

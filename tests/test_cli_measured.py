@@ -53,8 +53,13 @@ def test_a_measured_scan_becomes_an_image(folder, tmp_path, capsys):
     assert about["rows"][1]["residual"] < 0.05
 
 
-def test_the_report_and_the_bar(folder, tmp_path, capsys):
-    sample.main(arguments(folder, "--workdir", str(tmp_path)))
+def test_the_report_and_the_bar(folder, tmp_path, capsys, monkeypatch):
+    """All paths lead through `..`."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    sample.main(arguments(Path(os.path.relpath(folder)), "--workdir", "../out"))
+    assert not any(Path().iterdir()) and sorted(p.name for p in tmp_path.iterdir()) == ["here", "out"]
+    tmp_path = tmp_path / "out"
     printed = capsys.readouterr()
     assert (
         "24 views of 32 bins" in printed.out and "residual  evaluations" in printed.out and "report.html" in printed.out
@@ -183,11 +188,11 @@ def test_a_folder_that_takes_no_file_is_refused_before_the_work(folder, tmp_path
 
     monkeypatch.setattr("tempfile.TemporaryFile", denied)
     monkeypatch.setattr("padis_jax.runs.solve.run_tv", work)
-    args = arguments(folder, "--workdir", str(tmp_path / "out" / "deep"))
+    args = arguments(folder)
     if kind == "simulated":
         image = ["--image.path", str(folder / "image.npy"), "--image.index", "0", "--scan.protocol", "paper"]
-        args = [*args, *image, "--measurement.path", "", "--measurement.geometry", ""]
-        args += ["--measurement.attenuation", "0", "--measurement.pixel-mm", "0"]
+        args = [*args[: args.index("--measurement.path")], *image]
+    args += ["--workdir", str(tmp_path / "out" / "deep")]
     assert "out/deep: cannot be written to (Permission denied); choose another" in refused(sample.main, args, capsys)
     assert not (tmp_path / "out").exists()
 

@@ -172,9 +172,41 @@ def test_a_dry_run_refuses_what_the_run_would(run, folder, tmp_path, capsys):
     assert {path: before[path] for path in _contents(workdir)} == _contents(workdir)
 
 
-def test_a_finished_run_says_so(run, capsys):
-    main(["--workdir", str(run[0])])
-    assert "trained for 6 steps already; raise --run.steps to continue" in capsys.readouterr().err
+def test_a_finished_run_says_so_and_keeps_its_files(run, folder, capsys):
+    """Contents, times and inodes; of the folder itself the lock changes the time."""
+
+    def seen():
+        files = {path: path.stat() for path in run[0].rglob("*") if path.is_file()}
+        return {path: (path.read_bytes(), about.st_mtime_ns, about.st_ino) for path, about in files.items()}
+
+    before = seen()
+    assert len(before) > 10
+    for flags in (["--workdir", run[0]], ["--config", folder / "tiny.py", "--workdir", run[0], "--run.steps", "6"]):
+        main([str(flag) for flag in flags])
+        said = capsys.readouterr().err
+        assert "trained for 6 steps already; raise --run.steps to continue" in said
+        assert f"the weights are {run[0] / 'weights.safetensors'}; reconstruct with" in said
+        assert seen() == before
+
+
+def test_a_finished_run_refuses_other_settings(run, capsys):
+    before = _contents(run[0])
+    flags = ["--optimiser.learning-rate", "0.5", "--run.weights-dtype", "float16", "--run.steps", "3"]
+    for more in ([], ["--dry-run"]):
+        line = refused(main, ["--workdir", run[0], *flags, *more], capsys)
+        assert (
+            f"{run[0]}: is trained to the end, and optimiser.learning_rate is 0.001, not 0.5, "
+            "run.weights_dtype is float32, not float16; raise --run.steps"
+        ) in line
+    assert _contents(run[0]) == before
+
+
+def test_a_finished_run_with_weights_of_fewer_steps_writes_them(run, tmp_path, capsys):
+    """It was killed between its last checkpoint and its weights."""
+    workdir = shutil.copytree(run[0], tmp_path / "run")
+    (workdir / "weights.safetensors").write_bytes(run[1]["weights.safetensors"])
+    main(["--workdir", str(workdir), "--quiet"])
+    assert (workdir / "weights.safetensors").read_bytes() == (run[0] / "weights.safetensors").read_bytes()
 
 
 def test_a_finished_run_without_its_log_writes_its_weights(run, capsys, tmp_path):
@@ -199,6 +231,13 @@ def test_what_a_changed_config_file_says_is_named(run, folder, capsys, tmp_path)
     assert "trained for 6 steps already" in said
     main(["--config", str(folder / "tiny.py"), "--workdir", str(workdir), "--run.steps", "6"])
     assert "note:" not in capsys.readouterr().err
+
+
+def test_start_weights_of_a_run_that_has_begun(run, capsys):
+    flags = ["--run.start-weights", "other.safetensors", "--run.steps", "8"]
+    assert f"--run.start-weights: {run[0]} has checkpoints, which" in refused(
+        main, ["--workdir", run[0], *flags], capsys
+    )
 
 
 def test_another_architecture_in_the_work_folder(run, folder, capsys, tmp_path):
@@ -258,6 +297,11 @@ def _with_nan(folder):
     return folder.with_suffix(".npy")
 
 
+def _one_row(folder):
+    np.save(folder.with_suffix(".npy"), np.full((6, 1, 14), 0.5, np.float32))
+    return folder.with_suffix(".npy")
+
+
 def _colour(folder):
     np.save(folder.with_suffix(".npy"), np.full((6, 12, 14, 3), 0.5, np.float32))
     return folder.with_suffix(".npy")
@@ -271,6 +315,20 @@ DATA = {
     "NaN": (_with_nan, "images 2 is nan at index (3, 4)"),
     "colour": (_colour, "images have 3 channels, but network.image_channels is 1; set it to 3"),
 }
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("--patches.sizes 0", "images of (1, 14) pixels: whole ones (patches.sizes 0) need 2 pixels a side"),
+        ("--data.resize 16384 16384", "images of (16384, 16384) pixels: frame: (4097, 4097) tiles of 4 pixels pad an"),
+    ],
+)
+def test_images_whose_size_no_frame_takes(folder, tmp_path, capsys, flags, expected):
+    path = _one_row(tmp_path / "images")
+    start = ["--config", folder / "tiny.py", "--workdir", tmp_path / "w", "--data.path", path]
+    line = refused(main, [*start, *flags.split()], capsys)
+    assert f"{path}: {expected}" in line and not list((tmp_path / "w").rglob("*.json*"))
 
 
 @pytest.mark.parametrize("case", DATA)
@@ -308,7 +366,8 @@ def test_what_is_held_out_must_exist(folder, tmp_path, capsys):
     assert "there is no validation slice 6, the set has 6" in refused(main, [*start, "--data.validation", "6"], capsys)
     assert "none of 6 slices is left" in refused(main, [*start, "--data.validation-gap", "9"], capsys)
     assert "no.npy: no such file" in refused(main, [*start, "--data.path", "no.npy"], capsys)
-    assert "data.path is empty" in refused(main, [*start, "--data.path", ""], capsys)
+    (tmp_path / "none.py").write_text("from padis_jax.config import Config\nconfig = Config()\n")
+    assert "data.path is empty" in refused(main, ["--config", tmp_path / "none.py", *start[2:]], capsys)
 
 
 def test_where_to_work_must_be_said(folder, tmp_path, capsys):

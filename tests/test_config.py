@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from padis_jax.config import Config, DataConfig, OptimiserConfig, RunConfig, load_config_file
 from padis_jax.errors import UserError
-from padis_jax.experiment import Experiment, ImageConfig, ScanConfig, TVConfig
+from padis_jax.experiment import Experiment, ImageConfig, ScanConfig, SolverConfig, TVConfig
+from padis_jax.fields import check_fields
 from padis_jax.serialization import from_json
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
@@ -54,6 +56,8 @@ def test_absent_fields_take_their_defaults_and_integers_pass_for_floats():
         ({"data": {"test": [1, "2"]}}, r"config.data.test\[1\] is '2': expected int"),
         ({"network": {"dtype": "int3"}}, "config.network.dtype is 'int3': use one of"),
         ({"network": {"dropout": -1.0}}, "config.network: network.dropout is -1.0"),
+        ({"optimiser": {"learning_rate": float("nan")}}, "optimiser.learning_rate is nan: it must be a finite number"),
+        ({"data": None}, "config.data: expected fields, got NoneType"),
         ({"patches": {"sizes": [10, 32, 56]}}, "a patch of 10 pixels does not suit 4 levels"),
     ],
 )
@@ -86,7 +90,7 @@ class _Pair:
         (lambda: RunConfig(keep=0), "run.keep is 0"),
         (lambda: RunConfig(seed=-1), "run.seed is -1"),
         (lambda: ScanConfig(views=0), "views is 0"),
-        (lambda: ScanConfig(protocol="papers"), "scan.protocol is 'papers': use 'honest' or 'paper'"),
+        (lambda: ScanConfig(protocol="papers"), "scan.protocol is 'papers': use one of honest, paper"),
         (lambda: ScanConfig(photons=0.0), "photons is 0"),
         (lambda: TVConfig(weight=-1.0), "tv.weight is -1"),
         (lambda: TVConfig(iterations=0), "iterations is 0"),
@@ -97,6 +101,45 @@ class _Pair:
 def test_impossible_settings_are_refused(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+KINDS = (Config, *(f.default_factory for f in dataclasses.fields(Config)), Experiment)
+KINDS += tuple(type(value) for value in vars(Experiment()).values() if dataclasses.is_dataclass(value))
+WRONG = ("4", True, None, 2.5, math.nan, math.inf, [1], {"a": 1}, 3, b"x", [1, 2, "x"], [None], object(), TVConfig)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_no_value_of_another_type_passes_a_constructor(kind):
+    """The refusal names the field; what is accepted is of its type, and can be hashed."""
+    accepted = {}
+    for field in dataclasses.fields(kind):
+        for value in WRONG:
+            try:
+                made = kind(**{field.name: value})
+            except ValueError as error:
+                named = field.name in str(error).replace("-", "_") or kind is SolverConfig
+                assert named and "\n" not in str(error), (field.name, value, str(error))
+            else:
+                check_fields(made)
+                hash(made)
+                accepted.setdefault(field.name, []).append(value)
+    assert not [name for name, values in accepted.items() if len(values) > len(WRONG) // 2], accepted
+
+
+def test_a_nested_config_must_be_one():
+    for value in (3, "x", [1], None, ScanConfig(), TVConfig):
+        with pytest.raises(UserError, match="^tv is .*: it must be a TVConfig$"):
+            Experiment(tv=value)
+    with pytest.raises(UserError, match="^run is 3: it must be a RunConfig$"):
+        Config(run=3)
+
+
+def test_a_choice_of_types_survives_json():
+    changed = Experiment(image=ImageConfig(index="60:70"), patch_batch="auto")
+    again = json.loads(json.dumps({"image": dataclasses.asdict(changed.image), "patch_batch": "auto"}))
+    assert from_json(Experiment, again) == changed
+    with pytest.raises(UserError, match="config.patch_batch is 'all': expected int"):
+        from_json(Experiment, {"patch_batch": "all"})
 
 
 @pytest.mark.parametrize(

@@ -107,12 +107,32 @@ def test_pictures_of_volumes_take_displays():
     [
         ({}, "at least one image"),
         ({"x": TRUTH.T}, r"x has shape \(32, 24\), the truth \(24, 32\)"),
-        ({"x": np.zeros((24, 32, 2))}, r"got \(24, 32, 2\)"),
+        ({"x": np.zeros((24, 32, 2))}, r"x has shape \(24, 64\), the truth \(24, 32\)"),
+        ({"x": np.zeros(3)}, r"got \(3,\)"),
     ],
 )
 def test_comparison_refuses_what_does_not_fit(images, message):
     with pytest.raises(ValueError, match=message):
         comparison(TRUTH, images)
+
+
+@pytest.mark.parametrize("shape", [(16, 12, 2), (9, 9, 4), (8, 8, 5), (1, 30, 1), (30, 1, 3), (1, 1, 1), (1, 1)])
+@pytest.mark.parametrize("kind", ["random", "constant", "NaN"])
+def test_every_shape_of_image_is_drawn(shape, kind, tmp_path):
+    """Other channels than grey and colour are beside each other."""
+    image = RNG.random(shape, np.float32) if kind == "random" else np.full(shape, 0.5, np.float32)
+    other = image * 0.9
+    if kind == "NaN":
+        other[0, 0] = np.nan
+    display = Window("1", 0.2, 0.8)
+    figures = [comparison(image, {"x": other, "y": image}, window=PLAIN), images_row({"x": other})]
+    figures += [maps({"x": image, "y": other}, window=PLAIN, display=display), patch_grid({"a": other[None]})]
+    figures += [montage(other[None], ["0"], window=PLAIN), orthogonal(other[None], None, window=PLAIN)]
+    for number, figure in enumerate(figures):
+        save_figure(tmp_path / f"{number}.png", figure, dpi=40)
+    with Image.open(io.BytesIO(step_png({"x": image, "y": other}, window=PLAIN))) as picture:
+        wide = shape[1] * (shape[2] if len(shape) == 3 and shape[2] != 3 else 1)
+        assert picture.size == (2 * wide + 1, shape[0])
 
 
 def test_patch_grid_places_patches_by_row_and_column():

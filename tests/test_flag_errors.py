@@ -4,9 +4,14 @@ import subprocess
 import sys
 
 import pytest
-from tiny import refused
+from tiny import refused, write_weights
 
+from padis_jax.benchmark.__main__ import main as benchmark
+from padis_jax.benchmark.grid import Benchmark
+from padis_jax.cli import convert, data, sample, train
+from padis_jax.cli.arguments import refuse_empty
 from padis_jax.cli.sample import main
+from padis_jax.runs.config import Experiment
 
 
 @pytest.mark.parametrize(
@@ -41,3 +46,41 @@ def test_one_line_names_the_flag(words, expected, capsys):
 def test_programs_start_as_modules_too(program):
     command = [sys.executable, "-m", f"padis_jax.cli.{program}", "--version"]
     assert "padis_jax" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+PATHS = {
+    sample.main: ("config", "workdir", "weights", "image.path", "measurement.path", "measurement.geometry", "mask",
+                  "measurements", "scan.geometry", "solver", "max-memory"),
+    train.main: ("config", "workdir", "data.path", "run.start-weights", "data.test-volumes"),
+    data.main: ("sheet", "unit"),
+    convert.main: ("key", "unit"),
+    benchmark: ("out", "ct"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("main", "flag"), [(main, flag) for main, flags in PATHS.items() for flag in flags])
+@pytest.mark.parametrize("form", ["--{} ", "--{} \t", "--{}="])
+def test_an_empty_value_is_refused_by_its_flag_and_nothing_is_written(main, flag, form, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    name, _, value = form.format(flag).partition(" ")
+    words = [name] if "=" in form else [name, value]
+    expected = f"error: --{flag}: its value is empty; give one, or leave it out\n"
+    assert refused(main, ["inspect", *words] if main is data.main else words, capsys) == expected
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_empty_argument_is_refused_and_an_empty_value_that_the_help_explains_is_not(capsys):
+    assert "an argument: its value is empty" in refused(data.main, ["inspect", ""], capsys)
+    assert "an argument: its value is empty" in refused(convert.main, ["", "x"], capsys)
+    refuse_empty(["--compute", "", "--image.path", "a"], Experiment)
+    refuse_empty(["--weights", "", "--lines="], Benchmark)
+
+
+@pytest.mark.parametrize("field", ["weights=''", "image=ImageConfig(path=' ')"])
+def test_an_empty_path_of_a_config_file_is_named(field, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if "image" in field:
+        field += f", weights={str(write_weights(tmp_path / 'w.safetensors'))!r}"
+    (tmp_path / "c.py").write_text(f"from padis_jax.experiment import *\nconfig = Experiment({field})\n")
+    name = "--image.path" if "image" in field else "--weights"
+    assert refused(sample.main, ["--config", "c.py"], capsys) == f"error: {name}: its value is empty; give one\n"

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,16 @@ GRAPH = {module: dependencies(module) for module in MODULES}
 def test_every_module_has_a_layer():
     assert [module for module in MODULES if layer(module) is None] == []
     assert [name for name in (*ROOMS, *MODULES_OF) if name not in MODULES] == []
+
+
+def test_the_table_of_the_design_names_every_module_of_the_top_and_every_folder():
+    """And of the folders whose modules it lists, all of them."""
+    table = (ROOT.parent / "docs" / "design.md").read_text().split("| layer |")[1].split("`studies/` is outside")[0]
+    rows = [re.findall(r"`([\w.]+)/?`", row) for row in table.splitlines()]
+    assert sorted({*MATHEMATICS, *ROOMS} - {name for row in rows for name in row}) == []
+    for folder in ("operators", "measurements", "problems"):
+        row = next(row for row in rows if row[:1] == [folder])
+        assert [name for name in MODULES if name.startswith(f"{folder}.") and name.split(".")[1] not in row] == []
 
 
 def test_nothing_imports_upward():

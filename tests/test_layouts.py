@@ -154,7 +154,8 @@ def test_another_folder_is_refused_in_a_line_that_names_what_was_expected(bsds, 
     assert f"{wrong}: is not laid out as BSDS500: {expected}" in line and "found images/train (1)" in line
     line = refused(train, [*start, "--data.path", bsd100], capsys)
     assert "found images/test (100), images/train (200)" in line
-    assert "an empty path: is not laid out as BSDS500" in refused(train, [*start, "--data.path", ""], capsys)
+    with pytest.raises(UserError, match="an empty path: is not laid out as BSDS500"):
+        located(DataConfig(layout="bsds500"))
     flags = ["--only", "sr4/start", "--out", str(tmp_path / "out"), "--weights", "", "--photos"]
     assert "is not laid out as DIV2K: expected DIV2K_train_HR (800 p" in refused(
         benchmark, [*flags, f"div2k:{bsds}"], capsys

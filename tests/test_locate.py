@@ -12,6 +12,7 @@ from tiny import refused
 
 from padis_jax.cli import data
 from padis_jax.errors import UserError
+from padis_jax.files import base_name
 from padis_jax.images import open_source, read_images
 
 
@@ -57,6 +58,21 @@ def test_links_to_folders_are_followed_once(tmp_path):
     source = open_source(tmp_path / "set")
     assert [origin.volume for origin in source.origins] == ["set/linked", "set/own"]
     assert [note.split(":")[0].split("/")[-1] for note in source.notes] == ["round", "twice"]
+
+
+@pytest.mark.parametrize("path", ["set", "set/", ".", "..", "one/..", "../set/one/.."])
+@pytest.mark.parametrize("own", [True, False])
+def test_a_folder_is_called_by_its_name_whatever_path_leads_to_it(tmp_path, monkeypatch, path, own):
+    """By which volumes are held out, and results are titled."""
+    picture(tmp_path / "set" / ("1.png" if own else "scan/1.png"))
+    (tmp_path / "set" / "one").mkdir()
+    monkeypatch.chdir(
+        {"set": tmp_path, ".": tmp_path / "set", "one": tmp_path / "set"}.get(
+            path.split("/")[0], tmp_path / "set" / "one" if path == ".." else tmp_path / "set"
+        )
+    )
+    assert base_name(path) == "set"
+    assert [origin.volume for origin in open_source(path).origins] == ["set" if own else "set/scan"]
 
 
 @pytest.mark.parametrize("pattern", ["scan [1]", "scan [1]/*.png", "scan [1]/a[2].png", "scan [1]/a[[]2].png", "scan*"])

@@ -11,6 +11,7 @@ import tensorstore
 
 from padis_jax import lock
 from padis_jax.errors import UserError
+from padis_jax.files import write_json
 from padis_jax.lock import NAME, locked
 
 
@@ -39,6 +40,19 @@ def test_the_second_is_kept_out_until_the_first_has_ended(tmp_path, capsys):
     assert not list((tmp_path / "run").iterdir()) and capsys.readouterr().err == ""
     with locked(tmp_path / "run", lock=False) as held:
         assert held is None
+
+
+@pytest.mark.parametrize("folder", ["..", "../run", "link/../run"])
+def test_the_folder_may_be_named_by_a_way_back(tmp_path, monkeypatch, folder):
+    """Back from where a link leads, not from where it lies."""
+    for name in ("here", "away/deep"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "here" / "link").symlink_to(tmp_path / "away" / "deep")
+    monkeypatch.chdir(tmp_path / "here")
+    where = {"..": tmp_path, "../run": tmp_path / "run"}.get(folder, tmp_path / "away" / "run")
+    with locked(folder):
+        write_json(f"{folder}/a.json", {})
+        assert sorted(p.name for p in where.iterdir() if p.is_file()) == ["a.json", NAME]
 
 
 DEAD = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True).stdout

@@ -125,7 +125,7 @@ def test_impossible_ladders_are_refused(ladder, arguments, message):
 def test_impossible_settings_are_refused():
     with pytest.raises(ValueError, match="log_std"):
         NoiseConfig(log_std=0.0)
-    with pytest.raises(ValueError, match="log_mean nan"):
+    with pytest.raises(ValueError, match="noise.log_mean is nan"):
         NoiseConfig(log_mean=float("nan"))
     with pytest.raises(ValueError, match="0 < sigma_min < sigma_max"):
         NoiseConfig(sigma_min=1.0, sigma_max=0.5)

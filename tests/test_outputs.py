@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -179,6 +180,37 @@ def test_every_command_refuses_to_write_over_a_foreign_file(files, tmp_path, mon
     message = refused(main, arguments.split(), capsys)
     assert str(target).rpartition("/precious")[0] in message or target in message
     assert (tmp_path / target).read_text() == "precious" and not list(tmp_path.glob("out/lock.json"))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("where", ["file", "below a file", "no permission", "loop"])
+def test_every_command_says_why_nothing_can_be_written_before_its_work(
+    files, tmp_path, monkeypatch, capsys, name, where
+):
+    main, arguments, _ = COMMANDS[name]
+    shutil.copytree(files, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    if where == "loop":
+        (tmp_path / "out").symlink_to("out")
+        expected = "is a link that leads back to itself"
+    elif where == "no permission":
+
+        def denied(*args, **kwargs):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr("tempfile.TemporaryFile", denied)
+        expected = "out: cannot be written to (Permission denied); choose another folder"
+    else:
+        (tmp_path / "out").write_text("precious")
+        out = "out/deep" if where == "below a file" else "out"
+        arguments = re.sub(r"(?<= )out\b", out, arguments)
+        expected = "is a file, not a folder; move it, or choose another folder"
+        if name == "convert" and where == "file":
+            arguments = arguments.replace(" --overwrite", "")
+            expected = "out already exists"
+    before = sorted(tmp_path.rglob("*"))
+    assert expected in refused(main, arguments.split(), capsys)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

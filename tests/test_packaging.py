@@ -88,6 +88,13 @@ def test_extras_are_what_is_asked_for_by_name(root, setup):
         assert wanted == requirement_names(setup["options.extras_require"][extra])
 
 
+def test_extras_have_one_name(setup):
+    """No extra is a part of another, but of what developers install."""
+    extras = {name: requirement_names(text) for name, text in setup["options.extras_require"].items() if name != "dev"}
+    within = [(a, b) for a in extras for b in extras if a != b and extras[a] <= extras[b] and "jax" not in extras[a]]
+    assert within == []
+
+
 def test_requirements_are_what_is_imported(root, setup):
     """No requirement that nothing imports, and no import that nothing requires."""
     imported = set()

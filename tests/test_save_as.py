@@ -1,12 +1,14 @@
 """--save-as with --samples: mean and deviation in the format of the image, the deviation without an offset."""
 
+import shutil
+
 import nibabel
 import numpy as np
 import pydicom
 import pytest
 from medical import write_nifti, write_series
 from PIL import Image
-from tiny import write_weights
+from tiny import refused, write_weights
 
 from padis_jax.cli.sample import main
 from padis_jax.images import HOUNSFIELD, read_images
@@ -78,3 +80,46 @@ def test_deviation_in_pictures_and_arrays(run):
         assert str(file["unit"]) == "HU"
     with np.load(workdir / "dds.npz") as file:
         np.testing.assert_allclose(file["volume"][0], mean, rtol=1e-5, atol=1e-3)
+
+
+def _contents(folder):
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def test_no_patient_stays_in_the_folder_of_an_anonymous_run(run, tmp_path, monkeypatch, capsys):
+    """Of an earlier run that was not; the volume's DICOM and NIfTI files carry the header of the source."""
+    folder, made = run
+    workdir = shutil.copytree(made["dicom"][0], tmp_path / "out")
+    assert b"Phantom" in _contents(workdir)
+    given = ["--weights", folder / "w.safetensors", "--image.path", folder / "ct", "--workdir", workdir, *FLAGS]
+    given = [str(a) for a in (*given, "--anonymise", "--save-as", "dicom")]
+    for more in ([], ["--dry-run"]):
+        line = refused(main, [*given, *more], capsys)
+        assert f"{workdir}: --anonymise: dds.nii.gz, dds_deviation.nii.gz of an earlier run without it" in line
+    assert b"Phantom" in _contents(workdir)
+    for name in ("dds.nii.gz", "dds_deviation.nii.gz"):
+        (workdir / name).unlink()
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr("padis_jax.cli.sample.rows_of", stop)
+        main(given)
+    assert not list(workdir.rglob("*.dcm")) and b"Phantom" not in _contents(workdir)
+    main(given)
+    kept = (workdir / "dds" / "00001.dcm").stat()
+    main([*given, "--save-as", "png", "--dry-run"])  # the last run was anonymous: what it left may stay
+    assert (workdir / "dds" / "00001.dcm").stat() == kept and b"Phantom" not in _contents(workdir)
+
+
+def test_what_an_earlier_run_left_is_named(run, tmp_path, capsys):
+    folder, made = run
+    workdir = shutil.copytree(made["dicom"][0], tmp_path / "out")
+    given = ["--weights", folder / "w.safetensors", "--image.path", folder / "ct", "--workdir", workdir]
+    given = [str(a) for a in (*given, *FLAGS)]
+    main([*given, "--save-as", "dicom", "nifti", "png"])
+    said = "dds.npz, dds.tif, dds_deviation.npz and 1 more: of an earlier run, not of this one; delete what is not"
+    assert f"note: {workdir}: {said} needed\n" in capsys.readouterr().err
+    main([*given, "--save-as", "dicom", "nifti", "png", "tiff", "npz"])
+    assert "earlier" not in capsys.readouterr().err

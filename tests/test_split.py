@@ -54,6 +54,7 @@ def test_the_same_images(tmp_path, monkeypatch):
     # What was noted in another working folder is known by the end of its path, where nothing of that name is here.
     assert same_images("../there/data/a.npy", "data/a.npy") and not same_images("../there/copy.npy", "data/a.npy")
     assert not same_images("../there/data/a.npy", "/scratch/data/a.npy")
+    assert same_images("../there/data/a.npy", "../../data/a.npy") and not same_images("a.npy", "../../..")
 
 
 def test_the_split_of_a_run():

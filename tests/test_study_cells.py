@@ -65,6 +65,20 @@ def test_a_grid_resumes_and_says_what_is_missing(tmp_path, capsys):
     assert len(ran) == 4 and "no cell is missing" in capsys.readouterr().out
 
 
+def test_a_folder_that_takes_no_file_is_refused_before_the_work(tmp_path):
+    def run(*args):
+        raise AssertionError("the work began")
+
+    (tmp_path / "out").write_text("precious")
+    for out in (tmp_path / "out", tmp_path / "out" / "deep"):
+        with pytest.raises(UserError, match="is a file, not a folder"):
+            belongs(out, {})
+        with pytest.raises(UserError, match="is a file, not a folder"):
+            measure([Cell(1)], out, run, lambda cell: 3, desc="cells")
+        with pytest.raises(UserError, match="is a file, not a folder"):
+            kept(out / "row.json", {}, run)
+
+
 @pytest.fixture
 def images():
     array = np.random.default_rng(0).random((3, 8, 8, 1)).astype(np.float32)

@@ -155,7 +155,7 @@ def test_patches_that_can_be_halved(patch, fits):
         ({"resample_filter": (1.0, -1.0)}, "even number"),
         ({"embedding": "fourrier"}, "embedding is 'fourrier': use one of"),
         ({"encoder": "skip"}, "encoder is 'skip'"),
-        ({"dtype": "int3"}, "dtype is 'int3': use 'float32' or 'bfloat16'"),
+        ({"dtype": "int3"}, "dtype is 'int3': use one of float32, bfloat16"),
     ],
 )
 def test_networks_that_cannot_work_are_refused(change, message):

@@ -3,6 +3,7 @@
 import pytest
 from tiny import refused
 
+from padis_jax.cli import train
 from padis_jax.cli.sample import main
 from padis_jax.cli.solver_flags import parse_experiment
 from padis_jax.runs.config import Experiment
@@ -33,6 +34,7 @@ def _parsed(words, default=None):
         ("--scan.protocol paper --scan.photons 10", "--scan.photons: --scan.protocol paper has no noise"),
         ("--overlap 4", "--overlap: patches of --tiling random do not overlap"),
         ("--generate-levels 40", "--generate-levels: belongs to --generate N"),
+        ("--batch 4", "--batch: is of --measurements, and of slices that are solved one by one"),
     ],
 )
 def test_a_flag_that_nothing_looks_at_is_refused(words, says, capsys, tmp_path, monkeypatch):
@@ -54,6 +56,8 @@ def test_a_flag_that_nothing_looks_at_is_refused(words, says, capsys, tmp_path, 
         "--scan.protocol paper --scan.pixel-mm 2",  # square pixels
         "--tiling overlap_average --overlap 4",
         "--generate 2 --generate-levels 40",
+        "--image.index 4:9 --batch 2",
+        "--measurements here --batch 2",
         "--measurement.path y.npz --scan.views 20",  # the default
     ],
 )
@@ -70,3 +74,25 @@ def test_a_config_file_serves_other_runs_too():
         if "problem" in words:
             config = Experiment(scan=ScanConfig(photons=10.0))
         assert _parsed(words, config).scan == config.scan
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ("--data.unit HU", "--data.unit: is that of --data.low and --data.high, which are not given; leave it out"),
+        ("--data.test-gap 2", "--data.test-gap: is that of --data.test, which holds nothing out; leave it out"),
+        ("--data.validation-gap 1", "--data.validation-gap: is that of --data.validation, which holds nothing out"),
+        ("--run.validate-every 9", "--run.validate-every: no slice is held out to validate with"),
+    ],
+)
+def test_a_flag_of_train_that_nothing_looks_at_is_refused(flags, says, tmp_path, capsys):
+    (tmp_path / "c.py").write_text("from padis_jax.config import Config\nconfig = Config()\n")
+    start = ["--config", tmp_path / "c.py", "--workdir", tmp_path / "w"]
+    assert says in refused(train.main, [*start, *flags.split()], capsys)
+    others = "--data.low 0 --data.high 1 --data.test 3 --data.validation 5".split()
+    assert "data.path is empty" in refused(train.main, [*start, *flags.split(), *others], capsys)
+    (tmp_path / "c.py").write_text(
+        "from padis_jax.config import Config, DataConfig\nconfig = Config(DataConfig(unit='HU', test_gap=2))\n"
+    )
+    assert "data.path is empty" in refused(train.main, start, capsys)
+    assert not (tmp_path / "w").exists()

@@ -251,6 +251,17 @@ def test_pictures_of_sixteen_bits(series, tmp_path):
     np.testing.assert_allclose(read_images(tmp_path / "x.tif").images, images.clip(0, 1), atol=1e-5)
 
 
+def test_results_of_other_channels_are_arrays(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((2, 6, 5, 2)))
+    source = read_images(tmp_path / "x.npy")
+    made = result(source.images, source, TEXT, window=source.window)
+    for kind in ("png", "tiff"):
+        with pytest.raises(UserError, match="results of 2 channels are neither grey nor colour; use npz or hdf5"):
+            write_result(tmp_path / "y", kind, made)
+    write_result(tmp_path / "y", "npz", made)
+    np.testing.assert_allclose(read_images(tmp_path / "y.npz").images, source.images, atol=1e-6)
+
+
 def test_colour(tmp_path):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).random((2, 6, 5, 3)))
     source = read_images(tmp_path / "x.npy")

@@ -71,7 +71,7 @@ class Benchmark:
       only: part of the grid, with * and ?; may be repeated. Problems outside of the preset are allowed. Tables and
         pictures are then results_only.md, results_only.json and pictures_only/, so that those of the whole grid stay;
         the cells are the same.
-      weights: patch prior for CT.
+      weights: patch prior for CT; "" for none.
       weights_rgb: patch prior for colour pictures (configs/photos.py, configs/celebahq.py).
       weights_whole: whole-image model for CT (configs/head_ct_whole.py).
       weights_whole_rgb: whole-image model for colour pictures.

@@ -39,6 +39,26 @@ def split_args(args: Sequence[str]) -> tuple[str | None, str | None, list[str]]:
     return known.config, known.workdir, rest
 
 
+def refuse_empty(args: Sequence[str], kind: type | None = None) -> None:
+    """Refuses flags with an empty value: an unset variable of the shell, which would mean the current folder.
+
+    Args:
+      args: command-line arguments.
+      kind: the dataclass that they make; where its help says what "" stands for, it may be given.
+
+    Raises:
+      UserError: naming the flag.
+    """
+    told = {flag(name) for name, text in attributes(kind).items() if '"" for' in text} if kind else set()
+    of = "an argument"
+    for word in args:
+        name, equals, value = word.partition("=")
+        own = word.startswith("--")
+        of = name if own else of
+        if not (value if own and equals else word).strip() and of not in told:
+            raise UserError(f"{of}: its value is empty; give one, or leave it out")
+
+
 VERSION = ("--version", "print the versions of padis_jax and jax")
 
 
@@ -103,7 +123,8 @@ def split_output_options(args: Sequence[str], page: Page | None = None) -> tuple
       page: what --help shows; None leaves --help to `parse`.
 
     Raises:
-      UserError: for --quiet together with --verbose, --estimate without --dry-run, and a --max-memory that is no size.
+      UserError: for --quiet together with --verbose, --estimate without --dry-run, a --max-memory that is no size, and
+        what `refuse_empty` refuses.
       SystemExit: with code 0 after --help or --version.
     """
     if "--version" in args:
@@ -112,6 +133,7 @@ def split_output_options(args: Sequence[str], page: Page | None = None) -> tuple
     if page is not None and {"-h", "--help"} & set(args):
         print(page.short([line for line in OUTPUT_HELP if not line.lstrip().startswith(RARE)]))
         raise SystemExit(0)
+    refuse_empty(args, page and page.kind)
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name, default in OutputOptions._field_defaults.items():
         own.add_argument(flag(name), action="store" if name == "max_memory" else "store_true", default=default)

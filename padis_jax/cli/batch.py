@@ -34,6 +34,7 @@ from padis_jax.runs.case import Case, checked_case, grey_only
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import kind_named, plan_of
 from padis_jax.runs.doubts import unlike, unlike_text, without_blocks
+from padis_jax.runs.earlier import say_stale
 from padis_jax.runs.job import Item, check_job, settings_of
 from padis_jax.runs.prior import build_prior, patch_batch
 from padis_jax.runs.results import check_folder, results_folder
@@ -109,6 +110,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         raise KeyboardInterrupt(
             f"interrupted; what is finished is in {workdir}. Rerun the same command to resume"
         ) from None
+    say_stale(workdir, names)
     if output.json:
         print(json_text({"workdir": str(workdir)} | counts))
     elif not output.quiet:

@@ -29,11 +29,11 @@ from padis_jax.cli.commands import called_as
 from padis_jax.cli.help_text import Page
 from padis_jax.cli.weights_table import describe_weights, weights_text
 from padis_jax.errors import UserError, one_line_errors, printable
-from padis_jax.files import json_text
+from padis_jax.files import check_writable, json_text
 from padis_jax.images import PLAIN, ImageSet, Source, Window, open_source, read_images
 from padis_jax.images.choice import Choice, check_choice, chosen
 from padis_jax.images.source import clipping
-from padis_jax.outputs import refuse_inputs
+from padis_jax.outputs import mixes, refuse_inputs
 from padis_jax.split import spread
 from padis_jax.streamed import in_parallel
 from padis_jax.writers import write_png
@@ -114,8 +114,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _check_sheet(sheet: Path, path: str) -> None:
-    """Refuses to write over an input, and over a file that is no contact sheet."""
+    """Refuses to write over an input or beside it, over a file that is no contact sheet, and where nothing can be."""
     refuse_inputs([sheet], [path])
+    check_writable(sheet.parent)
+    if mixes(sheet.parent, [sheet.name], path):
+        raise UserError(
+            f"--sheet {sheet}: lies where {path} finds images, and would be one of them; name another folder"
+        )
     if not sheet.exists():
         return
     try:

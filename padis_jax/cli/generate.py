@@ -18,6 +18,7 @@ from padis_jax.outputs import written
 from padis_jax.prior import Prior
 from padis_jax.runs.case import image_key
 from padis_jax.runs.config import Experiment, check_defaults
+from padis_jax.runs.earlier import say_stale
 from padis_jax.runs.prior import build_prior, patch_batch
 from padis_jax.runs.results import check_folder, results_folder, write_config
 from padis_jax.solvers.generate import generate
@@ -52,6 +53,7 @@ def generate_images(config: Experiment, workdir: Path, output: OutputOptions) ->
         if stopped is not None:
             what = f"{len(images)} of {config.generate} images are in {workdir}" if images else "nothing was written"
             raise KeyboardInterrupt(f"interrupted; {what}. Rerun the same command for all")
+    say_stale(workdir, names)
     if output.json:
         print(json_text({"workdir": str(workdir), "images": len(images), "unit": weights.window.unit}))
     elif not output.quiet:

@@ -46,6 +46,7 @@ from padis_jax.runs.case import Case, check_measured, measured_case, simulated_c
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import first_image, plan_of
 from padis_jax.runs.doubts import doubts, unlike, unlike_text, without_blocks
+from padis_jax.runs.earlier import say_stale
 from padis_jax.runs.outcome import Outcome
 from padis_jax.runs.prior import check_fits, patch_batch, with_prior
 from padis_jax.runs.provenance import trained_note
@@ -184,6 +185,7 @@ def sample(config: Experiment, workdir: Path, output: OutputOptions = OutputOpti
                 write_results(workdir, config, case, plan, weights.digest, outcome)
                 raise KeyboardInterrupt(_interrupted(config, plan, progress, workdir)) from None
         _report(config, case, plan, weights, workdir, outcome, scan, output)
+    say_stale(workdir, names)
     return outcome.rows
 
 

@@ -29,11 +29,12 @@ from padis_jax.devices import cluster
 from padis_jax.devices.mesh import is_leader
 from padis_jax.devices.plan import plan_training
 from padis_jax.errors import UserError, one_line_errors
-from padis_jax.files import check_bucket, json_text
+from padis_jax.files import check_bucket, check_writable, json_text
 from padis_jax.images.layouts import located
 from padis_jax.lock import locked
-from padis_jax.runs.training import check_folder, first_step, train
+from padis_jax.runs.training import changed, check_folder, first_step, train
 from padis_jax.runs.training_data import load_data
+from padis_jax.runs.unused import check_training
 from padis_jax.serialization import from_json
 
 HELP = Page(
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not workdir:
         raise UserError("name the folder for results: --workdir DIR (and the settings: --config configs/NAME.py)")
     check_bucket(workdir)
+    check_writable(workdir)  # of a file it would be said that it has no checkpoint
     if given is None and not checkpoint.folder(workdir).is_dir():
         raise UserError(f"{workdir} has no checkpoint to resume from: name the settings with --config FILE")
     saved, start = None, 0
@@ -85,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if is_leader() and output.json:
         print(json_text({"workdir": workdir, "step": steps, "weights": str(weights)}))
     elif is_leader() and not output.quiet:
-        print(f"{weights} written; reconstruct with: {sample_command(weights, config)}", file=sys.stderr)
+        print(f"the weights are {weights}; reconstruct with: {sample_command(weights, config)}", file=sys.stderr)
 
 
 def _plan(config: Config, workdir: str, start: int, output: OutputOptions) -> None:
@@ -106,7 +108,9 @@ def _plan(config: Config, workdir: str, start: int, output: OutputOptions) -> No
 
 
 def _parse(args: Sequence[str], default: Config) -> Config:
-    return parse(Config, args, default=default, prog=called_as("train"), description=HELP.full())
+    config = parse(Config, args, default=default, prog=called_as("train"), description=HELP.full())
+    check_training(config, default)
+    return config
 
 
 def _resolve(given: Config | None, saved: Mapping[str, Any] | None, args: Sequence[str], workdir: str) -> Config:
@@ -115,7 +119,13 @@ def _resolve(given: Config | None, saved: Mapping[str, Any] | None, args: Sequen
         if given is None:
             raise UserError(f"{workdir} has no checkpoint to resume from: name the settings with --config FILE")
         return given
-    config = _parse(args, from_json(Config, saved.get("config"), f"{workdir}: the checkpoint's config"))
+    before = from_json(Config, saved.get("config"), f"{workdir}: the checkpoint's config")
+    config = _parse(args, before)
+    if config.run.start_weights != before.run.start_weights:
+        raise UserError(
+            f"--run.start-weights: {workdir} has checkpoints, which are gone on with; leave it out, or choose another "
+            "--workdir"
+        )
     if given is not None and given.network != config.network:
         raise UserError(
             f"{workdir} holds checkpoints of another network ({config.network}) than --config gives ({given.network}); "
@@ -128,23 +138,12 @@ def _say_changed(given: Config, used: Config, workdir: str) -> None:
     """Names what a config file says and the checkpoint, whose settings are used, says otherwise."""
     if given.data.layout:  # whose folders have been named since
         given = dataclasses.replace(given, data=used.data)
-    if changed := _changed(dataclasses.asdict(given), dataclasses.asdict(used)):
+    if found := changed(dataclasses.asdict(given), dataclasses.asdict(used)):
         print(
-            f"note: {workdir}: the checkpoint's settings are used, not those of --config: {', '.join(changed)}; give "
+            f"note: {workdir}: the checkpoint's settings are used, not those of --config: {', '.join(found)}; give "
             "as flags what is to change",
             file=sys.stderr,
         )
-
-
-def _changed(given: Mapping[str, Any], used: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The settings of a config that are not the used ones, in words."""
-    found = []
-    for name, value in given.items():
-        if isinstance(value, Mapping):
-            found += _changed(value, used[name], f"{prefix}{name}.")
-        elif value != used[name]:
-            found.append(f"{prefix}{name} is {used[name]}, not {value}")
-    return found
 
 
 if __name__ == "__main__":

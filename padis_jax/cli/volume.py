@@ -26,6 +26,7 @@ from padis_jax.patches import Frame
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import kind_named, plan_of, tv_of
 from padis_jax.runs.doubts import without_blocks
+from padis_jax.runs.earlier import say_stale
 from padis_jax.runs.job import check_job, read_manifest, run_job, settings_of
 from padis_jax.runs.prior import build_prior
 from padis_jax.runs.results import results_folder
@@ -81,6 +82,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
         stacked = found_slices(workdir, volume, window, chosen)
         smooth = tv_of(config, kind, volume.problem)
         files = write_volume(workdir, config, volume, window, plan, smooth, weights.digest, stacked)
+    say_stale(workdir, names)
     found = summary(chosen)
     if output.json:
         about = {"workdir": str(workdir), "unit": window.unit, "choice": volume.choice, **counts}

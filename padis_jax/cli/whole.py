@@ -29,6 +29,7 @@ from padis_jax.runs.automatic import chosen_plan
 from padis_jax.runs.config import Experiment, check_defaults
 from padis_jax.runs.defaults import counted, plan_of, tv_of
 from padis_jax.runs.doubts import without_blocks
+from padis_jax.runs.earlier import say_stale
 from padis_jax.runs.job import check_job, read_manifest, run_job, settings_of
 from padis_jax.runs.prior import mirrored
 from padis_jax.runs.results import results_folder
@@ -108,6 +109,7 @@ def run(config: Experiment, workdir: Path, output: OutputOptions = OutputOptions
     with results_folder(workdir, names, config, lock=not output.no_lock):
         smooth = tv_of(config, kind, volume.problem)
         files = write_volume(workdir, config, volume, window, plan, smooth, weights.digest, found)
+    say_stale(workdir, names)
     if output.json:
         about = {"workdir": str(workdir), "unit": window.unit, "choice": volume.choice, **counts}
         about |= {"warnings": found.warnings} if found.warnings else {}

@@ -9,12 +9,11 @@ import numpy as np
 from jax.typing import ArrayLike
 from matplotlib.figure import Figure
 
-from padis_jax.display import BRAIN, CT_DISPLAYS
+from padis_jax.display import BRAIN, CT_DISPLAYS, as_plane
 from padis_jax.figures.style import (
     SMALL,
     TEXT,
     as_grey,
-    as_plane,
     bare,
     label_bar,
     round_up,
@@ -38,7 +37,7 @@ def comparison(
     """The truth beside reconstructions, a row for each display window, and a last row of errors on one scale.
 
     Args:
-      truth: [H, W], [H, W, 1] or [H, W, 3] in the window's [0, 1].
+      truth: [H, W] or [H, W, C] in the window's [0, 1]; where C is not 1 or 3, channels are beside each other.
       images: name -> reconstruction of the same shape, in the order of the columns. The titles give PSNR and SSIM
         (7 x 7), after clipping to [0, 1].
       window: what 0 and 1 stand for.
@@ -92,9 +91,8 @@ def comparison(
     label_bar(bar, "error", window.unit)
     axes[0, 0].set_title("truth", fontsize=TEXT)
     axes[-1, 0].text(0.5, 0.5, "image - truth", ha="center", va="center", fontsize=TEXT)
-    for column, (name, plane) in enumerate(planes.items(), start=1):
-        clipped = plane.clip(0.0, 1.0)
-        axes[0, column].set_title(f"{name}\n{score_text(clipped, reference)}", fontsize=TEXT)
+    for column, name in enumerate(planes, start=1):
+        axes[0, column].set_title(f"{name}\n{score_text(images[name], truth)}", fontsize=TEXT)
     for ax in axes.flat:
         bare(ax)
     axes[-1, 0].set_frame_on(False)
@@ -139,7 +137,7 @@ def gallery(
             origin=origin,
             interpolation="nearest",
         )
-        ax.set_title(name if plane is reference else f"{name}\n{score_text(clipped, reference)}", fontsize=TEXT)
+        ax.set_title(name if plane is reference else f"{name}\n{score_text(images[name], truth)}", fontsize=TEXT)
     for ax in axes.flat:
         bare(ax)
     return figure

@@ -16,22 +16,15 @@ SMALL, TEXT = 7, 8  # points
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # told apart by the colour blind too
 
 
-def as_plane(image: ArrayLike) -> np.ndarray:
-    """[H, W] for grey images, [H, W, 3] for colour."""
-    plane = np.asarray(image, np.float32)
-    plane = plane[..., 0] if plane.ndim == 3 and plane.shape[-1] == 1 else plane
-    if plane.ndim != 2 and (plane.ndim != 3 or plane.shape[-1] != 3):
-        raise ValueError(f"a figure shows images [H, W], [H, W, 1] or [H, W, 3], got {plane.shape}")
-    return plane
-
-
 def as_grey(plane: np.ndarray) -> np.ndarray:
     """[H, W]: the mean of the colours."""
     return plane.mean(-1) if plane.ndim == 3 else plane
 
 
-def score_text(clipped: np.ndarray, reference: np.ndarray) -> str:
-    """PSNR, and SSIM where the image is as large as its window."""
+def score_text(image: ArrayLike, truth: ArrayLike) -> str:
+    """PSNR of the image, clipped to [0, 1], and SSIM where it is as large as its window."""
+    clipped, reference = (np.asarray(a, np.float32).reshape(*np.shape(a)[:2], -1) for a in (image, truth))
+    clipped = clipped.clip(0.0, 1.0)
     score = f"{float(psnr(clipped, reference)):.2f} dB"
     if min(reference.shape[:2]) >= 7:  # the SSIM window
         score += f" / {float(ssim(clipped, reference)):.3f}"

@@ -11,8 +11,8 @@ from jax.typing import ArrayLike
 from matplotlib.figure import Figure
 from PIL import Image
 
-from padis_jax.display import BRAIN, CT_DISPLAYS
-from padis_jax.figures.style import SMALL, TEXT, as_plane, bare, tight
+from padis_jax.display import BRAIN, CT_DISPLAYS, as_plane
+from padis_jax.figures.style import SMALL, TEXT, bare, tight
 from padis_jax.window import HOUNSFIELD, Window
 
 MOST, COLUMNS = 30, 6  # slices of a montage, and of a row of it
@@ -124,7 +124,7 @@ def step_png(
     ]
     gap = np.ones((planes[0].shape[0], max(1, planes[0].shape[1] // 64), *planes[0].shape[2:]), np.float32)
     joined = np.concatenate([part for plane in planes for part in (plane, gap)][:-1], axis=1)
-    picture = Image.fromarray(np.rint(joined * 255.0).astype(np.uint8))
+    picture = Image.fromarray(np.rint(np.nan_to_num(joined) * 255.0).astype(np.uint8))
     factor = min(1.0, SIDE / max(planes[0].shape[:2]))
     if factor < 1.0:
         picture = picture.resize(tuple(max(1, math.floor(n * factor)) for n in picture.size), Image.Resampling.BOX)

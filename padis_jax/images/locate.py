@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from padis_jax.errors import UserError
+from padis_jax.files import base_name
 
 SUFFIXES = {
     ".npy": "npy",
@@ -142,7 +143,7 @@ def _in_folder(folder: Path, notes: list[str]) -> list[Group]:
         known = [file for file in files if kind_of(file) is not None]
         if known:
             known = [Path(name) for name in _in_order(map(str, known), where, notes)]
-            groups += _grouped(known, str(Path(where).relative_to(folder.parent)))
+            groups += _grouped(known, str(base_name(folder) / Path(where).relative_to(folder)))
             if Path(where) == folder:
                 if below:
                     notes.append(f"{folder}: the folders in it ({', '.join(below[:3])}) are ignored")

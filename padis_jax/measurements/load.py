@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from padis_jax.errors import UserError
+from padis_jax.fields import check_fields
 from padis_jax.images.choice import Choice, check_choice, one_number
 from padis_jax.measurements.geometry import ScanGeometry, read_geometry, unit_note
 from padis_jax.measurements.geometry_check import check_shape, check_size, find_offset
@@ -64,6 +65,7 @@ class MeasurementConfig:
     check: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self, "measurement.")
         check_choice("--measurement.row", self.row)
         numbers = ("row", "row_mm", "flat", "dark", "pixel_mm", "attenuation", "noise")
         for name in numbers[isinstance(self.row, str) :]:

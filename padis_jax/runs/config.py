@@ -82,7 +82,7 @@ class Experiment:
         positions are rescaled. Weights without positions need no flag.
       devices: devices that share the patches of the image, or the slices of a volume, or the files of `measurements`;
         0 for all available.
-      measurements: folder of measured scans to reconstruct, all of them. "" for none.
+      measurements: folder of measured scans to reconstruct, all of them.
       batch: measurements, or slices of a volume, reconstructed at a time; of slices fewer where memory is short.
     """
 
@@ -232,10 +232,12 @@ def missing_default(path: str, default: str, flag: str) -> UserError | None:
 
 
 def check_defaults(config: Experiment) -> None:
-    """Raises UserError where a default of the config is a file of a checkout, and this is no checkout."""
+    """Raises UserError where a file of the config is none, or of a checkout by default, and this is no checkout."""
     files = [(config.weights, DEFAULT_WEIGHTS, "--weights")]
     if not (config.measurement.path or config.measurements or config.generate):
         files.append((config.image.path, DEFAULT_IMAGE, "--image.path"))
     for path, default, flag in files:
+        if not path.strip():  # in a config file: flags are looked at before
+            raise UserError(f"{flag}: its value is empty; give one")
         if error := missing_default(path, default, flag):
             raise error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from padis_jax.config import check_shaping
+from padis_jax.fields import check_fields
 from padis_jax.images.choice import Choice, check_choice, one_number
 from padis_jax.split import HEAD_CT
 
@@ -31,6 +32,7 @@ class ImageConfig:
     grey: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self, "image.")
         check_shaping("image", self.crop, self.resize)
         check_choice("--image.index", self.index)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import padis_jax
 from padis_jax.display import check_displays, displays_of
 from padis_jax.errors import UserError
 from padis_jax.figures import comparison, images_row, maps, save_figure, step_png
-from padis_jax.files import check_writable, write_json, write_npz
+from padis_jax.files import base_name, write_json, write_npz
 from padis_jax.images import ImageSet, Window
 from padis_jax.lock import Lock
 from padis_jax.measurements.geometry import ScanGeometry, write_geometry
@@ -23,6 +24,7 @@ from padis_jax.outputs import check_outputs, claimed, has_field
 from padis_jax.runs.case import Case
 from padis_jax.runs.config import Experiment
 from padis_jax.runs.defaults import tv_of
+from padis_jax.runs.earlier import refuse_patient, remove_patient
 from padis_jax.runs.html_report import write_report
 from padis_jax.runs.outcome import Outcome
 from padis_jax.runs.score import cells, held_lines
@@ -113,7 +115,7 @@ def write_results(
 def _title(config: Experiment, case: Case) -> str:
     """The file of the image or the measurement, and the image in it."""
     measured = config.measurement.path.partition("::")[0]
-    file = Path(measured or config.image.path.partition("::")[0]).name
+    file = base_name(measured or config.image.path.partition("::")[0])
     if measured:  # whose name has a digest, for DICOM's identifiers
         return f"{file}, row {config.measurement.number}" if config.measurement.number else file
     return case.name if not file or file in case.name else f"{file}, {case.name}"
@@ -190,9 +192,13 @@ def saved_names(config: Experiment, workdir: Path, source: ImageSet, window: Win
 
 
 def check_folder(workdir: Path, names: list[str], config: Experiment) -> None:
-    """Refuses, before the work, a folder that cannot be written to, and what `outputs.check_outputs` refuses."""
-    check_writable(workdir)
+    """Refuses, before the work, a folder that cannot be written to, and what `outputs.check_outputs` refuses.
+
+    Of what earlier runs have left there, an anonymous run refuses what names the patient.
+    """
     check_outputs(workdir, names, inputs(config), ours=_ours(workdir))
+    if config.anonymise:
+        refuse_patient(workdir, names)
 
 
 def inputs(config: Experiment) -> list[str]:
@@ -202,11 +208,13 @@ def inputs(config: Experiment) -> list[str]:
     return read if measured or config.generate else [*read, config.image.path, config.scan.geometry]
 
 
-def results_folder(
-    workdir: Path, names: list[str], config: Experiment, *, lock: bool = True
-) -> contextlib.AbstractContextManager[Lock | None]:
-    """`outputs.claimed` for the results of `config`."""
-    return claimed(workdir, names, inputs(config), ours=_ours(workdir), lock=lock)
+@contextlib.contextmanager
+def results_folder(workdir: Path, names: list[str], config: Experiment, *, lock: bool = True) -> Iterator[Lock | None]:
+    """`outputs.claimed` for the results of `config`; what names the patient has gone if it is anonymous."""
+    with claimed(workdir, names, inputs(config), ours=_ours(workdir), lock=lock) as held:
+        if config.anonymise:
+            remove_patient(workdir, names)
+        yield held
 
 
 def _ours(workdir: Path) -> bool:

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Literal
 
 from padis_jax.errors import UserError
-from padis_jax.fields import check_count, check_length
+from padis_jax.fields import check_count, check_fields, check_length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +31,9 @@ class ScanConfig:
     geometry: str = ""
 
     def __post_init__(self) -> None:
+        check_fields(self, "scan.")
         check_count("scan.views", self.views)
         check_count("scan.bins", self.bins)
-        if self.protocol not in ("honest", "paper"):
-            raise UserError(f"scan.protocol is {self.protocol!r}: use 'honest' or 'paper'")
         if not self.photons > 0:
             raise UserError(f"scan.photons is {self.photons:g}: it must be positive")
         if self.pixel_mm < 0:

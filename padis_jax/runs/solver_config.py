@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from padis_jax.errors import UserError
+from padis_jax.errors import UserError, quoted
 from padis_jax.fields import check_count, check_fields
 from padis_jax.noise import SIGMA_RANGE
 from padis_jax.solvers.presets import DEFAULT
@@ -67,6 +67,8 @@ class SolverConfig:
         if "name" in fields:  # until the next release
             method = fields.pop("name")
             print(f'note: SolverConfig(name="{method}") is now SolverConfig("{method}")', file=sys.stderr)
+        if not isinstance(settings, (Mapping, type(None))):
+            raise UserError(f"solver.settings is {quoted(settings)}: it must map names of settings to values")
         given = dict(settings or {})
         method = method or (DEFAULT if given or fields else "")
         for name, value in fields.items():

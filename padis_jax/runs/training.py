@@ -32,12 +32,14 @@ from padis_jax.runs.signals import Interruption, leave
 from padis_jax.runs.training_data import TrainingData, check_resumed, first_state, load_data, training_blocks
 from padis_jax.runs.training_log import Log
 from padis_jax.runs.validation import validate, write_pictures
+from padis_jax.serialization import from_json
 from padis_jax.slab_batches import SlabBatch, draw_slabs
 from padis_jax.training import Metrics, TrainState, state_shapes
 from padis_jax.training_loop import Hook, every, fit
 from padis_jax.weights import load_weights, save_weights
 
-WRITTEN = ("config.json", "log.jsonl", "weights.safetensors", "loss.png", "checkpoints/", "pictures/", "tensorboard/")
+WEIGHTS = "weights.safetensors"
+WRITTEN = ("config.json", "log.jsonl", WEIGHTS, "loss.png", "checkpoints/", "pictures/", "tensorboard/")
 
 
 def check_folder(config: Config, workdir: str | Path) -> None:
@@ -58,6 +60,8 @@ def ours(workdir: Path) -> bool:
 def train(config: Config, workdir: str | Path, *, silent: bool = False, lock: bool = True) -> tuple[Path, int]:
     """Trains until `config.run.steps`, from the newest checkpoint in `workdir` if there is one, and writes the weights.
 
+    A run that is finished, weights and all, keeps its files as they are.
+
     Args:
       config: all settings; those saved with the checkpoint are not looked at.
       workdir: a folder, or the address of one in a bucket.
@@ -69,7 +73,7 @@ def train(config: Config, workdir: str | Path, *, silent: bool = False, lock: bo
 
     Raises:
       UserError: if the loss stops being finite, if another run is at work in `workdir`, or for what `load_data`,
-        `check_resumed`, `checkpoint.restore` and `outputs.check_outputs` refuse.
+        `check_resumed`, `refuse_changes`, `checkpoint.restore` and `outputs.check_outputs` refuse.
       SystemExit: after SIGTERM or Ctrl-C, when the state is saved.
     """
     config = dataclasses.replace(config, data=located(config.data))
@@ -86,8 +90,12 @@ def train(config: Config, workdir: str | Path, *, silent: bool = False, lock: bo
         check_resumed(saved, data, workdir)
         origin = origin_of(saved, run.start_weights)
         start = int(state.step)
-        if start >= run.steps and not silent:
-            print(f"{workdir}: trained for {start} steps already; raise --run.steps to continue", file=sys.stderr)
+        if start >= run.steps:
+            refuse_changes(config, saved, workdir)
+            if not silent:
+                print(f"{workdir}: trained for {start} steps already; raise --run.steps to continue", file=sys.stderr)
+            if _steps_behind(workdir / WEIGHTS) == start:
+                return workdir / WEIGHTS, start
         about = {"config": dataclasses.asdict(config), "start_weights": origin} | data.about()
         if is_leader():
             write_json(workdir / "config.json", about)
@@ -127,7 +135,7 @@ def train(config: Config, workdir: str | Path, *, silent: bool = False, lock: bo
             key = jax.random.fold_in(root_key(run.seed), 1)
             state = fit(key, state, batches, step, run.steps, hooks)
         check()
-        path, ema = workdir / "weights.safetensors", on_host(state.ema)
+        path, ema = workdir / WEIGHTS, on_host(state.ema)
         if is_leader():
             origins = provenance(config, state, origin) | {"training_images": len(data.padded)}
             about_prior = (path, ema, config.network, data.frame, data.window, origins)
@@ -145,8 +153,49 @@ def first_step(config: Config, data: TrainingData, workdir: str | Path) -> int:
         return int(begin(config, data.frame, mesh)[0].step)
     with checkpoint.open_checkpoints(workdir, reading=True) as manager:
         state, _ = begin(config, data.frame, mesh, manager, aside=False)
-        check_resumed(checkpoint.saved_config(manager), data, workdir)
+        saved = checkpoint.saved_config(manager)
+        check_resumed(saved, data, workdir)
+    if int(state.step) >= config.run.steps:
+        refuse_changes(config, saved, workdir)
     return int(state.step)
+
+
+def refuse_changes(config: Config, saved: Mapping[str, Any] | None, workdir: str | Path) -> None:
+    """Refuses, of a run that is finished, other settings than it was trained with: they would change nothing.
+
+    Where the images lie is not looked at: `check_resumed` says whether they are others.
+
+    Raises:
+      UserError: naming them.
+    """
+    before = from_json(Config, (saved or {}).get("config"), f"{workdir}: the checkpoint's config")
+    run = dataclasses.replace(before.run, steps=config.run.steps)
+    before = dataclasses.replace(before, run=run, data=dataclasses.replace(before.data, path=config.data.path))
+    if found := changed(dataclasses.asdict(config), dataclasses.asdict(before)):
+        raise UserError(
+            f"{workdir}: is trained to the end, and {', '.join(found)}; raise --run.steps to go on with what is given "
+            "now, or leave it out"
+        )
+
+
+def changed(given: Mapping[str, Any], used: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The settings of a config that are not the used ones, in words."""
+    found = []
+    for name, value in given.items():
+        if isinstance(value, Mapping):
+            found += changed(value, used[name], f"{prefix}{name}.")
+        elif value != used[name]:
+            found.append(f"{prefix}{name} is {used[name]}, not {value}")
+    return found
+
+
+def _steps_behind(weights: Path) -> int | None:
+    """Of a weights file; None where there is none that can be read."""
+    try:
+        steps: int | None = load_weights(weights, volumes=True).provenance.get("steps")
+    except (UserError, OSError):
+        return None
+    return steps
 
 
 def provenance(config: Config, state: TrainState, origin: Mapping[str, Any] | None) -> dict[str, Any]:

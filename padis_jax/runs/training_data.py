@@ -87,12 +87,19 @@ def load_data(config: Config) -> TrainingData:
             f"{config.data.path}: images have {channels} channels, but network.image_channels is "
             f"{config.network.image_channels}; set it to {channels}" + (", or add --data.grey" if channels == 3 else "")
         )
-    frame = frame_for((height, width), config.patches.largest)
-    for side in frame.tile_shape:
-        try:
+    try:
+        frame = frame_for((height, width), config.patches.largest)
+        for side in frame.tile_shape:
             config.network.check_patch(side)
-        except ValueError as error:
-            raise UserError(f"{config.data.path}: images of {(height, width)} pixels: {error}") from error
+    except ValueError as error:
+        raise UserError(
+            f"{data.path}: images of {(height, width)} pixels: {error}; see --patches.sizes, --data.resize"
+        ) from error
+    if min(frame.padded_shape) < 2:
+        raise UserError(
+            f"{data.path}: images of {(height, width)} pixels: whole ones (patches.sizes 0) need 2 pixels a side; take "
+            "patches of another size"
+        )
     split = split_of(config.data, images.volumes, n)
     train_slices = limited(split.train, config.data.limit)
     chosen = images.select(train_slices).images

@@ -6,7 +6,7 @@ import dataclasses
 import math
 
 from padis_jax.errors import UserError
-from padis_jax.fields import check_count
+from padis_jax.fields import check_count, check_fields
 from padis_jax.solvers.presets import TV_ITERATIONS
 
 
@@ -23,6 +23,7 @@ class TVConfig:
     iterations: int = TV_ITERATIONS
 
     def __post_init__(self) -> None:
+        check_fields(self, "tv.")
         if not (self.weight is None or 0 < self.weight < math.inf):
             raise UserError(f"tv.weight is {self.weight:g}: it must be positive and finite")
         check_count("tv.iterations", self.iterations)

@@ -76,7 +76,7 @@ def check_passed_over(found: Any, given: Any) -> None:
     """
     named = {
         name
-        for name in ("overlap", "generate_levels")
+        for name in ("overlap", "generate_levels", "batch")
         if getattr(found, name) not in (getattr(given, name), getattr(type(found), name))
     }
     for part in ("image", "scan", "tv"):
@@ -85,6 +85,22 @@ def check_passed_over(found: Any, given: Any) -> None:
     for fields, reason in _passed_over(found):
         if unused := sorted(named & fields):
             raise UserError(f"{flag(unused[0])}: {reason}; leave it out")
+
+
+def check_training(found: Any, given: Any) -> None:
+    """As `check_passed_over`, of the `Config` of a training."""
+    data = found.data
+    held_out = bool(data.validation or data.validation_volumes or data.layout)
+    useless = {
+        "data.unit": (data.low is None, "is that of --data.low and --data.high, which are not given"),
+        "data.test_gap": (not data.test, "is that of --data.test, which holds nothing out"),
+        "data.validation_gap": (not data.validation, "is that of --data.validation, which holds nothing out"),
+        "run.validate_every": (not held_out, "no slice is held out to validate with, --data.validation"),
+    }
+    for field, (unused, reason) in useless.items():
+        part, name = field.split(".")
+        if unused and getattr(getattr(found, part), name) != getattr(getattr(given, part), name):
+            raise UserError(f"{flag(field)}: {reason}; leave it out")
 
 
 def _passed_over(config: Any) -> Iterator[tuple[set[str], str]]:
@@ -108,5 +124,7 @@ def _passed_over(config: Any) -> Iterator[tuple[set[str], str]]:
             yield {"scan.photons"}, "--scan.protocol paper has no noise, and counts nothing"
     if not config.tiling.startswith("overlap"):
         yield {"overlap"}, f"patches of --tiling {config.tiling} do not overlap"
+    if not (config.measurements or config.several):
+        yield {"batch"}, "is of --measurements, and of slices that are solved one by one"
     if not config.generate:
         yield {"generate_levels"}, "belongs to --generate N"

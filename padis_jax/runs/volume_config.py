@@ -6,7 +6,7 @@ import dataclasses
 import math
 
 from padis_jax.errors import UserError
-from padis_jax.fields import check_count, check_length
+from padis_jax.fields import check_count, check_fields, check_length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,7 @@ class VolumeConfig:
     skip: int = 1
 
     def __post_init__(self) -> None:
+        check_fields(self, "volume.")
         for side in self.shape or ():
             check_count("volume.shape", side)
         if self.first is not None:

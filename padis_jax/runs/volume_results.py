@@ -11,7 +11,7 @@ import numpy as np
 
 from padis_jax.display import check_displays, displays_of
 from padis_jax.figures import montage, orthogonal, save_figure, step_png
-from padis_jax.files import write_json, write_npz
+from padis_jax.files import base_name, write_json, write_npz
 from padis_jax.images import PLAIN, Window
 from padis_jax.images.guard import decoding
 from padis_jax.measurements.geometry import write_geometry
@@ -197,7 +197,7 @@ def write_volume(
         notes += held_lines(found.metrics.get("samples", {}))
         write_report(
             workdir / "report.html",
-            f"{Path(volume.path).name}: {name} of a volume from {volume.problem.description}",
+            f"{base_name(volume.path)}: {name} of a volume from {volume.problem.description}",
             pictures={title: (workdir / file).read_bytes() for title, file in pictures.items()},
             rows=found.table,
             settings=settings,

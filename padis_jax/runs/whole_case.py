@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from padis_jax.errors import UserError
+from padis_jax.files import base_name
 from padis_jax.images import ImageSet
 from padis_jax.measurements.simulate import Measurement
 from padis_jax.operators.cone import ConeTransform
@@ -68,5 +68,5 @@ def with_entry(volume: Volume, digest: Callable[[], str]) -> Volume:
             held.append(volume.case(volume.numbers[0]))  # type: ignore[arg-type]
         return Item(held[0], held[0].about)
 
-    file = Path(volume.path.partition("::")[0]).name
+    file = base_name(volume.path.partition("::")[0])
     return volume._replace(entries={WHOLE: Entry(file, digest, read, 0)})

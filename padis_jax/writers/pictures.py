@@ -16,6 +16,8 @@ import numpy as np
 import tifffile
 from PIL import Image, PngImagePlugin
 
+from padis_jax.display import as_plane
+from padis_jax.errors import UserError
 from padis_jax.files import write_bytes
 from padis_jax.images.guard import library
 from padis_jax.window import PLAIN
@@ -25,30 +27,29 @@ _DEEP = "pictures with colour of 16 bits per channel"
 
 
 def write_png(path: str | Path, image: np.ndarray | jax.Array, *, software: str = "") -> None:
-    """Writes an image in [0, 1] (clipped) as an 8-bit PNG, atomically.
+    """Writes an image in [0, 1] (clipped, NaN as 0) as an 8-bit PNG, atomically.
 
     Args:
       path: the file.
-      image: [H, W], [H, W, 1] (grey) or [H, W, 3] (colour).
+      image: as `display.as_plane` takes it.
       software: text of that name in the file.
 
     Raises:
-      ValueError: for another shape.
+      ValueError: for what is no image.
       UserError: if the file cannot be written; an earlier one is unchanged then.
     """
-    pixels = np.asarray(image)
-    pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
-    if pixels.ndim != 2 and (pixels.ndim != 3 or pixels.shape[-1] != 3):
-        raise ValueError(f"a PNG needs an image [H, W], [H, W, 1] or [H, W, 3], got {pixels.shape}")
+    pixels = as_plane(image)
     buffer, about = io.BytesIO(), PngImagePlugin.PngInfo()
     if software:
         about.add_text("Software", software)
-    Image.fromarray(np.rint(pixels.clip(0.0, 1.0) * 255.0).astype(np.uint8)).save(buffer, format="PNG", pnginfo=about)
+    Image.fromarray(np.rint(np.nan_to_num(pixels.clip(0.0, 1.0)) * 255.0).astype(np.uint8)).save(
+        buffer, format="PNG", pnginfo=about
+    )
     write_bytes(path, buffer.getvalue())
 
 
 def png_bytes(result: Result, index: int) -> bytes:
-    """Image `index` as a PNG of 16 bits, grey or colour."""
+    """Image `index` as a PNG of 16 bits, grey or colour; UserError for other channels."""
     pixels = _sixteen_bits(result)[index]
     buffer, texts = io.BytesIO(), {"Description": result.description, "window": _window_text(result)}
     if pixels.shape[-1] == 1:
@@ -69,7 +70,7 @@ def png_bytes(result: Result, index: int) -> bytes:
 
 
 def tiff_bytes(result: Result) -> bytes:
-    """All images as the pages of one TIFF of 16 bits, grey or colour."""
+    """All images as the pages of one TIFF of 16 bits, grey or colour; UserError for other channels."""
     pixels = _sixteen_bits(result)
     about = f"{result.description}; {_window_text(result)}"
     if result.source.spacing is not None:
@@ -87,6 +88,8 @@ def tiff_bytes(result: Result) -> bytes:
 
 
 def _sixteen_bits(result: Result) -> np.ndarray:
+    if (channels := result.values.shape[-1]) not in (1, 3):
+        raise UserError(f"results of {channels} channels are neither grey nor colour; use npz or hdf5")
     return np.rint(result.window.to_unit(result.values.astype(np.float64)) * 65535.0).astype(np.uint16)
 
 
