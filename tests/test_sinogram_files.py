@@ -291,6 +291,26 @@ def test_unusable_counts_are_filled_and_counted():
         line_integrals(counts, np.ones(7))
 
 
+@pytest.mark.parametrize("kind", ["npz", "mat", "mat 7.3", "h5", "structure"])
+@pytest.mark.parametrize("name", ["counts", "flat", "DARK", "angles_degrees"])
+@pytest.mark.parametrize("value", [np.full((5, 8), 1j), np.zeros((0, 8)), "text"], ids=["complex", "empty", "text"])
+def test_what_is_no_real_numbers_is_refused_not_passed_over(tmp_path, kind, name, value):
+    if kind == "structure" and isinstance(value, str):
+        pytest.skip("a text in a structure is no array of it")
+    arrays = {"counts": LINES + 1, name: value}
+    if kind in ("h5", "mat 7.3"):
+        file = tmp_path / ("s.h5" if kind == "h5" else "s.mat")
+        with h5py.File(file, "w") as opened:
+            for key, array in arrays.items():
+                opened[key] = array
+    elif kind == "npz":
+        np.savez(file := tmp_path / "s.npz", **arrays)
+    else:
+        scipy.io.savemat(file := tmp_path / "s.mat", {"scan": arrays} if kind == "structure" else arrays)
+    with pytest.raises(UserError, match=rf"{name} (is empty|holds no real numbers).* take it out of the file"):
+        open_sinogram(file)
+
+
 def test_mistakes_are_named(tmp_path):
     np.savez(tmp_path / "two.npz", a=LINES, b=LINES)
     np.savez(tmp_path / "c.npz", counts=LINES)
@@ -305,7 +325,7 @@ def test_mistakes_are_named(tmp_path):
         ("two.npz", {}, "name one: "),
         ("two.npz::c", {}, "no array or group 'c'"),
         ("none.npy", {}, "no such file"),
-        ("o.npz", {}, "no array"),
+        ("o.npz", {}, "o.npz: sinogram holds no real numbers (object): store it as real numbers"),
         ("s.txt", {}, "not a known type of measurement"),
         ("b.mat", {}, "b.mat: "),
         ("s.npy", {}, "give a file with --measurement.geometry"),

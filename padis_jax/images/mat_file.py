@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import struct
+import warnings
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -101,9 +102,17 @@ def load(path: Path, variables: Iterable[Variable], *, simplify: bool = False) -
             source.write(start)
             for variable in wanted:
                 source.write(_unpacked(handle, variable))
-            source.seek(0)
         names = [variable.name for variable in wanted]
-        return scipy.io.loadmat(source, appendmat=False, mat_dtype=True, simplify_cells=simplify, variable_names=names)
+        options = {"appendmat": False, "simplify_cells": simplify, "variable_names": names}
+        if isinstance(source, io.BytesIO):
+            source.seek(0)
+        try:
+            with warnings.catch_warnings(action="error", category=np.exceptions.ComplexWarning):
+                return scipy.io.loadmat(source, mat_dtype=True, **options)
+        except np.exceptions.ComplexWarning:  # it would leave out the imaginary part
+            if isinstance(source, io.BytesIO):
+                source.seek(0)
+            return scipy.io.loadmat(source, mat_dtype=False, **options)
 
 
 def _order(start: bytes) -> str | None:

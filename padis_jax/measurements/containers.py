@@ -1,4 +1,4 @@
-"""The numeric arrays of a file by their paths in it, described by its headers and read one at a time.
+"""The arrays of a file by their paths in it, described by its headers and read one at a time.
 
 Files are .npy, .npz, .mat (versions 5 and 7.3), HDF5 and TIFF. Sizes are checked before memory is taken, an array that
 is not asked for is not read, and nothing in a file is executed.
@@ -37,9 +37,16 @@ class Stored(NamedTuple):
     unit: str = ""
     partial: bool = False
 
+    @property
+    def trouble(self) -> str:
+        """Why these are no real numbers, "" where they are."""
+        if 0 in self.shape:
+            return f"is empty {self.shape}"
+        return "" if self.dtype.kind in "fiub" else f"holds no real numbers ({self.dtype})"
+
 
 def open_arrays(file: Path) -> dict[str, Stored]:
-    """Every numeric array of a file by its path in it.
+    """Every array of a file by its path in it; of those with `trouble` nothing can be read.
 
     Raises:
       UserError: naming the file, what is wrong with it, and the remedy.
@@ -62,8 +69,7 @@ def held_array(array: np.ndarray) -> Stored:
 
 
 def _npy(file: Path) -> dict[str, Stored]:
-    array = map_npy(file)
-    return {"sinogram": held_array(array)} if array.dtype.kind in "fiub" and array.size else {}
+    return {"sinogram": held_array(map_npy(file))}
 
 
 def _tiff(file: Path) -> dict[str, Stored]:
@@ -94,8 +100,7 @@ def _npz(file: Path) -> dict[str, Stored]:
 
         return Stored(shape, dtype, read)
 
-    numeric = {name: about for name, about in headers.items() if about[1].kind in "fiub" and 0 not in about[0]}
-    return {name: stored(name, *about) for name, about in numeric.items()}
+    return {name: stored(name, *about) for name, about in headers.items()}
 
 
 def _hdf5(file: Path) -> dict[str, Stored]:
@@ -104,7 +109,7 @@ def _hdf5(file: Path) -> dict[str, Stored]:
     matlab = file.suffix.lower() == ".mat"  # whose axes are reversed
 
     def stored(name: str, item: Any) -> Stored:
-        shape, unit = tuple(item.shape), as_text(item.attrs.get("units", ""))
+        shape, unit = tuple((0,) if item.shape is None else item.shape), as_text(item.attrs.get("units", ""))
 
         def read(place: Place) -> np.ndarray:
             with h5py.File(file, "r") as opened:
@@ -127,7 +132,7 @@ def _hdf5(file: Path) -> dict[str, Stored]:
         return Stored(shape[::-1] if matlab else shape, item.dtype, read, unit, partial=item.chunks is None)
 
     def visit(name: str, item: Any) -> None:  # follows no links into other files
-        if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiub" and not name.startswith("#") and item.size:
+        if isinstance(item, h5py.Dataset) and not name.startswith("#"):
             arrays[name] = stored(name, item)
 
     with h5py.File(file, "r") as opened:
@@ -140,25 +145,24 @@ def _mat(file: Path) -> dict[str, Stored]:
     variables = list_variables(file)
 
     def stored(variable: Any) -> Stored:
-        check_size(file, (math.prod(variable.shape), 1), 1, file.stat().st_size, compressed=True)
+        if variable.numeric and 0 not in variable.shape:
+            check_size(file, (math.prod(variable.shape), 1), 1, file.stat().st_size, compressed=True)
         return Stored(
             variable.shape,
-            np.dtype(float),
+            np.dtype(float if variable.numeric else object),
             lambda place: np.asarray(load(file, [variable])[variable.name][place]),
         )
 
-    arrays = {v.name: stored(v) for v in variables if v.numeric and 0 not in v.shape}
+    arrays = {v.name: stored(v) for v in variables if v.kind not in STRUCTURES}
     inside = load(file, [v for v in variables if v.kind in STRUCTURES], simplify=True)
     return arrays | {name: held_array(array) for name, array in _flat(inside, "")}
 
 
 def _flat(value: Any, name: str, depth: int = 0) -> Iterator[tuple[str, np.ndarray]]:
-    """The numeric leaves of nested dicts; lists are cells, and arrays of structures, which have no names within."""
+    """The arrays in nested dicts; lists are cells, and arrays of structures, which have no names within."""
     if isinstance(value, Mapping) and depth < 8:
         for key, item in value.items():
             if not str(key).startswith("__"):
                 yield from _flat(item, f"{name}/{key}" if name else str(key), depth + 1)
     elif not isinstance(value, (str, bytes, list)):
-        array = np.asarray(value)
-        if array.dtype.kind in "fiub":
-            yield name, array
+        yield name, np.asarray(value)

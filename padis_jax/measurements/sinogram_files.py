@@ -168,8 +168,9 @@ def open_sinogram(path: str | Path) -> Held:
     if not file.is_file():
         raise UserError(f"{file}: no such file")
     arrays = open_arrays(file)
-    listed = ", ".join(f"{n} {a.shape}" for n, a in list(arrays.items())[:8]) or "nothing"
-    planes = {n: a for n, a in arrays.items() if len(a.shape) in (2, 3) and sum(size > 1 for size in a.shape) > 1}
+    usable = {n: a for n, a in arrays.items() if not a.trouble}
+    listed = ", ".join(f"{n} {a.shape}" for n, a in list(usable.items())[:8]) or "nothing"
+    planes = {n: a for n, a in usable.items() if len(a.shape) in (2, 3) and sum(size > 1 for size in a.shape) > 1}
     if wanted:
         within = f"{wanted}/"
         named = [n for n in planes if n == wanted or (n.startswith(within) and n[len(within) :].lower() in _SINOGRAMS)]
@@ -177,13 +178,17 @@ def open_sinogram(path: str | Path) -> Held:
         named = [n for n in planes if n.rpartition("/")[2].lower() in _SINOGRAMS]
         named = named or [n for n in planes if n.rpartition("/")[2].lower() not in (*_FLAT, *_DARK, *ANGLES)]
         named = [n for n in named if f"/{n}".endswith("/exchange/data")] or named  # Data Exchange: others describe it
+    if not named:
+        _check(file, {n: a for n, a in arrays.items() if n == wanted or n.rpartition("/")[2].lower() in _SINOGRAMS})
     if len(named) != 1:
         which = f"no array or group {wanted!r}" if wanted else "several arrays" if named else "no array [views, bins]"
         hint = f"; name one: {file}::{named[0]}" if named else ""
         raise UserError(f"{file}: holds {listed}: {which} that could be the sinogram{hint}")
     group = named[0].rpartition("/")[0]
     prefix = f"{group}/" if group else ""
-    beside = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+    near = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+    _check(file, {f"{prefix}{n}": a for n, a in near.items() if n.lower() in (*_FLAT, *_DARK, *ANGLES)})
+    beside = {n: a for n, a in near.items() if not a.trouble}
     with decoding(file, "measurement file"):
         angles, unit = _angles(beside, exchange=group.rpartition("/")[2] == "exchange")
         parameters = {
@@ -198,6 +203,13 @@ def open_sinogram(path: str | Path) -> Held:
     if geometry is not None:
         angles, unit = geometry.angles, geometry.angle_unit
     return Held(file, named[0], planes[named[0]], beside, angles, unit, geometry)
+
+
+def _check(file: Path, arrays: Mapping[str, Stored]) -> None:
+    """Refuses the first of the arrays that are no real numbers, which a reader would miss."""
+    for name, array in arrays.items():
+        if array.trouble:
+            raise UserError(f"{file}: {name} {array.trouble}: store it as real numbers, or take it out of the file")
 
 
 def _plane(stored: Stored, order: tuple[str, ...], row: int) -> np.ndarray:
