@@ -104,7 +104,25 @@ def _unit(path):
     return path
 
 
+def _trailer(path, change):
+    """The checksum and the length at the end of a packed file, changed; it is longer than a buffer of gzip."""
+    _saved(path, np.random.default_rng(0).integers(-1000, 1000, (60, 50, 70), np.int16))
+    data = path.read_bytes()
+    path.write_bytes(data[:-8] + change(data[-8:]))
+    return path
+
+
+def _longer(path):
+    write_nifti(path, VOLUME)
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + bytes(2**24 + 1)))
+    return path
+
+
 BAD = {
+    "checksum": (lambda d: _trailer(d / "x.nii.gz", lambda end: b"abcd" + end[4:]), "x.nii.gz: not a readable NIfTI"),
+    "no checksum": (lambda d: _trailer(d / "x.nii.gz", lambda end: b""), "x.nii.gz: not a readable NIfTI file"),
+    "cut checksum": (lambda d: _trailer(d / "x.nii.gz", lambda end: end[:7]), "x.nii.gz: not a readable NIfTI file"),
+    "longer gz": (lambda d: _longer(d / "x.nii.gz"), "x.nii.gz: .* holds far more than its header says"),
     "unit": (lambda d: _unit(d / "x.nii"), "x.nii: its unit of length .* is none of NIfTI's"),
     "four axes": (lambda d: _saved(d / "x.nii", np.zeros((4, 4, 4, 2), np.int16)), r"x.nii: has 4 axes \(4, 4, 4, 2\)"),
     "complex": (lambda d: _saved(d / "x.nii", np.zeros((4, 4, 4), np.complex64)), "complex64 are not real numbers"),
