@@ -26,14 +26,28 @@ def parse_json(text: str, where: str) -> Any:
     """The value of a JSON text.
 
     Raises:
-      UserError: if it is none, longer than 4 MiB, nested deeper than 200, or holds a number of thousands of digits.
+      UserError: if it is none, longer than 4 MiB, nested deeper than 200, names a field of an object twice, or holds a
+        number of thousands of digits.
     """
+
+    def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                raise UserError(
+                    f"{where}: {cut(name, 40)} is there twice, as {cut(found[name], 40)} and {cut(value, 40)}"
+                )
+            found[name] = value
+        return found
+
     if len(text) > MAX_TEXT:
         raise UserError(f"{where} has {len(text)} characters, more than {MAX_TEXT}; is this the right file?")
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=fields)
     except RecursionError as error:
         raise UserError(f"{where} is not JSON: nested too deeply") from error
+    except UserError:
+        raise
     except ValueError as error:
         reason = f"a number of more than {sys.get_int_max_str_digits()} digits"
         raise UserError(

@@ -9,8 +9,10 @@ import pytest
 
 import padis_jax
 from padis_jax.cli import data
+from padis_jax.errors import UserError
 from padis_jax.files import json_text
 from padis_jax.runs.training_log import Log
+from padis_jax.serialization import parse_json
 
 HASHED = {
     "benchmark/cells.py",
@@ -35,6 +37,12 @@ def test_what_is_no_number_is_null(number):
     value = {"a": number, "b": [number, 1.5], "c": np.array([number, 2.0]), "d": Path("x"), "é": "\udce9"}
     assert strict(json_text(value)) == {"a": None, "b": [None, 1.5], "c": [None, 2.0], "d": "x", "é": "\udce9"}
     assert json_text(value).isascii()
+
+
+def test_a_field_that_is_there_twice_is_refused():
+    with pytest.raises(UserError, match=r"^g.json: bins is there twice, as 8 and 9$"):
+        parse_json('{"a": {"bins": 8, "b": 1, "bins": 9}}', "g.json")
+    assert parse_json('[{"a": 1}, {"a": 2}]', "g.json") == [{"a": 1}, {"a": 2}]
 
 
 def test_everything_goes_through_it():

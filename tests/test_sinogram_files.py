@@ -275,6 +275,41 @@ def test_angles_may_be_in_the_sinograms_file(tmp_path):
         MeasurementConfig(check=True)
 
 
+def test_other_angles_beside_the_sinogram_are_told(tmp_path):
+    np.savez(tmp_path / "s.npz", sinogram=LINES, angles_degrees=ANGLES + 1)
+    config = MeasurementConfig(path=str(tmp_path / "s.npz"), geometry=str(tmp_path / "g.json"))
+    write_geometry(tmp_path / "g.json", ScanGeometry("parallel", tuple(ANGLES), "degrees", 8, 0.5))
+    scan = load_scan(config)
+    assert scan.geometry.angles == tuple(ANGLES)
+    assert "used, 5 from 0 to 144 degrees; beside the sinogram are 5 others, from 1 to 145" in scan.notes[0]
+    same = ScanGeometry("parallel", tuple(np.radians(ANGLES + 1)), "radians", 8, 0.5)
+    write_geometry(tmp_path / "g.json", same)
+    assert load_scan(config).notes == ()
+
+
+def test_fields_that_cannot_be_those_of_the_counts(tmp_path):
+    write_geometry(tmp_path / "g.json", ScanGeometry("parallel", tuple(ANGLES), "degrees", 8, 0.5))
+
+    def load(stored=None, **settings):
+        fields = {} if stored is None else {"flat": np.full(8, stored)}
+        np.savez(tmp_path / "s.npz", counts=1000 * np.exp(-LINES), **fields)
+        path, geometry = str(tmp_path / "s.npz"), str(tmp_path / "g.json")
+        return load_scan(MeasurementConfig(path=path, geometry=geometry, **settings))
+
+    np.testing.assert_allclose(load(1000).sinogram, LINES, atol=1e-5)
+    assert load(800).repaired == 0  # the tube may drift
+    with pytest.raises(UserError, match="most counts are above the flat field, by the factor .* --measurement.flat"):
+        load(10)
+    with pytest.raises(UserError, match="most counts are above the flat field"):
+        load(flat=1.0)
+    assert load(1000).notes == load(flat=1000.0).notes == ()
+    both = load(1000, flat=900.0, dark=3.0)
+    assert both.notes == ("the file has a flat field, used instead of --measurement.flat",)
+    np.testing.assert_allclose(both.sinogram, load(1000, dark=3.0).sinogram)
+    with pytest.raises(UserError, match="--measurement.dark goes with counts, and counts is read as line integrals"):
+        load(kind="line-integrals", dark=3.0)
+
+
 def test_unusable_counts_are_filled_and_counted():
     lines = np.tile(np.linspace(0, 1.4, 8), (5, 1))
     flat, counts = np.full(8, 100.0), 100 * np.exp(-lines)

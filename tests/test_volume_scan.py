@@ -48,6 +48,17 @@ def test_counts_of_all_rows_with_their_own_flat_fields(tmp_path):
     np.testing.assert_allclose(scan.projections, expected, atol=2e-5)
 
 
+def test_what_a_volume_cannot_be(tmp_path):
+    for geometry in (FAN, CONE):
+        with pytest.raises(UserError, match="sinogram is zero everywhere"):
+            load_volume(saved(tmp_path, np.zeros_like(DATA)), geometry)
+        with pytest.raises(UserError, match="row 0: most counts are above the flat field"):
+            load_volume(saved(tmp_path, 100 * np.exp(-DATA)), geometry, counts=True, flat=1.0)
+        note = "the file has a flat field, used instead of --measurement.flat"
+        path = saved(tmp_path, 100 * np.exp(-DATA), flat=np.full((ROWS, BINS), 100.0))
+        assert load_volume(path, geometry, counts=True, flat=1.0).notes == (note,)
+
+
 def test_notes(tmp_path):
     data = DATA.copy()
     data[:, 2] = 0

@@ -210,6 +210,22 @@ def unit_note(angles: tuple[float, ...], unit: str) -> str:
     return ""
 
 
+def angles_note(geometry: Any, angles: tuple[float, ...] | None, unit: str) -> str:
+    """A note where the angles [views] beside a sinogram are not those of its `ScanGeometry` or `ConeScan`, or ""."""
+    if angles is None or not geometry.angles:
+        return ""
+    of_file, used = (
+        np.radians(values) if told == "degrees" else np.asarray(values)
+        for values, told in ((angles, unit or geometry.angle_unit), (geometry.angles, geometry.angle_unit))
+    )
+    if of_file.shape == used.shape and np.allclose(of_file, used, atol=1e-4):
+        return ""
+    return (
+        f"the angles of the geometry file are used, {len(used)} from {geometry.angles[0]:g} to {geometry.angles[-1]:g} "
+        f"{geometry.angle_unit}; beside the sinogram are {len(angles)} others, from {angles[0]:g} to {angles[-1]:g}"
+    )
+
+
 def write_geometry(path: str | Path, geometry: Any) -> None:
     """Writes a geometry file of a `ScanGeometry` or a `ConeScan`, atomically."""
     write_json(path, geometry)

@@ -15,6 +15,8 @@ import numpy as np
 
 from padis_jax.measurements.sinogram_files import Measured
 
+MOST_DRIFT = -0.3  # line integral of a ray in air, where the tube gives a third more than for the flat field
+
 
 class LineIntegrals(NamedTuple):
     """Line integrals [views, bins].
@@ -45,7 +47,8 @@ def line_integrals(
       limit: the share of unusable values that is still repaired.
 
     Raises:
-      ValueError: for shapes that do not fit, a view without a usable bin, or more unusable values than `limit`.
+      ValueError: for shapes that do not fit, a view without a usable bin, more unusable values than `limit`, or counts
+        far above the flat field in most places.
     """
     counts = np.asarray(counts, np.float64)
     if counts.ndim != 2 or 0 in counts.shape:
@@ -59,6 +62,11 @@ def line_integrals(
         raise ValueError(f"view {int(bad.all(axis=1).argmax())} has no usable bin: are flat and dark field swapped?")
     if bad.mean() > limit:
         raise ValueError(f"{bad.sum()} of {bad.size} counts are unusable: check the flat and the dark field")
+    if (least := float(np.median(lines[~bad]))) < MOST_DRIFT:
+        raise ValueError(
+            f"most counts are above the flat field, by the factor {np.exp(-least):.3g} in the middle: correct the flat "
+            "field (of the same exposure and gain), or --measurement.flat"
+        )
     bins = np.arange(counts.shape[1])
     for view in np.flatnonzero(bad.any(axis=1)):
         for filled in (lines, through):
@@ -78,15 +86,26 @@ def integrals_of(
       counts: whether it holds counts, else line integrals.
 
     Raises:
-      ValueError: for counts without a flat field, and what `line_integrals` refuses.
+      ValueError: for counts without a flat field, line integrals with a flat or dark field that is not theirs, and what
+        `line_integrals` refuses.
     """
     if not counts:
+        if flat or dark:
+            flag = "--measurement.flat" if flat else "--measurement.dark"
+            raise ValueError(f"{flag} goes with counts, and {measured.name} is read as line integrals: leave it out")
         return np.ascontiguousarray(measured.sinogram, np.float32), 0, None
     if measured.flat is None and not flat:
         raise ValueError("counts need a flat field: store it as `flat`, or give --measurement.flat")
     bright, black = (given if held is None else held for held, given in ((measured.flat, flat), (measured.dark, dark)))
     values, repaired, std = line_integrals(measured.sinogram, bright, black)
     return np.ascontiguousarray(values, np.float32), repaired, std
+
+
+def field_note(measured: Measured, flat: float, dark: float) -> str:
+    """A note where the file has a field of its own, which is used and not the given number, or ""."""
+    given = (("flat", flat, measured.flat), ("dark", dark, measured.dark))
+    unused = [name for name, number, held in given if number and held is not None]
+    return f"the file has a {' and a '.join(unused)} field, used instead of --measurement.{unused[0]}" if unused else ""
 
 
 def _field(name: str, field: np.ndarray | float, bins: int) -> np.ndarray:

@@ -18,8 +18,8 @@ from padis_jax.files import read_text
 from padis_jax.images.guard import decoding
 from padis_jax.measurements.cone_geometry import ConeScan, check_memory, cone_from_astra, says_cone
 from padis_jax.measurements.containers import Stored
-from padis_jax.measurements.geometry import ScanGeometry, read_geometry, unit_note
-from padis_jax.measurements.line_integrals import integrals_of
+from padis_jax.measurements.geometry import ScanGeometry, angles_note, read_geometry, unit_note
+from padis_jax.measurements.line_integrals import field_note, integrals_of
 from padis_jax.measurements.sinogram_files import AXES, Held, Measured, open_sinogram
 from padis_jax.operators.slices import SliceTransform, of_slices
 from padis_jax.serialization import MAX_TEXT, from_json, parse_json
@@ -134,7 +134,8 @@ def read_volume(
     order, note = _order(held, axes, geometry)
     held = _in_memory(held)
     rows = held.stored.shape[order.index("rows")]
-    counts, told = tell(held.read(order, row=rows // 2))
+    middle = held.read(order, row=rows // 2)
+    counts, told = tell(middle)
     found, repaired, noise = [], 0, []
     for row in range(rows):
         measured = held.read(order, row=row)
@@ -148,8 +149,11 @@ def read_volume(
             noise.append(std)
     stacked, cone = np.stack(found), isinstance(geometry, ConeScan)
     _refuse_numbers(path, held.name, stacked, views=cone)
+    if not stacked.any():
+        raise UserError(f"{path}: {held.name} is zero everywhere")
     unit = unit_note(geometry.angles, geometry.angle_unit)
-    notes = tuple(filter(None, (note, told, unit, _air_note(stacked, held.name))))
+    others = (angles_note(geometry, held.angles, held.angle_unit), field_note(middle, flat, dark))
+    notes = tuple(filter(None, (note, told, *others, unit, _air_note(stacked, held.name))))
     if cone:
         stacked = np.ascontiguousarray(np.moveaxis(stacked, 0, 1))
         noise = [np.stack(noise, 1)] if noise else []
