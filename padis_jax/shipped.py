@@ -34,6 +34,11 @@ CARDS = {
         "GPL-2.0 (its data's)",
         "54afc521906f1aeea15844ee27d46098cde8e33acda285006d40570edb48f82a",
     ),
+    "head_ct_2": Card(
+        "the same head, trained for longer, patches",
+        "GPL-2.0 (its data's)",
+        "1e82808fd21e6522faaf2ffd97f96beb8db6ea5d5f368041629345a175542b55",
+    ),
     "head_ct_whole": Card(
         "the same, whole images",
         "GPL-2.0 (its data's)",
