@@ -184,6 +184,15 @@ BAD = {
     "spacing": (GOOD | {"row_spacing_mm": 0.0}, "row_spacing_mm is 0.0: it must be positive"),
     "distance": (GOOD | {"source_distance_mm": float("inf")}, "source_distance_mm is inf"),
     "detector": (GOOD | {"detector_distance_mm": -1.0}, "detector_distance_mm is -1.0"),
+    "parallel steps": (
+        VECTORS | {"vectors_mm": [VECTORS["vectors_mm"][0], [0.0, -9, 0, 0, 9, 0, 1, 0, 0, 2, 0, 0]]},
+        "vectors_mm[1]: the detector is seen from its edge",
+    ),
+    "source in the plane": (
+        VECTORS | {"vectors_mm": [[5.0, 9, 0, 0, 9, 0, 1, 0, 0, 0, 0, 1]]},
+        "vectors_mm[0]: the detector is seen from its edge",
+    ),
+    "no step": (VECTORS | {"vectors_mm": [[0.0, -9, 0, 0, 9, 0, 0, 0, 0, 0, 0, 1]]}, "vectors_mm[0]: the detector is"),
     "eleven": (VECTORS | {"vectors_mm": [[0.0] * 11]}, "vectors_mm[0]: expected 12 finite numbers, got 11"),
     "superfluous": (VECTORS | {"row_offset_mm": 1.0}, "leave out row_offset_mm"),
     "astra type": ({"type": "cone_beam"}, "type 'cone_beam'; use cone or cone_vec"),

@@ -19,7 +19,7 @@ from padis_jax.errors import UserError
 from padis_jax.fields import check_length
 from padis_jax.measurements.geometry import ScanGeometry, astra_number, astra_numbers, check_angles
 from padis_jax.operators.cone import ConeBeam, ConeTransform
-from padis_jax.operators.cone_geometry import ConeGeometry, circular
+from padis_jax.operators.cone_geometry import ConeGeometry, circular, seen_from_edge
 from padis_jax.operators.working_memory import working_memory
 
 MISSED = 0.01  # fraction of rays beside the detector that is worth a note
@@ -67,6 +67,12 @@ class ConeScan:
             for view, numbers in enumerate(self.vectors_mm):
                 if len(numbers) != 12 or not all(map(math.isfinite, numbers)):
                     raise ValueError(f"vectors_mm[{view}]: expected 12 finite numbers, got {len(numbers)}")
+            edge = seen_from_edge(self.placed)
+            if edge.any():
+                raise ValueError(
+                    f"vectors_mm[{int(np.argmax(edge))}]: the detector is seen from its edge; the 12 numbers are (x, y, "
+                    "z) of source, detector's centre, step between columns and step between rows"
+                )
             if given := [name for name in lengths if getattr(self, name)]:
                 raise ValueError(f"vectors_mm say where all is, so leave out {given[0]}")
             return

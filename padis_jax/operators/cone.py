@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from padis_jax.operators.algebra import FLOAT, Composable
-from padis_jax.operators.cone_geometry import ConeGeometry, circular
+from padis_jax.operators.cone_geometry import ConeGeometry, circular, seen_from_edge
 from padis_jax.operators.cone_rays import ConeRays
 from padis_jax.operators.fdk import fdk
 from padis_jax.operators.kept import kept
@@ -253,12 +253,8 @@ def _checked_views(per_view: np.ndarray | Array) -> tuple[tuple[float, ...], flo
         raise ValueError(f"ConeBeam: per_view must be [views, 12] numbers, got {found.dtype}{found.shape}")
     found = found.astype(np.float64)
     bad = ~(np.abs(found) < FARTHEST).all(1)
-    source, centre, column, row = np.moveaxis(found.reshape(-1, 4, 3), 1, 0)
-    steps = np.stack([np.linalg.norm(column, axis=1), np.linalg.norm(row, axis=1)])
-    with np.errstate(all="ignore"):
-        flat = np.abs((np.cross(column, row) * (centre - source)).sum(1))
-        solid = flat > 1e-3 * steps[0] * steps[1] * np.linalg.norm(centre - source, axis=1)
-    for wrong, why in ((bad, "a number that is not finite or too large"), (~solid, "a detector seen from its edge")):
+    edge = seen_from_edge(found)
+    for wrong, why in ((bad, "a number that is not finite or too large"), (edge, "a detector seen from its edge")):
         if wrong.any():
             raise ValueError(f"ConeBeam: view {int(np.argmax(wrong))} of per_view has {why}")
-    return tuple(found.ravel().tolist()), float(steps.min())
+    return tuple(found.ravel().tolist()), float(np.linalg.norm(found.reshape(-1, 4, 3)[:, 2:], axis=2).min())

@@ -267,6 +267,15 @@ def _count(reach: np.ndarray) -> int:
     return math.ceil(2 * (reach.max() + SLACK))
 
 
+def seen_from_edge(views: np.ndarray) -> np.ndarray:
+    """Of views [views, 12], whether the source lies (nearly) in the detector's plane, or its two steps span none."""
+    source, centre, column, row = np.moveaxis(views.reshape(-1, 4, 3), 1, 0)
+    with np.errstate(all="ignore"):
+        flat = np.abs((np.cross(column, row) * (centre - source)).sum(1))
+        sides = np.prod([np.linalg.norm(v, axis=1) for v in (column, row, centre - source)], axis=0)
+        return ~(flat > 1e-3 * sides)
+
+
 def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
