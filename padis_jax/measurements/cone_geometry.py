@@ -70,7 +70,7 @@ class ConeScan:
             edge = seen_from_edge(self.placed)
             if edge.any():
                 raise ValueError(
-                    f"vectors_mm[{int(np.argmax(edge))}]: the detector is seen from its edge; the 12 numbers are (x, y, "
+                    f"vectors_mm[{int(np.argmax(edge))}]: the detector is seen from its edge; its numbers are (x, y, "
                     "z) of source, detector's centre, step between columns and step between rows"
                 )
             if given := [name for name in lengths if getattr(self, name)]:
