@@ -78,8 +78,13 @@ def user_errors() -> Iterator[None]:
 
 
 def _leave(message: str, code: int) -> SystemExit:
-    print("error: " + printable(" ".join(message.split())), file=sys.stderr)
+    if sys.stderr is not None:
+        print("error: " + printable(" ".join(message.split())), file=sys.stderr)
     return SystemExit(code)
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w")
 
 
 @contextlib.contextmanager
@@ -89,13 +94,19 @@ def one_line_errors() -> Iterator[None]:
     A UserError, or an OSError such as a full disk or a missing permission, becomes `error: ...` on stderr and exit code
     2; Ctrl-C becomes exit code 130, with the text of the KeyboardInterrupt if it has one (what is finished, how to
     resume). Any other exception is a defect of the program and keeps its traceback. Whatever is printed meanwhile goes
-    through `printable`; bars keep their carriage returns.
+    through `printable`; bars keep their carriage returns. A stream that is closed takes all and shows nothing; where
+    nobody reads any more (`| head`), the program ends without a word, with exit code 141.
     """
-    out: Any = Printable(sys.stdout, "\n\t")
-    err: Any = Printable(sys.stderr, "\n\t\r")
+    out: Any = Printable(sys.stdout or _nowhere(), "\n\t")
+    err: Any = Printable(sys.stderr or _nowhere(), "\n\t\r")
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             yield
+            out.flush()
+    except BrokenPipeError as error:
+        with contextlib.suppress(OSError):
+            os.dup2(_nowhere().fileno(), out.fileno())  # what is left is flushed as the program ends
+        raise SystemExit(141) from error
     except UserError as error:
         raise _leave(str(error), 2) from error
     except OSError as error:

@@ -221,3 +221,24 @@ def test_ctrl_c_leaves_the_finished_images(folder, tmp_path, kind):
     assert "interrupted after" in line and "Rerun the same command" in line
     with np.load(workdir / "reconstruction.npz") as file:
         assert {"FBP", "TV"} <= set(file.files) and "PnP-ADMM" not in file.files
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("inspect $IMAGES >&-", 0),
+        ("inspect $IMAGES.gone >&- 2>&-", 2),
+        ("inspect $IMAGES.gone 2>&-", 2),
+        ("inspect $IMAGES | true", 141),
+        ("inspect $IMAGES > /dev/full", 2),
+    ],
+)
+def test_streams_that_take_nothing(folder, command, code):
+    """Closed, without a reader, full: no traceback, no word of the error on stdout, and the exit code of the program."""
+    if "full" in command and not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    line = f"set -o pipefail; {sys.executable} -m padis_jax.cli.data {command}"
+    env = {**os.environ, "IMAGES": str(folder / "image.npy")}
+    done = subprocess.run(["bash", "-c", line], env=env, capture_output=True, text=True)
+    assert done.returncode == code and done.stdout == "", done
+    assert done.stderr == ("error: No space left on device\n" if "full" in command else "")
