@@ -234,7 +234,7 @@ def test_ctrl_c_leaves_the_finished_images(folder, tmp_path, kind):
     ],
 )
 def test_streams_that_take_nothing(folder, command, code):
-    """Closed, without a reader, full: no traceback, no word of the error on stdout, and the exit code of the program."""
+    """Closed, without a reader, full: no traceback, no error on stdout, and the exit code of the program."""
     if "full" in command and not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full here")
     line = f"set -o pipefail; {sys.executable} -m padis_jax.cli.data {command}"
