@@ -17,7 +17,8 @@ import numpy as np
 from padis_jax.devices.memory import free_memory
 from padis_jax.errors import UserError
 from padis_jax.fields import check_length
-from padis_jax.measurements.geometry import ScanGeometry, astra_number, astra_numbers, check_angles
+from padis_jax.measurements.angles import check_angles
+from padis_jax.measurements.geometry import ScanGeometry, astra_number, astra_numbers
 from padis_jax.operators.cone import ConeBeam, ConeTransform
 from padis_jax.operators.cone_geometry import ConeGeometry, circular, seen_from_edge
 from padis_jax.operators.working_memory import working_memory

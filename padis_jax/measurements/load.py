@@ -10,7 +10,8 @@ import numpy as np
 from padis_jax.errors import UserError
 from padis_jax.fields import check_fields
 from padis_jax.images.choice import Choice, check_choice, one_number
-from padis_jax.measurements.geometry import ScanGeometry, angles_note, read_geometry, unit_note
+from padis_jax.measurements.angles import other_note, unit_note
+from padis_jax.measurements.geometry import ScanGeometry, read_geometry
 from padis_jax.measurements.geometry_check import check_shape, check_size, find_offset
 from padis_jax.measurements.line_integrals import field_note, integrals_of
 from padis_jax.measurements.sinogram_files import AXES, Held, Measured, open_sinogram
@@ -188,7 +189,7 @@ def load_scan(config: MeasurementConfig, opened: OpenScan | None = None, *, plan
     except ValueError as error:
         raise UserError(f"{config.path}: {error}") from error
     unit = unit_note(geometry.angles, geometry.angle_unit)
-    others = (angles_note(geometry, held.angles, held.angle_unit), field_note(found, config.flat, config.dark))
+    others = (other_note(geometry, held.angles, held.angle_unit), field_note(found, config.flat, config.dark))
     told = "" if counts else log_note(values)
     every = (opened.note, kind_note, *others, told, unit and f"{unit} See --measurement.check")
     notes = tuple(filter(None, every))

@@ -19,8 +19,9 @@ import numpy as np
 
 from padis_jax.errors import UserError
 from padis_jax.images.guard import decoding
+from padis_jax.measurements.angles import ANGLES
 from padis_jax.measurements.containers import SUFFIXES, Stored, held_array, open_arrays
-from padis_jax.measurements.geometry import ANGLES, ScanGeometry
+from padis_jax.measurements.geometry import ScanGeometry
 
 __all__ = ["AXES", "SUFFIXES", "Held", "Measured", "open_sinogram"]
 

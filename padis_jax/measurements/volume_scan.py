@@ -16,9 +16,10 @@ import numpy as np
 from padis_jax.errors import UserError
 from padis_jax.files import read_text
 from padis_jax.images.guard import decoding
+from padis_jax.measurements.angles import other_note, unit_note
 from padis_jax.measurements.cone_geometry import ConeScan, check_memory, cone_from_astra, says_cone
 from padis_jax.measurements.containers import Stored
-from padis_jax.measurements.geometry import ScanGeometry, angles_note, read_geometry, unit_note
+from padis_jax.measurements.geometry import ScanGeometry, read_geometry
 from padis_jax.measurements.line_integrals import field_note, integrals_of
 from padis_jax.measurements.sinogram_files import AXES, Held, Measured, open_sinogram
 from padis_jax.operators.slices import SliceTransform, of_slices
@@ -152,7 +153,7 @@ def read_volume(
     if not stacked.any():
         raise UserError(f"{path}: {held.name} is zero everywhere")
     unit = unit_note(geometry.angles, geometry.angle_unit)
-    others = (angles_note(geometry, held.angles, held.angle_unit), field_note(middle, flat, dark))
+    others = (other_note(geometry, held.angles, held.angle_unit), field_note(middle, flat, dark))
     notes = tuple(filter(None, (note, told, *others, unit, _air_note(stacked, held.name))))
     if cone:
         stacked = np.ascontiguousarray(np.moveaxis(stacked, 0, 1))
